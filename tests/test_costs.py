@@ -61,7 +61,7 @@ def test_an_event_is_encoded_once_for_each_encoding(monkeypatch: pytest.MonkeyPa
     assert counting.encoded == dict.fromkeys(DIALECTS, EVENTS)
 
 
-def test_a_turn_costs_one_send_for_each_reader() -> None:
+def test_turn_costs_one_send_per_subscriber() -> None:
     """However many events it gathered, and from however many publishers."""
     server = FakeServer()
     peers = crowd(server)
@@ -72,7 +72,7 @@ def test_a_turn_costs_one_send_for_each_reader() -> None:
     assert [peer.outlet.sends - sends for peer, sends in zip(peers, before, strict=True)] == [1] * len(peers)
 
 
-def test_a_turn_costs_one_send_however_many_channels_it_comes_from() -> None:
+def test_turn_costs_one_send_for_many_channels() -> None:
     """For a reader of them all."""
     server = FakeServer()
     readers: list[FakeClient] = [server.line_client(), server.message_client()]
@@ -98,8 +98,7 @@ def test_a_turn_costs_one_send_however_many_channels_it_comes_from() -> None:
     ids=" ".join,
 )
 @pytest.mark.parametrize("presence", ["", " presence=on"])
-def test_no_command_makes_a_turn_send_twice_to_everybody(lines: list[str], presence: str) -> None:
-    """Whatever needs the history or changes who is there, in turn with events."""
+def test_commands_cause_no_second_send_in_a_turn(lines: list[str], presence: str) -> None:
     server = FakeServer()
     readers = [server.line_client() for _ in range(READERS)]
     for reader in readers:
@@ -128,12 +127,11 @@ def sends_of(count: int, command: str, leave: bool) -> int:
 
 
 @pytest.mark.parametrize(("command", "leave"), [("SUB k presence=on", False), ("UNSUB k", True), ("QUIT", True)])
-def test_twice_as_many_who_come_or_go_cost_twice_as_many_sends(command: str, leave: bool) -> None:
-    """Each watcher is told once of all of them."""
+def test_sends_for_joins_and_leaves_grow_linearly(command: str, leave: bool) -> None:
     assert sends_of(2 * READERS, command, leave) <= 2 * sends_of(READERS, command, leave) + 2
 
 
-def test_the_replies_to_a_chunk_of_commands_are_one_send() -> None:
+def test_replies_to_one_read_are_one_send() -> None:
     """A publisher that pipelines is answered as it asked: many at once."""
     server = FakeServer()
     publisher = server.line_client()
@@ -143,7 +141,7 @@ def test_the_replies_to_a_chunk_of_commands_are_one_send() -> None:
     assert publisher.outlet.sends - before == 1
 
 
-def test_replies_and_events_of_a_turn_leave_in_one_burst() -> None:
+def test_replies_and_events_of_a_turn_leave_together() -> None:
     """Between two bursts a peer may fall asleep; waking it costs more than all else."""
     server = FakeServer()
     reader, publisher = server.line_client(), server.line_client()
@@ -159,7 +157,7 @@ def test_replies_and_events_of_a_turn_leave_in_one_burst() -> None:
     assert sends == ["publisher", "reader"]
 
 
-def test_readers_of_one_encoding_are_offered_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_subscribers_with_one_encoder_get_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The very same object, so that a thousand readers cost no thousand copies."""
     server = FakeServer()
     offered: list[bytes] = []
@@ -173,7 +171,7 @@ def test_readers_of_one_encoding_are_offered_the_same_bytes(monkeypatch: pytest.
     assert len({id(data) for data in offered}) == 1
 
 
-def test_those_who_stalled_together_share_what_they_read_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stalled_subscribers_share_what_they_read_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Catching up is encoded once a turn, not once a reader."""
     server = FakeServer()
     readers = [server.line_client() for _ in range(READERS)]
@@ -192,7 +190,7 @@ def test_those_who_stalled_together_share_what_they_read_later(monkeypatch: pyte
     assert all(reader.received()[-1].endswith(f" {EVENTS - 1}") for reader in readers)
 
 
-def test_a_stalled_reader_keeps_no_more_than_a_chunk() -> None:
+def test_stalled_subscriber_holds_at_most_a_chunk() -> None:
     """Whatever passes it by."""
     server = FakeServer()
     peers = crowd(server)
@@ -222,10 +220,7 @@ def test_publishes_in_a_row_reach_the_backplane_together(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")], ids=["as JavaScript writes", "as Python writes"])
-def test_messages_that_differ_in_their_text_alone_are_not_parsed_each(
-    monkeypatch: pytest.MonkeyPatch, separators: tuple[str, str]
-) -> None:
-    """A program writes all its messages alike: the first one tells how to read the others."""
+def test_similar_messages_are_parsed_once(monkeypatch: pytest.MonkeyPatch, separators: tuple[str, str]) -> None:
     parsed: list[bytes] = []
     read = json_decoder._read
     monkeypatch.setattr(json_decoder, "_read", lambda message: parsed.append(message) or read(message))

@@ -1,4 +1,4 @@
-"""What is counted, and that it is counted once, whatever way an event takes to its reader."""
+"""Counters and histograms of the server."""
 
 import pytest
 
@@ -11,25 +11,25 @@ from twistedsock.testing import FakeServer
 
 
 @pytest.mark.parametrize("seconds, place", [(0.0, 0), (1.0, 0), (1.5, 1), (2.0, 1), (2.1, 2), (99.0, 2)])
-def test_a_time_counts_below_the_first_bound_that_it_does_not_exceed(seconds: float, place: int) -> None:
+def test_duration_counts_in_its_bucket(seconds: float, place: int) -> None:
     spread = Histogram((1.0, 2.0))
     spread.observe(seconds)
     assert spread.counts == [int(place == index) for index in range(3)]
     assert spread.total == seconds
 
 
-def test_the_bounds_rise() -> None:
+def test_bounds_are_ascending() -> None:
     assert list(SPANS) == sorted(set(SPANS))
 
 
-def test_the_longest_turn_is_kept_until_it_is_set_back() -> None:
+def test_longest_turn_is_kept_until_reset() -> None:
     stats = Stats()
     for seconds in (0.25, 1.5, 0.5):
         stats.count_turn(seconds)
     assert stats.longest_turn == 1.5 and stats.turns.total == 2.25
 
 
-def test_sessions_are_counted_by_their_dialect() -> None:
+def test_counts_sessions_by_encoder() -> None:
     server = FakeServer()
     line, _, other = server.line_client(), server.message_client(), server.json_client()
     assert server.context.stats.opened == {"line": 2, "json": 1}
@@ -39,14 +39,14 @@ def test_sessions_are_counted_by_their_dialect() -> None:
     assert server.context.stats.closed == {"line": 1, "json": 1}
 
 
-def test_what_is_refused_is_counted_by_its_code() -> None:
+def test_counts_errors_by_code() -> None:
     server = FakeServer()
     line = server.line_client()
     line.send("FLY", "PUB a*b x", *["PUB c* x"] * 300)
     assert server.context.stats.errors == {ErrorCode.UNKNOWN_COMMAND: 1, ErrorCode.BAD_CHANNEL: 301}
 
 
-def test_an_event_is_published_once_and_delivered_to_each_reader() -> None:
+def test_counts_deliveries_per_subscription() -> None:
     server = FakeServer()
     readers = [server.line_client() for _ in range(3)]
     for reader in readers:
@@ -58,7 +58,7 @@ def test_an_event_is_published_once_and_delivered_to_each_reader() -> None:
     assert server.context.stats.delivered == 9
 
 
-def test_what_a_reader_does_not_want_back_is_not_delivered() -> None:
+def test_own_events_without_echo_are_not_counted() -> None:
     server = FakeServer()
     reader, other = server.line_client(), server.line_client()
     reader.send("SUB a echo=off")
@@ -68,7 +68,7 @@ def test_what_a_reader_does_not_want_back_is_not_delivered() -> None:
     assert server.context.stats.delivered == 1
 
 
-def test_a_slow_reader_gets_each_event_once() -> None:
+def test_slow_subscription_counts_each_event_once() -> None:
     server = FakeServer()
     slow, publisher = server.line_client(), server.line_client()
     slow.send("SUB a", "SUB b")
@@ -83,7 +83,7 @@ def test_a_slow_reader_gets_each_event_once() -> None:
     assert server.context.stats.delivered == 10
 
 
-def test_events_that_the_log_has_lost_are_counted_for_their_reader() -> None:
+def test_counts_lost_events_per_subscription() -> None:
     server = FakeServer(history_events=3)
     slow, publisher = server.line_client(), server.line_client()
     slow.send("SUB a")
@@ -99,7 +99,7 @@ def test_events_that_the_log_has_lost_are_counted_for_their_reader() -> None:
     assert server.context.stats.delivered == 4
 
 
-def test_bytes_that_sessions_write_are_counted() -> None:
+def test_counts_sent_bytes() -> None:
     server = FakeServer()
     peers = [server.line_client(), server.json_client(), server.line_client()]
     peers[0].send("SUB a", "SUB b", "WHO a")
@@ -109,7 +109,7 @@ def test_bytes_that_sessions_write_are_counted() -> None:
     assert server.context.stats.sent == sum(len(peer.outlet.sent) for peer in peers)
 
 
-def test_turns_and_flushes_are_timed() -> None:
+def test_measures_turns_and_flushes() -> None:
     server = FakeServer()
     server.line_client().send("PUB a 1")
     server.turn()
@@ -118,7 +118,7 @@ def test_turns_and_flushes_are_timed() -> None:
     assert sum(server.context.stats.turns.counts) >= 1
 
 
-def test_what_had_gone_before_a_reader_came_back_is_lost_to_it() -> None:
+def test_counts_events_lost_before_resuming() -> None:
     server = FakeServer(history_events=3)
     publisher, reader = server.line_client(), server.line_client()
     publisher.send(*[f"PUB a {number}" for number in range(10)])
@@ -130,7 +130,7 @@ def test_what_had_gone_before_a_reader_came_back_is_lost_to_it() -> None:
     assert server.context.stats.lost == 5
 
 
-def test_a_peer_is_behind_from_its_first_channel_to_its_last() -> None:
+def test_counts_a_client_as_behind_once() -> None:
     server = FakeServer()
     slow, publisher = server.line_client(), server.line_client()
     slow.send("SUB a", "SUB b", "SUB c")
@@ -139,14 +139,14 @@ def test_a_peer_is_behind_from_its_first_channel_to_its_last() -> None:
     for channel in "cab":
         publisher.send(f"PUB {channel} x", f"PUB {channel} y")
         server.turn()
-    assert server.context.stats.behind == 1 and len(slow.session.behind) == 2  # what was first waits in its transport
+    assert server.context.stats.behind == 1 and len(slow.session.behind) == 2  # the first event waits in its transport
     slow.outlet.drain()
     server.turn()
     assert server.context.stats.behind == 0 and not slow.session.behind
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_who_goes_is_not_behind_any_longer(channels: int) -> None:
+def test_closed_session_is_not_behind(channels: int) -> None:
     server = FakeServer()
     slow, other, publisher = server.line_client(), server.line_client(), server.line_client()
     for peer in (slow, other):
@@ -166,7 +166,7 @@ def test_who_goes_is_not_behind_any_longer(channels: int) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_who_is_closed_for_being_too_slow_is_not_behind_any_longer(channels: int) -> None:
+def test_session_closed_as_too_slow_is_not_behind(channels: int) -> None:
     server = FakeServer(history_events=2, slow_consumer="close")
     slow, publisher = server.line_client(), server.line_client()
     slow.send(*[f"SUB {channel}" for channel in range(channels)])
@@ -184,7 +184,7 @@ def test_who_is_closed_for_being_too_slow_is_not_behind_any_longer(channels: int
     assert server.context.stats.behind == 0
 
 
-def test_a_replay_is_a_way_to_be_behind() -> None:
+def test_replay_counts_as_behind() -> None:
     server = FakeServer()
     publisher, reader = server.line_client(), server.line_client()
     publisher.send("PUB a x", "PUB a y")
@@ -195,14 +195,14 @@ def test_a_replay_is_a_way_to_be_behind() -> None:
     assert server.context.stats.behind == 0
 
 
-def test_methods_that_clients_make_up_are_counted_together() -> None:
+def test_unknown_methods_are_counted_together() -> None:
     stats = Stats()
     for method in (b"GET", b"GET", b"BREW", b"MELT"):
         stats.count_response(method, 404)
     assert stats.requests == {(b"GET", 404): 2, (b"other", 404): 2}
 
 
-def test_what_the_server_tells_of_itself_is_none_of_its_work() -> None:
+def test_reserved_channels_are_not_counted() -> None:
     server = FakeServer()
     server.line_client().send("SUB $sys/figures", "SUB a")
     for name in (b"$sys/figures", b"a"):

@@ -1,4 +1,4 @@
-"""Failures inside the contract are to be shown as those of a test are."""
+"""Rewrite assertions of the contract, so that failures show values."""
 
 import pytest
 

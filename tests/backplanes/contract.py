@@ -1,7 +1,7 @@
-"""What every backplane must do, whatever stands behind it.
+"""The behaviour that every backplane must have.
 
-A backplane is run through it by a test class that inherits ``BackplaneContract`` (and ``FailingContract`` where it can
-fail) and has a fixture ``stage``. A ``Stage`` is a backplane, the node it tells, and how to let time pass for it.
+A backplane is run through it by a test class that inherits ``BackplaneContract`` (and ``FailingContract`` if it can
+fail) and has a fixture ``stage``. A ``Stage`` is a backplane, its node, and a way to let time pass.
 """
 
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from twistedsock.pubsub.values import JSON, Batch, Event, Member, Payloads, Posi
 
 
 class Stage:
-    """Also the node. ``story`` is all that it was told, answers included, in its order."""
+    """A backplane and its node. ``story`` lists deliveries and answers in their order."""
 
     def __init__(self, backplane: Any) -> None:
         self.backplane = backplane
         self.story: list[tuple[Any, ...]] = []
         self.breaks: list[str] = []
-        """Where a delivery did not follow the one before it, or had another epoch."""
+        """Deliveries that did not follow the one before, or had another epoch."""
         self._positions: dict[bytes, Position] = {}
         self._here: dict[bytes, dict[bytes, Member]] = {}
         backplane.attach(self)
@@ -40,7 +40,7 @@ class Stage:
         """Let the next question fail."""
         raise NotImplementedError
 
-    # What the node does.
+    # Calls of the backplane, by the node.
 
     def publish(self, channel: bytes, *payloads: bytes, by: bytes = b"p1", settle: bool = True) -> None:
         publication = Publication(channel, Payloads(payloads, sum(map(len, payloads))))
@@ -85,7 +85,7 @@ class Stage:
         self.backplane.leave(channel, member)
         self.settle()
 
-    # What the node is told.
+    # Calls of the node, by the backplane.
 
     def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None:
         assert len(batch) == len(batch.payloads) > 0
@@ -101,7 +101,7 @@ class Stage:
     def local_members(self, name: bytes) -> list[Member]:
         return list(self._here.get(name, {}).values())
 
-    # What came of it.
+    # Results.
 
     def events(self, channel: bytes) -> list[Event]:
         return [told[3] for told in self.story if told[:2] == ("delivered", channel)]
@@ -129,18 +129,18 @@ class BackplaneContract:
         yield
         assert stage.breaks == []
 
-    def test_a_new_channel_stands_at_zero(self, stage: Stage) -> None:
+    def test_new_channel_is_at_offset_zero(self, stage: Stage) -> None:
         position = stage.open(b"a")
         assert isinstance(position, Position) and position.offset == 0 and position.epoch
 
-    def test_offsets_are_one_two_three(self, stage: Stage) -> None:
+    def test_offsets_are_consecutive(self, stage: Stage) -> None:
         stage.open(b"a")
         for payload in (b"x", b"y", b"z"):
             stage.publish(b"a", payload)
         assert stage.answers(b"a") == [1, 2, 3]
         assert [(event.offset, event.payload) for event in stage.events(b"a")] == [(1, b"x"), (2, b"y"), (3, b"z")]
 
-    def test_a_run_of_events_gets_offsets_that_follow_each_other(self, stage: Stage) -> None:
+    def test_batch_gets_consecutive_offsets(self, stage: Stage) -> None:
         stage.open(b"a")
         stage.publish(b"a", b"v")
         stage.publish(b"a", b"w", b"x", b"y")
@@ -149,13 +149,13 @@ class BackplaneContract:
         assert [event.payload for event in stage.events(b"a")] == [b"v", b"w", b"x", b"y", b"z"]
         assert stage.offsets(b"a") == [1, 2, 3, 4, 5]
 
-    def test_channels_are_counted_apart(self, stage: Stage) -> None:
+    def test_channels_have_separate_offsets(self, stage: Stage) -> None:
         stage.open(b"a"), stage.open(b"b")
         for channel in (b"a", b"b", b"a"):
             stage.publish(channel, b"x")
         assert (stage.offsets(b"a"), stage.offsets(b"b")) == ([1, 2], [1])
 
-    def test_an_event_comes_as_it_was_published(self, stage: Stage) -> None:
+    def test_delivers_events_unchanged(self, stage: Stage) -> None:
         stage.open(b"a")
         peer = Client(b"p7")
         peer.nick = "änn".encode()
@@ -165,12 +165,12 @@ class BackplaneContract:
         assert stage.events(b"a") == [Event(1, b"p7", "änn".encode(), b"alarm", b'{"a": [1, 2.50]}', JSON)]
 
     @pytest.mark.parametrize("payload", [b"", b" x ", b"\x00\r\n\xc2\x85", "🌡".encode(), b'"', b"x" * 100_000])
-    def test_a_payload_comes_byte_by_byte(self, stage: Stage, payload: bytes) -> None:
+    def test_delivers_payloads_unchanged(self, stage: Stage, payload: bytes) -> None:
         stage.open(b"a")
         stage.publish(b"a", payload)
         assert stage.events(b"a")[0].payload == payload
 
-    def test_a_run_of_numbers_has_one_epoch_which_open_tells(self, stage: Stage) -> None:
+    def test_open_returns_the_epoch_of_the_events(self, stage: Stage) -> None:
         position = stage.open(b"a")
         assert isinstance(position, Position)
         for _ in range(3):
@@ -178,7 +178,7 @@ class BackplaneContract:
         assert stage.epochs(b"a") == {position.epoch}
         assert stage.open(b"a") == Position(position.epoch, 3)
 
-    def test_publishes_under_way_together_come_once_in_their_order(self, stage: Stage) -> None:
+    def test_concurrent_publications_are_delivered_once_in_order(self, stage: Stage) -> None:
         stage.open(b"a")
         for number in range(20):
             stage.publish(b"a", b"%d" % number, by=b"p%d" % (number % 3), settle=False)
@@ -186,7 +186,7 @@ class BackplaneContract:
         assert stage.answers(b"a") == stage.offsets(b"a") == [*range(1, 21)]
         assert [event.payload for event in stage.events(b"a")] == [b"%d" % number for number in range(20)]
 
-    def test_the_answer_comes_with_the_delivery_or_before_it(self, stage: Stage) -> None:
+    def test_answer_follows_the_delivery_in_the_same_step(self, stage: Stage) -> None:
         """A session writes its replies before the events of a turn, so its OK comes before its own copy."""
         stage.open(b"a")
         for number in range(5):
@@ -207,7 +207,7 @@ class BackplaneContract:
         stage.publish(b"a", b"z")
         assert stage.offsets(b"a")[-1:] == [3]
 
-    def test_a_channel_that_was_closed_goes_on_where_it_stood(self, stage: Stage) -> None:
+    def test_reopened_channel_continues_at_its_offset(self, stage: Stage) -> None:
         before = stage.open(b"a")
         stage.publish(b"a", b"x")
         stage.close(b"a")
@@ -216,13 +216,13 @@ class BackplaneContract:
         stage.publish(b"a", b"y")
         assert stage.answers(b"a") == [1, 2] and stage.offsets(b"a") == [1, 2]
 
-    def test_a_channel_that_was_closed_goes_on_by_an_event_too(self, stage: Stage) -> None:
+    def test_closed_channel_continues_with_the_next_event(self, stage: Stage) -> None:
         before = stage.open(b"a")
         stage.close(b"a")
         stage.publish(b"a", b"x")
         assert isinstance(before, Position) and stage.open(b"a") == Position(before.epoch, 1)
 
-    def test_comings_and_goings_are_told_in_their_order(self, stage: Stage) -> None:
+    def test_presence_changes_are_delivered_in_order(self, stage: Stage) -> None:
         stage.open(b"a"), stage.open(b"b")
         stage.join(b"a", ANN)
         stage.join(b"a", BOB)
@@ -235,7 +235,7 @@ class BackplaneContract:
         ]
         assert stage.changes(b"b") == [PresenceChange(BOB, True)]
 
-    def test_members_are_those_who_came_and_have_not_gone(self, stage: Stage) -> None:
+    def test_members_follow_joins_and_leaves(self, stage: Stage) -> None:
         stage.open(b"a")
         assert stage.members(b"a") == []
         stage.join(b"a", ANN)
@@ -245,7 +245,7 @@ class BackplaneContract:
         assert stage.members(b"a") == [BOB]
         assert stage.members(b"b") == []
 
-    def test_a_new_nick_is_seen_and_is_no_coming(self, stage: Stage) -> None:
+    def test_new_nick_is_listed_and_is_no_join(self, stage: Stage) -> None:
         stage.open(b"a")
         stage.join(b"a", ANN)
         stage.rename(b"a", Member(b"p1", b"anna"))
@@ -254,7 +254,7 @@ class BackplaneContract:
 
 
 class FailingContract:
-    def test_a_publish_that_fails_is_refused_and_no_event(self, stage: Stage) -> None:
+    def test_failed_publication_returns_an_error_and_creates_no_event(self, stage: Stage) -> None:
         stage.open(b"a")
         stage.fail_next()
         stage.publish(b"a", b"x")
@@ -262,7 +262,7 @@ class FailingContract:
         assert isinstance(answer, Error) and answer.code is ErrorCode.UNAVAILABLE
         assert stage.events(b"a") == []
 
-    def test_a_failure_loses_no_later_publish(self, stage: Stage) -> None:
+    def test_failure_does_not_affect_later_publications(self, stage: Stage) -> None:
         stage.open(b"a")
         stage.publish(b"a", b"w", settle=False)
         stage.settle()
@@ -275,7 +275,7 @@ class FailingContract:
         assert stage.offsets(b"a") == [1, 2, 3]
         assert [answer for answer in stage.answers(b"a") if not isinstance(answer, Error)] == [1, 2, 3]
 
-    def test_opening_that_fails_can_be_tried_again(self, stage: Stage) -> None:
+    def test_failed_open_can_be_repeated(self, stage: Stage) -> None:
         stage.fail_next()
         answer = stage.open(b"a")
         assert isinstance(answer, Error) and answer.code is ErrorCode.UNAVAILABLE

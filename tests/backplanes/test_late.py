@@ -1,4 +1,4 @@
-"""The test double that is late, bursty and unreliable keeps the contract all the same, or it would prove nothing."""
+"""The late backplane of ``testing`` fulfils the contract."""
 
 from collections.abc import Callable
 from itertools import count
@@ -19,7 +19,7 @@ def numbers() -> Callable[[], bytes]:
 
 
 class LateStage(Stage):
-    """Lets the backplane answer when it is told to settle."""
+    """Releases the answers of the backplane."""
 
     def __init__(self) -> None:
         super().__init__(LateBackplane(MemoryBackplane(numbers())))
@@ -41,14 +41,14 @@ class TestContract(BackplaneContract, FailingContract):
     """What every backplane must do, those that can fail included."""
 
 
-def test_nothing_is_answered_before_its_time(stage: LateStage) -> None:
+def test_answers_nothing_before_release(stage: LateStage) -> None:
     answers = [stage.backplane.open(b"a"), stage.backplane.members(b"a")]
     assert all(isinstance(answer, Future) for answer in answers)
     stage.publish(b"a", b"x", settle=False)
     assert stage.story == [] and len(stage.backplane) == 3
 
 
-def test_as_many_are_answered_as_it_is_told(stage: LateStage) -> None:
+def test_releases_the_requested_number(stage: LateStage) -> None:
     for payload in (b"x", b"y", b"z"):
         stage.publish(b"a", payload, settle=False)
     stage.backplane.release(2)
@@ -57,7 +57,7 @@ def test_as_many_are_answered_as_it_is_told(stage: LateStage) -> None:
     assert stage.answers(b"a") == [1, 2, 3]
 
 
-def test_backwards_the_newest_is_answered_first(stage: LateStage) -> None:
+def test_releases_the_newest_first_backwards(stage: LateStage) -> None:
     for payload in (b"x", b"y", b"z"):
         stage.publish(b"a", payload, settle=False)
     stage.backplane.release(backwards=True)
@@ -65,13 +65,12 @@ def test_backwards_the_newest_is_answered_first(stage: LateStage) -> None:
     assert stage.offsets(b"a") == [1, 2, 3]
 
 
-def test_what_is_published_is_delivered_before_it_is_answered(stage: LateStage) -> None:
-    """Who is answered may ask at once for the history."""
+def test_delivers_before_answering(stage: LateStage) -> None:
     stage.publish(b"a", b"x")
     assert [told[0] for told in stage.story] == ["delivered", "answered"]
 
 
-def test_as_many_fail_as_it_is_told(stage: LateStage) -> None:
+def test_fails_the_requested_number(stage: LateStage) -> None:
     for payload in (b"x", b"y", b"z"):
         stage.publish(b"a", payload, settle=False)
     stage.backplane.failing = 2
@@ -80,7 +79,7 @@ def test_as_many_fail_as_it_is_told(stage: LateStage) -> None:
     assert [event.payload for event in stage.events(b"a")] == [b"z"]
 
 
-def test_comings_and_goings_are_told_at_once(stage: LateStage) -> None:
+def test_presence_changes_are_delivered_at_once(stage: LateStage) -> None:
     stage.backplane.join(b"a", ANN)
     assert len(stage.changes(b"a")) == 1
 
@@ -96,7 +95,7 @@ def fails(stage: LateStage, name: str) -> bool:
 
 MAY_SKIP = (
     "test_a_channel_that_is_not_open_can_be_published_to",
-    "test_a_channel_that_was_closed_goes_on_by_an_event_too",
+    "test_closed_channel_continues_with_the_next_event",
 )
 """Tests in which a channel is not open: nothing needs to be delivered then."""
 
@@ -111,7 +110,7 @@ TESTS = [
     "name, fault",
     [(name, "skipping") for name in TESTS if name not in MAY_SKIP] + [(name, "repeating") for name in TESTS],
 )
-def test_the_contract_finds_a_backplane_that_skips_or_repeats_a_batch(name: str, fault: str) -> None:
+def test_contract_detects_skipped_and_repeated_batches(name: str, fault: str) -> None:
     stage = LateStage()
     assert not fails(stage, name)
     stage = LateStage()
@@ -119,7 +118,7 @@ def test_the_contract_finds_a_backplane_that_skips_or_repeats_a_batch(name: str,
     assert fails(stage, name)
 
 
-def test_the_contract_finds_a_backplane_that_changes_the_epoch(stage: LateStage) -> None:
+def test_contract_detects_a_changed_epoch(stage: LateStage) -> None:
     stage.open(b"a")
     stage.publish(b"a", b"x")
     draw = numbers()
@@ -129,7 +128,7 @@ def test_the_contract_finds_a_backplane_that_changes_the_epoch(stage: LateStage)
     assert stage.offsets(b"a") == [1, 1] and stage.epochs(b"a") == {b"e1", b"e2"} and len(stage.breaks) == 1
 
 
-def test_what_was_open_before_a_restart_can_be_closed(stage: LateStage) -> None:
+def test_channel_opened_before_a_restart_can_be_closed(stage: LateStage) -> None:
     stage.open(b"a")
     stage.backplane.restart(MemoryBackplane(numbers()))
     stage.close(b"a")

@@ -28,8 +28,7 @@ class TestContract(BackplaneContract):
     """What every backplane must do."""
 
 
-def test_everything_is_answered_at_once(stage: Stage) -> None:
-    """So that sessions need no patience where there is nobody to wait for."""
+def test_answers_at_once(stage: Stage) -> None:
     assert stage.backplane.open(b"a") == Position(b"e1", 0)
     stage.publish(b"a", b"x")
     assert stage.story == [
@@ -39,18 +38,18 @@ def test_everything_is_answered_at_once(stage: Stage) -> None:
     assert stage.backplane.members(b"a") == []
 
 
-def test_channels_that_are_not_open_are_delivered_too(stage: Stage) -> None:
+def test_delivers_events_of_channels_that_are_not_open(stage: Stage) -> None:
     """There is no other node that would keep their events."""
     stage.publish(b"a", b"x")
     assert stage.offsets(b"a") == [1]
 
 
-def test_each_run_of_numbers_has_an_epoch_of_its_own(stage: Stage) -> None:
+def test_each_channel_has_its_own_epoch(stage: Stage) -> None:
     stage.publish(b"a", b"x"), stage.publish(b"b", b"x")
     assert (stage.epochs(b"a"), stage.epochs(b"b")) == ({b"e1"}, {b"e2"})
 
 
-def test_the_longest_closed_is_forgotten_and_begins_anew(stage: Stage) -> None:
+def test_channel_closed_first_is_forgotten(stage: Stage) -> None:
     for number in range(MAX_REMEMBERED + 1):
         stage.publish(b"c%d" % number, b"x")
     for number in range(MAX_REMEMBERED):
@@ -64,7 +63,7 @@ def test_the_longest_closed_is_forgotten_and_begins_anew(stage: Stage) -> None:
     assert stage.open(b"c1") == Position(b"e%d" % (MAX_REMEMBERED + 2), 0)
 
 
-def test_the_client_with_most_closed_channels_has_its_own_forgotten(stage: Stage) -> None:
+def test_forgets_channels_of_the_client_with_most(stage: Stage) -> None:
     backplane = stage.backplane
 
     def publish(channel: bytes, principal: bytes) -> None:
@@ -90,7 +89,7 @@ def test_forgets_the_epochs_of_all_but_the_newest_closed_channels(stage: Stage) 
     assert all(stage.open(name) != epochs[name] for name in names[:100])
 
 
-def test_what_is_open_is_never_forgotten(stage: Stage) -> None:
+def test_open_channels_are_never_forgotten(stage: Stage) -> None:
     stage.publish(b"a", b"x")
     for number in range(MAX_REMEMBERED + 1):
         stage.open(b"c%d" % number)

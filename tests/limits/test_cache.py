@@ -13,13 +13,13 @@ def misses(cache: Cache[int, str], keys: range) -> int:
     return missing
 
 
-def test_it_holds_all_that_there_is_room_for() -> None:
+def test_holds_values_up_to_the_limit() -> None:
     cache = Cache[int, str](10)
     assert [misses(cache, range(10)) for _ in range(3)] == [10, 0, 0]
     assert cache[3] == "3"
 
 
-def test_keys_in_a_circle_longer_than_the_cache_are_found_about_as_often_as_they_can_be() -> None:
+def test_hit_rate_is_near_the_optimum_for_keys_used_in_turn() -> None:
     """At best a tenth is missing in each round; LRU would find none."""
     cache = Cache[int, str](100)
     misses(cache, range(110))
@@ -27,7 +27,7 @@ def test_keys_in_a_circle_longer_than_the_cache_are_found_about_as_often_as_they
     assert sum(rounds) < 50 * 15 and len(cache) == 100
 
 
-def test_it_follows_a_change_of_the_keys() -> None:
+def test_adapts_to_other_keys() -> None:
     cache = Cache[int, str](10)
     misses(cache, range(10))
     for _ in range(ADMITTED_ONE_IN * 10):

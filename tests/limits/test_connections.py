@@ -1,4 +1,4 @@
-"""How many may be connected: in all, and from one address."""
+"""Limits of connections: total, by address, by identity."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from twistedsock.limits.connections import ConnectionLimiter
 from twistedsock.limits.settings import Limits
 
 
-def test_connections_in_all_are_bounded() -> None:
+def test_rejects_connections_over_the_total_limit() -> None:
     admission = ConnectionLimiter(Limits(max_connections=2))
     assert admission.acquire("127.0.0.1") is None
     assert admission.acquire("") is None
@@ -15,7 +15,7 @@ def test_connections_in_all_are_bounded() -> None:
     assert admission.connections == 2
 
 
-def test_who_goes_makes_room() -> None:
+def test_released_connection_makes_room() -> None:
     admission = ConnectionLimiter(Limits(max_connections=1))
     admission.acquire("10.0.0.1")
     admission.release("10.0.0.1")
@@ -23,14 +23,14 @@ def test_who_goes_makes_room() -> None:
     assert admission.acquire("10.0.0.2") is None
 
 
-def test_connections_from_one_address_are_bounded() -> None:
+def test_rejects_connections_over_the_limit_of_an_address() -> None:
     admission = ConnectionLimiter(Limits(max_connections_per_address=2))
     assert [admission.acquire("10.0.0.1") for _ in range(3)] == [None, None, TOO_MANY_FROM_ADDRESS]
     assert admission.acquire("10.0.0.2") is None
     assert admission.connections == 3
 
 
-def test_who_was_refused_is_not_counted() -> None:
+def test_rejected_connection_is_not_counted() -> None:
     admission = ConnectionLimiter(Limits(max_connections=2, max_connections_per_address=1))
     admission.acquire("10.0.0.1")
     admission.acquire("10.0.0.1")
@@ -40,7 +40,7 @@ def test_who_was_refused_is_not_counted() -> None:
     assert admission.acquire("10.0.0.3") is None
 
 
-def test_an_address_has_room_again_for_each_that_goes() -> None:
+def test_released_connection_makes_room_for_its_address() -> None:
     admission = ConnectionLimiter(Limits(max_connections_per_address=2))
     admission.acquire("10.0.0.1")
     admission.acquire("10.0.0.1")
@@ -92,7 +92,7 @@ def test_addresses_are_forgotten_with_their_last_connection() -> None:
     assert admission._by_address == {}
 
 
-def test_connections_of_one_identity_are_bounded() -> None:
+def test_rejects_connections_over_the_limit_of_an_identity() -> None:
     admission = ConnectionLimiter(Limits(max_connections_per_identity=2))
     assert [admission.acquire_identity(b"ann") for _ in range(3)] == [None, None, TOO_MANY_OF_IDENTITY]
     assert admission.acquire_identity(b"bob") is None
@@ -101,7 +101,7 @@ def test_connections_of_one_identity_are_bounded() -> None:
     assert admission.acquire_identity(b"ann") == TOO_MANY_OF_IDENTITY
 
 
-def test_nobody_is_not_counted() -> None:
+def test_anonymous_clients_are_not_counted() -> None:
     admission = ConnectionLimiter(Limits(max_connections_per_identity=1))
     assert [admission.acquire_identity(b"") for _ in range(3)] == [None, None, None]
     admission.release_identity(b"")

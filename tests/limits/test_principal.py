@@ -10,7 +10,7 @@ from twistedsock.testing import ENDS, FakePolicy, FakeServer
     "host",
     ["127.0.0.1", "127.255.255.254", "::1", "0:0:0:0:0:0:0:1", "::ffff:127.0.0.1", "::1%lo"],
 )
-def test_these_are_loopback_addresses(host: str) -> None:
+def test_recognizes_loopback_addresses(host: str) -> None:
     assert is_loopback(host)
 
 
@@ -18,7 +18,7 @@ def test_these_are_loopback_addresses(host: str) -> None:
     "host",
     ["", "localhost", "127.1", "127.0.0.1.example.org", "10.0.0.1", "0.0.0.0", "::", "fe80::1%eth0", "::ffff:10.0.0.1"],
 )
-def test_these_are_no_loopback_addresses(host: str) -> None:
+def test_recognizes_other_addresses(host: str) -> None:
     assert not is_loopback(host)
 
 

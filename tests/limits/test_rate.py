@@ -1,4 +1,4 @@
-"""How fast a peer may go: a burst, then a pace; the excess is refused, and who goes on with it is closed."""
+"""Rate limits: bursts, rates, excess, and the pool of limiters."""
 
 from math import inf
 
@@ -29,7 +29,7 @@ def meter(commands: float = 0, commands_burst: int = 1, bytes: float = 0, bytes_
     return RateLimiter(limits, 0.0)
 
 
-def test_a_burst_passes_then_a_pace() -> None:
+def test_allows_a_burst_then_the_rate() -> None:
     """A bucket is full at first, and gets its rate."""
     bucket = TokenBucket(2.0, 3, 10.0)
     assert [bucket.try_spend(1) for _ in range(4)] == [True, True, True, False]
@@ -39,8 +39,7 @@ def test_a_burst_passes_then_a_pace() -> None:
     assert [bucket.try_spend(1) for _ in range(4)] == [True, True, True, False]
 
 
-def test_what_is_taken_together_is_paid_afterwards() -> None:
-    """It passes whole, and the debt is to be waited for."""
+def test_batch_is_paid_afterwards() -> None:
     bucket = TokenBucket(2.0, 3, 0.0)
     assert bucket.try_spend(7)
     bucket.refill(2.0)
@@ -49,13 +48,13 @@ def test_what_is_taken_together_is_paid_afterwards() -> None:
     assert bucket.try_spend(1)
 
 
-def test_no_rate_is_no_bound() -> None:
+def test_rate_of_zero_is_unlimited() -> None:
     bucket = TokenBucket(0, 1, 0.0)
     bucket.refill(1.0)
     assert all(bucket.try_spend(10**9) for _ in range(9)) and bucket._level == inf
 
 
-def test_a_clock_that_goes_back_gives_nothing_and_takes_nothing() -> None:
+def test_clock_that_goes_back_changes_nothing() -> None:
     bucket = TokenBucket(1.0, 2, 1000.0)
     assert bucket.try_spend(2)
     bucket.refill(10.0)
@@ -64,14 +63,14 @@ def test_a_clock_that_goes_back_gives_nothing_and_takes_nothing() -> None:
     assert bucket.try_spend(1)
 
 
-def test_the_excess_is_refused_and_who_goes_on_is_closed() -> None:
+def test_rejects_the_excess_then_disconnects() -> None:
     """Commands: as many are refused as were run, then it is enough."""
     peer = meter(commands=10, commands_burst=3)
     peer.count_bytes(1, 0.0)
     assert [peer.check(1, ALLOW) for _ in range(8)] == [ALLOW] * 3 + [REJECT] * 3 + [DISCONNECT] * 2
 
 
-def test_what_came_with_too_many_bytes_is_refused() -> None:
+def test_rejects_commands_in_too_many_bytes() -> None:
     """Then even what follows is, until there was a pause."""
     peer = meter(bytes=10, bytes_burst=100)
     verdicts = []
@@ -81,7 +80,7 @@ def test_what_came_with_too_many_bytes_is_refused() -> None:
     assert peer.check(1, peer.count_bytes(1, 2.5)) is ALLOW
 
 
-def test_bytes_that_are_too_many_by_far_close_whatever_they_say() -> None:
+def test_disconnects_for_far_too_many_bytes() -> None:
     """Though no command is among them."""
     peer = meter(bytes=10, bytes_burst=100)
     assert [peer.count_bytes(100, 0.0) for _ in range(3)] == [ALLOW, REJECT, DISCONNECT]
@@ -95,11 +94,9 @@ READS = st.lists(
 
 
 @given(PACES, PACES, READS)
-def test_however_a_peer_sends_never_more_is_run_than_the_burst_and_the_rate(
+def test_never_allows_more_than_burst_and_rate(
     commands: tuple[int, int], sizes: tuple[int, int], reads: list[tuple[float, int, list[int]]]
 ) -> None:
-    """From any moment on; but for the debt of one batch, or of one read. The same holds for what is refused, so a peer
-    that is not closed sends at most twice as much."""
     peer = meter(*commands, *sizes)
     now = 0.0
     run: list[tuple[float, int]] = []
@@ -123,7 +120,7 @@ def test_however_a_peer_sends_never_more_is_run_than_the_burst_and_the_rate(
 
 
 @given(PACES, PACES, READS)
-def test_a_peer_that_keeps_to_the_rate_is_never_refused(
+def test_never_rejects_a_client_within_its_rate(
     commands: tuple[int, int], sizes: tuple[int, int], reads: list[tuple[float, int, list[int]]]
 ) -> None:
     """It waits until there is room for what it sends."""
@@ -139,8 +136,7 @@ def test_a_peer_that_keeps_to_the_rate_is_never_refused(
         assert all(peer.check(cost, ALLOW) is ALLOW for cost in costs)
 
 
-def test_what_a_command_turned_out_to_cost_is_charged_afterwards() -> None:
-    """Also where nothing is left; and what was charged to the wrong client is given back, up to the burst."""
+def test_charges_the_cost_of_a_reply_afterwards() -> None:
     peer = meter(commands=1, commands_burst=10)
     peer.charge(15)
     assert peer.check(1, ALLOW) is REJECT and peer.retry_after == 5
@@ -178,7 +174,7 @@ def is_new(meters: RateLimiterPool, number: int, now: float) -> bool:
     return meter is not None and meter.recovery(now) == 0
 
 
-def test_a_principal_has_one_meter() -> None:
+def test_principal_has_one_limiter() -> None:
     meters = RateLimiterPool(LIMITS)
     meter = meters.get(b"=ann", 0.0)
     assert meter is not None and meters.get(b"=ann", 9.0) is meter
@@ -186,22 +182,22 @@ def test_a_principal_has_one_meter() -> None:
     assert len(meters) == 2
 
 
-def test_clients_on_this_machine_have_no_meter() -> None:
+def test_local_clients_are_not_limited() -> None:
     assert RateLimiterPool(LIMITS).get(LOCAL, 0.0) is None
 
 
-def test_no_principal_has_a_meter_when_no_rate_is_limited() -> None:
+def test_nothing_is_limited_without_a_rate() -> None:
     meters = RateLimiterPool(Limits(commands_per_second=0, bytes_per_second=0))
     assert meters.get(b"@192.0.2.1", 0.0) is None
     assert len(meters) == 0
 
 
-def test_there_is_room_for_a_meter_for_each_connection() -> None:
+def test_keeps_a_limiter_for_each_connection() -> None:
     assert max_rate_limiters(Limits(max_connections=50_000)) == 50_000
     assert max_rate_limiters(LIMITS) == 10_000
 
 
-def test_a_meter_that_has_recovered_is_forgotten_before_one_in_debt() -> None:
+def test_drops_recovered_limiters_first() -> None:
     meters = full_of(20_000)
     charge(meters, 3, -20_000)
     for number in (*range(3), *range(4, EXAMINED_RATE_LIMITERS)):
@@ -211,7 +207,7 @@ def test_a_meter_that_has_recovered_is_forgotten_before_one_in_debt() -> None:
     assert not any(is_new(meters, number, 0.0) for number in range(EXAMINED_RATE_LIMITERS) if number != 3)
 
 
-def test_if_all_examined_meters_are_in_debt_the_one_that_recovers_first_is_forgotten() -> None:
+def test_drops_the_limiter_that_recovers_first() -> None:
     meters = full_of(20_000)
     charge(meters, 5, -1_000)
     for number in range(max_rate_limiters(LIMITS)):  # as old as before
@@ -220,8 +216,7 @@ def test_if_all_examined_meters_are_in_debt_the_one_that_recovers_first_is_forgo
     assert [is_new(meters, number, 0.0) for number in range(8)] == [number == 5 for number in range(8)]
 
 
-def test_meters_in_debt_do_not_keep_those_behind_them_from_being_forgotten() -> None:
-    """They get another round of the table, so a client in debt keeps its debt whatever number of others come."""
+def test_search_continues_behind_limiters_in_debt() -> None:
     meters = full_of(1)
     debtors = range(EXAMINED_RATE_LIMITERS - 1)
     for number in debtors:
@@ -233,7 +228,7 @@ def test_meters_in_debt_do_not_keep_those_behind_them_from_being_forgotten() -> 
     assert not any(is_new(meters, number, 10.0) for number in debtors)
 
 
-def test_a_client_that_stays_active_keeps_its_meter() -> None:
+def test_active_client_keeps_its_limiter() -> None:
     """Although it would be the first to recover."""
     meters = full_of(20_000)
     charge(meters, 0, -1_000)
@@ -241,7 +236,7 @@ def test_a_client_that_stays_active_keeps_its_meter() -> None:
     assert not is_new(meters, 0, 0.0)
 
 
-def test_the_verdict_on_the_bytes_is_that_of_the_read_they_came_with() -> None:
+def test_commands_get_the_decision_of_their_bytes() -> None:
     """A meter that two connections share has read something else meanwhile."""
     meter = RateLimiter(Limits(bytes_per_second=10, bytes_burst=10), 0.0)
     first, second = meter.count_bytes(11, 0.0), meter.count_bytes(1, 0.0)
@@ -250,7 +245,7 @@ def test_the_verdict_on_the_bytes_is_that_of_the_read_they_came_with() -> None:
     assert meter.check(1, second) is Decision.REJECT
 
 
-def test_it_tells_how_long_to_wait() -> None:
+def test_retry_after_is_the_time_to_wait() -> None:
     meter = RateLimiter(Limits(bytes_per_second=10, bytes_burst=10, commands_per_second=0), 0.0)
     assert meter.retry_after == 1
     meter.count_bytes(55, 0.0)

@@ -73,7 +73,7 @@ def test_small_tables_guarantee_a_few() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_largest_is_known_whatever_is_added_and_taken(seed: int) -> None:
+def test_largest_first_after_any_changes(seed: int) -> None:
     chance, shares, held = random.Random(seed), Shares(1_000), dict[bytes, int]()
     for _ in range(500):
         principal = b"@%d" % chance.randrange(40)
@@ -88,8 +88,7 @@ def test_the_largest_is_known_whatever_is_added_and_taken(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_principal_below_its_share_is_refused_because_of_others(seed: int) -> None:
-    """Greedy principals take all they can get; sixty others each want no more than the guaranteed share."""
+def test_never_refuses_a_principal_below_its_share(seed: int) -> None:
     chance, shares = random.Random(seed), Shares(8_000)
     greedy = [b"=%d" % number for number in range(chance.randrange(1, 30))]
     modest = [b"@%d" % number for number in range(60)]
@@ -109,7 +108,7 @@ def test_no_principal_below_its_share_is_refused_because_of_others(seed: int) ->
     assert shares.total <= with_reserve(8_000)
 
 
-def test_the_oldest_entry_of_the_largest_principal_goes_first() -> None:
+def test_oldest_entry_of_the_largest_principal_is_dropped_first() -> None:
     entries = EvictionQueue[str](10)
     for principal, entry, size in ((A, "a1", 2), (B, "b1", 4), (A, "a2", 3), (B, "b2", 1)):
         entries.add(principal, entry, size)

@@ -20,7 +20,7 @@ def channel(head: int = 0, **limits: object) -> Channel:
 
 
 class Owner:
-    """Notes what it is told; it may skip where ``on_lag`` says so."""
+    """Records calls. ``on_lag`` decides whether lost events are accepted."""
 
     def __init__(self, on_lag: Callable[[], bool]) -> None:
         self.told: list[str] = []
@@ -38,7 +38,7 @@ class Owner:
 
 
 def told(subscriber: Subscriber) -> list[str]:
-    """What its owner was told."""
+    """The callbacks that were called."""
     assert isinstance(subscriber.callbacks, Owner)
     return subscriber.callbacks.told
 
@@ -60,7 +60,7 @@ def subscribe(
 
 
 def publish(channel: Channel, *payloads: bytes, publisher: bytes = b"p0", now: float = 0.0) -> None:
-    """Events get their place and are flushed, then watchers are told of what waits."""
+    """Publish and deliver events, then send waiting presence changes."""
     for payload in payloads:
         await_flush(channel, payload, publisher)
     channel.deliver(channel.prepare_delivery(now))

@@ -1,4 +1,4 @@
-"""The table of channels: what is delivered waits for the turn's end, and what nobody needs vanishes."""
+"""Channels, deliveries, gaps and epochs."""
 
 from typing import Any
 
@@ -33,13 +33,13 @@ def logged(server: FakeServer) -> dict[str, int]:
     return {name.decode(): len(channel.history) for name, channel in server.broker.channels.items()}
 
 
-def test_a_publish_is_answered_with_its_offset() -> None:
+def test_publish_returns_the_offset() -> None:
     server = FakeServer()
     assert [publish(server, "a"), publish(server, "b"), publish(server, "a")] == [1, 1, 2]
 
 
 @pytest.mark.parametrize("channel", ["", "a b", "a*", "x" * 201])
-def test_a_bad_channel_is_refused_wherever_it_is_named(channel: str) -> None:
+def test_rejects_invalid_channel_name_in_all_calls(channel: str) -> None:
     server = FakeServer()
     assert publish(server, channel) == errors.BAD_CHANNEL
     assert server.broker.open(channel.encode()) == errors.BAD_CHANNEL
@@ -47,13 +47,13 @@ def test_a_bad_channel_is_refused_wherever_it_is_named(channel: str) -> None:
     assert server.broker.local_members(channel.encode()) == []
 
 
-def test_a_bad_event_name_is_refused() -> None:
+def test_rejects_invalid_event_name() -> None:
     server = FakeServer()
     assert publish(server, "a", name=b"") == errors.BAD_EVENT_NAME
     assert names(server) == ""
 
 
-def test_a_channel_is_made_by_its_first_event_and_goes_with_its_last() -> None:
+def test_channel_exists_while_its_history_has_events() -> None:
     server = FakeServer(history_age=10)
     publish(server, "a")
     server.turn()
@@ -63,7 +63,7 @@ def test_a_channel_is_made_by_its_first_event_and_goes_with_its_last() -> None:
     assert names(server) == "" and server.broker.histories.size == 0
 
 
-def test_a_channel_without_a_log_goes_at_the_turns_end() -> None:
+def test_channel_without_history_is_closed_at_the_end_of_the_turn() -> None:
     server = FakeServer(history_events=0)
     publish(server, "a")
     assert names(server) == "a"
@@ -72,7 +72,7 @@ def test_a_channel_without_a_log_goes_at_the_turns_end() -> None:
     assert publish(server, "a") == 2
 
 
-def test_a_channel_goes_with_its_last_reader() -> None:
+def test_channel_is_closed_with_its_last_subscription() -> None:
     server = FakeServer()
     first, second = server.line_client(), server.line_client()
     first.send("SUB a"), second.send("SUB a")
@@ -82,7 +82,7 @@ def test_a_channel_goes_with_its_last_reader() -> None:
     assert names(server) == ""
 
 
-def test_a_silent_channel_that_is_read_stays() -> None:
+def test_channel_with_subscription_stays_open_without_events() -> None:
     server = FakeServer(history_age=10)
     peer = server.line_client()
     peer.send("SUB a", "PUB a x")
@@ -92,14 +92,14 @@ def test_a_silent_channel_that_is_read_stays() -> None:
     assert logged(server) == {"a": 0}
 
 
-def test_looking_at_history_makes_no_channel() -> None:
+def test_reading_history_leaves_no_channel_open() -> None:
     server = FakeServer()
     peer = server.line_client()
     peer.send("HIST a", "WHO b")
     assert names(server) == ""
 
 
-def test_channels_in_all_are_bounded() -> None:
+def test_rejects_channels_over_the_limit() -> None:
     server = FakeServer(max_channels=2)
     publish(server, "a")
     peer = server.line_client()
@@ -108,7 +108,7 @@ def test_channels_in_all_are_bounded() -> None:
     assert names(server) == "a b"
 
 
-def test_channels_that_are_being_opened_are_counted_too() -> None:
+def test_counts_channels_that_are_being_opened() -> None:
     server = FakeServer(late=True, max_channels=2)
     peers = [server.line_client() for _ in range(3)]
     for number, peer in enumerate(peers):
@@ -117,7 +117,7 @@ def test_channels_that_are_being_opened_are_counted_too() -> None:
     assert [peer.received()[-1].split()[0] for peer in peers] == ["OK", "OK", "ERR"]
 
 
-def test_opening_is_asked_once_for_all_who_wait() -> None:
+def test_opens_a_channel_once_for_all_waiting_callers() -> None:
     server = FakeServer(late=True)
     opening = server.broker.open(b"a")
     assert isinstance(opening, Future) and server.broker.open(b"a") is opening
@@ -128,7 +128,7 @@ def test_opening_is_asked_once_for_all_who_wait() -> None:
     assert heard == [server.broker.channels[b"a"]] and server.broker.open(b"a") is heard[0]
 
 
-def test_an_opening_that_fails_is_told_and_can_be_tried_again() -> None:
+def test_failed_open_returns_the_error_and_can_be_repeated() -> None:
     server = FakeServer(late=True)
     heard: list[object] = []
     for failing in (1, 0):
@@ -140,7 +140,7 @@ def test_an_opening_that_fails_is_told_and_can_be_tried_again() -> None:
     assert heard[0] == UNAVAILABLE and isinstance(heard[1], Channel)
 
 
-def test_an_event_may_come_before_the_answer_to_opening() -> None:
+def test_accepts_an_event_before_the_answer_to_open() -> None:
     server = FakeServer(late=True)
     opening = server.broker.open(b"a")
     assert isinstance(opening, Future)
@@ -152,7 +152,7 @@ def test_an_event_may_come_before_the_answer_to_opening() -> None:
     assert heard == [made] and server.broker.channels[b"a"] is made
 
 
-def test_a_channel_first_heard_of_by_an_event_goes_on_there() -> None:
+def test_delivery_opens_a_channel_at_its_offset() -> None:
     server = FakeServer()
     server.broker.deliver(b"a", b"e7", Batch(5, 7, b"p", b"p", b"message", Payloads((b"x", b"y"), 2)))
     channel = server.broker.channels[b"a"]
@@ -161,7 +161,7 @@ def test_a_channel_first_heard_of_by_an_event_goes_on_there() -> None:
     assert (channel.history.first, channel.history.end) == (5, 7)
 
 
-def test_one_turn_is_asked_for_however_much_happens() -> None:
+def test_requests_one_turn_for_many_publications() -> None:
     server = FakeServer()
     for number in range(3):
         publish(server, f"c{number}")
@@ -171,7 +171,7 @@ def test_one_turn_is_asked_for_however_much_happens() -> None:
     assert logged(server) == {"c0": 2, "c1": 2, "c2": 2} and len(server.turns) == 0
 
 
-def test_a_chunk_of_events_is_urgent() -> None:
+def test_a_chunk_of_events_needs_a_flush() -> None:
     server = FakeServer()
     publish(server, "a", b"x" * (CHUNK_BYTES // 2 - 50))
     assert not server.broker.needs_flush
@@ -183,7 +183,7 @@ def test_a_chunk_of_events_is_urgent() -> None:
     assert not server.broker.needs_flush
 
 
-def test_the_logs_together_are_bounded_and_the_least_recently_written_gives_way() -> None:
+def test_least_recently_written_history_is_dropped_over_the_total_limit() -> None:
     server = FakeServer(history_total_bytes=4 * (ALONE + 1))
     for channel in ("a", "b", "a", "c"):
         publish(server, channel)
@@ -197,7 +197,7 @@ def test_the_logs_together_are_bounded_and_the_least_recently_written_gives_way(
     assert server.broker.histories.size == 4 * (ALONE + 1)
 
 
-def test_a_log_alone_above_the_bound_of_all_gives_way_itself() -> None:
+def test_a_single_history_over_the_total_limit_is_shortened() -> None:
     server = FakeServer(history_total_bytes=2 * (ALONE + 1))
     for _ in range(3):
         publish(server, "a")
@@ -205,7 +205,7 @@ def test_a_log_alone_above_the_bound_of_all_gives_way_itself() -> None:
     assert logged(server) == {"a": 2}
 
 
-def test_one_event_may_push_out_many_logs() -> None:
+def test_one_large_event_can_drop_many_histories() -> None:
     server = FakeServer(history_total_bytes=4 * (ALONE + 1))
     for channel in ("a", "b", "c"):
         publish(server, channel)
@@ -215,8 +215,7 @@ def test_one_event_may_push_out_many_logs() -> None:
     assert logged(server) == {"c": 1, "d": 1}
 
 
-def test_a_reader_comes_to_a_channel_whose_log_vanishes_at_that_moment() -> None:
-    """Subscribing flushes what was published; where no log is kept, the channel must not go with it."""
+def test_subscribing_keeps_a_channel_whose_history_is_dropped() -> None:
     server = FakeServer(history_total_bytes=0)
     peer = server.line_client()
     peer.send("PUB a x", "SUB a", "PUB a y")
@@ -227,7 +226,7 @@ def test_a_reader_comes_to_a_channel_whose_log_vanishes_at_that_moment() -> None
 @pytest.mark.parametrize(
     "bound", [{"history_events": 0}, {"history_bytes": 0}, {"history_age": 0}, {"history_total_bytes": 0}]
 )
-def test_a_bridge_that_keeps_nothing_still_delivers(bound: dict[str, int]) -> None:
+def test_delivers_events_without_history(bound: dict[str, int]) -> None:
     server = FakeServer(**bound)
     subscriber, writer = server.line_client(), server.line_client()
     subscriber.send("SUB a"), subscriber.received()
@@ -238,7 +237,7 @@ def test_a_bridge_that_keeps_nothing_still_delivers(bound: dict[str, int]) -> No
     assert server.broker.histories.size == 0
 
 
-def test_the_sum_of_the_logs_is_kept_whatever_lets_go() -> None:
+def test_total_history_size_follows_every_change() -> None:
     server = FakeServer(history_age=10, history_events=3)
     peer = server.line_client()
     for _ in range(5):
@@ -250,7 +249,7 @@ def test_the_sum_of_the_logs_is_kept_whatever_lets_go() -> None:
     assert server.broker.histories.size == 0 and names(server) == ""
 
 
-def test_a_reader_that_is_behind_reads_on_in_the_next_turns() -> None:
+def test_subscriber_catches_up_over_several_turns() -> None:
     server = FakeServer()
     peer = server.line_client()
     for _ in range(3):
@@ -261,14 +260,14 @@ def test_a_reader_that_is_behind_reads_on_in_the_next_turns() -> None:
     assert len(peer.received()) == 3 and len(server.turns) == 0
 
 
-def test_who_has_nothing_to_catch_up_with_is_not_woken() -> None:
+def test_resume_ignores_a_subscriber_that_is_caught_up() -> None:
     server = FakeServer()
     peer = server.line_client()
     server.broker.resume(peer.session._subscriber)
     assert len(server.turns) == 0
 
 
-def test_who_goes_is_not_woken() -> None:
+def test_removed_subscriber_does_not_catch_up() -> None:
     server = FakeServer()
     peer = server.line_client()
     publish(server, "a")
@@ -278,7 +277,7 @@ def test_who_goes_is_not_woken() -> None:
     assert peer.received() == []
 
 
-def test_changes_of_a_channel_that_nobody_watches_are_not_kept() -> None:
+def test_keeps_no_presence_changes_without_watchers() -> None:
     server = FakeServer()
     peer = server.line_client()
     peer.send("SUB a")
@@ -287,14 +286,13 @@ def test_changes_of_a_channel_that_nobody_watches_are_not_kept() -> None:
     assert server.broker.local_members(b"a") == []
 
 
-def test_members_are_those_of_all_nodes_or_of_this_one() -> None:
+def test_lists_members_of_all_nodes_and_of_this_one() -> None:
     server = FakeServer()
     server.line_client().send("SUB a")
     assert server.broker.members(b"a") == server.broker.local_members(b"a") == [Member(b"p1", b"p1")]
 
 
-def test_at_rest_an_event_leaves_at_once() -> None:
-    """Who publishes after a while is alone, most likely: no turn is awaited, nor asked for."""
+def test_idle_server_flushes_at_the_end_of_the_input() -> None:
     server = FakeServer()
     subscriber, publisher = server.line_client(), server.line_client()
     subscriber.send("SUB k")
@@ -309,7 +307,7 @@ def test_at_rest_an_event_leaves_at_once() -> None:
     assert subscriber.received() == ["MSG k 1 p2 x", "MSG k 2 p2 y"]
 
 
-def test_an_event_waits_for_its_turn_behind_readers_that_catch_up() -> None:
+def test_flush_waits_for_the_turn_while_subscribers_catch_up() -> None:
     """They need the turn anyway."""
     server = FakeServer()
     subscriber, publisher = server.line_client(), server.line_client()
@@ -323,8 +321,7 @@ def test_an_event_waits_for_its_turn_behind_readers_that_catch_up() -> None:
     assert subscriber.received()[-2:] == ["MSG k 1 p2 x", "MSG k 2 p2 y"]
 
 
-def test_a_fault_in_one_read_does_not_stop_the_turns() -> None:
-    """What others publish afterwards comes out."""
+def test_exception_in_input_does_not_stop_later_turns() -> None:
     server = FakeServer()
     subscriber, publisher, faulty = server.line_client(), server.line_client(), server.line_client()
     subscriber.send("SUB k")
@@ -336,7 +333,7 @@ def test_a_fault_in_one_read_does_not_stop_the_turns() -> None:
     assert subscriber.received()[-1] == "MSG k 1 p2 x"
 
 
-def test_what_left_in_the_midst_of_a_read_asks_for_no_turn() -> None:
+def test_flush_during_input_requests_no_turn() -> None:
     """So much was published that it was flushed at once; nothing waits any more."""
     server = FakeServer()
     subscriber, publisher = server.line_client(), server.line_client()
@@ -348,7 +345,7 @@ def test_what_left_in_the_midst_of_a_read_asks_for_no_turn() -> None:
     assert not len(server.turns)
 
 
-def test_who_awaits_an_event_is_called_once_when_it_is_in_the_log() -> None:
+def test_notify_once_calls_back_when_events_are_in_the_history() -> None:
     server = FakeServer()
     rung: list[int] = []
     channel = server.broker.open(b"k")
@@ -364,7 +361,7 @@ def test_who_awaits_an_event_is_called_once_when_it_is_in_the_log() -> None:
     assert rung == [3]
 
 
-def test_who_waits_no_longer_is_not_called_and_the_channel_goes() -> None:
+def test_cancel_notify_closes_an_unused_channel() -> None:
     server = FakeServer()
     rung: list[str] = []
     channel = server.broker.open(b"k")
@@ -385,7 +382,7 @@ def test_who_waits_no_longer_is_not_called_and_the_channel_goes() -> None:
     assert b"q" not in server.broker.channels
 
 
-def test_the_servers_own_channels_keep_little() -> None:
+def test_reserved_channels_have_smaller_histories() -> None:
     server = FakeServer()
     for name in (b"$sys/figures", b"figures"):
         server.broker.publish(Client(b"$sys"), Publication(name, Payloads([b"x"] * 1_000, 1_000), b"figures"))
@@ -394,8 +391,7 @@ def test_the_servers_own_channels_keep_little() -> None:
     assert len(server.broker.channels[b"figures"].history) == 1_000
 
 
-def test_a_channel_can_be_emptied() -> None:
-    """Then it is as if nothing had been published, but for the numbers; and it is gone if nobody reads it."""
+def test_clears_the_history_of_a_channel() -> None:
     server = FakeServer()
     subscriber = server.line_client()
     subscriber.send("SUB a", "PUB a x", "PUB b y")
@@ -406,7 +402,7 @@ def test_a_channel_can_be_emptied() -> None:
     assert list(server.broker.channels) == [b"a"] and server.broker.channels[b"a"].head == 1
 
 
-def test_the_servers_own_channels_take_no_room_from_others() -> None:
+def test_reserved_channels_do_not_count_for_the_limit() -> None:
     server = FakeServer(max_channels=1, max_subscriptions_per_client=5_000)
     peer = server.line_client()
     peer.send(*[f"SUB $sys/{number}" for number in range(999)], "SUB a", "SUB b")
@@ -448,7 +444,7 @@ def msg(*offsets: int) -> list[str]:
     return [f"MSG a {offset} p" for offset in offsets]
 
 
-def test_a_batch_that_was_delivered_before_is_ignored() -> None:
+def test_ignores_a_repeated_batch() -> None:
     server = FakeServer()
     peer, breaks = subscribed(server), reported(server)
     deliver(server, 1, 3)
@@ -462,7 +458,7 @@ def test_a_batch_that_was_delivered_before_is_ignored() -> None:
     assert server.context.stats.published == 4
 
 
-def test_of_a_batch_that_was_delivered_in_part_the_rest_is_new() -> None:
+def test_delivers_the_new_part_of_a_repeated_batch() -> None:
     server = FakeServer()
     peer, breaks = subscribed(server), reported(server)
     deliver(server, 1, 3)
@@ -471,7 +467,7 @@ def test_of_a_batch_that_was_delivered_in_part_the_rest_is_new() -> None:
     assert told(peer) == msg(1, 2, 3, 4, 5) and breaks == []
 
 
-def test_a_gap_is_reported_once_and_to_each_subscriber_in_its_place() -> None:
+def test_reports_a_gap_once_to_each_subscription() -> None:
     server = FakeServer()
     caught_up, quiet, slow = subscribed(server), subscribed(server, "echo=off"), subscribed(server)
     breaks = reported(server)
@@ -490,7 +486,7 @@ def test_a_gap_is_reported_once_and_to_each_subscriber_in_its_place() -> None:
     assert server.context.stats.lost == 6
 
 
-def test_the_id_of_a_stream_does_not_run_ahead_of_a_gap_that_it_has_not_come_to() -> None:
+def test_stream_id_stays_before_a_gap_until_it_is_sent() -> None:
     server = FakeServer()
     stream, publisher = Stream(server, ["a", "b"]), server.line_client()
     deliver(server, 1, 2)
@@ -512,7 +508,7 @@ def test_the_id_of_a_stream_does_not_run_ahead_of_a_gap_that_it_has_not_come_to(
     ]
 
 
-def test_a_slow_reader_that_has_not_come_to_a_gap_loses_what_the_log_gave_up_for_it() -> None:
+def test_slow_subscription_loses_events_dropped_for_a_gap() -> None:
     server = FakeServer()
     slow = subscribed(server)
     slow.outlet.room = 5
@@ -526,7 +522,7 @@ def test_a_slow_reader_that_has_not_come_to_a_gap_loses_what_the_log_gave_up_for
     assert told(slow) == [*msg(1), "LOST a 2 5", *msg(6)]
 
 
-def test_history_does_not_reach_over_a_gap_and_says_so() -> None:
+def test_history_ends_before_a_gap_and_reports_it() -> None:
     server = FakeServer()
     peer = subscribed(server)
     deliver(server, 1, 4, size=60_000)
@@ -552,7 +548,7 @@ def test_history_does_not_reach_over_a_gap_and_says_so() -> None:
     assert server.broker.histories.size == server.broker.channels[b"a"].history.size
 
 
-def test_another_epoch_ends_the_sessions_of_the_readers_who_come_back_and_are_told() -> None:
+def test_another_epoch_closes_the_subscribers_sessions() -> None:
     server = FakeServer()
     caught_up, slow, other = subscribed(server), subscribed(server), server.line_client()
     breaks = reported(server)
@@ -580,7 +576,7 @@ def test_another_epoch_ends_the_sessions_of_the_readers_who_come_back_and_are_to
     assert server.broker.histories.size == server.broker.channels[b"a"].history.size
 
 
-def test_a_history_of_the_former_epoch_ends_with_what_it_could_not_send() -> None:
+def test_reply_with_old_history_reports_unsent_events_after_an_epoch_change() -> None:
     server = FakeServer()
     deliver(server, 1, 4, size=60_000)
     server.turn()
@@ -597,7 +593,7 @@ def test_a_history_of_the_former_epoch_ends_with_what_it_could_not_send() -> Non
     assert (lost, counted) == (f"LOST a {len(events) + 1} 4", f"OK {len(events)}")
 
 
-def test_many_readers_of_a_channel_with_another_epoch_are_dismissed_in_time_slices() -> None:
+def test_closes_many_outdated_sessions_in_time_slices() -> None:
     server = FakeServer()
     peers = [subscribed(server) for _ in range(50)]
     deliver(server, 1)
@@ -612,7 +608,7 @@ def test_many_readers_of_a_channel_with_another_epoch_are_dismissed_in_time_slic
 
 
 @pytest.mark.parametrize("line, reply", [("SUB a", "OK a offset=2 epoch=e2"), ("HIST a last=0", "OK 0")])
-def test_a_client_of_a_former_epoch_gets_nothing_of_the_new_one_before_it_knows_it(line: str, reply: str) -> None:
+def test_outdated_subscription_gets_no_events_of_the_new_epoch(line: str, reply: str) -> None:
     server = FakeServer()
     peer = subscribed(server)
     deliver(server, 1)
@@ -622,7 +618,7 @@ def test_a_client_of_a_former_epoch_gets_nothing_of_the_new_one_before_it_knows_
     assert told(peer)[:2] == [*msg(1), reply]
 
 
-def test_a_client_of_a_former_epoch_gets_no_event_that_waits_when_it_is_dismissed() -> None:
+def test_outdated_subscription_gets_no_waiting_events_when_closed() -> None:
     server = FakeServer()
     peer = subscribed(server)
     deliver(server, 1)
@@ -634,7 +630,7 @@ def test_a_client_of_a_former_epoch_gets_no_event_that_waits_when_it_is_dismisse
     )
 
 
-def test_an_error_in_one_session_keeps_no_other_of_a_former_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exception_in_one_outdated_session_does_not_stop_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     server = FakeServer()
     peers = [subscribed(server) for _ in range(3)]
     deliver(server, 1)
@@ -645,7 +641,7 @@ def test_an_error_in_one_session_keeps_no_other_of_a_former_epoch(monkeypatch: p
     assert [peer.close_reason for peer in peers[:2]] == [CloseReason.TRY_AGAIN] * 2
 
 
-def test_a_client_that_has_subscribed_to_the_new_epoch_stays() -> None:
+def test_subscription_to_the_new_epoch_stays_open() -> None:
     server = FakeServer()
     peer = subscribed(server)
     deliver(server, 1)
@@ -657,7 +653,7 @@ def test_a_client_that_has_subscribed_to_the_new_epoch_stays() -> None:
     assert told(peer) == [*msg(1), "OK a offset=2 epoch=e2", *msg(3)] and peer.close_reason is None
 
 
-def test_a_reader_that_has_gone_before_its_turn_is_no_trouble() -> None:
+def test_outdated_session_may_end_before_it_is_closed() -> None:
     server = FakeServer()
     left, unsubscribed = subscribed(server), subscribed(server, "presence=on")
     deliver(server, 1)
@@ -669,7 +665,7 @@ def test_a_reader_that_has_gone_before_its_turn_is_no_trouble() -> None:
     assert not server.broker.channels[b"a"].subscriptions
 
 
-def test_a_reader_that_subscribes_again_while_others_are_dismissed_stays() -> None:
+def test_resubscribing_during_the_closing_keeps_the_session() -> None:
     server = FakeServer()
     peers = [subscribed(server) for _ in range(5)]
     deliver(server, 1)
@@ -697,7 +693,7 @@ class Onlooker:
         self.seen.append(f"{channel.decode()} -{member.id.decode()} {readers}")
 
 
-def test_an_onlooker_sees_what_happens_in_its_order() -> None:
+def test_observer_sees_events_and_presence_in_order() -> None:
     server, onlooker = FakeServer(), Onlooker()
     server.broker.observers.append(onlooker)
     first, second = server.line_client(), server.json_client()
@@ -710,7 +706,7 @@ def test_an_onlooker_sees_what_happens_in_its_order() -> None:
     assert onlooker.seen == ["a +p1 1", "a +p2 2", "a e1 1-2", "a -p1 1", "a -p2 0"]
 
 
-def test_who_looks_at_readers_only_is_not_told_of_events() -> None:
+def test_presence_observer_sees_no_events() -> None:
     server, onlooker = FakeServer(), Onlooker()
     server.broker.presence_observers.append(onlooker)
     peer = server.line_client()

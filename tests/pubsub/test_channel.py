@@ -1,4 +1,4 @@
-"""A channel: what was published goes to the log and the lanes, then it is told who came and went."""
+"""Events and presence changes of one channel."""
 
 from collections.abc import Sequence
 
@@ -18,14 +18,14 @@ def goes(id: bytes) -> PresenceChange:
     return PresenceChange(Member(id, id), joined=False)
 
 
-def test_a_channel_goes_on_where_its_numbers_stand() -> None:
+def test_channel_continues_at_its_position() -> None:
     here = channel(head=7)
     assert here.position == Position(b"e1", 7) and here.history.end == 8
     publish(here, b"a")
     assert here.position == Position(b"e1", 8) and here.history.end == 9
 
 
-def test_what_waits_is_flushed_once() -> None:
+def test_pending_events_are_sent_once() -> None:
     here, somebody = channel(), subscriber(b"p1")
     subscribe(here, somebody)
     await_flush(here, b"a")
@@ -36,7 +36,7 @@ def test_what_waits_is_flushed_once() -> None:
     assert here.pending == []
 
 
-def test_comings_and_goings_are_told_before_what_was_published_since() -> None:
+def test_presence_changes_precede_later_events() -> None:
     here, watcher = channel(), subscriber(b"p1")
     subscribe(here, watcher, presence=True)
     here.add_presence_change(comes(b"p2"))
@@ -47,7 +47,7 @@ def test_comings_and_goings_are_told_before_what_was_published_since() -> None:
     assert heard(watcher) == []
 
 
-def test_nobody_is_told_of_itself() -> None:
+def test_watcher_gets_no_change_about_itself() -> None:
     here, watcher, other, page = (
         channel(),
         subscriber(b"p1"),
@@ -63,7 +63,7 @@ def test_nobody_is_told_of_itself() -> None:
     assert outlet_of(page).sends == 1
 
 
-def test_changes_are_encoded_once_an_encoding() -> None:
+def test_presence_changes_are_encoded_once_per_encoder() -> None:
     encoded: list[object] = []
 
     class Counted:
@@ -79,8 +79,7 @@ def test_changes_are_encoded_once_an_encoding() -> None:
     assert len(encoded) == 1
 
 
-def test_those_who_come_are_told_of_the_others_alone() -> None:
-    """And each change is encoded once, however many of them hear of it."""
+def test_joining_watchers_get_only_the_joins_of_other_members() -> None:
     here = channel()
     encoded: list[int] = []
 
@@ -102,7 +101,7 @@ def test_those_who_come_are_told_of_the_others_alone() -> None:
     ]
 
 
-def test_a_slow_watcher_is_told_later_and_only_so_many() -> None:
+def test_slow_watcher_keeps_a_limited_number_of_changes() -> None:
     here, watcher = channel(max_pending_presence=3), subscriber(b"p1")
     subscription = subscribe(here, watcher, presence=True)
     outlet_of(watcher).blocked = REPLY_PENDING
@@ -114,7 +113,7 @@ def test_a_slow_watcher_is_told_later_and_only_so_many() -> None:
     assert subscription in watcher.behind and subscription.cursor == 1
 
 
-def test_a_watcher_behind_on_events_hears_of_changes_after_them() -> None:
+def test_watcher_that_is_behind_gets_changes_after_the_events() -> None:
     here, watcher = channel(max_pending_presence=3), subscriber(b"p1")
     subscription = subscribe(here, watcher, presence=True)
     subscription.fall_behind(1)
@@ -125,20 +124,20 @@ def test_a_watcher_behind_on_events_hears_of_changes_after_them() -> None:
     assert heard(watcher) == ["MSG c 1 p0 a", "JOIN c p2 p2"]
 
 
-def test_members_are_shown_with_the_nick_of_now() -> None:
+def test_members_have_their_current_nicks() -> None:
     here, somebody = channel(), subscriber(b"p1")
     subscribe(here, somebody)
     somebody.client.nick = b"ann"
     assert here.members() == [Member(b"p1", b"ann")]
 
 
-def test_who_was_in_no_lane_can_leave_it() -> None:
+def test_leaving_a_group_twice_does_nothing() -> None:
     here = channel()
     here.leave_group(subscribe(here, subscriber(b"p1"), live=False))
     assert here.encoding_groups == {}
 
 
-def test_a_lane_goes_with_its_last_reader() -> None:
+def test_group_is_removed_with_its_last_subscription() -> None:
     """Some readers have an encoding of their own, and a busy channel would keep one for each that ever was."""
     here = channel()
     first, second, page = subscriber(b"p1"), subscriber(b"p2"), subscriber(b"p3", JSON_MESSAGE_ENCODER)

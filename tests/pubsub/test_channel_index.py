@@ -1,4 +1,4 @@
-"""All channels by name: pages, what may not be read, and others' turns while somebody looks."""
+"""The list of channels: pages, rights, and time slices of searches."""
 
 from collections.abc import Callable
 
@@ -40,7 +40,7 @@ def search(
 
 
 def pages_of(*searches: ChannelQuery) -> list[Page]:
-    """What has been found so far."""
+    """The results so far."""
     found: list[Page] = []
     for one in searches:
         one.page.then(lambda page: found.append(page) if isinstance(page, Page) else None)
@@ -51,7 +51,7 @@ def names(page: Page) -> list[bytes]:
     return [one.channel for one in page.channels]
 
 
-def test_a_page_is_by_name_and_tells_where_the_next_begins() -> None:
+def test_page_is_sorted_and_links_the_next_page() -> None:
     server = FakeServer()
     publish(server, b"b", b"a2", b"a1", b"a3", b"$sys/figures")
     server.line_client().send("SUB a1")
@@ -71,7 +71,7 @@ def _looked(directory: ChannelIndex, one: ChannelQuery) -> ChannelQuery:
     return one
 
 
-def test_what_may_not_be_read_is_not_there() -> None:
+def test_page_omits_unreadable_channels() -> None:
     server = FakeServer()
     publish(server, b"a", b"b", b"c")
     looked = _looked(ChannelIndex(server.broker), search(readable=grants({"a": "r", "b": "w", "c*": "r"}).readable()))
@@ -108,7 +108,7 @@ def slow(server: FakeServer) -> Slow:
     return Slow(server)
 
 
-def test_a_long_list_is_looked_through_in_several_turns_and_the_next_of_its_client_waits() -> None:
+def test_long_search_takes_several_turns_and_the_next_one_waits() -> None:
     server = FakeServer()
     publish(server, *(b"c%05d" % number for number in range(4 * NAMES_PER_STEP)))
     directory = ChannelIndex(server.broker)
@@ -122,7 +122,7 @@ def test_a_long_list_is_looked_through_in_several_turns_and_the_next_of_its_clie
     assert names(other) == [b"c%05d" % number for number in range(10)]
 
 
-def test_each_turn_sees_about_a_share() -> None:
+def test_each_turn_searches_for_one_time_slice() -> None:
     server = FakeServer()
     publish(server, *(b"c%05d" % number for number in range(4 * NAMES_PER_STEP)))
     looked = _looked(ChannelIndex(server.broker), search(readable=slow(server)))
@@ -135,7 +135,7 @@ def test_each_turn_sees_about_a_share() -> None:
     assert turns == 3
 
 
-def test_what_nobody_waits_for_is_not_looked_for() -> None:
+def test_unwanted_search_is_dropped() -> None:
     server = FakeServer()
     publish(server, *(b"c%05d" % number for number in range(2 * NAMES_PER_STEP)))
     directory = ChannelIndex(server.broker)
@@ -147,7 +147,7 @@ def test_what_nobody_waits_for_is_not_looked_for() -> None:
     assert len(pages_of(first)) == 1 and pages_of(second) == []
 
 
-def test_a_channel_that_has_gone_meanwhile_is_not_shown() -> None:
+def test_page_omits_channels_closed_during_the_search() -> None:
     server = FakeServer(history_age=1.0)
     publish(server, *(b"c%05d" % number for number in range(2 * NAMES_PER_STEP)))
     looked = _looked(ChannelIndex(server.broker), search(limit=5, readable=slow(server)))
@@ -157,7 +157,7 @@ def test_a_channel_that_has_gone_meanwhile_is_not_shown() -> None:
     assert names(page) == [b"c00000", b"c00001", b"c00003", b"c00004"] and page.following == b"c00004"
 
 
-def test_patterns_are_compiled_in_time_slices_too() -> None:
+def test_patterns_are_compiled_in_time_slices() -> None:
     server = FakeServer()
     publish(server, b"a")
     looked = _looked(ChannelIndex(server.broker), search(readable=Slow(server, parts=3)))
@@ -173,8 +173,7 @@ def many(server: FakeServer) -> None:
     publish(server, *(b"c%05d" % number for number in range(20 * NAMES_PER_STEP)))
 
 
-def test_a_cheap_search_does_not_wait_for_the_end_of_expensive_ones() -> None:
-    """Six others take 20 time slices each; this one takes two, and gets each when the others have had one."""
+def test_cheap_search_takes_turns_with_expensive_ones() -> None:
     server = FakeServer()
     many(server)
     directory = ChannelIndex(server.broker)
@@ -213,8 +212,7 @@ def test_a_client_has_one_search_at_a_time() -> None:
     assert [one.steps for one in mine] == [20] * 6
 
 
-def test_only_so_many_searches_hold_a_list_of_all_channels() -> None:
-    """The others wait, and have their turns later."""
+def test_starts_a_limited_number_of_searches() -> None:
     server = FakeServer()
     many(server)
     directory = ChannelIndex(server.broker)
@@ -229,7 +227,7 @@ def test_only_so_many_searches_hold_a_list_of_all_channels() -> None:
     assert len(pages_of(*searches)) == len(searches)
 
 
-def test_a_search_that_is_asked_for_by_an_answer_to_another_is_run_in_its_turn() -> None:
+def test_search_started_by_a_result_runs_in_its_turn() -> None:
     server = FakeServer()
     publish(server, b"a", b"b")
     directory, found = ChannelIndex(server.broker), []
@@ -240,7 +238,7 @@ def test_a_search_that_is_asked_for_by_an_answer_to_another_is_run_in_its_turn()
     assert isinstance(page, Page) and names(page) == [b"b"]
 
 
-def test_a_fault_in_one_answer_keeps_no_other_search_from_its_end() -> None:
+def test_exception_in_a_callback_does_not_stop_other_searches() -> None:
     server = FakeServer()
     many(server)
     directory = ChannelIndex(server.broker)
@@ -256,7 +254,7 @@ def test_a_fault_in_one_answer_keeps_no_other_search_from_its_end() -> None:
 
 @pytest.mark.parametrize("most", [1, 7])
 @given(some=st.sets(st.text("abc", min_size=1, max_size=4).map(str.encode), max_size=30))
-def test_page_by_page_one_sees_each_channel_once(most: int, some: set[bytes]) -> None:
+def test_pages_show_each_channel_once(most: int, some: set[bytes]) -> None:
     server = FakeServer()
     publish(server, *some)
     directory, after, seen = ChannelIndex(server.broker), b"", []
@@ -270,7 +268,7 @@ def test_page_by_page_one_sees_each_channel_once(most: int, some: set[bytes]) ->
     assert seen == sorted(some)
 
 
-def test_a_search_that_fails_does_not_keep_the_next_one_of_its_client() -> None:
+def test_failed_search_does_not_block_the_next_one() -> None:
     class Failing:
         def compile_some(self) -> bool:
             raise ZeroDivisionError

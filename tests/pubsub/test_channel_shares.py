@@ -1,5 +1,4 @@
-"""Channels, subscriptions and answers to WHO are shared fairly: one client alone can use all, and none can use up what
-others need."""
+"""The owners of channels, and the limits of channels and subscriptions."""
 
 import random
 
@@ -49,7 +48,7 @@ def test_one_client_alone_can_use_all_channels(late: bool) -> None:
     assert asks(alone, "PUB c7 x") == "OK"
 
 
-def test_who_has_most_channels_loses_those_that_nobody_reads_and_is_refused_first(late: bool) -> None:
+def test_largest_owner_loses_unused_channels_first(late: bool) -> None:
     server = FakeServer(late, max_channels=100)
     greedy, modest = comes(server, A), comes(server, B)
     for number in range(100):
@@ -60,7 +59,7 @@ def test_who_has_most_channels_loses_those_that_nobody_reads_and_is_refused_firs
     assert asks(comes(server, C), "PUB third x") == "OK"
 
 
-def test_a_channel_that_is_read_or_waited_for_is_never_emptied() -> None:
+def test_keeps_channels_with_subscriptions_or_waiters() -> None:
     server = FakeServer(max_channels=10)
     greedy, modest = comes(server, A), comes(server, B)
     for number in range(10):
@@ -75,8 +74,7 @@ def test_a_channel_that_is_read_or_waited_for_is_never_emptied() -> None:
     assert [name for name in owners(server) if name.startswith("c")] == [f"c{number}" for number in range(9)]
 
 
-def test_history_of_clients_below_their_share_does_not_give_way() -> None:
-    """The largest reads all its channels, so nothing can be taken from it; nothing is taken from others instead."""
+def test_keeps_history_of_owners_below_their_share() -> None:
     server = FakeServer(max_channels=90)
     largest, modest, third = comes(server, A), comes(server, B), comes(server, C)
     for number in range(70):
@@ -87,7 +85,7 @@ def test_history_of_clients_below_their_share_does_not_give_way() -> None:
     assert sum(owner == B for owner in owners(server).values()) == 20
 
 
-def test_the_search_passes_over_a_few_clients_that_read_all_their_channels() -> None:
+def test_search_skips_owners_whose_channels_have_subscriptions() -> None:
     server = FakeServer(max_channels=60)
     reading, writing, third = comes(server, A), comes(server, B), comes(server, C)
     for number in range(31):
@@ -98,7 +96,7 @@ def test_the_search_passes_over_a_few_clients_that_read_all_their_channels() -> 
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_client_below_its_share_is_refused_a_channel_or_loses_one(seed: int) -> None:
+def test_owner_below_its_share_can_open_channels(seed: int) -> None:
     """Greedy clients make as many channels as they can and read some; each modest one wants eight."""
     chance, server = random.Random(seed), FakeServer(max_channels=200)
     greedy = [comes(server, b"=%d" % number) for number in range(chance.randrange(1, 6))]
@@ -114,7 +112,7 @@ def test_no_client_below_its_share_is_refused_a_channel_or_loses_one(seed: int) 
     assert len(kept) == 8 * len(modest) and 200 <= len(server.broker.channels) <= with_reserve(200)
 
 
-def test_channels_that_are_not_here_yet_are_counted_for_who_asked_for_them() -> None:
+def test_opening_channels_count_for_their_requester() -> None:
     server = FakeServer(late=True, max_channels=3)
     peers = [comes(server, A) for _ in range(5)]
     for number, peer in enumerate(peers):
@@ -129,7 +127,7 @@ def test_channels_that_are_not_here_yet_are_counted_for_who_asked_for_them() -> 
     assert asks(peers[0], "PUB c3 x") == "OK" and asks(peers[0], "PUB c4 x") == "ERR"
 
 
-def test_a_channel_that_several_ask_for_at_once_is_counted_once() -> None:
+def test_channel_opened_by_several_clients_counts_once() -> None:
     server = FakeServer(late=True, max_channels=2)
     one, other = comes(server, A), comes(server, B)
     one.send("PUB a x", "PUB a y")
@@ -141,7 +139,7 @@ def test_a_channel_that_several_ask_for_at_once_is_counted_once() -> None:
     assert asks(other, "PUB b x") == "OK" and asks(other, "PUB c x") == "ERR"
 
 
-def test_a_backplane_that_fails_leaves_nothing_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_open_counts_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*arguments: object) -> int:
         raise ZeroDivisionError
 
@@ -152,7 +150,7 @@ def test_a_backplane_that_fails_leaves_nothing_counted(monkeypatch: pytest.Monke
     assert asks(comes(server, A), "PUB b x") == "OK"
 
 
-def test_the_channels_of_the_server_have_shares_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reserved_channels_have_their_own_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channel_shares, "RESERVED_CHANNELS", 8)
     server = FakeServer(max_channels=8)
     one, other, third = comes(server, A), comes(server, B), comes(server, C)
@@ -167,7 +165,7 @@ def test_the_channels_of_the_server_have_shares_of_their_own(monkeypatch: pytest
 # Whose a channel is.
 
 
-def test_a_channel_belongs_to_whoever_writes_most_of_it() -> None:
+def test_channel_counts_for_its_main_publisher() -> None:
     server = FakeServer()
     opener, writer = comes(server, A), comes(server, B)
     asks(opener, "SUB a")
@@ -184,8 +182,7 @@ def test_a_channel_belongs_to_whoever_writes_most_of_it() -> None:
     assert owners(server) == {"a": A}
 
 
-def test_one_event_does_not_take_the_history_of_another_client_over() -> None:
-    """Else its writer, who holds most, would have it let go as its own."""
+def test_one_event_does_not_change_the_owner() -> None:
     server = FakeServer(history_total_bytes=100_000)
     tenant, attacker = comes(server, A), comes(server, B)
     for _ in range(50):
@@ -196,7 +193,7 @@ def test_one_event_does_not_take_the_history_of_another_client_over() -> None:
     assert len(server.broker.channels[b"tenant"].history) == 51
 
 
-def test_one_client_that_opened_a_channel_first_does_not_lose_the_history_of_its_writer() -> None:
+def test_opener_does_not_own_the_history_of_the_publisher() -> None:
     server = FakeServer(history_total_bytes=100_000)
     attacker, tenant = comes(server, B), comes(server, A)
     asks(attacker, "PUB tenant squatted")
@@ -207,7 +204,7 @@ def test_one_client_that_opened_a_channel_first_does_not_lose_the_history_of_its
     assert len(server.broker.channels[b"tenant"].history) == 51
 
 
-def test_a_channel_without_history_belongs_to_a_reader() -> None:
+def test_channel_without_history_counts_for_a_subscriber() -> None:
     server = FakeServer(history_age=10.0)
     writer, subscriber = comes(server, A), comes(server, B)
     asks(writer, "PUB a x")
@@ -218,7 +215,7 @@ def test_a_channel_without_history_belongs_to_a_reader() -> None:
     assert owners(server) == {"a": B}
 
 
-def test_a_channel_whose_opener_leaves_belongs_to_another_reader() -> None:
+def test_channel_counts_for_another_subscriber_when_its_owner_leaves() -> None:
     server = FakeServer()
     opener, subscriber, other = comes(server, A), comes(server, B), comes(server, A)
     for peer in (opener, subscriber, other):
@@ -231,7 +228,7 @@ def test_a_channel_whose_opener_leaves_belongs_to_another_reader() -> None:
     assert owners(server) == {}
 
 
-def test_what_comes_from_other_nodes_belongs_to_the_clients_that_it_is_open_for() -> None:
+def test_remote_channel_counts_for_its_local_subscribers() -> None:
     server = FakeServer()
     subscriber = comes(server, A)
     asks(subscriber, "SUB a")
@@ -243,19 +240,19 @@ def test_what_comes_from_other_nodes_belongs_to_the_clients_that_it_is_open_for(
     assert owners(server) == {"a": A, "b": ELSEWHERE}
 
 
-def test_webhooks_can_ask_whose_a_channel_is() -> None:
+def test_owner_of_returns_the_owner() -> None:
     server = FakeServer()
     asks(comes(server, A), "PUB a x")
     assert server.broker.owner_of(b"a") == A and server.broker.owner_of(b"b") == ELSEWHERE
 
 
-def test_what_is_opened_for_no_client_counts_as_local() -> None:
+def test_channel_opened_by_the_server_counts_as_local() -> None:
     server = FakeServer()
     server.broker.open(b"a")
     assert owners(server) == {"a": LOCAL} and server.broker.channels[b"a"].position == Position(b"e1", 0)
 
 
-def test_everything_is_given_back(late: bool) -> None:
+def test_all_shares_are_released(late: bool) -> None:
     server = FakeServer(late, max_channels=20, history_age=10.0)
     peers = [comes(server, principal) for principal in (A, B, C)]
     for number in range(60):
@@ -275,7 +272,7 @@ def test_everything_is_given_back(late: bool) -> None:
 # Subscriptions and answers to WHO.
 
 
-def test_the_guaranteed_subscriptions_are_kept_when_one_client_has_taken_all() -> None:
+def test_guarantees_subscriptions_when_one_client_has_all() -> None:
     server = FakeServer(max_subscriptions=400)
     greedy, modest = comes(server, A), comes(server, B)
     assert [asks(greedy, f"SUB c{number}") for number in range(401)] == ["OK"] * 400 + ["ERR"]
@@ -297,7 +294,7 @@ def test_a_subscription_counts_for_the_identity_that_it_was_made_with() -> None:
     assert server.broker.subscription_shares.total == 0
 
 
-def test_answers_to_who_are_given_to_others_when_one_client_reads_none_of_its_own(
+def test_answers_who_while_one_client_reads_no_replies(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(broker, "MAX_MEMBERS_HELD", 4_000)

@@ -1,4 +1,4 @@
-"""A lane: one event becomes one piece of bytes for all its readers."""
+"""Encoding, chunks, and delivery to encoding groups."""
 
 from collections import defaultdict
 from itertools import pairwise
@@ -63,13 +63,11 @@ def batch(first: int, *payloads: bytes, name: bytes = b"message") -> Batch:
         ([b"x" * CHUNK_BYTES, *[b"x"] * 7], [1, 2, 3, 5]),
     ],
 )
-def test_a_batch_is_encoded_in_pieces_of_a_chunk_at_most(payloads: list[bytes], starts: list[int]) -> None:
-    """Or of one message. What is parted too much is joined again."""
+def test_batch_is_encoded_in_chunks(payloads: list[bytes], starts: list[int]) -> None:
     assert [offset for offset, _ in encode(LINE_ENCODER, b"c", batch(1, *payloads))] == starts
 
 
-def test_a_batch_whose_size_was_misjudged_is_parted_too() -> None:
-    """Control characters take six bytes each on a line, which nobody knows before."""
+def test_batch_larger_than_estimated_is_divided() -> None:
     told = batch(1, *[b"\x01" * 500] * 100)
     pieces = encode(LINE_ENCODER, b"c", told)
     assert len(pieces) > 1 and all(len(data) <= CHUNK_BYTES for _, data in pieces)
@@ -94,7 +92,7 @@ NAMES = st.sampled_from([b"message", b"alarm", b"n" * 64])
     ),
     dialect=st.sampled_from([LINE_ENCODER, LINE_MESSAGE_ENCODER, JSON_MESSAGE_ENCODER]),
 )
-def test_whatever_is_encoded_and_joined_nothing_is_lost_and_the_offsets_are_right(
+def test_encoding_and_joining_keep_all_events_and_offsets(
     kinds: list[tuple[list[tuple[bytes, int]], bytes]], dialect: Encoder
 ) -> None:
     batches: list[Batch] = []
@@ -124,7 +122,7 @@ def test_whatever_is_encoded_and_joined_nothing_is_lost_and_the_offsets_are_righ
     assert all(len(a) + len(b) > CHUNK_BYTES for (_, a), (_, b) in pairwise(join_chunks(encoded)))
 
 
-def test_all_readers_of_a_lane_get_the_very_same_bytes() -> None:
+def test_members_of_a_group_get_the_same_bytes_object() -> None:
     offered: list[bytes] = []
     here = channel()
     for id in (b"p1", b"p2"):
@@ -136,7 +134,7 @@ def test_all_readers_of_a_lane_get_the_very_same_bytes() -> None:
     assert offered == [b"MSG c 1 p0 a\nMSG c 2 p0 b\n"] * 2
 
 
-def test_each_encoding_has_its_own_lane() -> None:
+def test_each_encoder_has_its_own_group() -> None:
     here = channel()
     line, page = subscriber(b"p1"), subscriber(b"p2", JSON_MESSAGE_ENCODER)
     subscribe(here, line), subscribe(here, page)
@@ -149,17 +147,17 @@ def test_each_encoding_has_its_own_lane() -> None:
     }
 
 
-def test_nothing_is_encoded_for_nobody() -> None:
+def test_empty_group_encodes_nothing() -> None:
     class Proud:
         def batch(self, channel: bytes, batch: object) -> bytes:
-            raise AssertionError("encoded for nobody")
+            raise AssertionError("encoded without members")
 
     lane = EncodingGroup(Proud(), Stats())  # type: ignore[arg-type]
     lane.broadcast(b"c", [])
 
 
 @pytest.mark.parametrize("echo", [True, False])
-def test_a_reader_that_leaves_the_lane_hears_nothing_more(echo: bool) -> None:
+def test_removed_member_gets_no_events(echo: bool) -> None:
     here, somebody = channel(), subscriber(b"p1")
     subscription = subscribe(here, somebody, echo=echo)
     here.leave_group(subscription)
@@ -170,7 +168,7 @@ def test_a_reader_that_leaves_the_lane_hears_nothing_more(echo: bool) -> None:
 
 
 @pytest.mark.parametrize("echo", [True, False])
-def test_who_does_not_take_all_falls_behind_at_the_piece_it_did_not_take(echo: bool) -> None:
+def test_member_falls_behind_at_the_refused_chunk(echo: bool) -> None:
     here, quick, slow, held = channel(), subscriber(b"p1"), subscriber(b"p2"), subscriber(b"p3")
     outlet_of(slow).room = 10
     outlet_of(held).blocked = REPLY_PENDING
@@ -185,7 +183,7 @@ def test_who_does_not_take_all_falls_behind_at_the_piece_it_did_not_take(echo: b
     assert here.stats.delivered == 5  # all four to the quick one
 
 
-def test_who_wants_no_echo_gets_all_but_its_own() -> None:
+def test_member_without_echo_gets_all_but_its_own_events() -> None:
     here, both, other = channel(), subscriber(b"p1"), subscriber(b"p2")
     subscribe(here, both, echo=False), subscribe(here, other, echo=False)
     await_flush(here, b"a", b"p1")
@@ -196,14 +194,14 @@ def test_who_wants_no_echo_gets_all_but_its_own() -> None:
     assert heard(other) == ["MSG c 1 p1 a", "MSG c 3 p3 c"]
 
 
-def test_who_published_all_of_it_is_sent_nothing() -> None:
+def test_member_without_echo_gets_no_send_for_its_own_events() -> None:
     here, somebody = channel(), subscriber(b"p1")
     subscription = subscribe(here, somebody, echo=False)
     publish(here, b"a", b"b", publisher=b"p1")
     assert outlet_of(somebody).sends == 0 and subscription not in somebody.behind
 
 
-def test_a_selective_reader_falls_behind_at_what_it_wants_next() -> None:
+def test_member_without_echo_falls_behind_at_its_next_event() -> None:
     here, somebody = channel(), subscriber(b"p1")
     subscription = subscribe(here, somebody, echo=False)
     outlet_of(somebody).room = 10
@@ -214,14 +212,14 @@ def test_a_selective_reader_falls_behind_at_what_it_wants_next() -> None:
 
 
 def gather(*channels: Channel) -> GatheredChunks:
-    """What the channels have for each reader."""
+    """The gathered chunks of each subscriber."""
     gathered: GatheredChunks = defaultdict(list)
     for here in channels:
         here.deliver(here.prepare_delivery(0.0), gathered)
     return gathered
 
 
-def test_what_several_channels_have_for_a_reader_leaves_together() -> None:
+def test_events_of_several_channels_leave_in_one_send() -> None:
     """One send costs far more than gathering what goes into it."""
     busy, quiet, live, selective = channel(), channel(), subscriber(b"p1"), subscriber(b"p2")
     for here in (busy, quiet):
@@ -235,8 +233,7 @@ def test_what_several_channels_have_for_a_reader_leaves_together() -> None:
     assert heard(selective) == ["MSG c 2 p0 b", "MSG c 1 p0 c"]
 
 
-def test_what_is_gathered_leaves_in_pieces_of_a_chunk_at_most() -> None:
-    """And what is longer, by itself."""
+def test_gathered_events_leave_in_chunks() -> None:
     channels, somebody = [channel() for _ in range(5)], subscriber(b"p1")
     long = b"x" * (2 * CHUNK_BYTES)
     offered: list[int] = []
@@ -250,8 +247,7 @@ def test_what_is_gathered_leaves_in_pieces_of_a_chunk_at_most() -> None:
 
 
 @pytest.mark.parametrize("echo", [True, False])
-def test_who_does_not_take_what_was_gathered_falls_behind_on_each_channel(echo: bool) -> None:
-    """Where the first that it did not take begins; what it has taken it does not get again."""
+def test_refused_gathered_send_marks_each_channel_behind(echo: bool) -> None:
     first, second, third, somebody = channel(), channel(head=7), channel(head=70), subscriber(b"p1")
     outlet_of(somebody).room = 10
     one, two, three = (subscribe(here, somebody, echo=echo) for here in (first, second, third))
@@ -269,7 +265,7 @@ def test_who_does_not_take_what_was_gathered_falls_behind_on_each_channel(echo: 
     assert [line.split()[2] for line in heard(somebody)] == ["1", "8", "9", "71", "10"]
 
 
-def test_nothing_is_handed_over_to_who_published_all_of_it() -> None:
+def test_nothing_is_gathered_for_the_only_publisher() -> None:
     here, somebody = channel(), subscriber(b"p1")
     subscribe(here, somebody, echo=False)
     await_flush(here, b"a", b"p1")

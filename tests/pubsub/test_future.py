@@ -1,4 +1,4 @@
-"""An answer that comes later comes once, to everybody who asked, in the order in which they asked."""
+"""Futures."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from twistedsock.errors import UNAVAILABLE, Error
 from twistedsock.pubsub.future import Future, map_result, on_result
 
 
-def test_listeners_hear_the_answer_in_their_order() -> None:
+def test_callbacks_run_in_order() -> None:
     later, heard = Future[int](), []
     later.then(lambda outcome: heard.append(("first", outcome)))
     later.then(lambda outcome: heard.append(("second", outcome)))
@@ -15,7 +15,7 @@ def test_listeners_hear_the_answer_in_their_order() -> None:
     assert heard == [("first", 7), ("second", 7)]
 
 
-def test_who_asks_afterwards_hears_it_at_once() -> None:
+def test_callback_added_later_runs_at_once() -> None:
     later, heard = Future[int](), []
     later.settle(7)
     later.then(heard.append)
@@ -23,7 +23,7 @@ def test_who_asks_afterwards_hears_it_at_once() -> None:
 
 
 @pytest.mark.parametrize("outcome", [0, [], b"", UNAVAILABLE], ids=repr)
-def test_an_answer_may_be_nothing_much(outcome: object) -> None:
+def test_result_can_be_falsy(outcome: object) -> None:
     """Zero and emptiness are answers too."""
     later, heard = Future[object](), []
     later.settle(outcome)
@@ -33,7 +33,7 @@ def test_an_answer_may_be_nothing_much(outcome: object) -> None:
         later.settle(1)
 
 
-def test_a_second_answer_is_a_bug_and_heard_by_nobody() -> None:
+def test_second_outcome_raises() -> None:
     later, heard = Future[int](), []
     later.then(heard.append)
     later.settle(1)
@@ -42,14 +42,14 @@ def test_a_second_answer_is_a_bug_and_heard_by_nobody() -> None:
     assert heard == [1]
 
 
-def test_an_answer_known_at_once_is_told_at_once() -> None:
+def test_on_result_calls_back_at_once_with_a_value() -> None:
     heard: list[int | Error] = []
     on_result(7, heard.append)
     on_result(UNAVAILABLE, heard.append)
     assert heard == [7, UNAVAILABLE]
 
 
-def test_an_answer_known_later_is_told_later() -> None:
+def test_on_result_calls_back_when_the_future_is_settled() -> None:
     later, heard = Future[int](), []
     on_result(later, heard.append)
     assert heard == []
@@ -57,7 +57,7 @@ def test_an_answer_known_later_is_told_later() -> None:
     assert heard == [7]
 
 
-def test_a_step_is_taken_when_the_answer_is_there() -> None:
+def test_map_result_runs_the_step_on_the_value() -> None:
     assert map_result(2, lambda value: value + 1) == 3
     assert map_result(UNAVAILABLE, lambda value: value) is UNAVAILABLE
     first, second = Future[int](), Future[int]()
@@ -71,7 +71,7 @@ def test_a_step_is_taken_when_the_answer_is_there() -> None:
     assert told == [7]
 
 
-def test_no_step_is_taken_behind_a_refusal() -> None:
+def test_map_result_passes_errors_through() -> None:
     first, told = Future[int](), list[object]()
     following = map_result(first, lambda value: value + 1)
     assert isinstance(following, Future)

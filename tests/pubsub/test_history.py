@@ -1,4 +1,4 @@
-"""The log: bounded in count, bytes and age, contiguous at all times."""
+"""The history of a channel: its limits, and reading from it."""
 
 import gc
 import tracemalloc
@@ -44,13 +44,13 @@ def whole(log: History) -> list[int | Lost]:
     return in_order(log.events(log.first, log.end))
 
 
-def test_an_empty_log_begins_where_it_is_told() -> None:
+def test_empty_history_starts_at_its_offset() -> None:
     log = History(Limits(), 8)
     assert (log.first, log.end, len(log), log.size) == (8, 8, 0, 0)
     assert whole(log) == [] and log.read(8, 100) == []
 
 
-def test_a_log_grows_at_its_end() -> None:
+def test_extends_at_the_end() -> None:
     log = History(Limits(), 8)
     extend(log, 1, 2)
     extend(log, 3)
@@ -64,7 +64,7 @@ def test_events_published_together_share_a_cost() -> None:
     assert whole(log) == [8, 9, 10] and log.size == BATCH_COST + 3 * EVENT_COST + 6
 
 
-def test_the_oldest_beyond_the_count_give_way() -> None:
+def test_drops_the_oldest_over_the_count() -> None:
     log = History(Limits(history_events=3))
     extend(log, 1, 1)
     extend(log, 1, 1)
@@ -72,7 +72,7 @@ def test_the_oldest_beyond_the_count_give_way() -> None:
     assert log.size == 3 * (1 + ALONE)
 
 
-def test_of_a_batch_the_oldest_give_way_one_by_one() -> None:
+def test_drops_events_of_a_batch_one_by_one() -> None:
     """Its bookkeeping counts while any of it is left."""
     log = History(Limits(history_events=3))
     extend_together(log, 5, 6, 7, 8)
@@ -83,8 +83,7 @@ def test_of_a_batch_the_oldest_give_way_one_by_one() -> None:
     assert whole(log) == [5, 6, 7] and log.size == 3 * (ALONE + 1)
 
 
-def test_what_has_gone_of_a_batch_is_not_held_for_long() -> None:
-    """A large payload that has gone must not stay in the memory because small ones of its batch are left."""
+def test_releases_dropped_events_of_a_batch() -> None:
     log = History(Limits())
     extend_together(log, 60_000, *[1] * 999)
     log.shrink(log.size - 1)
@@ -96,7 +95,7 @@ def test_what_has_gone_of_a_batch_is_not_held_for_long() -> None:
         assert log.size <= held <= log.size + EVENT_COST * len(log) / MAX_WASTE
 
 
-def test_a_batch_of_which_little_has_gone_may_go_as_a_whole() -> None:
+def test_drops_a_partly_dropped_batch() -> None:
     log = History(Limits())
     extend_together(log, *[1] * 99)
     extend_together(log, 2, 3)
@@ -108,8 +107,7 @@ def test_a_batch_of_which_little_has_gone_may_go_as_a_whole() -> None:
     assert whole(log) == [] and log.size == 0
 
 
-def test_letting_go_one_by_one_copies_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copying what is left of a batch each time would cost the square of its length."""
+def test_dropping_one_by_one_copies_little(monkeypatch: pytest.MonkeyPatch) -> None:
     copied: list[int] = []
     part = Batch.part
 
@@ -125,7 +123,7 @@ def test_letting_go_one_by_one_copies_little(monkeypatch: pytest.MonkeyPatch) ->
     assert sum(copied) < 5 * 4_000
 
 
-def test_the_oldest_beyond_the_bytes_give_way() -> None:
+def test_drops_the_oldest_over_the_bytes() -> None:
     log = History(Limits(history_bytes=2 * ALONE + 100))
     extend(log, 50, 50)
     assert whole(log) == [1, 2]
@@ -137,7 +135,7 @@ def test_the_oldest_beyond_the_bytes_give_way() -> None:
     assert whole(log) == [] and log.size == 0 and log.end == 6
 
 
-def test_what_is_too_old_gives_way_a_step_late_at_most() -> None:
+def test_expires_at_most_one_step_late() -> None:
     log = History(Limits(history_age=64.0))
     step = 64.0 / AGE_STEPS
     extend(log, 1, now=100.0)
@@ -151,20 +149,20 @@ def test_what_is_too_old_gives_way_a_step_late_at_most() -> None:
     assert whole(log) == [] and (log.first, log.size) == (4, 0)
 
 
-def test_writing_lets_go_what_is_too_old() -> None:
+def test_extending_expires_old_events() -> None:
     log = History(Limits(history_age=10.0))
     extend(log, 1, now=0.0)
     extend(log, 1, now=60.0)
     assert whole(log) == [2]
 
 
-def test_an_age_of_nothing_keeps_nothing() -> None:
+def test_age_of_zero_keeps_nothing() -> None:
     log = History(Limits(history_age=0.0))
     extend(log, 1, 1)
     assert whole(log) == [] and log.end == 3
 
 
-def test_a_mark_whose_events_have_gone_already_takes_no_others() -> None:
+def test_mark_of_dropped_events_drops_no_other_events() -> None:
     log = History(Limits(history_age=10.0, history_events=1))
     extend(log, 1, 1, now=0.0)
     log.shrink(0)
@@ -173,7 +171,7 @@ def test_a_mark_whose_events_have_gone_already_takes_no_others() -> None:
     assert whole(log) == [3]
 
 
-def test_marks_do_not_pile_up() -> None:
+def test_number_of_marks_is_limited() -> None:
     log = History(Limits(history_age=64.0, history_events=10))
     for tick in range(10_000):
         extend(log, 1, now=tick / 10)
@@ -195,7 +193,7 @@ def test_marks_do_not_pile_up() -> None:
         (1, 2, [Lost(1, 1)]),
     ],
 )
-def test_events_between_two_offsets(start: int, stop: int, left: list[int | Lost]) -> None:
+def test_iterates_between_two_offsets(start: int, stop: int, left: list[int | Lost]) -> None:
     """Alone or together: those that are still there, and in their place which are not."""
     log, together = History(Limits(history_events=3)), History(Limits(history_events=3))
     extend(log, 1, 1, 1, 1, 1)
@@ -204,9 +202,7 @@ def test_events_between_two_offsets(start: int, stop: int, left: list[int | Lost
         assert in_order(events) == left
 
 
-def test_events_are_looked_for_when_they_are_asked_for() -> None:
-    """A slow client holds nothing of what the log lets go; it gets what is there then, and which offsets are not, and
-    nothing newer."""
+def test_reads_events_lazily() -> None:
     log = History(Limits(history_events=4))
     extend(log, CHUNK_BYTES, CHUNK_BYTES, CHUNK_BYTES, CHUNK_BYTES)
     events = log.events(1, log.end)
@@ -221,7 +217,7 @@ def test_events_are_looked_for_when_they_are_asked_for() -> None:
     assert list(log.events(1, 7)) == [Lost(1, 6)]
 
 
-def test_a_log_that_moves_on_again_and_again_leaves_several_gaps() -> None:
+def test_reports_each_gap_of_a_history_that_moves_on() -> None:
     log = History(Limits(history_events=4))
     extend(log, *[CHUNK_BYTES] * 4)
     events = log.events(1, log.end)
@@ -232,7 +228,7 @@ def test_a_log_that_moves_on_again_and_again_leaves_several_gaps() -> None:
     assert in_order([*told, *events]) == [1, Lost(2, 2), 3, Lost(4, 4)]
 
 
-def test_to_ask_for_the_last_events_costs_no_look_at_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_the_last_events_skips_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[int] = []
     events = Batch.events
     monkeypatch.setattr(Batch, "events", lambda batch: looked.append(len(batch)) or events(batch))
@@ -254,7 +250,7 @@ def test_to_ask_for_the_last_events_costs_no_look_at_the_others(monkeypatch: pyt
         (6, 10_000, []),
     ],
 )
-def test_reading_a_piece(offset: int, size: int, read: list[int]) -> None:
+def test_reads_about_the_requested_size(offset: int, size: int, read: list[int]) -> None:
     """As much as makes so many bytes to send."""
     log = History(Limits(history_events=3))
     extend(log, 1, 1, 1, 1, 1)
@@ -273,7 +269,7 @@ def test_reading_a_piece(offset: int, size: int, read: list[int]) -> None:
         (6, 0, [6]),
     ],
 )
-def test_reading_a_piece_of_batches(offset: int, size: int, read: list[int]) -> None:
+def test_reads_parts_of_batches(offset: int, size: int, read: list[int]) -> None:
     """They are parted where enough is read: a reader that is behind sends a chunk at a time."""
     log = History(Limits())
     extend_together(log, 1, 1, 1, 1)
@@ -281,7 +277,7 @@ def test_reading_a_piece_of_batches(offset: int, size: int, read: list[int]) -> 
     assert offsets(log.read(offset, size)) == read
 
 
-def test_what_was_read_is_not_changed_by_what_comes() -> None:
+def test_read_batches_do_not_change_later() -> None:
     log = History(Limits(history_events=2))
     extend_together(log, 1, 1)
     read = log.read(1, 1000)
@@ -294,7 +290,7 @@ def test_what_was_read_is_not_changed_by_what_comes() -> None:
     [(10_000, [1, 2, 3, 4, 5]), (3 * ALONE, [2, 3, 4, 5]), (2 * ALONE + EVENT_COST, [3, 4, 5])]
     + [(BATCH_COST + 2 * EVENT_COST + 2, [4, 5]), (BATCH_COST + 2 * EVENT_COST + 1, [5]), (ALONE, []), (0, [])],
 )
-def test_shrinking(size: int, left: list[int]) -> None:
+def test_shrinks_to_a_size(size: int, left: list[int]) -> None:
     """The fewest go that must."""
     log = History(Limits())
     extend(log, 1, 1)
@@ -314,7 +310,7 @@ SIZES = st.lists(st.just(0) | st.integers(0, 100), min_size=1, max_size=12)
     ),
     size=st.integers(0, 1000),
 )
-def test_whatever_is_written_the_bounds_hold_and_nothing_else_is_lost(
+def test_keeps_all_that_the_limits_allow(
     count: int, room: int, steps: list[tuple[list[list[int]], int, int | None]], size: int
 ) -> None:
     """Against a plain list of events, each with its batch and when it came."""
@@ -349,7 +345,7 @@ def test_whatever_is_written_the_bounds_hold_and_nothing_else_is_lost(
         assert len(log._batches) == len({number for _, number, _ in kept})
         held = sum(map(cost, log._batches))
         assert held == log.size + log._waste and log._waste * MAX_WASTE <= EVENT_COST * len(log)
-        # What has gone had to: the next older one would break a bound, now or when it went.
+        # The dropped events had to be dropped: the next older one would break a bound, now or when it went.
         tail = [told for told in written[gone:] if now - told[2] < age]
         tail = tail[max(0, len(tail) - count) :]
         while cost_of(tail) > min(room, room if shrunk is None else shrunk):
@@ -368,7 +364,7 @@ def test_whatever_is_written_the_bounds_hold_and_nothing_else_is_lost(
                 assert sum(sent) >= size - 12 * (FRAME_COST + 100)
 
 
-def test_a_log_takes_no_more_memory_than_it_says() -> None:
+def test_memory_is_at_most_the_counted_size() -> None:
     """So a bound in bytes is one on memory, even for events of one byte, alone or together."""
     for together, times in ((1, 20_000), (10, 2_000), (1_000, 100)):
         log = History(Limits(history_events=10**9, history_bytes=10**9))
@@ -410,7 +406,7 @@ STEP = st.one_of(
     size=st.sampled_from([0, 400, 6_000, 1_000_000]),
     start=st.sampled_from([1, 8]),
 )
-def test_any_history(steps: list[Any], events: int, size: int, start: int) -> None:
+def test_history_equals_a_list_of_events(steps: list[Any], events: int, size: int, start: int) -> None:
     """Whatever is published, ages and is read, the log is the newest of what was published, without a gap, within its
     bounds of count, bytes and age, and it lets nothing go that they hold."""
     limits = Limits(history_events=events, history_bytes=size, history_age=AGE)
@@ -451,7 +447,7 @@ def test_any_history(steps: list[Any], events: int, size: int, start: int) -> No
 
 
 def size_from(log: History, offset: int) -> int:
-    """What the log costs once all before ``offset`` is gone."""
+    """The cost of the history without the events before ``offset``."""
     return sum(cost(batch.part(offset, batch.end)) for batch in log.read(offset, 10**9)) if offset < log.end else 0
 
 

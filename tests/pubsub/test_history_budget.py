@@ -1,4 +1,4 @@
-"""The sum of all logs is limited: the owner whose logs are largest gives way, and old events expire."""
+"""The total limit of all histories."""
 
 import random
 
@@ -16,7 +16,7 @@ ALONE = BATCH_COST + EVENT_COST + 1
 
 
 class Budget:
-    """One under test, a clock, and which channels it has told to be unused."""
+    """A budget, a clock, and the channels that were reported as unused."""
 
     def __init__(self, most: int) -> None:
         self.now = 0.0
@@ -29,7 +29,7 @@ class Budget:
         written.deliver(self.logs.prepare_delivery(written, self.now))
 
 
-def test_the_sum_follows_what_is_written_and_let_go() -> None:
+def test_size_follows_appended_and_cleared_events() -> None:
     budget, one, other = Budget(100 * ALONE), channel(), channel()
     budget.writes(one, b"a", b"b")
     budget.writes(other, b"c")
@@ -38,7 +38,7 @@ def test_the_sum_follows_what_is_written_and_let_go() -> None:
     assert budget.logs.size == ALONE and len(one.history) == 0 and budget.unused == [one]
 
 
-def test_the_log_that_was_written_longest_ago_gives_way() -> None:
+def test_least_recently_written_history_is_shortened() -> None:
     budget, first, second, third = Budget(3 * ALONE), channel(), channel(), channel()
     for written in (first, second, first):
         budget.writes(written, b"x")
@@ -49,7 +49,7 @@ def test_the_log_that_was_written_longest_ago_gives_way() -> None:
     assert (len(first.history), len(third.history)) == (1, 2) and budget.unused == [second]
 
 
-def test_a_log_that_is_empty_is_not_asked_to_give_way() -> None:
+def test_empty_history_is_not_shortened() -> None:
     budget, empty, full = Budget(2 * ALONE), channel(), channel()
     budget.writes(empty, b"x")
     budget.logs.clear(empty)
@@ -57,7 +57,7 @@ def test_a_log_that_is_empty_is_not_asked_to_give_way() -> None:
     assert len(full.history) == 2 and budget.unused == [empty]
 
 
-def test_what_is_too_old_goes_when_it_is_looked_at() -> None:
+def test_expires_old_events_of_a_channel() -> None:
     budget, old = Budget(100 * ALONE), channel(history_age=10.0)
     budget.writes(old, b"x")
     budget.logs.expire(old, 5.0)
@@ -66,7 +66,7 @@ def test_what_is_too_old_goes_when_it_is_looked_at() -> None:
     assert budget.logs.size == 0 and len(old.history) == 0
 
 
-def test_a_sweep_of_many_takes_no_longer_than_a_share_at_a_time() -> None:
+def test_expires_all_channels_in_steps() -> None:
     budget, channels = Budget(10_000 * ALONE), [channel() for _ in range(3 * CHANNELS_PER_STEP)]
     for each in channels:
         budget.writes(each, b"x")
@@ -86,7 +86,7 @@ def owned(owner: bytes) -> Channel:
     return made
 
 
-def test_the_owner_whose_logs_are_largest_gives_way() -> None:
+def test_owner_with_the_largest_histories_loses_events() -> None:
     budget = Budget(10 * ALONE)
     quiet, flooded = owned(B), [owned(A) for _ in range(4)]
     budget.writes(quiet, *[b"x"] * 3)
@@ -97,7 +97,7 @@ def test_the_owner_whose_logs_are_largest_gives_way() -> None:
     assert sum(len(each.history) for each in flooded) == 7 and budget.logs.size == 10 * ALONE
 
 
-def test_owners_that_both_want_all_get_half_each() -> None:
+def test_two_greedy_owners_get_half_each() -> None:
     budget = Budget(100 * ALONE)
     first, second = owned(A), owned(B)
     for _ in range(100):
@@ -107,7 +107,7 @@ def test_owners_that_both_want_all_get_half_each() -> None:
     assert (len(first.history), len(second.history)) == (50, 50)
 
 
-def test_a_large_batch_takes_from_an_owner_no_more_than_what_it_has_beyond_its_share() -> None:
+def test_owner_loses_only_what_exceeds_its_share() -> None:
     budget = Budget(100 * ALONE)
     first, second = owned(A), owned(B)
     budget.writes(first, *[b"x"] * 60)
@@ -125,7 +125,7 @@ def test_an_owner_alone_can_use_the_whole_limit() -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_no_owner_below_its_share_loses_an_event_to_others(seed: int) -> None:
+def test_owner_below_its_share_loses_nothing(seed: int) -> None:
     """Each modest owner keeps ten events; what greedy owners write costs a hundred times as much."""
     chance, budget = random.Random(seed), Budget(1_000 * ALONE)
     modest = [owned(b"@%d" % number) for number in range(20)]
@@ -147,7 +147,7 @@ def test_no_owner_below_its_share_loses_an_event_to_others(seed: int) -> None:
     assert budget.logs.size == sum(each.history.size for each in (*modest, *greedy)) <= 1_000 * ALONE
 
 
-def test_a_channel_that_changes_its_owner_takes_its_log_along() -> None:
+def test_history_moves_with_the_owner() -> None:
     budget = Budget(10 * ALONE)
     moved, kept, others = owned(A), owned(A), owned(B)
     for written in (moved, kept):
@@ -165,7 +165,7 @@ def test_an_empty_channel_can_change_its_owner() -> None:
     assert empty.owner == B and budget.logs.size == ALONE and budget.logs.find_history_only(B) is empty
 
 
-def test_finds_the_least_recently_written_channel_that_nobody_reads() -> None:
+def test_finds_the_least_recently_written_channel_without_subscriptions() -> None:
     budget, waited_for, read, unread, newest = Budget(10 * ALONE), owned(A), owned(A), owned(A), owned(A)
     for each in (waited_for, read, unread, newest, unread):
         budget.writes(each, b"x")
@@ -179,7 +179,7 @@ def test_finds_the_least_recently_written_channel_that_nobody_reads() -> None:
     assert budget.logs.find_history_only(B) is None
 
 
-def test_a_search_goes_on_behind_channels_that_are_read() -> None:
+def test_next_search_continues_behind_used_channels() -> None:
     budget, read = Budget(1_000 * ALONE), [owned(A) for _ in range(MAX_SEARCHED_CHANNELS)]
     unread = owned(A)
     for number, each in enumerate(read):
@@ -190,7 +190,7 @@ def test_a_search_goes_on_behind_channels_that_are_read() -> None:
     assert budget.logs.find_history_only(A) is unread
 
 
-def test_the_channels_of_the_server_are_no_unread_channels() -> None:
+def test_reserved_channels_are_never_found() -> None:
     budget, own = Budget(10 * ALONE), Channel(b"$sys/figures", Position(b"e1", 0), Limits(), Stats(), A)
     budget.writes(own, b"x")
     assert budget.logs.find_history_only(A) is None

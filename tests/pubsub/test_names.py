@@ -1,4 +1,4 @@
-"""Names (protocol.md): lengths in bytes of UTF-8, and what must not stand in them."""
+"""Names of channels, events and nicks, and patterns."""
 
 import re
 import time
@@ -50,12 +50,12 @@ CHECKS = [
 ]
 
 
-def test_the_bounds_are_those_of_the_protocol() -> None:
+def test_limits_are_those_of_the_protocol() -> None:
     assert (CHANNEL_BYTES, EVENT_NAME_BYTES, NICK_BYTES) == (200, 64, 32)
 
 
 @pytest.mark.parametrize("is_name, most", KINDS)
-def test_a_name_is_one_to_so_many_bytes(is_name: Callable[[bytes], bool], most: int) -> None:
+def test_limits_the_length_of_names(is_name: Callable[[bytes], bool], most: int) -> None:
     assert is_name(b"x")
     assert is_name(b"x" * most)
     assert not is_name(b"")
@@ -63,14 +63,14 @@ def test_a_name_is_one_to_so_many_bytes(is_name: Callable[[bytes], bool], most: 
 
 
 @pytest.mark.parametrize("is_name, most", KINDS)
-def test_bytes_are_counted_not_letters(is_name: Callable[[bytes], bool], most: int) -> None:
+def test_length_is_counted_in_bytes(is_name: Callable[[bytes], bool], most: int) -> None:
     assert is_name("ü".encode() * (most // 2))
     assert not is_name("ü".encode() * (most // 2) + b"x")
 
 
 @pytest.mark.parametrize("is_name, most", KINDS)
 @pytest.mark.parametrize("letter", sorted({*WHITE_SPACE, *CONTROLS, *"*>#+?"}), ids=ascii)
-def test_white_space_control_characters_and_wildcards_stand_in_no_name(
+def test_rejects_white_space_control_characters_and_wildcards(
     is_name: Callable[[bytes], bool], most: int, letter: str
 ) -> None:
     for text in (letter, "a" + letter, letter + "a", "a" + letter + "a"):
@@ -78,7 +78,7 @@ def test_white_space_control_characters_and_wildcards_stand_in_no_name(
 
 
 @pytest.mark.parametrize("is_name, most", KINDS)
-def test_rejects_every_character_that_cannot_be_seen(is_name: Callable[[bytes], bool], most: int) -> None:
+def test_rejects_invisible_characters(is_name: Callable[[bytes], bool], most: int) -> None:
     """Format characters (category Cf, which has the joiners too), and fillers that have no ink either."""
     assert {"\xad", "\u200b", "\u200c", "\u200d", "\u202e", "\u2066", "\ufeff", "\U000e0041"} <= set(FORMAT)
     for letter in FORMAT + FILLERS:
@@ -87,7 +87,7 @@ def test_rejects_every_character_that_cannot_be_seen(is_name: Callable[[bytes], 
 
 
 @pytest.mark.parametrize("check, words, general, most", CHECKS)
-def test_the_error_names_the_invisible_character(
+def test_error_names_the_invisible_character(
     check: Callable[[bytes], Error | None], words: str, general: Error, most: int
 ) -> None:
     for name, number in [("alerts\u200b", "U+200B"), ("\xadx", "U+00AD"), ("a\U000e0041", "U+E0041")]:
@@ -101,17 +101,17 @@ def test_the_error_names_the_invisible_character(
 
 @pytest.mark.parametrize("is_name, most", KINDS)
 @pytest.mark.parametrize("name", ["a/b", "a.b:c", "küche", "厨房", "🌡", "{a}", '"a"', "-", "0", "$SYS"])
-def test_all_else_is_a_name(is_name: Callable[[bytes], bool], most: int, name: str) -> None:
+def test_accepts_all_other_characters(is_name: Callable[[bytes], bool], most: int, name: str) -> None:
     assert is_name(name.encode())
 
 
 @pytest.mark.parametrize("is_name, most", KINDS)
 @pytest.mark.parametrize("name", [b"\xff", b"a\xc3", b"\xc0\xaf", b"\xed\xa0\x80"])
-def test_what_is_not_utf8_is_no_name(is_name: Callable[[bytes], bool], most: int, name: bytes) -> None:
+def test_rejects_invalid_utf8(is_name: Callable[[bytes], bool], most: int, name: bytes) -> None:
     assert not is_name(name)
 
 
-def test_the_default_event_name_is_one() -> None:
+def test_accepts_the_default_event_name() -> None:
     assert DEFAULT_EVENT_NAME == b"message"
     assert is_event_name(DEFAULT_EVENT_NAME)
 
@@ -119,7 +119,7 @@ def test_the_default_event_name_is_one() -> None:
 @pytest.mark.parametrize(
     "channel, reserved", [(b"$sys/figures", True), (b"$sys/", True), (b"$sys", False), (b"a$sys/", False)]
 )
-def test_the_servers_own_channels_are_told_by_their_beginning(channel: bytes, reserved: bool) -> None:
+def test_reserved_channels_have_a_prefix(channel: bytes, reserved: bool) -> None:
     assert is_reserved(channel) is reserved
 
 
@@ -149,8 +149,8 @@ def is_name(candidate: bytes, most: int) -> bool:
     | SIGNS.map(str.encode)
     | st.sampled_from([31, 32, 33, 64, 65, 200, 201]).map(lambda size: b"x" * size),
 )
-def test_any_name(candidate: bytes) -> None:
-    """Any bytes are a name where they are UTF-8 of the length allowed without white space, control characters,
+def test_names_follow_the_definition(candidate: bytes) -> None:
+    """Any bytes are a name if they are UTF-8 of the length allowed without white space, control characters,
     invisible characters and the signs of patterns, and never else."""
     assert is_channel(candidate) is is_name(candidate, 200)
     assert is_event_name(candidate) is is_name(candidate, 64)
@@ -177,7 +177,7 @@ def test_any_name(candidate: bytes) -> None:
         ("a+b".replace("+", "(.)"), "a(.)b"),
     ],
 )
-def test_what_a_pattern_means(text: str, channels: str) -> None:
+def test_pattern_matches(text: str, channels: str) -> None:
     for channel in channels.split(" "):
         assert Pattern(text).matches(channel.encode()), channel
 
@@ -196,7 +196,7 @@ def test_what_a_pattern_means(text: str, channels: str) -> None:
         ("a.b", "axb"),
     ],
 )
-def test_what_a_pattern_does_not_mean(text: str, channels: str) -> None:
+def test_pattern_does_not_match(text: str, channels: str) -> None:
     for channel in channels.split(" "):
         assert not Pattern(text).matches(channel.encode()), channel
 
@@ -204,23 +204,23 @@ def test_what_a_pattern_does_not_mean(text: str, channels: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "a>b", ">>", "a b", "a+", "a#", "a?", "a\n", "\x1b", "x" * 201, "\ud800", "a\u200b>"]
 )
-def test_what_is_no_pattern_is_refused(text: str) -> None:
+def test_rejects_invalid_pattern(text: str) -> None:
     with pytest.raises(ValueError, match="invalid pattern"):
         Pattern(text)
 
 
 @pytest.mark.parametrize("text", ["alerts\u200b", "alerts\u200b.*", "\u200b>", "*\u200b"])
-def test_the_error_shows_an_invisible_character_in_a_pattern(text: str) -> None:
+def test_error_names_the_invisible_character_in_a_pattern(text: str) -> None:
     with pytest.raises(ValueError) as refused:
         Pattern(text)
     assert str(refused.value) == f"invalid pattern {ascii(text)}: contains the invisible character U+200B"
 
 
-def test_a_pattern_that_many_name_is_made_once() -> None:
+def test_same_pattern_is_made_once() -> None:
     assert pattern("alerts.*") is pattern("alerts.*")
 
 
-def test_patterns_that_more_tokens_name_than_are_kept_are_not_all_made_again_each_time() -> None:
+def test_pattern_cache_works_with_more_patterns_than_it_holds() -> None:
     texts = [f"tenant{number}.*" for number in range(MAX_CACHED_PATTERNS * 5 // 4)]
     before = [pattern(text) for text in texts]
     for _ in range(3):
@@ -233,9 +233,7 @@ TEXTS = st.lists(st.text("ab*.", min_size=1, max_size=8), min_size=1, max_size=1
 
 
 @given(TEXTS, st.booleans(), st.lists(st.text("ab./", min_size=1, max_size=10), max_size=20))
-def test_any_of_several_patterns_means_what_they_mean_one_by_one(
-    texts: list[str], rest: bool, channels: list[str]
-) -> None:
+def test_any_of_selects_what_single_patterns_match(texts: list[str], rest: bool, channels: list[str]) -> None:
     patterns = [Pattern(text + ">" * rest) for text in texts]
     several = AnyOf(patterns)
     while not several.compile_some():
@@ -246,7 +244,7 @@ def test_any_of_several_patterns_means_what_they_mean_one_by_one(
     assert several.stars == sum("*" in text for text in texts)
 
 
-def test_many_patterns_are_compiled_a_few_at_a_time() -> None:
+def test_compiles_a_few_patterns_at_a_time() -> None:
     several = AnyOf(Pattern(f"*{number:03}*") for number in range(100))
     steps = 1
     while not several.compile_some():
@@ -255,7 +253,7 @@ def test_many_patterns_are_compiled_a_few_at_a_time() -> None:
     assert several.select([b"x042y", b"x142y", b"x42y"]) == [b"x042y"]
 
 
-def test_a_thousand_channels_and_a_hundred_patterns_take_less_than_trying_each() -> None:
+def test_any_of_is_faster_than_single_patterns() -> None:
     """By far; the bound is wide, because other programs take time as well."""
     patterns = [Pattern(f"*m*{number}x*.*.b*") for number in range(100)]
     channels = [b"room%d.sensor.%d" % (number % 50, number) for number in range(1_000)]
@@ -278,12 +276,12 @@ def plainly(text: str, channel: str) -> bool:
 
 
 @given(st.text("ab*.", min_size=1, max_size=8), st.booleans(), st.text("ab./", min_size=1, max_size=10))
-def test_a_pattern_means_what_its_plain_expression_means(text: str, rest: bool, channel: str) -> None:
+def test_pattern_equals_its_simple_expression(text: str, rest: bool, channel: str) -> None:
     whole = text + ">" * rest
     assert Pattern(whole).matches(channel.encode()) == plainly(whole, channel)
 
 
-def test_no_pattern_takes_long() -> None:
+def test_matching_takes_linear_time() -> None:
     hard = Pattern("*a" * 60 + "*")
     started = time.process_time()
     for _ in range(100):

@@ -1,4 +1,4 @@
-"""A turn of the reactor is shared: who has much to do goes on later, and nothing gets lost or out of its order."""
+"""Deferred calls and time slices: long work shares the turns of the reactor."""
 
 from collections.abc import Callable
 
@@ -32,7 +32,7 @@ def until_it_rests(server: FakeServer) -> int:
     return count
 
 
-def test_those_who_were_postponed_go_on_in_their_order(server: FakeServer) -> None:
+def test_deferred_calls_run_in_order_within_a_time_slice(server: FakeServer) -> None:
     """Each once, however often it asked; as many in a turn as fit into a share, and one at least."""
     called: list[str] = []
     calls: dict[str, Callable[[], None]] = {name: (lambda name=name: called.append(name)) for name in "abc"}
@@ -47,8 +47,7 @@ def test_those_who_were_postponed_go_on_in_their_order(server: FakeServer) -> No
     assert until_it_rests(server) == 3 and called == ["a", "b", "c"] * 2
 
 
-def test_who_asks_again_waits_behind_the_others(server: FakeServer) -> None:
-    """And not for ever within the same turn."""
+def test_call_deferred_by_a_deferred_call_runs_last(server: FakeServer) -> None:
     called: list[int] = []
 
     def again() -> None:
@@ -64,7 +63,7 @@ def test_who_asks_again_waits_behind_the_others(server: FakeServer) -> None:
     assert called == [1, 2, 1, 1]
 
 
-def test_a_fault_of_one_does_not_stop_the_others(server: FakeServer) -> None:
+def test_exception_in_a_deferred_call_keeps_the_following_ones(server: FakeServer) -> None:
     """Those behind it go on in the next turn."""
     called: list[int] = []
     server.broker.scheduler.defer(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
@@ -84,8 +83,7 @@ def behind(server: FakeServer, count: int) -> list[LineClient]:
     return readers
 
 
-def test_readers_that_are_behind_share_a_turn(server: FakeServer) -> None:
-    """Those who had none come first in the next."""
+def test_subscribers_that_are_behind_share_a_time_slice(server: FakeServer) -> None:
     fill(server, 3)
     readers = behind(server, 5)
     server.clock = Ticking(TIME_SLICE_SECONDS)
@@ -96,7 +94,9 @@ def test_readers_that_are_behind_share_a_turn(server: FakeServer) -> None:
     assert served[:5] == [[3 if place == turn else 0 for place in range(5)] for turn in range(5)]
 
 
-def test_a_fault_of_a_reader_does_not_stop_the_others(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exception_while_catching_up_keeps_the_other_subscribers(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fill(server, 1)
     first, second = behind(server, 2)
     monkeypatch.setattr(first.outlet, "try_write", lambda data: 1 / 0)
@@ -106,8 +106,7 @@ def test_a_fault_of_a_reader_does_not_stop_the_others(server: FakeServer, monkey
     assert len(second.received()) == 1
 
 
-def test_a_long_reply_lets_others_have_their_turn(server: FakeServer) -> None:
-    """It comes whole and in its order all the same, and nothing within it."""
+def test_long_reply_is_written_in_time_slices(server: FakeServer) -> None:
     fill(server, 300)
     peer, other = server.line_client(), server.line_client()
     peer.send("SUB b")
@@ -125,7 +124,7 @@ def test_a_long_reply_lets_others_have_their_turn(server: FakeServer) -> None:
 
 
 @pytest.mark.parametrize("room", [0, 3 * CHUNK_BYTES])
-def test_a_long_reply_waits_for_its_peer_and_for_its_turn(server: FakeServer, room: int) -> None:
+def test_long_reply_waits_for_the_socket_and_for_its_turn(server: FakeServer, room: int) -> None:
     """Whichever of the two comes later."""
     fill(server, 300)
     peer = server.json_client()
@@ -158,8 +157,7 @@ def test_a_long_reply_writes_nothing_to_a_full_socket(server: FakeServer) -> Non
     assert len(peer.outlet.waiting) == waiting
 
 
-def test_a_long_reply_ends_with_its_peer(server: FakeServer) -> None:
-    """What was postponed for it finds nobody."""
+def test_long_reply_ends_with_its_connection(server: FakeServer) -> None:
     fill(server, 300)
     peer = server.line_client()
     server.clock = Ticking(TIME_SLICE_SECONDS)
@@ -170,8 +168,7 @@ def test_a_long_reply_ends_with_its_peer(server: FakeServer) -> None:
     assert len(peer.outlet.sent) == sent
 
 
-def test_a_slow_peer_gets_what_is_there_when_it_reads(server: FakeServer) -> None:
-    """It holds nothing of a log that goes on, and is told what is missing and the number of events that it got."""
+def test_long_reply_reads_the_history_as_it_is_written(server: FakeServer) -> None:
     server = FakeServer(history_events=100)
     fill(server, 100, size=5000)
     peer = server.line_client()
@@ -182,15 +179,15 @@ def test_a_slow_peer_gets_what_is_there_when_it_reads(server: FakeServer) -> Non
     for _ in range(20):
         peer.outlet.drain(100_000)
     peer.outlet.drain()
-    told = peer.received()
-    (lost,) = [line for line in told if line.startswith("LOST")]
-    offsets = [int(line.split(" ")[2]) for line in told[:-1] if line != lost]
-    assert lost == f"LOST a {told.index(lost) + 1} {offsets[told.index(lost)] - 1}"
+    lines = peer.received()
+    (lost,) = [line for line in lines if line.startswith("LOST")]
+    offsets = [int(line.split(" ")[2]) for line in lines[:-1] if line != lost]
+    assert lost == f"LOST a {lines.index(lost) + 1} {offsets[lines.index(lost)] - 1}"
     assert offsets[0] == 1 and offsets[-1] == 100 and 50 < len(offsets) < 100 and offsets == sorted(offsets)
-    assert told[-1] == f"OK {len(offsets)}"
+    assert lines[-1] == f"OK {len(offsets)}"
 
 
-def test_last_and_since_together_ask_for_the_newest_of_those_since(server: FakeServer) -> None:
+def test_history_combines_last_and_since(server: FakeServer) -> None:
     fill(server, 20)
     peer = server.line_client()
     peer.received()
@@ -200,8 +197,7 @@ def test_last_and_since_together_ask_for_the_newest_of_those_since(server: FakeS
         assert [int(event.split(" ")[2]) for event in events] == offsets and answer == f"OK {len(offsets)}"
 
 
-def test_many_silent_channels_are_swept_in_several_turns(server: FakeServer) -> None:
-    """A sweep that is asked for meanwhile goes on with the one that is under way."""
+def test_expires_histories_over_several_turns(server: FakeServer) -> None:
     publisher = server.line_client()
     count = 3 * CHANNELS_PER_STEP
     publisher.send(*(f"PUB k{number} x" for number in range(count)))
@@ -216,7 +212,7 @@ def test_many_silent_channels_are_swept_in_several_turns(server: FakeServer) -> 
     assert until_it_rests(server) == 2 and server.broker.channels == {} and server.broker.histories.size == 0
 
 
-def test_the_replies_that_wait_for_the_end_of_a_turn_are_of_so_many_peers(
+def test_flushes_replies_of_too_many_clients_before_the_end_of_the_turn(
     server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of them may hold a chunk."""

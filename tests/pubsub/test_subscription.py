@@ -1,4 +1,4 @@
-"""A reading end that is behind: it holds a cursor only, and reads on a chunk at a time."""
+"""Subscriptions that fall behind and catch up."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def is_live(subscription: Subscription) -> bool:
     return lane is not None and (subscription in lane.try_writes or subscription in lane.without_echo)
 
 
-def test_a_peer_without_a_nick_is_called_by_its_id() -> None:
+def test_nick_defaults_to_the_id() -> None:
     peer = Client(b"p1")
     assert peer.member() == Member(b"p1", b"p1")
     peer.nick = b"ann"
@@ -37,7 +37,7 @@ def test_a_peer_without_a_nick_is_called_by_its_id() -> None:
 
 
 @pytest.mark.parametrize("blocked", [SOCKET_FULL, REPLY_PENDING, SOCKET_FULL | REPLY_PENDING])
-def test_a_blocked_reader_waits(blocked: int) -> None:
+def test_blocked_subscriber_does_not_catch_up(blocked: int) -> None:
     here, somebody = channel(), subscriber(b"p1")
     publish(here, b"a")
     subscribe(here, somebody, live=False).fall_behind(1)
@@ -46,11 +46,11 @@ def test_a_blocked_reader_waits(blocked: int) -> None:
     assert heard(somebody) == [] and somebody.behind
 
 
-def test_who_is_not_behind_has_nothing_to_catch_up_with() -> None:
+def test_caught_up_subscriber_sends_nothing() -> None:
     assert not catch_up(subscriber(b"p1"))
 
 
-def test_who_has_caught_up_is_live_again() -> None:
+def test_caught_up_subscription_rejoins_its_group() -> None:
     here, somebody = channel(), subscriber(b"p1")
     publish(here, b"a", b"b", b"c")
     subscription = subscribe(here, somebody, live=False)
@@ -62,7 +62,7 @@ def test_who_has_caught_up_is_live_again() -> None:
     assert heard(somebody) == ["MSG c 4 p0 d"]
 
 
-def test_it_reads_a_chunk_at_a_time() -> None:
+def test_catches_up_a_chunk_at_a_time() -> None:
     here, somebody = channel(), subscriber(b"p1")
     publish(here, BIG, BIG, BIG)
     subscription = subscribe(here, somebody, live=False)
@@ -74,7 +74,7 @@ def test_it_reads_a_chunk_at_a_time() -> None:
     assert len(heard(somebody)) == 2
 
 
-def test_a_chunk_that_does_not_leave_ends_the_catching_up() -> None:
+def test_full_socket_stops_catching_up() -> None:
     here, somebody = channel(), subscriber(b"p1")
     publish(here, BIG, BIG)
     subscription = subscribe(here, somebody, live=False)
@@ -84,8 +84,7 @@ def test_a_chunk_that_does_not_leave_ends_the_catching_up() -> None:
     assert subscription.cursor == 2 and len(outlet_of(somebody).waiting) <= CHUNK_BYTES
 
 
-def test_its_channels_take_turns() -> None:
-    """One busy channel does not starve the others."""
+def test_channels_take_turns_in_catching_up() -> None:
     busy, quiet, somebody = channel(), channel(), subscriber(b"p1")
     publish(busy, BIG, BIG)
     publish(quiet, b"a")
@@ -101,7 +100,7 @@ def test_its_channels_take_turns() -> None:
     "cursor, lost",
     [(1, ["LOST c 1 3"]), (3, ["LOST c 3 3"]), (4, [])],
 )
-def test_what_the_log_has_let_go_is_named(cursor: int, lost: list[str]) -> None:
+def test_reports_dropped_events_as_lost(cursor: int, lost: list[str]) -> None:
     here, somebody = channel(history_events=2), subscriber(b"p1")
     publish(here, b"a", b"b", b"c", b"d", b"e")
     subscription = subscribe(here, somebody, live=False)
@@ -111,7 +110,7 @@ def test_what_the_log_has_let_go_is_named(cursor: int, lost: list[str]) -> None:
     assert is_live(subscription)
 
 
-def test_where_nothing_is_left_that_is_said_too() -> None:
+def test_reports_lost_events_of_an_empty_history() -> None:
     here, somebody = channel(history_events=0), subscriber(b"p1")
     publish(here, b"a", b"b")
     subscription = subscribe(here, somebody, live=False)
@@ -120,7 +119,7 @@ def test_where_nothing_is_left_that_is_said_too() -> None:
     assert heard(somebody) == ["LOST c 1 2"] and is_live(subscription)
 
 
-def test_who_is_closed_for_its_lag_is_told_nothing_more() -> None:
+def test_session_closed_for_lost_events_gets_nothing() -> None:
     asked: list[bool] = []
     here, somebody = channel(history_events=0), subscriber(b"p1", on_lag=lambda: bool(asked.append(True)))
     publish(here, b"a")
@@ -129,8 +128,7 @@ def test_who_is_closed_for_its_lag_is_told_nothing_more() -> None:
     assert asked == [True] and heard(somebody) == []
 
 
-def test_its_owner_is_told_when_it_falls_behind_and_when_it_has_caught_up() -> None:
-    """On whatever channel first, and on whatever last; what was lost between is told before it is said."""
+def test_calls_back_when_falling_behind_and_catching_up() -> None:
     here, there, somebody = channel(history_events=1), channel(), subscriber(b"p1")
     publish(here, b"a", b"b")
     publish(there, b"a")
@@ -143,7 +141,7 @@ def test_its_owner_is_told_when_it_falls_behind_and_when_it_has_caught_up() -> N
     assert told(somebody) == ["behind c 1", "lost c 1 to 1", "caught up c"]
 
 
-def test_nobody_minds_what_becomes_of_a_reader_whose_session_is_over() -> None:
+def test_null_callbacks_accept_all_calls() -> None:
     here, somebody = channel(history_events=1), subscriber(b"p1")
     somebody.callbacks = NULL_CALLBACKS
     publish(here, b"a", b"b")
@@ -155,7 +153,7 @@ def test_nobody_minds_what_becomes_of_a_reader_whose_session_is_over() -> None:
     assert heard(somebody) == ["MSG c 2 p0 b"]
 
 
-def test_own_events_are_left_out_of_what_is_read_later() -> None:
+def test_catching_up_without_echo_omits_own_events() -> None:
     here, somebody = channel(), subscriber(b"p1")
     publish(here, b"a", publisher=b"p1")
     publish(here, b"b", publisher=b"p2")
@@ -165,7 +163,7 @@ def test_own_events_are_left_out_of_what_is_read_later() -> None:
     assert heard(somebody) == ["MSG c 2 p2 b"] and is_live(subscription)
 
 
-def test_where_all_is_its_own_nothing_is_sent() -> None:
+def test_catching_up_on_own_events_sends_nothing() -> None:
     here, somebody = channel(), subscriber(b"p1")
     publish(here, b"a", publisher=b"p1")
     subscription = subscribe(here, somebody, echo=False, live=False)
@@ -174,7 +172,7 @@ def test_where_all_is_its_own_nothing_is_sent() -> None:
     assert outlet_of(somebody).sends == 0 and is_live(subscription)
 
 
-def test_readers_that_resume_together_share_what_they_read() -> None:
+def test_subscribers_catching_up_together_share_encoded_chunks() -> None:
     here, shared = channel(), CatchUpCache()
     everybody = [subscriber(id) for id in (b"p1", b"p2")]
     selective = subscriber(b"p3")
@@ -198,7 +196,7 @@ def test_readers_that_resume_together_share_what_they_read() -> None:
         (0, ["NOTICE joins and leaves on c were dropped because you read too slowly: send WHO c"]),
     ],
 )
-def test_who_came_and_went_is_told_after_the_events_or_where_to_ask(most: int, told: list[str]) -> None:
+def test_missed_presence_changes_follow_the_events(most: int, told: list[str]) -> None:
     here, somebody = channel(), subscriber(b"p1")
     publish(here, b"a")
     subscription = subscribe(here, somebody, presence=True, live=False)
@@ -211,7 +209,7 @@ def test_who_came_and_went_is_told_after_the_events_or_where_to_ask(most: int, t
     assert subscription.missed is None
 
 
-def test_who_missed_only_a_change_misses_no_event_for_it() -> None:
+def test_missing_a_change_skips_no_event() -> None:
     here, somebody = channel(head=4), subscriber(b"p1")
     subscription = subscribe(here, somebody, presence=True)
     subscription.keep_missed([PresenceChange(Member(b"p2", b"p2"), True)], 10)
@@ -220,7 +218,7 @@ def test_who_missed_only_a_change_misses_no_event_for_it() -> None:
     assert heard(somebody) == ["MSG c 5 p0 a", "JOIN c p2 p2"]
 
 
-def test_what_is_kept_for_a_reader_is_bounded_on_all_its_channels_together() -> None:
+def test_missed_changes_are_limited_per_subscriber() -> None:
     """Or one that reads many could make us keep as often as much."""
     one, other, watcher = channel(), channel(), subscriber(b"p1")
     first, second = (subscribe(here, watcher, presence=True) for here in (one, other))
@@ -245,7 +243,7 @@ def test_a_member_is_one_object_until_the_nick_changes() -> None:
     assert peer.member() == Member(b"p1", b"ann") and before.nick == b"p1"
 
 
-def test_joins_and_leaves_are_counted_among_what_all_hold() -> None:
+def test_missed_changes_count_for_the_memory_budget() -> None:
     here, somebody = channel(), subscriber(b"p1")
     subscription = subscribe(here, somebody, presence=True)
     change = PresenceChange(Member(b"p2", b"ann"), joined=True)

@@ -36,7 +36,7 @@ def after(count: int) -> Callable[[], bool]:
     return is_enough
 
 
-def test_the_log_can_be_brought_up_to_date_without_sending_anything() -> None:
+def test_appending_to_the_history_sends_nothing() -> None:
     here, somebody = channel(), subscriber(b"p1")
     subscribe(here, somebody)
     waits(here, b"a")
@@ -84,7 +84,7 @@ def test_a_watcher_without_echo_gets_neither_its_own_events_nor_its_own_join() -
     assert heard(watcher) == ["JOIN c p2 p2", "MSG c 2 p0 b"]
 
 
-def test_one_subscription_can_be_sent_what_waits_before_the_others() -> None:
+def test_one_subscription_can_be_sent_its_events_first() -> None:
     here, early, late = channel(), subscriber(b"p1"), subscriber(b"p2")
     subscription = subscribe(here, early, presence=True)
     subscribe(here, late, presence=True)
@@ -139,7 +139,7 @@ def test_a_subscription_that_is_behind_reads_events_from_the_log_and_misses_no_j
     waits(here, b"a")
     joins(here, b"p5")
     here.send_undelivered(subscription)
-    # The lanes have not got the event yet, so this one must not go back to its lane, where it would get it again.
+    # The lanes have not got the event yet, so this one must not rejoin its group and get it again.
     assert watcher.catch_up({}) and subscription in watcher.behind
     assert heard(watcher) == ["MSG c 1 p0 a"]
     publish(here, b"b")
@@ -149,7 +149,7 @@ def test_a_subscription_that_is_behind_reads_events_from_the_log_and_misses_no_j
     assert heard(watcher) == ["MSG c 3 p0 c"]
 
 
-def test_a_round_goes_on_where_it_stopped_and_tells_each_watcher_once() -> None:
+def test_round_continues_and_reaches_each_watcher_once() -> None:
     here, watchers = channel(), [subscriber(b"p%d" % number) for number in range(5)]
     for watcher in watchers:
         subscribe(here, watcher, presence=True)
@@ -178,7 +178,7 @@ def test_an_event_in_the_middle_of_a_round_comes_after_the_joins_before_it() -> 
     assert heard(plain) == ["MSG c 1 q1 a"]
 
 
-def test_who_stops_watching_in_the_middle_of_a_round_is_not_told() -> None:
+def test_former_watcher_gets_nothing_of_the_round() -> None:
     here, first, second = channel(), subscriber(b"p1"), subscriber(b"p2")
     one, two = (subscribe(here, somebody, presence=True) for somebody in (first, second))
     joins(here, b"q1")
@@ -209,8 +209,7 @@ def test_a_slow_watcher_does_not_hold_up_a_round() -> None:
     assert heard(slow) == ["JOIN c q1 q1", "JOIN c q2 q2"]
 
 
-def test_watchers_of_several_channels_are_told_in_turns_of_their_own() -> None:
-    """And what was published before is sent before."""
+def test_channels_take_turns_in_sending_changes() -> None:
     server = FakeServer()
     watchers = [server.line_client() for _ in range(3)]
     for watcher in watchers:
@@ -231,7 +230,7 @@ def test_watchers_of_several_channels_are_told_in_turns_of_their_own() -> None:
         assert [line for line in heard if " b " in line] == told[2:]
 
 
-def test_an_event_published_while_watchers_are_told_is_not_overtaken() -> None:
+def test_event_keeps_its_order_during_a_round() -> None:
     """Commands of a long read go on in the same turn as the presence changes."""
     server = FakeServer()
     watcher, other = server.line_client(), server.line_client()
@@ -297,7 +296,7 @@ def test_an_event_after_many_joins_is_sent_in_time_slices(few: None) -> None:
     assert len(sends) > 10 and max(sends[:-1]) <= 2 and sum(sends) <= 2 * len(everybody)
 
 
-def test_more_than_a_chunk_of_events_does_not_wait_for_joins_to_be_told(few: None) -> None:
+def test_large_events_do_not_wait_for_joins(few: None) -> None:
     """Events that wait are held in memory beyond the limits of the log."""
     server = FakeServer()
     watchers = [server.line_client() for _ in range(10)]
@@ -315,7 +314,7 @@ def test_more_than_a_chunk_of_events_does_not_wait_for_joins_to_be_told(few: Non
     assert all(len(watcher.outlet.sent) > CHUNK_BYTES - 100 for watcher in watchers)
 
 
-def test_events_do_not_wait_for_ever_behind_members_that_come(few: None) -> None:
+def test_events_wait_for_a_limited_number_of_rounds(few: None) -> None:
     """The reader is no watcher: it gets events when they are delivered to all."""
     server = FakeServer()
     watchers, plain = [server.line_client() for _ in range(5)], server.line_client()

@@ -1,4 +1,4 @@
-"""Events, batches of them, and members: frozen, cheap for the garbage collector, and what they cost."""
+"""Batches, payloads and their costs."""
 
 import gc
 
@@ -34,13 +34,13 @@ BATCH = Batch(7, 10, b"p1", b"ann", b"message", CONTENT)
         (BATCH, "first"),
     ],
 )
-def test_what_travels_is_frozen(value: object, field: str) -> None:
+def test_values_are_frozen(value: object, field: str) -> None:
     with pytest.raises(AttributeError):
         setattr(value, field, None)
 
 
 @pytest.mark.parametrize("value", [EVENT, BATCH, CONTENT])
-def test_events_are_no_work_for_the_garbage_collector(value: object) -> None:
+def test_events_are_not_tracked_by_the_garbage_collector(value: object) -> None:
     """A log of many would be walked again and again otherwise."""
     assert not gc.is_tracked(value)
 
@@ -55,7 +55,7 @@ def test_events_together_share_the_bookkeeping_of_their_batch() -> None:
     assert cost(BATCH) == BATCH_COST + 3 * EVENT_COST + 7
 
 
-def test_a_batch_one_by_one() -> None:
+def test_iterates_over_the_events_of_a_batch() -> None:
     assert len(BATCH) == len(CONTENT) == 3
     assert [*BATCH.events()] == [
         EVENT,
@@ -66,7 +66,7 @@ def test_a_batch_one_by_one() -> None:
 
 @pytest.mark.parametrize("kind, is_plain", [(JSON, False), (TEXT, True)])
 @pytest.mark.parametrize("start, stop", [(0, 9), (7, 10), (7, 8), (8, 10), (8, 9), (9, 99)])
-def test_a_part_is_the_events_between(start: int, stop: int, kind: PayloadKind, is_plain: bool) -> None:
+def test_part_has_the_events_between_two_offsets(start: int, stop: int, kind: PayloadKind, is_plain: bool) -> None:
     whole = Batch(7, 10, b"p1", b"ann", b"alarm", Payloads([b"21.5", b"", b"[1]"], 7, kind, is_plain))
     part = whole.part(start, stop)
     assert [*part.events()] == [event for event in whole.events() if start <= event.offset < stop]
@@ -74,5 +74,5 @@ def test_a_part_is_the_events_between(start: int, stop: int, kind: PayloadKind, 
     assert (part.payloads.kind, part.payloads.is_plain) == (kind, is_plain)
 
 
-def test_the_whole_of_a_batch_is_itself() -> None:
+def test_part_of_all_events_is_the_batch_itself() -> None:
     assert BATCH.part(0, 99) is BATCH
