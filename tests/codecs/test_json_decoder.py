@@ -315,6 +315,8 @@ ALIKE = {
     "JSON": ([publish(2)], []),
     "an escape": ([publish("\\")], []),
     "no message": ([Ping(), PLAIN % 2], []),
+    "a command among them": ([PLAIN % 2, Ping()], []),
+    "a full step": ([PLAIN % 2] * 32, [b"2"] * 32),
     "nothing": ([], []),
 }
 
@@ -332,6 +334,11 @@ def test_decodes_messages_that_differ_in_their_text_without_parsing_them(
 @pytest.mark.parametrize("first", [published(b"a", b"1", True), published(b"a", b"1", False, tag=b"7")])
 def test_parses_each_message_after_json_or_an_id(first: Publish) -> None:
     assert decode_alike(first, [PLAIN % 1, PLAIN % 2], 1) is None
+
+
+def test_parses_each_message_after_a_decoded_command() -> None:
+    first = published(b"a", b"1", False)
+    assert decode_alike(first, [first, PLAIN % 2], 1) is None
 
 
 def test_checks_few_messages_at_a_time() -> None:

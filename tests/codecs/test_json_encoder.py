@@ -34,6 +34,11 @@ def message(data: bytes) -> str:
 
 
 REPLIES = {
+    "lost joins and leaves": (
+        JSON.presence_lost(b"a"),
+        '{"type":"notice","text":"joins and leaves on a were dropped because you read too slowly: ask for the members '
+        'again"}',
+    ),
     "welcome": (
         JSON.welcome(b"k3x9", ENDS),
         '{"type":"welcome","protocol":1,"id":"k3x9","from":"127.0.0.1:53124","to":"127.0.0.1:8082"}',

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.codecs.line_decoder import LINE_DECODER, USAGE, Line, LineSplitter, decode_block
+from twistedsock.codecs.line_decoder import LINE_DECODER, USAGE, Line, LineSplitter, decode_block, split_messages
 from twistedsock.codecs.line_encoder import LINE_ENCODER
 from twistedsock.codecs.payload import UNPAIRED_SURROGATE, build_payloads
 from twistedsock.errors import ErrorCode
@@ -259,6 +259,18 @@ def test_decodes_block_of_lines(block: bytes, payloads: list[bytes] | None) -> N
 @pytest.mark.parametrize(("max_bytes", "is_decoded"), [(17, False), (18, True)])
 def test_leaves_block_that_can_hold_a_long_line(max_bytes: int, is_decoded: bool) -> None:
     assert (decode_block(b"PUB a 123456\nPUB a 123456\n", max_bytes) is not None) is is_decoded
+
+
+MESSAGES = {
+    "one line each": ([b"PING", b"PUB a 1"], [b"PING", b"PUB a 1"]),
+    "several lines": ([b"PING\r\nINFO\n", b"QUIT"], [b"PING", b"INFO", b"", b"QUIT"]),
+    "publications": ([b"PUB a 1\nPUB a 2", b"PUB a 3"], [decode_block(b"PUB a 1\nPUB a 2\nPUB a 3\n", 100)]),
+}
+
+
+@pytest.mark.parametrize(("messages", "lines"), MESSAGES.values(), ids=MESSAGES.keys())
+def test_splits_messages(messages: list[bytes], lines: list[object]) -> None:
+    assert split_messages(messages, 100) == lines
 
 
 VERBS = st.sampled_from([*USAGE, b"?", b"bye", b"frob", b""])

@@ -31,6 +31,10 @@ def alone(event: Event) -> Batch:
 
 
 REPLIES = {
+    "lost joins and leaves": (
+        LINE_ENCODER.presence_lost(b"a"),
+        b"NOTICE joins and leaves on a were dropped because you read too slowly: send WHO a\n",
+    ),
     "welcome": (
         LINE_ENCODER.welcome(b"k3x9", ENDS),
         b"WELCOME sockbridge/1 id=k3x9 from=127.0.0.1:53122 to=127.0.0.1:8081\n",
