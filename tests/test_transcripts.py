@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from twistedsock.codecs.close_codes import CLOSE_CODES
 from twistedsock.errors import CloseReason, ErrorCode
 from twistedsock.testing import FakeClient, FakePolicy, FakeServer, JsonClient, LineClient, read_frames
 
@@ -178,7 +179,8 @@ class Player:
         self.clients[name].pipeline.end_of_input()
 
     def is_closed(self, name: str, code: str) -> None:
-        assert self.clients[name].close_reason == CloseReason(int(code))
+        reason = self.clients[name].close_reason
+        assert reason is not None and CLOSE_CODES[reason] == int(code)
 
     def server_stops(self) -> None:
         for session in self.server.context.sessions:

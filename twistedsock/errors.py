@@ -1,26 +1,26 @@
-"""What a peer can be refused, and with which words.
+"""The catalogue of errors and of reasons for closing a connection, the same for all protocols.
 
-There is one catalogue: every dialect uses the same codes, so that a person at telnet, a page and a
-script read the same thing. A refusal is always the peer's concern; a fault of ours is an exception that
-is logged, and the peer hears ``internal``.
+It contains no numbers and commands of a protocol: codecs map a code to a status or close code, and add how a client of
+their protocol can authenticate. docs/reference/errors.md lists the catalogue. An exception in the server is logged, and
+its error is ``internal``.
 """
 
-from enum import Enum, IntEnum
+from enum import Enum
 
 import msgspec
 
 
-class CloseReason(IntEnum):
-    """Why a connection is closed by us, as WebSocket close codes (RFC 6455 section 7.4.1 and the IANA registry)."""
+class CloseReason(Enum):
+    """Why the server closes a connection. The codes that a client receives are in ``codecs.close_codes``."""
 
-    NORMAL = 1000
-    GOING_AWAY = 1001
-    POLICY = 1008
-    TRY_AGAIN = 1013
+    NORMAL = "normal"
+    GOING_AWAY = "going-away"
+    POLICY = "policy"
+    TRY_AGAIN = "try-again"
 
 
 class ErrorCode(bytes, Enum):
-    """The codes of ``ERR <code> <words>`` and ``{"type":"error","code":…}``."""
+    """The stable part of an error, for programs."""
 
     UNKNOWN_COMMAND = b"unknown-command"
     BAD_ARGUMENT = b"bad-argument"
@@ -40,75 +40,94 @@ class ErrorCode(bytes, Enum):
 
 
 class Error(msgspec.Struct, frozen=True):
-    """Why something was not done: a code of the catalogue and a sentence for people."""
+    """``message`` is for people. ``needs_token`` is True if a token can help: the codec adds how to send one."""
 
     code: ErrorCode
     message: str
+    needs_token: bool = False
 
+
+# Invalid input
 
 BAD_CHANNEL = Error(
     ErrorCode.BAD_CHANNEL,
-    "a channel is 1 to 200 bytes of UTF-8 without white space, control characters or * > # + ?",
+    "invalid channel: expected 1 to 200 bytes of UTF-8 without white space, control characters or * > # + ?",
 )
 
 BAD_EVENT_NAME = Error(
     ErrorCode.BAD_NAME,
-    "an event name is 1 to 64 bytes of UTF-8 without white space, control characters or * > # + ?",
+    "invalid event name: expected 1 to 64 bytes of UTF-8 without white space, control characters or * > # + ?",
 )
 
 BAD_NICK = Error(
     ErrorCode.BAD_NAME,
-    "a nick is 1 to 32 bytes of UTF-8 without white space, control characters or * > # + ?",
+    "invalid nick: expected 1 to 32 bytes of UTF-8 without white space, control characters or * > # + ?",
 )
 
-NICK_IS_AN_ID = Error(ErrorCode.BAD_NAME, "that is the id of another peer")
+NICK_IS_AN_ID = Error(ErrorCode.BAD_NAME, "invalid nick: it is the id of another client")
 
-NOT_SUBSCRIBED = Error(ErrorCode.NOT_SUBSCRIBED, "you are not subscribed to that channel")
+NOT_SUBSCRIBED = Error(ErrorCode.NOT_SUBSCRIBED, "not subscribed to this channel")
 
-SINCE_WITHOUT_EPOCH = Error(ErrorCode.BAD_ARGUMENT, "since and epoch come together or not at all")
+SINCE_WITHOUT_EPOCH = Error(ErrorCode.BAD_ARGUMENT, "since and epoch must be given together")
 
-TOO_MANY_CHANNELS = Error(ErrorCode.LIMIT, "this server has no room for another channel")
+# Limits
 
-TOO_MANY_SUBSCRIPTIONS = Error(ErrorCode.LIMIT, "you are subscribed to as many channels as one peer may be")
+TOO_MANY_CHANNELS = Error(ErrorCode.LIMIT, "too many channels on this server: try again later")
 
-TOO_MANY_SUBSCRIPTIONS_IN_ALL = Error(ErrorCode.LIMIT, "this server has no room for another subscription")
+TOO_MANY_SUBSCRIPTIONS = Error(ErrorCode.LIMIT, "too many subscriptions: unsubscribe from another channel first")
 
-TOO_MANY_CONNECTIONS = Error(ErrorCode.LIMIT, "this server has no room for another connection, try again later")
+TOO_MANY_SUBSCRIPTIONS_IN_ALL = Error(ErrorCode.LIMIT, "too many subscriptions on this server: try again later")
 
-TOO_MANY_OF_IDENTITY = Error(ErrorCode.LIMIT, "too many connections with your token's identity, try again later")
+TOO_MANY_CONNECTIONS = Error(ErrorCode.LIMIT, "too many connections to this server: try again later")
 
-TOO_MANY_FROM_ADDRESS = Error(ErrorCode.LIMIT, "too many connections from your address, try again later")
+TOO_MANY_OF_IDENTITY = Error(ErrorCode.LIMIT, "too many connections with this identity: try again later")
 
-TOO_MANY_ASK_WHO = Error(ErrorCode.LIMIT, "too many answers to that are waiting to be read, try again later")
+TOO_MANY_FROM_ADDRESS = Error(ErrorCode.LIMIT, "too many connections from this address: try again later")
 
-TOO_MUCH_HELD = Error(
-    ErrorCode.LIMIT, "this server holds as much unfinished input and unread output as it may, try again later"
+TOO_MANY_MEMBER_LISTS = Error(ErrorCode.LIMIT, "too many member lists are waiting to be read: try again later")
+
+MEMORY_LIMIT_REACHED = Error(ErrorCode.LIMIT, "server memory limit reached: try again later")
+
+TOO_FAST = Error(ErrorCode.RATE, "rate limit exceeded: slow down and repeat the command")
+
+# Identity and rights
+
+NO_KEYS = Error(ErrorCode.UNAUTHORIZED, "tokens are not accepted: this server has no access policy")
+
+AUTHENTICATE_TO_READ = Error(ErrorCode.UNAUTHORIZED, "authentication required to read this channel", needs_token=True)
+
+AUTHENTICATE_TO_PUBLISH = Error(
+    ErrorCode.UNAUTHORIZED, "authentication required to publish on this channel", needs_token=True
 )
 
-TOO_FAST = Error(ErrorCode.RATE, "that was faster than you may send; it was not done, slow down")
+NO_RIGHT_TO_READ = Error(ErrorCode.FORBIDDEN, "no right to read this channel")
 
-RESERVED_CHANNEL = Error(
-    ErrorCode.FORBIDDEN, "channels that begin with $sys/ are the server's own, and can only be read"
+NO_RIGHT_TO_PUBLISH = Error(ErrorCode.FORBIDDEN, "no right to publish on this channel")
+
+RESERVED_CHANNEL = Error(ErrorCode.FORBIDDEN, "channels under $sys/ are read-only")
+
+FOR_ADMINS = Error(ErrorCode.FORBIDDEN, "only administrators can do this")
+
+FOR_ADMINS_WITH_TOKEN = Error(
+    ErrorCode.UNAUTHORIZED, "authentication required: only administrators can do this", needs_token=True
 )
 
-FOR_ADMINS = Error(ErrorCode.FORBIDDEN, "that is for administrators")
+# Failures of the server
 
-FOR_ADMINS_WITH_TOKEN = Error(ErrorCode.UNAUTHORIZED, "that is for administrators, and takes their token")
+UNAVAILABLE = Error(ErrorCode.UNAVAILABLE, "backplane unavailable: try again later")
 
-UNAVAILABLE = Error(ErrorCode.UNAVAILABLE, "the backplane did not answer, try again later")
+INTERNAL = Error(ErrorCode.INTERNAL, "internal error: the server has logged it")
 
-INTERNAL = Error(ErrorCode.INTERNAL, "a fault of this server; it has been logged")
+# Messages of a close
 
-NO_KEYS = Error(ErrorCode.UNAUTHORIZED, "this server has no keys to check a token with, and asks for none")
+TOO_MANY_TOKENS = b"too many invalid tokens"
 
-TOO_MANY_TOKENS = b"too many tokens that are not valid"
+TOKEN_EXPIRED = b"token expired"
 
-TOKEN_EXPIRED = b"your token has run out"
+RIGHTS_NOT_CHECKED = b"internal error while rights were checked: connect and subscribe again"
 
-RIGHTS_NOT_CHECKED = b"internal error while your rights were checked: connect and subscribe again"
+READS_TOO_SLOWLY = b"client reads too slowly: connect again and read the missed events from the history"
 
-READS_TOO_SLOWLY = b"you read too slowly; what you have missed may still be in the history"
+EPOCH_CHANGED = b"a channel has a new epoch: connect and subscribe again"
 
-EPOCH_CHANGED = b"the events of a channel that you read are numbered anew: connect and subscribe again"
-
-FLOODED = b"you went on sending faster than you may"
+RATE_EXCEEDED_REPEATEDLY = b"rate limit exceeded repeatedly"

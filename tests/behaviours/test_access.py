@@ -95,7 +95,7 @@ def test_commands_that_come_together_with_the_token_are_judged_by_it(publisher: 
     assert [code(answer) for answer in publisher.received()] == ["unauthorized", "ok", "ok"]
 
 
-def test_a_token_that_runs_out_is_told_before_and_ends_the_conversation(server: FakeServer, reader: Voice) -> None:
+def test_warns_before_a_token_expires_and_closes_then(server: FakeServer, reader: Voice) -> None:
     reader.asks("auth", token="ann")
     server.wall += 3590
     server.context.expiry_watcher.check()
@@ -103,5 +103,5 @@ def test_a_token_that_runs_out_is_told_before_and_ends_the_conversation(server: 
     assert notice["type"] == "notice" and "60 seconds" in notice["text"]
     server.wall += 10
     server.context.expiry_watcher.check()
-    assert "run out" in reader.received()[0]["text"]
+    assert "expired" in reader.received()[0]["text"]
     assert reader.client.close_reason is CloseReason.POLICY

@@ -411,7 +411,7 @@ def test_subscriptions_of_a_client_are_limited(server, line_client, web_client, 
             *(f"{channel}-{number}" for number in range(1_000)),
             *["limit"] * 9_000,
         ]
-        assert set(answers[1_000:]) == {"ERR limit you are subscribed to as many channels as one peer may be"}
+        assert set(answers[1_000:]) == {"ERR limit too many subscriptions: unsubscribe from another channel first"}
         for number in range(0, 10_000, 500):
             for other in range(number, number + 500):
                 page.send(type="subscribe", id=other, channel=f"{channel}-{other}")

@@ -113,7 +113,7 @@ def test_slow_readers_can_be_disconnected_instead(start, line_client, web_client
     browser.request(type="subscribe", id=1, channel="kitchen")
     publish_much(publisher, "kitchen", 5_000)
     *_, notice, bye = typist.receive_rest()
-    assert notice.startswith("NOTICE you read too slowly")
+    assert notice.startswith("NOTICE client reads too slowly")
     assert bye == "BYE"
     messages, code = browser.receive_rest()
     assert (messages[-1]["type"], code) == ("notice", 1013)

@@ -11,7 +11,7 @@ from tests.end_to_end.conftest import TCP, LineClient, ServerProcess, WebClient
 pytestmark = pytest.mark.end_to_end
 
 STRANGER = "192.0.2.1"
-FLOODED = "you went on sending faster than you may"
+RATE_EXCEEDED_REPEATEDLY = "rate limit exceeded repeatedly"
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_flood_on_a_websocket_is_closed_with_the_reason(
     answers = []
     while (frame := page.receive_frame())[0] == 0x81:
         answers.append(frame[1])
-    assert frame == (0x88, (1008).to_bytes(2) + FLOODED.encode())
-    assert FLOODED.encode() in answers.pop()
+    assert frame == (0x88, (1008).to_bytes(2) + RATE_EXCEEDED_REPEATEDLY.encode())
+    assert RATE_EXCEEDED_REPEATEDLY.encode() in answers.pop()
     kinds = [b'"pong"' in answer for answer in answers]
     assert kinds.index(False) in range(50, 53) and not any(kinds[kinds.index(False) :])

@@ -18,7 +18,7 @@ from twistedsock.auth.tokens import SUBJECT_RULE
 
 pytestmark = pytest.mark.end_to_end
 
-TAKES_A_TOKEN = "ERR unauthorized to %s that channel takes a token: AUTH comes first"
+TAKES_A_TOKEN = "ERR unauthorized authentication required to %s this channel: send AUTH <token>"
 FORBIDDEN = "ERR forbidden you may not %s that channel"
 
 
@@ -199,7 +199,10 @@ def test_unverified_nicknames_have_a_mark(guarded, line_client, web_client, issu
     received = neighbour.is_served()
     assert [line.split()[3] for line in received if "it is me" in line] == ["anna", "~anna", "~anna"]
     # The subject of a token must not be the id of another client.
-    assert ann.request(f"AUTH {issuer.token(sub=stranger.id)}") == "ERR bad-name that is the id of another peer"
+    assert (
+        ann.request(f"AUTH {issuer.token(sub=stranger.id)}")
+        == "ERR bad-name invalid nick: it is the id of another client"
+    )
     assert ann.request("PING") == "PONG"
 
 
@@ -215,11 +218,11 @@ def test_expired_token_closes_the_connection_unless_renewed(guarded, line_client
         assert peer.request("SUB hall").startswith("OK hall offset=0 ")
     assert page.request(type="subscribe", id=1, channel="hall")["type"] == "ok"
     assert renewing.request(f"AUTH {issuer.token('brief', rights)}").startswith("OK brief expires=3")
-    assert forgetful.receive_rest() == ["NOTICE your token has run out", "BYE"]
+    assert forgetful.receive_rest() == ["NOTICE token expired", "BYE"]
     messages, code = page.receive_rest()
-    assert [message["text"] for message in messages if message["type"] == "notice"] == ["your token has run out"]
+    assert [message["text"] for message in messages if message["type"] == "notice"] == ["token expired"]
     assert code == 1008
-    assert warned.receive() == "NOTICE your token runs out in 60 seconds: AUTH with another one"
+    assert warned.receive() == "NOTICE token expires in 60 seconds: authenticate with a new one"
     speaker = line_client(guarded.lines[0])
     speaker.request(f"AUTH {issuer.token('speaker', {'hall': 'w'})}")
     assert speaker.request("PUB hall still here?") == "OK 1"
@@ -234,7 +237,7 @@ def test_token_with_fewer_rights_ends_subscriptions(guarded, line_client, issuer
         assert peer.request(f"SUB {name}").startswith(f"OK {name}")
     peer.send(f"AUTH {issuer.token('changing', {'b': 'r'})}")
     assert peer.receive().startswith("OK changing expires=")
-    assert peer.receive() == "NOTICE you may not read a any longer, and are not subscribed to it"
+    assert peer.receive() == "NOTICE right to read a lost: the subscription has ended"
     assert peer.request("SUB b").startswith("OK b")
     assert peer.request("SUB a") == FORBIDDEN % "read"
 
@@ -337,7 +340,7 @@ def test_closes_after_ten_invalid_tokens(guarded, line_client, neighbour):
     *refused, notice, bye = guesser.receive_rest()
     assert len(refused) == 10
     assert all(line.startswith("ERR unauthorized ") for line in refused)
-    assert [notice, bye] == ["NOTICE too many tokens that are not valid", "BYE"]
+    assert [notice, bye] == ["NOTICE too many invalid tokens", "BYE"]
     neighbour.is_served()
 
 
@@ -440,7 +443,7 @@ def test_reload_changes_keys_and_rights_of_connected_clients(start, line_client,
     assert leaving.receive_rest() == [f"NOTICE {removed}", "BYE"]
     messages, code = page.receive_rest()
     assert ([message["text"] for message in messages if message["type"] == "notice"], code) == ([removed], 1008)
-    lost = "NOTICE you may not read attic any longer, and are not subscribed to it"
+    lost = "NOTICE right to read attic lost: the subscription has ended"
     assert nobody.receive() == staying.receive() == lost
     assert nobody.request("SUB attic") == TAKES_A_TOKEN % "read"
     assert staying.request("SUB attic") == FORBIDDEN % "read"
@@ -504,6 +507,6 @@ def test_client_certificate_is_an_identity(start, line_client, web_client, issue
 
     allow(ann='kitchen = "rw"')
     reload(server)
-    assert ann.receive() == "NOTICE you may not read attic any longer, and are not subscribed to it"
+    assert ann.receive() == "NOTICE right to read attic lost: the subscription has ended"
     assert ann.request("PUB kitchen still here") == "OK 2"
     assert [peer.receive() for peer in (ann, bob)] == ["MSG kitchen 2 ann still here"] * 2

@@ -118,7 +118,7 @@ def test_opening_channels_count_for_their_requester() -> None:
     for number, peer in enumerate(peers):
         peer.send(f"PUB c{number} x" if number % 2 else f"SUB c{number}")
     assert [peer.received()[:1] for peer in peers[3:]] == [
-        ["ERR limit this server has no room for another channel"]
+        ["ERR limit too many channels on this server: try again later"]
     ] * 2
     server.backplane.failing = 1
     server.backplane.release()

@@ -10,6 +10,7 @@ from tests.server.clients import CLOSE, PING, TEXT
 from tests.server.http.clients import web_port
 from tests.server.websocket_streams import HANDSHAKE, frame
 from twistedsock.codecs.sse import KEEP_ALIVE_COMMENT
+from twistedsock.errors import CloseReason
 from twistedsock.server.http.sse import FIRST_PROBE_SECONDS, PROBE_INTERVAL_SECONDS
 
 HOST = b"Host: 127.0.0.1:8082\r\n"
@@ -166,7 +167,7 @@ def test_closes_ended_event_stream(connect, server):
     client = connect()
     client.send_bytes(get(b"/channels/k/events", b"Accept: text/event-stream"))
     [session] = server.context.sessions
-    session.close(1008, b"enough")
+    session.close(CloseReason.POLICY, b"enough")
     assert client.transport.half_closed and not client.transport.disconnecting
     client.half_close()
     assert client.transport.disconnecting
@@ -218,7 +219,7 @@ def test_closing_websocket_does_not_wait_for_a_close_frame(connect, server):
     client = connect()
     client.send_bytes(HANDSHAKE)
     [session] = server.context.sessions
-    session.close(1008, b"enough")
+    session.close(CloseReason.POLICY, b"enough")
     assert not client.transport.disconnecting
     client.half_close()
     assert client.transport.disconnecting

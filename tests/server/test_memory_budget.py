@@ -29,7 +29,7 @@ from twistedsock.server.web_endpoints import JSON_PROTOCOL, LINE_PROTOCOL
 from twistedsock.testing import FakeServer
 
 KB = 1_000
-WORDS = "this server holds as much unfinished input and unread output as it may, try again later"
+WORDS = "server memory limit reached: try again later"
 GONE = Failure(ConnectionDone())
 
 

@@ -325,7 +325,7 @@ def test_telnet_options_after_quit_do_not_pause_reading(call):
 def test_rejects_connection_over_the_limit(reactor, wire):
     server = FakeServer(max_connections=1)
     first, second = connect(server, reactor, wire()), connect(server, reactor, wire())
-    assert second.received() == ["ERR limit this server has no room for another connection, try again later"]
+    assert second.received() == ["ERR limit too many connections to this server: try again later"]
     assert second.transport.half_closed
     second.send("PUB kitchen 21.5")
     assert second.received() == []
@@ -345,7 +345,7 @@ def test_rejects_connections_over_the_limit_of_an_address(reactor, wire):
     server = FakeServer(max_connections_per_address=1)
     connect(server, reactor, wire(there="192.0.2.1"))
     refused = connect(server, reactor, wire(there="192.0.2.1"))
-    assert refused.received() == ["ERR limit too many connections from your address, try again later"]
+    assert refused.received() == ["ERR limit too many connections from this address: try again later"]
     assert connect(server, reactor, wire(there="192.0.2.2")).received()[0].startswith("WELCOME ")
 
 

@@ -157,7 +157,7 @@ def test_blank_first_messages_count_against_the_rate_limit(port: WebSocketPort) 
         client.send(*[""] * 1_000)
         if client.transport.value():
             break
-    client.is_closed_with(1008, '{"type":"notice","text":"you went on sending faster than you may"}')
+    client.is_closed_with(1008, '{"type":"notice","text":"rate limit exceeded repeatedly"}')
 
 
 @pytest.mark.parametrize("protocols", [(), (LINE_PROTOCOL,)])

@@ -20,6 +20,7 @@ from tests.server.clients import (
     pass_time,
 )
 from tests.server.websocket_streams import frame
+from twistedsock.codecs.close_codes import CLOSE_CODES
 from twistedsock.errors import CloseReason
 from twistedsock.server.connection import LINGER_SECONDS
 from twistedsock.server.web_endpoints import JSON_PROTOCOL, LINE_PROTOCOL
@@ -164,14 +165,15 @@ def test_sends_notice_and_close_frame_then_closes(
     session_of(server).close(ending, b"because")
     *words, close = client.frames()
     # The close frame has the reason of a policy violation, because browsers show it to programs.
-    assert close == (CLOSE, ending.to_bytes(2, "big") + (b"because" if ending is CloseReason.POLICY else b""))
+    code, reason = CLOSE_CODES[ending], b"because" if ending is CloseReason.POLICY else b""
+    assert close == (CLOSE, code.to_bytes(2, "big") + reason)
     lines = [payload for _, payload in words]
     assert lines == (
         [b"NOTICE because", b"BYE"] if protocol == LINE_PROTOCOL else [b'{"type":"notice","text":"because"}']
     )
     assert not client.transport.is_closed
     session = session_of(server)
-    client.answer_close(ending)
+    client.answer_close(CLOSE_CODES[ending])
     assert [step.by for step in session.timeline.steps if step.name == "closing"] == ["server"]
     assert client.transport.aborted and client.server.wasClean
     client.lose()

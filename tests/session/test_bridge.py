@@ -82,7 +82,7 @@ def test_a_fault_of_one_peer_keeps_no_other_from_being_reviewed(monkeypatch: pyt
         faulty.received()[1:] == [f"NOTICE {RIGHTS_NOT_CHECKED.decode()}", "BYE"]
         and faulty.close_reason is CloseReason.TRY_AGAIN
     )
-    assert other.received() == ["NOTICE you may not read news any longer, and are not subscribed to it"]
+    assert other.received() == ["NOTICE right to read news lost: the subscription has ended"]
 
 
 class FaultyOnce:
@@ -213,7 +213,7 @@ def test_no_event_reaches_a_session_that_has_still_to_be_reviewed(echo: str) -> 
     server.turn()
     for peer in peers:
         heard = peer.received()
-        assert heard == ["MSG k 1 p4 before", "NOTICE you may not read k any longer, and are not subscribed to it"]
+        assert heard == ["MSG k 1 p4 before", "NOTICE right to read k lost: the subscription has ended"]
     assert publisher.received()[1:] == ["OK 1", "OK 2"]
 
 
@@ -384,7 +384,7 @@ def test_a_subscription_that_was_made_before_a_review_is_checked_for_the_next_id
     server.context.change_policy(FakePolicy(tokens={**own, "t": ("ann", {"k": "r", "l": "r"}, None)}))
     peer.send("SUB l", "AUTH old")
     server.turn()
-    assert "NOTICE you may not read l any longer, and are not subscribed to it" in peer.received()
+    assert "NOTICE right to read l lost: the subscription has ended" in peer.received()
     assert list(peer.session.subscriptions) == [b"k"] and not peer.outlet.blocked
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from twistedsock.codecs import json_decoder
 from twistedsock.codecs.line_decoder import LINE_DECODER
-from twistedsock.errors import ErrorCode
+from twistedsock.errors import CloseReason, ErrorCode
 from twistedsock.session.commands import Command, Ping, Quit
 from twistedsock.session.input_pipeline import MESSAGES_PER_PART, OBJECT_BYTES
 from twistedsock.testing import FakeServer, LineClient
@@ -164,7 +164,7 @@ def test_finish_runs_what_came_and_leaves(peer: LineClient) -> None:
     peer.send("PING 1")
     peer.pipeline.end_of_input()
     assert peer.received() == ["PONG 1", "BYE"]
-    assert peer.close_reason == 1000
+    assert peer.close_reason is CloseReason.NORMAL
 
 
 def test_finish_waits_behind_what_waits() -> None:
@@ -178,14 +178,14 @@ def test_finish_waits_behind_what_waits() -> None:
     server.backplane.release()
     server.backplane.release()
     assert answers(peer)[-3:] == ["PONG", "MSG", "BYE"]
-    assert peer.close_reason == 1000
+    assert peer.close_reason is CloseReason.NORMAL
 
 
 def test_who_leaves_is_not_paused(peer: LineClient) -> None:
     """Though its last words wait for the socket: its stream must be read to the end."""
     peer.outlet.room = 0
     peer.send("QUIT", "PING 1")
-    assert peer.close_reason == 1000 and not peer.paused
+    assert peer.close_reason is CloseReason.NORMAL and not peer.paused
     peer.send("PING 2")
     peer.outlet.drain()
     assert peer.received() == ["BYE"]

@@ -157,7 +157,7 @@ def test_who_goes_on_is_told_and_closed(server: FakeServer, peer: LineClient) ->
     peer.limit(commands_per_second=1, commands_burst=2)
     peer.send(*["PING"] * 4, "PUB a 5", "PING 6")
     assert [line.split(" ")[0] for line in peer.received()] == ["PONG", "PONG", "ERR", "ERR", "NOTICE", "BYE"]
-    assert peer.close_reason == 1008 and b"a" not in server.broker.channels
+    assert peer.close_reason is CloseReason.POLICY and b"a" not in server.broker.channels
 
 
 def test_lines_that_say_nothing_count(server: FakeServer, peer: LineClient) -> None:
@@ -166,13 +166,16 @@ def test_lines_that_say_nothing_count(server: FakeServer, peer: LineClient) -> N
     peer.send_bytes(b"\n" * 15)
     assert peer.received() == [] and peer.close_reason is None
     peer.send_bytes(b"\n" * 9)
-    assert [line.split(" ")[0] for line in peer.received()] == ["NOTICE", "BYE"] and peer.close_reason == 1008
+    assert [line.split(" ")[0] for line in peer.received()] == [
+        "NOTICE",
+        "BYE",
+    ] and peer.close_reason is CloseReason.POLICY
 
 
 def test_who_wants_to_leave_may(peer: LineClient) -> None:
     peer.limit(commands_per_second=1, commands_burst=1)
     peer.send("PING", "PING", "QUIT")
-    assert peer.received()[-1] == "BYE" and peer.close_reason == 1000
+    assert peer.received()[-1] == "BYE" and peer.close_reason is CloseReason.NORMAL
 
 
 def test_bytes_without_end_close_too(peer: LineClient) -> None:
@@ -180,7 +183,10 @@ def test_bytes_without_end_close_too(peer: LineClient) -> None:
     peer.limit(bytes_per_second=1, bytes_burst=1000)
     for _ in range(3):
         peer.send_bytes(b"x" * 1000)
-    assert [line.split(" ")[0] for line in peer.received()] == ["NOTICE", "BYE"] and peer.close_reason == 1008
+    assert [line.split(" ")[0] for line in peer.received()] == [
+        "NOTICE",
+        "BYE",
+    ] and peer.close_reason is CloseReason.POLICY
 
 
 def test_commands_that_came_with_too_many_bytes_are_refused(server: FakeServer, peer: LineClient) -> None:
@@ -200,7 +206,7 @@ def test_what_is_no_command_can_be_metered_too(peer: LineClient) -> None:
     peer.limit(commands_per_second=1, commands_burst=2)
     assert [peer.pipeline.is_within_rate() for _ in range(4)] == [True, True, False, False]
     assert peer.close_reason is None
-    assert not peer.pipeline.is_within_rate() and peer.close_reason == 1008
+    assert not peer.pipeline.is_within_rate() and peer.close_reason is CloseReason.POLICY
 
 
 def test_why_a_peer_was_dismissed_is_known_to_its_shell(peer: LineClient) -> None:

@@ -8,7 +8,7 @@ from twistedsock.session.replies import ERRORS_PER_PIECE
 from twistedsock.testing import FakeClient, FakeServer, LineClient
 
 MANY = ["PING " + "x" * 50] * 100
-WORDS = "this server holds as much unfinished input and unread output as it may, try again later"
+WORDS = "server memory limit reached: try again later"
 
 
 def stalled(server: FakeServer) -> LineClient:

@@ -43,7 +43,7 @@ REPLIES: list[tuple[Command, list[str]]] = [
     (commands.Nick(b"ann"), ["OK ann"]),
     (
         commands.Auth(b"secret"),
-        ["ERR unauthorized this server has no keys to check a token with, and asks for none"],
+        ["ERR unauthorized tokens are not accepted: this server has no access policy"],
     ),
     (commands.Ping(), ["PONG"]),
     (commands.Ping(b"hello"), ["PONG hello"]),
@@ -51,7 +51,7 @@ REPLIES: list[tuple[Command, list[str]]] = [
     (commands.Reply(b"OK\n"), ["OK"]),
     (commands.Quit(), ["BYE"]),
     (commands.Notice(b"hello"), ["NOTICE hello"]),
-    (commands.InvalidCommand(INTERNAL), ["ERR internal a fault of this server; it has been logged"]),
+    (commands.InvalidCommand(INTERNAL), ["ERR internal internal error: the server has logged it"]),
 ]
 
 

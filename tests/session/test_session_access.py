@@ -21,6 +21,9 @@ TOKENS: dict[str, Any] = {
 }
 POLICY = FakePolicy({"lobby": "rw", "news": "r"}, TOKENS)
 
+TO_READ = "ERR unauthorized authentication required to read this channel: send AUTH <token>"
+TO_PUBLISH = "ERR unauthorized authentication required to publish on this channel: send AUTH <token>"
+
 
 def meets(server: FakeServer, *said: str) -> LineClient:
     peer = server.line_client()
@@ -55,11 +58,14 @@ def server(request: pytest.FixtureRequest) -> FakeServer:
         ("SUB news", "OK news offset=0 epoch=e1"),
         ("HIST news", "OK 0"),
         ("WHO news", "OK 0"),
-        ("PUB news hi", "ERR unauthorized to publish on that channel takes a token: AUTH comes first"),
-        ("EMIT news alarm hi", "ERR unauthorized to publish on that channel takes a token: AUTH comes first"),
-        ("SUB kitchen", "ERR unauthorized to read that channel takes a token: AUTH comes first"),
-        ("HIST kitchen", "ERR unauthorized to read that channel takes a token: AUTH comes first"),
-        ("WHO kitchen", "ERR unauthorized to read that channel takes a token: AUTH comes first"),
+        ("PUB news hi", TO_PUBLISH),
+        (
+            "EMIT news alarm hi",
+            TO_PUBLISH,
+        ),
+        ("SUB kitchen", TO_READ),
+        ("HIST kitchen", TO_READ),
+        ("WHO kitchen", TO_READ),
         ("AUTH nonsense", "ERR unauthorized that token is not known"),
     ],
 )
@@ -72,8 +78,8 @@ def test_who_shows_nothing_may_do_what_everybody_may(server: FakeServer, said: s
     [
         ("PUB kitchen hi", "OK 1"),
         ("SUB alerts.fire", "OK alerts.fire offset=0 epoch=e1"),
-        ("PUB alerts.fire hi", "ERR forbidden you may not publish on that channel"),
-        ("SUB attic", "ERR forbidden you may not read that channel"),
+        ("PUB alerts.fire hi", "ERR forbidden no right to publish on this channel"),
+        ("SUB attic", "ERR forbidden no right to read this channel"),
     ],
 )
 def test_a_token_grants_what_it_says_and_no_more(server: FakeServer, said: str, heard: str) -> None:
@@ -104,7 +110,7 @@ def test_only_vouched_nicks_stand_without_a_mark(server: FakeServer) -> None:
     assert asks(ann, "NICK bob", "NICK ann") == ["OK ~bob", "OK ann"]
     assert asks(mallory, "NICK ~ann", "NICK bob") == ["OK ~ann", "OK bob"]
     assert asks(meets(server), "NICK x y", f"NICK {reader.id}", "NICK bob")[1:] == [
-        "ERR bad-name that is the id of another peer",
+        "ERR bad-name invalid nick: it is the id of another client",
         "OK ~bob",
     ]
     assert reader.received() == ["MSG kitchen 1 ~ann hi"]
@@ -129,14 +135,14 @@ def test_a_subject_that_is_no_nick_leaves_the_peer_its_id(server: FakeServer) ->
 
 def test_nobody_can_be_another_peers_id(server: FakeServer) -> None:
     meets(server)
-    assert asks(meets(server), "AUTH ID") == ["ERR bad-name that is the id of another peer"]
+    assert asks(meets(server), "AUTH ID") == ["ERR bad-name invalid nick: it is the id of another client"]
 
 
 def test_another_token_keeps_the_subscriptions_that_it_allows(server: FakeServer) -> None:
     peer = meets(server, "AUTH A", "SUB kitchen", "SUB alerts.fire")
     assert asks(peer, "AUTH A2") == [
         "OK ann",
-        "NOTICE you may not read alerts.fire any longer, and are not subscribed to it",
+        "NOTICE right to read alerts.fire lost: the subscription has ended",
     ]
     assert set(peer.session.subscriptions) == {b"kitchen"}
     writer = meets(server, "AUTH B", "PUB kitchen hi")
@@ -151,7 +157,7 @@ def test_a_token_in_vain_changes_nothing_and_many_end_the_connection(server: Fak
     assert asks(peer, "PUB kitchen hi") == ["OK 1", "MSG kitchen 1 ann hi"]
     assert asks(peer, "AUTH x") == [
         "ERR unauthorized that token is not known",
-        "NOTICE too many tokens that are not valid",
+        "NOTICE too many invalid tokens",
         "BYE",
     ]
     assert peer.close_reason is CloseReason.POLICY
@@ -159,7 +165,7 @@ def test_a_token_in_vain_changes_nothing_and_many_end_the_connection(server: Fak
 
 def test_connections_of_one_identity_are_bounded(server: FakeServer) -> None:
     first, second, third = meets(server, "AUTH A"), meets(server, "AUTH A"), meets(server)
-    refused = ["ERR limit too many connections with your token's identity, try again later"]
+    refused = ["ERR limit too many connections with this identity: try again later"]
     assert asks(third, "AUTH A2") == refused
     assert asks(third, "AUTH B") == ["OK bob"]
     assert asks(second, "AUTH B") == ["OK bob"]
@@ -188,9 +194,9 @@ def test_a_token_that_runs_out_warns_a_minute_before_and_then_closes() -> None:
     peer = meets(server, "AUTH AX", "SUB kitchen")
     for seconds, heard in [
         (39, []),
-        (2, ["NOTICE your token runs out in 60 seconds: AUTH with another one"]),
+        (2, ["NOTICE token expires in 60 seconds: authenticate with a new one"]),
         (58, []),
-        (2, ["NOTICE your token has run out", "BYE"]),
+        (2, ["NOTICE token expired", "BYE"]),
     ]:
         server.wall += seconds
         server.context.expiry_watcher.check()
@@ -223,8 +229,8 @@ def test_a_new_policy_takes_subscriptions_with_a_word_why(server: FakeServer) ->
     quitting.session.close(CloseReason.NORMAL, b"")
     quitting.received()
     server.context.change_policy(FakePolicy({"lobby": "r"}, {"A": ("ann", {"attic": "rw"}, None)}))
-    assert anybody.received() == ["NOTICE you may not read news any longer, and are not subscribed to it"]
-    assert ann.received() == ["NOTICE you may not read kitchen any longer, and are not subscribed to it"]
+    assert anybody.received() == ["NOTICE right to read news lost: the subscription has ended"]
+    assert ann.received() == ["NOTICE right to read kitchen lost: the subscription has ended"]
     assert asks(anybody, "PUB lobby x")[0].startswith("ERR unauthorized")
     assert asks(ann, "PUB attic x") == ["OK 1"]
     assert quitting.received() == []
@@ -266,7 +272,7 @@ def test_a_word_between_does_not_stand_in_the_midst_of_a_long_reply() -> None:
     peer.outlet.drain()
     *events, answer, notice = peer.received()
     assert len(events) == 4 and answer == "OK 4"
-    assert notice == "NOTICE you may not read news any longer, and are not subscribed to it"
+    assert notice == "NOTICE right to read news lost: the subscription has ended"
 
 
 def test_a_right_that_is_lost_while_a_subscription_waits_is_lost() -> None:
@@ -275,7 +281,7 @@ def test_a_right_that_is_lost_while_a_subscription_waits_is_lost() -> None:
     peer.send("SUB news")
     server.context.change_policy(FakePolicy())
     settle(server)
-    assert peer.received() == ["ERR unauthorized to read that channel takes a token: AUTH comes first"]
+    assert peer.received() == [TO_READ]
     assert server.broker.channels == {} and peer.session.subscriptions == {}
 
 
@@ -286,7 +292,7 @@ def test_a_right_that_is_lost_while_a_question_waits_is_lost(said: str) -> None:
     peer.send(said)
     server.context.change_policy(FakePolicy())
     settle(server)
-    assert peer.received() == ["ERR unauthorized to read that channel takes a token: AUTH comes first"]
+    assert peer.received() == [TO_READ]
     assert server.broker.channels == {}
 
 

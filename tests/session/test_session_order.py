@@ -81,7 +81,7 @@ def test_a_failure_is_told_and_loses_no_later_publish() -> None:
     peer.send("PUB a y")
     server.backplane.failing = 1
     answered(server)
-    assert peer.received() == ["ERR unavailable the backplane did not answer, try again later", "OK 1"]
+    assert peer.received() == ["ERR unavailable backplane unavailable: try again later", "OK 1"]
     assert reader.received() == ["MSG a 1 p2 y"]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from twistedsock.errors import TOO_MUCH_HELD, CloseReason
+from twistedsock.errors import MEMORY_LIMIT_REACHED, CloseReason
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.subscription import REPLY_PENDING, SOCKET_FULL
 from twistedsock.session.session import SessionState
@@ -72,7 +72,7 @@ def test_a_reader_that_may_not_lag_is_closed_instead() -> None:
     reads_on(server, reader)
     lines = reader.received()
     assert offsets(lines) == [1] and not any(line.startswith("LOST") for line in lines)
-    assert lines[1].startswith("NOTICE you read too slowly") and lines[2:] == ["BYE"]
+    assert lines[1].startswith("NOTICE client reads too slowly") and lines[2:] == ["BYE"]
     assert reader.close_reason is CloseReason.TRY_AGAIN and reader.session.state is SessionState.CLOSING
     assert watcher.received() == ["LEAVE a p1 p1"]
 
@@ -221,8 +221,8 @@ def test_a_peer_can_read_nothing_but_what_it_missed_while_its_reply_waits() -> N
 def test_who_is_turned_away_hears_why_once() -> None:
     server = FakeServer()
     peer = subscribed(server)
-    peer.session.close_with_error(TOO_MUCH_HELD)
-    peer.session.close_with_error(TOO_MUCH_HELD)
+    peer.session.close_with_error(MEMORY_LIMIT_REACHED)
+    peer.session.close_with_error(MEMORY_LIMIT_REACHED)
     assert [line[:10] for line in peer.received()] == ["ERR limit "]
     assert peer.close_reason is CloseReason.TRY_AGAIN
 
@@ -234,7 +234,7 @@ def test_nothing_is_said_in_the_midst_of_a_reply_to_who_is_turned_away() -> None
     peer.received()
     peer.outlet.room = 100
     peer.send("HIST a")
-    peer.session.close_with_error(TOO_MUCH_HELD)
+    peer.session.close_with_error(MEMORY_LIMIT_REACHED)
     assert peer.close_reason is CloseReason.TRY_AGAIN
     peer.outlet.drain()
     assert all(line.startswith("MSG a ") for line in peer.received())

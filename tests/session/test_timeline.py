@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from twistedsock.codecs.line_encoder import LINE_ENCODER
-from twistedsock.errors import TOO_MUCH_HELD, CloseReason, Error, ErrorCode
+from twistedsock.errors import MEMORY_LIMIT_REACHED, CloseReason, Error, ErrorCode
 from twistedsock.session.encoder import Endpoints
 from twistedsock.session.session import Session
 from twistedsock.session.timeline import (
@@ -163,8 +163,8 @@ def test_records_the_identity() -> None:
         (lambda peer: peer.pipeline.end_of_input(), "closing it has ended its stream, with a FIN peer"),
         (lambda peer: peer.session.close(CloseReason.POLICY, b"you were rude"), "closing you were rude server"),
         (
-            lambda peer: peer.session.close_with_error(TOO_MUCH_HELD),
-            f"closing {TOO_MUCH_HELD.message[:MAX_WORDS]} server",
+            lambda peer: peer.session.close_with_error(MEMORY_LIMIT_REACHED),
+            f"closing {MEMORY_LIMIT_REACHED.message[:MAX_WORDS]} server",
         ),
         (lambda peer: peer.session.mark_closing("1002", "server"), "closing 1002 server"),
     ],

@@ -7,7 +7,15 @@ from typing import Protocol
 
 import msgspec
 
-from twistedsock.errors import FOR_ADMINS, RESERVED_CHANNEL, Error, ErrorCode
+from twistedsock.errors import (
+    AUTHENTICATE_TO_PUBLISH,
+    AUTHENTICATE_TO_READ,
+    FOR_ADMINS,
+    NO_RIGHT_TO_PUBLISH,
+    NO_RIGHT_TO_READ,
+    RESERVED_CHANNEL,
+    Error,
+)
 from twistedsock.limits.cache import Cache
 from twistedsock.pubsub.names import CHANNEL_BYTES, RESERVED, AnyOf, Pattern, is_nick, is_reserved, pattern
 
@@ -115,9 +123,6 @@ class Policy(Protocol):
         """What an older policy found, as this one sees it."""
 
 
-_ACTIONS = {Right.READ: "read", Right.WRITE: "publish on"}
-
-
 def check_access(identity: Identity | None, channel: bytes, right: Right, is_admin: bool) -> Error | None:
     """The error if this identity does not have a right on a channel. An ``identity`` of None stands for a server
     without a policy. ``is_admin`` allows to read the server's own channels."""
@@ -131,8 +136,8 @@ def check_access(identity: Identity | None, channel: bytes, right: Right, is_adm
     if identity is None or identity.grants.on(channel) & right:
         return None
     if identity.subject:
-        return Error(ErrorCode.FORBIDDEN, f"you may not {_ACTIONS[right]} that channel")
-    return Error(ErrorCode.UNAUTHORIZED, f"to {_ACTIONS[right]} that channel takes a token: AUTH comes first")
+        return NO_RIGHT_TO_READ if right & Right.READ else NO_RIGHT_TO_PUBLISH
+    return AUTHENTICATE_TO_READ if right & Right.READ else AUTHENTICATE_TO_PUBLISH
 
 
 UNVERIFIED_PREFIX = b"~"

@@ -3,6 +3,7 @@
 The server sends its messages as server-sent events. The client sends its messages in POST requests, one in each line.
 """
 
+from twistedsock.codecs.close_codes import CLOSE_CODES
 from twistedsock.codecs.http_api import without_bom
 from twistedsock.codecs.json_encoder import JsonEncoder
 from twistedsock.codecs.payload import is_utf8, quote
@@ -39,7 +40,7 @@ class FallbackOpening(JsonEncoder):
 
 def close_message(ending: CloseReason, reason: bytes) -> bytes:
     """The last message of a session, instead of a close frame."""
-    message = b'{"type":"close","code":%d,"reason":%b}' % (ending, quote(reason))
+    message = b'{"type":"close","code":%d,"reason":%b}' % (CLOSE_CODES[ending], quote(reason))
     return SSEFraming().frame(message)
 
 

@@ -74,6 +74,10 @@ def _lost(channel: bytes, first: int, last: int) -> bytes:
     return b"LOST %b %d %d" % (channel, first, last)
 
 
+TOKEN_HINT = ": send AUTH <token>"
+"""Added to errors that need a token."""
+
+
 class LineEncoder:
     """Replies come in the order of the commands, so tags are ignored."""
 
@@ -130,7 +134,8 @@ class LineEncoder:
         )
 
     def refused(self, tag: Tag, error: Error) -> bytes:
-        return self._frame(b"ERR %b %b" % (error.code.value, _printable(error.message.encode())))
+        message = error.message + TOKEN_HINT if error.needs_token else error.message
+        return self._frame(b"ERR %b %b" % (error.code.value, _printable(message.encode())))
 
     def done(self) -> bytes:
         """The reply to ``QUIET``."""

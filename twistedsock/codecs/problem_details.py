@@ -27,6 +27,9 @@ HTTP_STATUS = {
 }
 """The status of each error code, unless ``ApiError`` has another."""
 
+TOKEN_HINT = ": send a token in the header Authorization: Bearer"
+"""Added to errors that need a token (RFC 6750)."""
+
 RETRY_AFTER_SECONDS = 5
 """``Retry-After`` if a limit of the server was reached."""
 
@@ -46,7 +49,7 @@ def problem_details(error: Error, status: int) -> bytes:
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": error.message,
+        "detail": error.message + (TOKEN_HINT if error.needs_token else ""),
         "code": error.code.decode(),
     }
     return msgspec.json.encode(details) + b"\n"

@@ -14,7 +14,7 @@ from twistedsock.codecs.line_encoder import LINE_ENCODER
 from twistedsock.codecs.payload import BOM
 from twistedsock.codecs.protocol_detection import ProtocolDetector, WireProtocol
 from twistedsock.codecs.telnet import IAC, TelnetFilter, replace_returns
-from twistedsock.errors import TOO_FAST, TOO_MUCH_HELD, CloseReason
+from twistedsock.errors import MEMORY_LIMIT_REACHED, TOO_FAST, CloseReason
 from twistedsock.limits.principal import address_principal
 from twistedsock.limits.rate import ENTRY_PRICE, TLS_HANDSHAKE_PRICE
 from twistedsock.limits.shares import UNCOUNTED_BYTES
@@ -205,7 +205,7 @@ class LineProtocol(Protocol):
             memory_budget, principal = self.factory.context.memory_budget, pipeline.session.client.source
             self._counted_bytes = memory_budget.adjust(self._counted_bytes, size, principal)
             if self._counted_bytes and memory_budget.is_exceeded_by(principal):
-                items = [*items, self._splitter.discard_partial(TOO_MUCH_HELD)]
+                items = [*items, self._splitter.discard_partial(MEMORY_LIMIT_REACHED)]
                 self._counted_bytes = memory_budget.adjust(self._counted_bytes, 0, principal)
         if self._line_has_begun and (items or not self._splitter.has_partial_line):
             self._line_has_begun = False

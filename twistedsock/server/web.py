@@ -19,7 +19,7 @@ from twistedsock.codecs.http import (
     has_too_many_headers,
     read_head,
 )
-from twistedsock.errors import TOO_FAST, TOO_MUCH_HELD, Error, ErrorCode
+from twistedsock.errors import MEMORY_LIMIT_REACHED, TOO_FAST, Error, ErrorCode
 from twistedsock.limits.principal import LOCAL, Principal, address_principal, subject_principal
 from twistedsock.limits.rate import ENTRY_PRICE, TLS_HANDSHAKE_PRICE, token_price
 from twistedsock.limits.shares import UNCOUNTED_BYTES
@@ -135,7 +135,7 @@ class HTTPDispatcher(Protocol):
             self._counted_for = self._principal()
         self._counted_bytes = memory_budget.adjust(self._counted_bytes, len(self._head), self._counted_for)
         if memory_budget.is_exceeded_by(self._counted_for):
-            self._reject(TOO_MUCH_HELD, 503, RETRY_LATER)
+            self._reject(MEMORY_LIMIT_REACHED, 503, RETRY_LATER)
 
     def _discard_head(self) -> None:
         self._head = bytearray()

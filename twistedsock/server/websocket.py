@@ -13,11 +13,12 @@ from autobahn.twisted.websocket import WebSocketServerFactory
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 
 from twistedsock.auth.identity import Identity
+from twistedsock.codecs.close_codes import CLOSE_CODES
 from twistedsock.codecs.http import RequestHead
 from twistedsock.codecs.line_decoder import split_messages
 from twistedsock.codecs.payload import BOM, JSON_WHITESPACE
 from twistedsock.codecs.websocket import PlainFrames, are_extensions, split_extensions, switching_protocols
-from twistedsock.errors import TOO_MUCH_HELD, CloseReason, Error
+from twistedsock.errors import MEMORY_LIMIT_REACHED, CloseReason, Error
 from twistedsock.limits.shares import UNCOUNTED_BYTES
 from twistedsock.pubsub.subscription import SOCKET_FULL, Client
 from twistedsock.server.autobahn_internals import AutobahnConnection, configure
@@ -256,7 +257,7 @@ class WebSocketConnection(AutobahnConnection):
         self._plain_frames, self._unparsed, self.data = None, b"", b""
         self.discard_fragments()
         self._counted_bytes = memory_budget.adjust(self._counted_bytes, 0, client.source)
-        pipeline.session.close_with_error(TOO_MUCH_HELD)
+        pipeline.session.close_with_error(MEMORY_LIMIT_REACHED)
         return True
 
     # Input: messages.
@@ -333,7 +334,7 @@ class WebSocketConnection(AutobahnConnection):
         if reason is CloseReason.POLICY and self.pipeline is not None:
             message = self.pipeline.session.close_message[:MAX_CLOSE_REASON_BYTES]
             text = message.decode(errors="ignore").encode() or None
-        self.sendCloseFrame(int(reason), text)
+        self.sendCloseFrame(CLOSE_CODES[reason], text)
 
     def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:
         """Send a close frame, for whatever reason. No data follows it (RFC 6455 section 5.5.1)."""

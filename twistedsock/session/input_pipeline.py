@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from twistedsock.errors import FLOODED, INTERNAL, TOO_FAST, TOO_MUCH_HELD, CloseReason, Error
+from twistedsock.errors import INTERNAL, MEMORY_LIMIT_REACHED, RATE_EXCEEDED_REPEATEDLY, TOO_FAST, CloseReason, Error
 from twistedsock.limits.rate import Decision, token_price, unreadable_price
 from twistedsock.limits.settings import TIME_SLICE_SECONDS
 from twistedsock.pubsub.values import Tag
@@ -293,7 +293,7 @@ class InputPipeline:
         return decision is Decision.ALLOW
 
     def _close(self) -> None:
-        self.session.close(CloseReason.POLICY, FLOODED)
+        self.session.close(CloseReason.POLICY, RATE_EXCEEDED_REPEATEDLY)
 
     def pause(self) -> None:
         """Run no commands until the socket has accepted what the server has written."""
@@ -331,7 +331,7 @@ class InputPipeline:
         self._counted_bytes = budget.adjust(self._counted_bytes, queue.size, principal)
         if self._counted_bytes and budget.is_exceeded_by(principal):
             self._drop_queue()
-            self.session.close_with_error(TOO_MUCH_HELD)
+            self.session.close_with_error(MEMORY_LIMIT_REACHED)
 
     def _drop_queue(self) -> None:
         self._queue = self._rest = None

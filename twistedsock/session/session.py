@@ -392,7 +392,7 @@ class Session:
         self.replies.write_errors(tags, error)
         if self.replies.has_unfinished_reply and self.memory_budget.is_exceeded_by(self.client.source):
             self.replies.drop_unfinished_reply()
-            self.close_with_error(errors.TOO_MUCH_HELD)
+            self.close_with_error(errors.MEMORY_LIMIT_REACHED)
 
     def _subscribe(self, command: commands.Subscribe) -> None:
         limit = self._context.limits.max_subscriptions_per_client
@@ -485,7 +485,7 @@ class Session:
         if not self._may_read(command.channel, command.tag):  # checked again, because the command may have waited
             return
         if not broker.member_shares.admits(self.client.principal, len(members)):
-            self.replies.write_error(command.tag, errors.TOO_MANY_ASK_WHO)
+            self.replies.write_error(command.tag, errors.TOO_MANY_MEMBER_LISTS)
             return
         counted = broker.member_shares.count_while_iterated(members, self.client.principal)
         readable = self._while_readable(command.channel, counted)
@@ -610,7 +610,7 @@ class Session:
             self.close(CloseReason.POLICY, errors.TOKEN_EXPIRED)
         elif self.state is SessionState.OPEN:
             warning = self.replies.encoder.notice(
-                b"your token runs out in %d seconds: AUTH with another one" % seconds, b"token-expires"
+                b"token expires in %d seconds: authenticate with a new one" % seconds, b"token-expires"
             )
             self.replies.write_between_replies(warning)
             self.replies.flush()
@@ -700,10 +700,10 @@ class Session:
 
     def _forbid_channel(self, channel: bytes) -> None:
         self._end_subscription(channel)
-        words = b"you may not read %b any longer, and are not subscribed to it" % channel
+        words = b"right to read %b lost: the subscription has ended" % channel
         self.replies.write_between_replies(self.replies.encoder.notice(words, b"forbidden", channel))
         if self._read_only:
-            self._close(CloseReason.POLICY, "it may not read all its channels any longer")
+            self._close(CloseReason.POLICY, "the right to read a channel was lost")
 
     # Calls of the subscriber
 

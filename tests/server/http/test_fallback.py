@@ -9,6 +9,7 @@ import pytest
 
 from tests.fakes import FakeReactor, connect
 from tests.server.http.clients import Connect, WebClient, web_port
+from twistedsock.codecs.close_codes import CLOSE_CODES
 from twistedsock.errors import CloseReason
 from twistedsock.session.commands import History
 from twistedsock.testing import FakePolicy, FakeServer
@@ -152,7 +153,7 @@ def test_sends_the_reason_of_the_close(server: FakeServer, open_stream: Open, en
     notice, close = client.received()
     assert notice.kind == "notice"
     assert close.kind == "close"
-    assert close.message == {"type": "close", "code": int(ending), "reason": "for a reason"}
+    assert close.message == {"type": "close", "code": CLOSE_CODES[ending], "reason": "for a reason"}
     assert client.transport.half_closed
     assert send(connect(), key, PING)[0] == 404
 

@@ -8,7 +8,7 @@ from twisted.python.failure import Failure
 
 from twistedsock.codecs.http import MAX_HEADERS, ChunkDecoder, InvalidChunks, error_response
 from twistedsock.codecs.problem_details import HTTP_STATUS
-from twistedsock.errors import TOO_FAST, TOO_MUCH_HELD, Error, ErrorCode
+from twistedsock.errors import MEMORY_LIMIT_REACHED, TOO_FAST, Error, ErrorCode
 from twistedsock.limits.principal import LOCAL, Principal, address_principal
 from twistedsock.limits.rate import Decision, RateLimiter
 from twistedsock.pubsub.scheduler import TimeSlice
@@ -250,7 +250,7 @@ class HTTPConnection(ChannelInternals):
         before = self._counted_bytes
         self._counted_bytes = budget.adjust(before, buffered, self._counted_for)
         if self._counted_bytes > before and budget.is_exceeded_by(self._counted_for):
-            self._reject_and_close(TOO_MUCH_HELD)
+            self._reject_and_close(MEMORY_LIMIT_REACHED)
         elif self.is_handling_request:
             return
         elif self._input_has_ended:
