@@ -8,6 +8,7 @@ from tests.fakes import Ticking
 from twistedsock.limits.settings import CHUNK_BYTES, TIME_SLICE_SECONDS
 from twistedsock.pubsub import broker
 from twistedsock.pubsub.history_budget import CHANNELS_PER_STEP
+from twistedsock.pubsub.scheduler import Scheduler, TimeSlice
 from twistedsock.testing import FakeServer, LineClient
 
 
@@ -227,3 +228,40 @@ def test_flushes_replies_of_too_many_clients_before_the_end_of_the_turn(
     server.broker.end_input(peers[0].session.replies)
     server.turn()
     assert [peer.received()[-1] for peer in peers] == ["OK 1", "OK 2", "OK 3"]
+
+
+def test_time_slice_is_over_after_its_seconds() -> None:
+    now = 1.0
+    time_slice = TimeSlice(lambda: now)
+    assert not time_slice.is_over()
+    now += TIME_SLICE_SECONDS
+    assert time_slice.is_over()
+
+
+def test_steps_continue_in_the_next_turns_and_end_with_done() -> None:
+    done: list[int] = []
+    requested: list[int] = []
+    scheduler = Scheduler(Ticking(TIME_SLICE_SECONDS), lambda: requested.append(1))
+    steps = iter(range(2))
+    scheduler.run_steps(steps, lambda: done.append(1))
+    assert requested == [1] and not done
+    scheduler.run_deferred()
+    scheduler.run_deferred()
+    assert done == [1] and not scheduler.deferred
+
+
+def test_done_is_called_if_a_step_raises() -> None:
+    done: list[int] = []
+    scheduler = Scheduler(lambda: 0.0, lambda: None)
+    with pytest.raises(ZeroDivisionError):
+        scheduler.run_steps((1 // number for number in (1, 0)), lambda: done.append(1))
+    assert done == [1]
+
+
+def test_all_calls_are_made_and_their_exceptions_raised_together() -> None:
+    made: list[int] = []
+    scheduler = Scheduler(lambda: 0.0, lambda: None)
+    calls: list[Callable[[], None]] = [lambda: made.append(1), lambda: made.append(1 // 0), lambda: made.append(2)]
+    with pytest.raises(ExceptionGroup, match="failed"):
+        scheduler.run_calls(calls, "failed")
+    assert made == [1, 2] and not scheduler.is_running_calls
