@@ -15,8 +15,8 @@ from msgspec.structs import replace
 
 from twistedsock.codecs.payload import (
     BOM,
-    CONTROL_CHARACTERS,
     MAX_DEPTH,
+    NOT_PLAIN_TEXT,
     UNPAIRED_SURROGATE,
     build_payloads,
     is_too_deep,
@@ -160,13 +160,7 @@ def _texts(messages: Sequence[object], prefix: bytes, suffix: bytes) -> list[byt
     # The joint between two texts begins and ends with a quote. There are as many joints as there should be, and no
     # other quotes.
     joined = b"".join(texts)
-    if (
-        len(texts) != len(messages)
-        or not joined.isascii()
-        or b'"' in joined
-        or b"\\" in joined
-        or len(joined.translate(None, CONTROL_CHARACTERS)) != len(joined)
-    ):
+    if len(texts) != len(messages) or len(joined.translate(None, NOT_PLAIN_TEXT)) != len(joined):
         return []
     return texts
 

@@ -26,9 +26,6 @@ JSON_START = (b"{", b"[", b'"')
 # C0 except tab, and DEL. C1 is two bytes in UTF-8: C2 80 to C2 9F.
 _C0_DEL = bytes({*range(32), 127} - {9})
 
-CONTROL_CHARACTERS = bytes({*range(32), 127})
-"""The ASCII control characters."""
-
 _C1 = re.compile(rb"\xc2[\x80-\x9f]")
 
 _DEL_C1 = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
@@ -131,7 +128,8 @@ def payload_to_json(payload: bytes, kind: PayloadKind) -> bytes:
 
 _NOT_PLAIN_JSON = bytes({*range(32), *range(127, 256)})
 
-_NOT_PLAIN_TEXT = _NOT_PLAIN_JSON + b'"\\'
+NOT_PLAIN_TEXT = _NOT_PLAIN_JSON + b'"\\'
+"""Bytes that JSON escapes in a text, and all that is not ASCII."""
 
 # As integers: to look for a byte with a bytes object costs ten times as much (CPython first tries it as an integer).
 _BRACE, _BRACKET = b"{["
@@ -141,7 +139,7 @@ def build_payloads(items: Sequence[bytes], kind: PayloadKind) -> Payloads:
     """Payloads of one kind. They are checked together, because that is faster than one by one."""
     joined = b"".join(items)
     size = len(joined)
-    is_plain = len(joined.translate(None, _NOT_PLAIN_JSON if kind is JSON else _NOT_PLAIN_TEXT)) == size
+    is_plain = len(joined.translate(None, _NOT_PLAIN_JSON if kind is JSON else NOT_PLAIN_TEXT)) == size
     if is_plain and kind is TEXT and (_BRACE in joined or _BRACKET in joined):
         is_plain = not any([item.startswith(JSON_START) for item in items])
     # The garbage collector stops tracking a tuple of bytes; it would traverse a list as long as a history holds it.

@@ -6,7 +6,8 @@ which valid UTF-8 does not contain, so other clients are not affected.
 
 from enum import Enum, auto
 
-IAC = b"\xff"
+IAC = 0xFF
+"""As an integer: CPython finds an integer in bytes several times faster than a bytes object of length one."""
 
 _SE, _AYT, _IP, _SB, _WILL, _WONT, _DO, _DONT = 240, 246, 244, 250, 251, 252, 253, 254
 

@@ -132,7 +132,7 @@ class LineProtocol(Protocol):
             return
         self.factory.context.stats.received += len(data)
         interrupted = answered = False
-        if pipeline.is_rate_limited or self._telnet is not None or IAC in data or b"\0" in data:
+        if pipeline.is_rate_limited or self._telnet is not None or IAC in data or 0 in data:
             data, interrupted, answered = self._filter(pipeline, data)
             if self._closing is not None:
                 return
@@ -165,7 +165,7 @@ class LineProtocol(Protocol):
             data, answer, interrupts = self._telnet.feed(data)
             if answer:
                 self._outlet.write(answer)
-        if b"\0" in data:
+        if 0 in data:
             begun = self._splitter.partial
             data = replace_returns(data, begun is not None and begun.endswith(b"\r"))
         return data, interrupts > 0, bool(answer)
