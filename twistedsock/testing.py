@@ -1,4 +1,4 @@
-"""Fakes for our tests and our users': a bridge without sockets, without time and without a reactor.
+"""An in-memory server for tests, yours and ours: without sockets, clocks and a reactor.
 
 ``FakeServer`` is a whole server; ``line_client()`` and ``json_client()`` connect clients whose sockets can stall;
 ``turn()`` is a turn of the reactor. ``LateBackplane`` answers late, in bursts, and fails on demand.
@@ -35,8 +35,8 @@ ENDS = Endpoints(b"127.0.0.1:50000", b"127.0.0.1:8081")
 
 
 class FakeOutlet:
-    """A socket that takes ``room`` bytes (None: all) and keeps the rest waiting, as a transport that sends at once.
-    ``told`` is what it tells of its traffic."""
+    """A socket that accepts ``room`` bytes (None: all) and keeps the rest in ``waiting``. ``stats`` are its TCP
+    statistics."""
 
     def __init__(self) -> None:
         self.blocked = 0
@@ -71,7 +71,7 @@ class FakeOutlet:
             self.blocked |= SOCKET_FULL
 
     def drain(self, room: int | None = None) -> None:
-        """The peer reads: ``room`` more bytes (None: all from now on) find place."""
+        """The client reads, so that the socket accepts ``room`` more bytes (None: all from now on)."""
         self.room = room
         waiting, self.waiting = bytes(self.waiting), bytearray()
         self.blocked &= ~SOCKET_FULL
@@ -83,7 +83,7 @@ class FakeOutlet:
 
 
 class Turns:
-    """What was to be called at the end of the turn."""
+    """The calls for the end of the turn."""
 
     def __init__(self) -> None:
         self._calls: list[Callable[[], None]] = []
@@ -95,24 +95,24 @@ class Turns:
         self._calls.append(call)
 
     def step(self) -> None:
-        """One turn."""
+        """Run one turn."""
         calls, self._calls = self._calls, []
         for call in calls:
             call()
 
     def run(self, most: int = 10_000) -> None:
-        """Turn until nothing is left to do."""
+        """Run turns until there are no calls left."""
         for _ in range(most):
             if not self._calls:
                 return
             self.step()
-        raise AssertionError("the bridge does not come to rest")
+        raise AssertionError("the server does not become idle")
 
 
 class LateBackplane:
-    """The memory backplane, but nothing happens before ``release``. ``failing`` makes what is released next fail;
-    ``is_ready`` can be told to be False. ``skipping`` is how many of the next batches are not delivered, and
-    ``repeating`` how many are delivered twice: no backplane may do that, so both are for tests of what happens then."""
+    """The memory backplane, but requests wait for ``release``. The next ``failing`` of them fail. Set ``is_ready`` to
+    False to make it unavailable. The next ``skipping`` batches are not delivered, and the next ``repeating`` ones are
+    delivered twice: both are faults of a backplane, which the server must survive."""
 
     is_ready = True
 
@@ -124,7 +124,7 @@ class LateBackplane:
         self.failing = self.skipping = self.repeating = 0
 
     def __len__(self) -> int:
-        """How many questions wait for their answer."""
+        """The number of requests without a response."""
         return len(self._asked)
 
     def attach(self, node: Any) -> None:
@@ -132,7 +132,7 @@ class LateBackplane:
         self._inner.attach(self)
 
     def release(self, most: int | None = None, backwards: bool = False) -> None:
-        """Answer the ``most`` oldest questions (None: all), or, ``backwards``, the newest first."""
+        """Respond to the ``most`` oldest requests (None: all), or, ``backwards``, to the newest first."""
         count = len(self._asked) if most is None else min(most, len(self._asked))
         for _ in range(count):
             later, act = self._asked.pop() if backwards else self._asked.popleft()
@@ -146,7 +146,7 @@ class LateBackplane:
             later.settle(answer)
 
     def restart(self, inner: MemoryBackplane) -> None:
-        """Forget everything, as if what stands behind it had been replaced: the channels get other epochs."""
+        """Drop all data, so that the channels get new epochs."""
         self._inner = inner
         inner.attach(self)
 
@@ -155,7 +155,7 @@ class LateBackplane:
         self._asked.append((later, act))
         return later
 
-    # What the broker asks.
+    # Calls of the broker.
 
     def publish(self, publisher: Client, publication: Publication) -> Future[int]:
         # The nick is the one of now, not of later.
@@ -183,7 +183,7 @@ class LateBackplane:
     def members(self, channel: bytes) -> Future[list[Member]]:
         return self._ask(lambda: self._inner.members(channel))
 
-    # What the inner backplane tells.
+    # Calls of the inner backplane.
 
     def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None:
         if self.skipping:
@@ -207,9 +207,9 @@ class LateBackplane:
 
 
 class FakePolicy:
-    """Who shows nothing may do what ``anonymous`` says. A token is a word of ``tokens``: the subject, what is granted,
-    and when it expires. Those whose token is not there any longer are turned away when it reviews them. ``admins`` are
-    subjects."""
+    """A policy. ``anonymous`` are the rights of clients without a token. ``tokens`` maps each token to its subject, its
+    rights, and its expiry. A client whose token was removed is rejected when its identity is checked again. ``admins``
+    are subjects."""
 
     def __init__(
         self,
@@ -242,7 +242,7 @@ class FakePolicy:
 
 
 class FakeClient:
-    """A connected peer, as a test sees it: ``send`` what it types, ``received`` what has come since the last look."""
+    """A connected client: ``send`` commands, then look at ``received``, the messages since the last call."""
 
     def __init__(
         self, server: "FakeServer", dialect: Encoder, codec: Decoder, outcome: Identity | Error | None = None
@@ -272,33 +272,33 @@ class FakeClient:
         return self.session.client.id.decode()
 
     def read(self, size: int) -> None:
-        """So many bytes were read."""
+        """Count bytes that were read."""
         if self.pipeline.is_rate_limited:
             self.pipeline.bytes_received(size)
 
     def limit(self, **limits: float) -> None:
-        """As ``limit_session``."""
+        """See ``limit_session``."""
         limit_session(self.session, self.server, **limits)
 
     def send_messages(self, *messages: bytes) -> None:
-        """Messages of the dialect come in from the socket, in one read."""
+        """Send messages of the protocol, in one read."""
         self.read(sum(map(len, messages)))
         self.pipeline.submit(list(messages))
 
     def received_bytes(self) -> bytes:
-        """The bytes that have reached the peer since the last look. Replies need not wait for the end of the turn."""
+        """The bytes that the client has received since the last call. Replies do not wait for the end of the turn."""
         self.session.flush()
         data = bytes(self.outlet.sent[self._looked :])
         self._looked = len(self.outlet.sent)
         return data
 
     def disconnect(self) -> None:
-        """The connection is lost."""
+        """Close the connection."""
         self.pipeline.connection_lost()
 
     def _hang_up(self, ending: CloseReason) -> None:
         self.close_reason = ending
-        self.paused = False  # as the shells do, who read the stream to its end
+        self.paused = False  # because servers read the stream to its end
 
     def _pause(self) -> None:
         self.paused = True
@@ -311,8 +311,8 @@ class FakeClient:
 
 
 def limit_session(session: Session, server: "FakeServer", **limits: float) -> None:
-    """From now on it is the session of a remote client at 192.0.2.1, and these are the limits of all remote clients;
-    limits of rates that are not given do not apply."""
+    """Make it the session of a remote client at 192.0.2.1, and set the limits of all remote clients. Rates that are not
+    given are not limited."""
     told: dict[str, Any] = {"commands_per_second": 0, "bytes_per_second": 0, **limits}
     server.context.rate_limiters = RateLimiterPool(Limits(**told))
     session.is_rate_limited = True
@@ -320,14 +320,14 @@ def limit_session(session: Session, server: "FakeServer", **limits: float) -> No
 
 
 class LineClient(FakeClient):
-    """Speaks lines over a bare socket."""
+    """Uses the line protocol over a socket."""
 
     def __init__(self, server: "FakeServer", outcome: Identity | Error | None = None) -> None:
         self._splitter = LineSplitter(server.context.limits.max_line_bytes)
         super().__init__(server, LINE_ENCODER, LINE_DECODER, outcome)
 
     def send_bytes(self, data: bytes) -> None:
-        """Bytes come in from the socket."""
+        """Send bytes, in one read."""
         self.read(len(data))
         self.pipeline.submit(self._splitter.feed(data))
 
@@ -335,14 +335,14 @@ class LineClient(FakeClient):
         self.send_bytes("".join(line + "\n" for line in lines).encode())
 
     def received(self) -> list[str]:
-        """Lines since the last look; half a line is an error of the test."""
+        """The lines since the last call. Fails if the last one is incomplete."""
         data = self.received_bytes()
         assert data.endswith(b"\n") or not data, data[-100:]
         return data.decode().split("\n")[:-1]
 
 
 def read_frames(data: bytes) -> list[str]:
-    """The text messages in whole unmasked frames, fragments put together (RFC 6455 section 5.2)."""
+    """The text messages in unmasked frames, with fragments joined (RFC 6455 section 5.2)."""
     messages: list[str] = []
     gathered, position = b"", 0
     while position < len(data):
@@ -360,7 +360,7 @@ def read_frames(data: bytes) -> list[str]:
 
 
 class MessageClient(FakeClient):
-    """Speaks lines in WebSocket messages."""
+    """Uses the line protocol over WebSocket."""
 
     def __init__(self, server: "FakeServer") -> None:
         super().__init__(server, LINE_MESSAGE_ENCODER, LINE_MESSAGE_DECODER)
@@ -377,7 +377,7 @@ class MessageClient(FakeClient):
 
 
 class JsonClient(FakeClient):
-    """Speaks JSON in WebSocket messages."""
+    """Uses the JSON protocol over WebSocket."""
 
     def __init__(self, server: "FakeServer") -> None:
         super().__init__(server, JSON_MESSAGE_ENCODER, json_decoder)
@@ -390,7 +390,7 @@ class JsonClient(FakeClient):
 
 
 class FakeServer:
-    """A whole bridge without a reactor. ``now`` is the clock; ids are p1, p2 …, epochs e1, e2 …"""
+    """A whole server without a reactor. ``now`` is the clock; ids are p1, p2 …, epochs e1, e2 …"""
 
     def __init__(self, late: bool = False, policy: Policy | None = None, **limits: Any) -> None:
         self.now = 1000.0
@@ -423,11 +423,11 @@ class FakeServer:
         return JsonClient(self)
 
     def turn(self) -> None:
-        """Turn until everything has come to rest."""
+        """Run turns until the server is idle."""
         self.turns.run()
 
     def restart_backplane(self) -> None:
-        """A late backplane forgets all numbers."""
+        """Drop all data of a late backplane."""
         self.backplane.restart(MemoryBackplane(self._draw_epoch))
 
     def _draw_id(self) -> bytes:

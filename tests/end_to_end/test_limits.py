@@ -135,7 +135,7 @@ def test_memory_is_limited_and_a_bystander_is_served_at_every_limit(
         waited.append(time.monotonic() - began)
     assert open_socket(address).recv(100).startswith(b"WELCOME ")
     if held > HELD_BY_ALL:  # else some have been cut off
-        assert open_socket(address).recv(100).startswith(b"ERR limit this server has no room for another connection")
+        assert open_socket(address).recv(100).startswith(b"ERR limit too many connections to this server")
     highest, bound = peak(server), estimate_memory(limits)
     told = sum(flood.is_told(FULL) for flood in floods)
     for flood in floods:

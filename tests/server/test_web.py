@@ -248,7 +248,7 @@ def test_rejects_connection_over_the_limit_with_retry_after(build, reactor):
     refused = visit()
     status, headers, body = refused.received()
     assert (status, headers["retry-after"]) == (503, "5")
-    assert b"no room" in body
+    assert b"too many connections" in body
     reactor.advance(2 * HANDSHAKE_TIMEOUT)
     assert refused.transport.output() == b"", "there is nothing that it has to send in time"
     refused.lose()

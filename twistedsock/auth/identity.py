@@ -21,7 +21,7 @@ from twistedsock.pubsub.names import CHANNEL_BYTES, RESERVED, AnyOf, Pattern, is
 
 
 class Right(IntFlag):
-    """READ is to subscribe, to ask for the history and for who is there; WRITE is to publish."""
+    """READ: subscribe, read the history and the members. WRITE: publish."""
 
     NONE = 0
     READ = 1
@@ -32,12 +32,12 @@ class Right(IntFlag):
 _RESERVED = RESERVED.decode()
 
 MAX_KNOWN = 64
-"""Channels whose rights are remembered, so that a busy peer's patterns are not tried at each event: more than one peer
-uses at a time, and 20 KiB for each peer at most."""
+"""Channels whose rights are cached, so that patterns are not matched for each event: more than one client uses at a
+time, and at most 20 KiB for each client."""
 
 
 class Grants:
-    """Rights by pattern of channels; those of all patterns that match a channel are added up."""
+    """Rights by channel pattern. A channel has the rights of all patterns that match it."""
 
     __slots__ = ("_known", "pairs")
 
@@ -52,7 +52,7 @@ class Grants:
             rights = 0
             reserved = is_reserved(channel)
             for wanted, right in self.pairs:
-                # A pattern for whatever there is does not mean what the server tells of others.
+                # A pattern for all channels does not match the server's own ones.
                 if wanted.matches(channel) and (not reserved or wanted.text.startswith(_RESERVED)):
                     rights |= right
             if len(channel) <= CHANNEL_BYTES:
@@ -60,7 +60,7 @@ class Grants:
         return rights
 
     def readable(self) -> AnyOf:
-        """Which of many channels may be read that are not the server's own."""
+        """The channels that can be read, without the server's own."""
         return AnyOf(wanted for wanted, right in self.pairs if right & Right.READ)
 
     def __add__(self, others: "Grants") -> "Grants":
@@ -68,11 +68,11 @@ class Grants:
 
 
 RIGHTS = {"r": Right.READ, "w": Right.WRITE, "rw": Right.BOTH}
-"""How rights are written, in a token and in a file."""
+"""The notation of rights in tokens and files."""
 
 
 def grants(table: Mapping[str, str]) -> Grants:
-    """Rights as they are written, ``{"alerts.*": "r"}``; ValueError with a sentence where that is none."""
+    """Parse rights, for example ``{"alerts.*": "r"}``. Raises ValueError with a message for people."""
     pairs = []
     for text, letters in table.items():
         if letters not in RIGHTS:
@@ -85,42 +85,42 @@ EVERYTHING = Grants([(Pattern(">"), Right.BOTH)])
 
 
 class Identity(msgspec.Struct, frozen=True, eq=False):
-    """Somebody, as far as a policy knows."""
+    """A client under a policy: its subject and its rights."""
 
     grants: Grants
     subject: bytes = b""
-    """The ``sub`` of a token (RFC 7519 section 4.1.2) or the common name of a client's certificate; empty for those
-    who have shown nothing. It is the peer's nick, too, where it is fit for one."""
+    """The ``sub`` of a token (RFC 7519 section 4.1.2) or the common name of a client's certificate; empty for
+    anonymous clients. It is the nick too, if it is a valid one."""
     expires: float | None = None
-    """When the proof runs out, in seconds of the wall clock since 1970; None: never."""
+    """The time at which the proof expires, in seconds since 1970; None: never."""
     is_admin: bool = False
     proof: str = ""
-    """By what it was proved: whatever the policy needs to review it later. Never the token itself."""
+    """The data that the policy needs to check the identity again. Never the token itself."""
     own: Grants = Grants()
-    """What the proof itself grants, without what everybody has who comes by the same listener."""
+    """The rights that the proof grants, without those of anonymous clients of the listener."""
 
     def allows_the_same_as(self, other: "Identity") -> bool:
-        """Whether the rights are the same, as far as that can be seen at a glance."""
+        """True if the rights are the same; False can be wrong."""
         return self.is_admin == other.is_admin and self.grants.pairs == other.grants.pairs
 
 
 class Policy(Protocol):
-    """``listener`` is the endpoint that a peer came in by, as it was configured."""
+    """``listener`` is the endpoint through which the client connected, as configured."""
 
     cookie: str
-    """The name of the cookie in which a token may come; empty: none is looked at."""
+    """The name of the cookie that can contain a token; empty: cookies are ignored."""
 
     def anonymous(self, listener: str) -> Identity:
-        """Who shows nothing."""
+        """The identity of clients without a token or certificate."""
 
     def by_token(self, token: bytes, listener: str) -> Identity | Error:
-        """Who brings a token."""
+        """The identity in a token."""
 
     def by_certificate(self, subject: bytes, listener: str) -> Identity | Error:
-        """Who has proved its name by a certificate, in the handshake of TLS."""
+        """The identity of a client certificate with this common name."""
 
     def review(self, identity: Identity, listener: str) -> Identity | Error:
-        """What an older policy found, as this one sees it."""
+        """The identity that this policy gives to a client that a former policy identified."""
 
 
 def check_access(identity: Identity | None, channel: bytes, right: Right, is_admin: bool) -> Error | None:

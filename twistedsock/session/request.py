@@ -84,8 +84,8 @@ class RequestClient:
     def publish_all(
         self, asked: Sequence[Publication], nick: bytes = b""
     ) -> list[Position | Error] | Error | Future[list[Position | Error]]:
-        """Publish in this order, all from one sender: what becomes of each. Where one is refused, the others are not;
-        where the ``nick`` is, nothing is published."""
+        """Publish in this order, all from one sender. Returns the result of each: an error of one does not stop the
+        others. If the ``nick`` is invalid, nothing is published."""
         error = self._forbids_nick(nick)
         if error is not None:
             return error
@@ -119,7 +119,7 @@ class RequestClient:
         return NICK_IS_AN_ID if nick in roster or self.subject in roster else None
 
     def _publisher(self, nick: bytes) -> Client:
-        """Whose id is to be given back."""
+        """A client with an id of its own, which the caller must release."""
         publisher = Client(self._context.sessions.new_id(), self.principal)
         publisher.nick = self._shown(nick) or publisher.id
         return publisher
@@ -147,11 +147,11 @@ class RequestClient:
     def history(
         self, channel: bytes, last: int | None = None, since: int | None = None, epoch: bytes | None = None
     ) -> HistoryPage | Error | Future[HistoryPage]:
-        """The events that a log holds: the newest ``last``, or those after ``since``, or of those the newest. Where
-        ``epoch`` is given too, it is a position to go on from, and is told whether that was possible."""
+        """The newest ``last`` events of the history, or those after ``since``, or the newest of these. With ``epoch``,
+        ``since`` is a position, and the page has ``recovered``."""
 
         def look(opened: Channel) -> HistoryPage | Error:
-            error = self.check_access(channel, Right.READ)  # any longer: it may have had to wait
+            error = self.check_access(channel, Right.READ)  # checked again, because the request may have waited
             if error is None:
                 self._context.broker.histories.update(opened)
             kept = error or self.look_into(opened, last, since, epoch)
@@ -164,8 +164,8 @@ class RequestClient:
     def look_into(
         self, channel: Channel, last: int | None = None, since: int | None = None, epoch: bytes | None = None
     ) -> HistoryPage:
-        """As ``history``, of a channel that may be read, is open and has been committed: to commit another one now can
-        drop events of this one, so several channels are committed before the first is looked into."""
+        """Like ``history``, for a channel that is open and readable. Its history must be up to date: to update another
+        one now can drop events of this one, so update all of them before you read the first."""
         log, recovered = channel.history, None
         if since is not None and epoch is not None:
             start, recovered = resume_offset(Subscribe(channel.name, last, since, epoch), channel)
@@ -177,40 +177,40 @@ class RequestClient:
         return HistoryPage(channel.name, channel.position, start, log.end, recovered, lost, events)
 
     def members(self, channel: bytes) -> list[Member] | Error | Future[list[Member]]:
-        """Who reads a channel, on all nodes."""
+        """The subscribers of a channel, on all nodes."""
         error = self.check_access(channel, Right.READ)
         return error if error is not None else self._context.broker.members(channel)
 
 
 REMEMBERED_BYTES = 16 * 1024 * 1024
-"""What was answered under all keys, with what each key costs: some 10,000 keys. The batch form's answers are long."""
+"""Maximum memory of all responses that are remembered: about 10,000 keys. Responses to batches are long."""
 
 AGE = 600.0
-"""Seconds that a key is remembered: longer than programs ask again for, also those that wait longer each time."""
+"""Seconds that a key is remembered: longer than programs repeat a request, also with increasing delays."""
 
 KEY_COST = 1_400
-"""Bytes that a key takes beside its answer: 930 to 1,360 were measured, with the longest key and channel, and many or
-few clients."""
+"""Memory of a key without its response, in bytes: 930 to 1,360 were measured, with the longest key and channel, and
+many or few clients."""
 
 OTHER_REQUEST = Error(ErrorCode.BAD_ARGUMENT, "this Idempotency-Key has been used for another request")
 
 
 class Told(msgspec.Struct, frozen=True, gc=False):
-    """An answer. Where it tells only of what was not done, it ``is_done`` is False, and it is not remembered."""
+    """A response. If nothing was published, ``is_done`` is False, and it is not remembered."""
 
     body: bytes
     is_done: bool = True
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """``again`` is whether it answers an earlier request."""
+    """``again`` is True if it is the response to an earlier request."""
 
     outcome: Told | Error | Future[Told]
     again: bool
 
 
 Name = tuple[Principal, bytes, bytes]
-"""Who asks, where, and the key."""
+"""The client, the channel or address, and the key."""
 
 
 class _Entry(msgspec.Struct):
@@ -221,8 +221,7 @@ class _Entry(msgspec.Struct):
 
 
 class Idempotency:
-    """``clock`` gives seconds that never go back. When there are too many keys, the oldest of the principal that holds
-    most is forgotten."""
+    """``clock`` is monotonic. If there are too many keys, the oldest one of the principal with the most is dropped."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -234,8 +233,8 @@ class Idempotency:
         return len(self._entries)
 
     def once(self, name: Name, fingerprint: bytes, act: Callable[[], Told | Error | Future[Told]]) -> Answered:
-        """Act, unless it has been done, or is being done, under that name: then this is answered. ``fingerprint`` tells
-        requests apart. What was refused is forgotten, as it may be done the next time."""
+        """Call ``act``, unless it was called under that name before: then return that response. ``fingerprint``
+        distinguishes requests. Errors are not remembered, because the next attempt can succeed."""
         now = self._clock()
         while self._entries and next(iter(self._entries.values())).at <= now - AGE:
             self._forget(next(iter(self._entries)))
@@ -271,7 +270,3 @@ class Idempotency:
 
     def _forget(self, name: Name) -> None:
         self._names.remove(name[0], name, self._entries.pop(name).size)
-
-
-# TODO-MERGED-DOC: What was published under a key that the client has chosen: who asks again, because the answer
-# got lost, is told what the first time was told, and nothing is published twice.
