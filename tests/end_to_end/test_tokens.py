@@ -19,7 +19,7 @@ from twistedsock.auth.tokens import SUBJECT_RULE
 pytestmark = pytest.mark.end_to_end
 
 TAKES_A_TOKEN = "ERR unauthorized authentication required to %s this channel: send AUTH <token>"
-FORBIDDEN = "ERR forbidden you may not %s that channel"
+FORBIDDEN = "ERR forbidden no right to %s this channel"
 
 
 def encoded(data):
