@@ -7,33 +7,33 @@
 .PHONY: help run test check style format types layers unit-pure unit-rest coverage tests rest javascript announce web wstest conformance dist docs pythons fuzz bench soak pictures clean commands
 
 bin := .venv/bin
-# What takes longest of the tests with real processes: browsers, and all that is asked over HTTP.
+# The slowest tests with real processes: browsers and HTTP.
 web_tests := $(addprefix tests/end_to_end/test_,$(addsuffix .py,client console http openapi page publishing streams))
 # The tests of the pure packages, which they cover completely.
 pure_tests := $(addprefix tests/,auth codecs limits pubsub session test_errors.py test_stats.py)
 pytest := $(bin)/pytest -q --show-failures-at-once
 pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check
 
-help: ## say what can be made
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: .venv/for-run ## start the bridge in the foreground; make run ARGS="--help" lists its options
+run: .venv/for-run ## start the server in the foreground; make run ARGS="--help" lists its options
 	@$(bin)/twistd -n --pidfile= sockbridge $(ARGS)
 
-test: announce commands node_modules/.package-lock.json .venv/for-test ## run all tests and checks; says first what it installs
+test: announce commands node_modules/.package-lock.json .venv/for-test ## run all checks and tests; prints first what it installs
 	@$(bin)/python tools/run_tests.py $(MAKE_COMMAND) test
 
-check: .venv/for-test ## check style, types and layers, run the unit tests: in less than a minute
+check: .venv/for-test ## check style, types and layers, and run the unit tests: one minute
 	@$(bin)/python tools/run_tests.py $(MAKE_COMMAND) check
 
 announce:
 	@tools/install-commands --announce
 
-style: .venv/for-test ## check layout and lint
+style: .venv/for-test ## check format and lint
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 
-format: .venv/for-test ## mend layout and what of the lint can be mended
+format: .venv/for-test ## format the code and fix lint
 	$(bin)/ruff check --fix .
 	$(bin)/ruff format .
 
@@ -63,7 +63,7 @@ javascript: node_modules/.package-lock.json
 web: .venv/for-test
 	$(pytest) $(web_tests)
 
-wstest: .venv/for-run ## run the quick set of the Autobahn WebSocket TestSuite; needs Python 2.7, says so where there is none
+wstest: .venv/for-run ## run the quick set of the Autobahn WebSocket TestSuite; needs Python 2.7
 	@$(bin)/python -m tests.conformance --quick
 
 conformance: .venv/for-run ## run all of the Autobahn WebSocket TestSuite
@@ -77,24 +77,24 @@ dist: .venv/for-test ## build the distributions, install them in a clean environ
 pythons: .venv/for-test ## run the unit tests under every supported Python on this machine
 	$(bin)/python tools/pythons.py
 
-fuzz: .venv/for-test ## try new inputs for MINUTES=10; make fuzz ONLY="frames lines" MINUTES=1 takes a part
+fuzz: .venv/for-test ## try random input for MINUTES=10; make fuzz ONLY="frames lines" MINUTES=1 selects properties
 	@$(bin)/python tools/fuzz.py --minutes $(or $(MINUTES),10) $(addprefix --only ,$(ONLY)) $(if $(REPEAT),--repeat $(REPEAT))
 
 docs: .venv/for-test ## build the documentation site in build/docs; broken links and anchors fail
 	$(bin)/sphinx-build -q -E -W --keep-going -n -d build/.doctrees docs build/docs
 
-bench: .venv/for-test ## compare with other servers; make bench BENCH="fan-out pairs" ROUNDS=1 SERVERS="sockbridge nats" does a part
+bench: .venv/for-test ## compare with other servers; make bench BENCH="fan-out pairs" ROUNDS=1 SERVERS="sockbridge nats" runs a part
 	@$(if $(filter-out sockbridge bare,$(or $(SERVERS),all)),bench/install $(filter crossbar,$(or $(SERVERS),crossbar)))
 	@$(if $(filter-out sockbridge bare,$(or $(SERVERS),all)),$(bin)/pytest -q bench/tests)
 	@$(bin)/python -m bench $(BENCH) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SERVERS),--servers $(SERVERS))
 
-soak: .venv/for-run ## load a bridge for ten minutes with peers that come and go, and see that its memory stays flat; make soak MINUTES=60
+soak: .venv/for-run ## load a server for ten minutes with clients that come and go, and check that memory stays flat; make soak MINUTES=60
 	@$(bin)/python -m bench.soak $(if $(MINUTES),--minutes $(MINUTES))
 
-pictures: .venv/for-test commands ## take the pictures of the README and the docs anew; on the usual ports; make pictures MINUTES=1 waits less for the charts
+pictures: .venv/for-test commands ## take the screenshots of README and docs again, on the usual ports; make pictures MINUTES=1 waits less for charts
 	@$(bin)/python tools/pictures.py $(if $(MINUTES),--minutes $(MINUTES))
 
-clean: ## remove all that was made
+clean: ## remove all generated files
 	rm -rf .venv .venvs node_modules bench/.peers bench/results build dist *.egg-info .coverage .hypothesis .*_cache _trial_temp* twistd.log* twistd.pid
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name dropin.cache -delete
@@ -102,12 +102,12 @@ clean: ## remove all that was made
 commands: .venv/for-test
 	@tools/install-commands $(bin)/python
 
-# What the tests of the JavaScript client need. npm writes that file, but leaves it as it is where nothing has changed.
+# Packages for the tests of the JavaScript client. npm writes this file, but does not touch it if nothing has changed.
 node_modules/.package-lock.json: package.json package-lock.json | commands
 	@npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
-# An environment is filled again when what it should hold has changed, or the Python below it.
+# An environment is updated when its requirements or its Python have changed.
 .venv/for-run: setup.cfg pyproject.toml $(bin)/python
 	$(pip_install) --editable .
 	@touch $@

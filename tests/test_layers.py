@@ -1,4 +1,4 @@
-"""The pure packages load no framework, and reading a module needs few others.
+"""The pure packages load no framework, and the central modules load few modules of the project.
 
 import-linter checks the imports in the source (`make layers`). These tests import the packages, so that modules that
 libraries load count as well.
