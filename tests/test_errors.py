@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from twistedsock import errors
-from twistedsock.codecs.close_codes import CLOSE_CODES
 from twistedsock.codecs.problem_details import HTTP_STATUS
+from twistedsock.codecs.websocket import CLOSE_CODES
 from twistedsock.errors import CloseReason, Error, ErrorCode
 
 ERRORS = {name: value for name, value in vars(errors).items() if isinstance(value, Error)}

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from twistedsock.codecs.close_codes import CLOSE_CODES
+from twistedsock.codecs.websocket import CLOSE_CODES
 from twistedsock.errors import CloseReason, ErrorCode
 from twistedsock.testing import FakeClient, FakePolicy, FakeServer, JsonClient, LineClient, read_frames
 

@@ -11,7 +11,7 @@ import msgspec
 
 
 class CloseReason(Enum):
-    """Why the server closes a connection. The codes that a client receives are in ``codecs.close_codes``."""
+    """Why the server closes a connection. The codes that a client receives are in ``codecs.websocket``."""
 
     NORMAL = "normal"
     GOING_AWAY = "going-away"

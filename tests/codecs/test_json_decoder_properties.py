@@ -62,7 +62,7 @@ def test_any_message(message: bytes) -> None:
         assert is_json is (not isinstance(asked["data"], str) or isinstance(asked["data"], Number))
         assert (read(payload) if is_json else payload.decode()) == asked["data"]
         assert command.name.decode() == asked.get("name", "message")
-    elif isinstance(command, commands.Subscribe | commands.History):
+    elif isinstance(command, commands.Subscribe | commands.ReadHistory):
         assert (command.last, command.since) == (counted(asked, "last"), counted(asked, "since"))
     if isinstance(command, commands.Subscribe):
         assert (command.epoch or b"").decode() == asked.get("epoch", "")

@@ -68,7 +68,7 @@ def test_options(
         refused = decode(line)
         assert isinstance(refused, InvalidCommand) and refused.error.message.endswith(USAGE[b"HIST"])
     else:
-        assert decode(line) == commands.History(channel, last, since)
+        assert decode(line) == commands.ReadHistory(channel, last, since)
 
 
 @holds(examples=100, channel=NAMES, name=st.none() | NAMES, payload=PAYLOAD, gap=GAP, shout=st.booleans())

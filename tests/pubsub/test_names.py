@@ -13,6 +13,7 @@ from tests.fuzz.grammars import BAD_NAMES, NAMES, damaged
 from tests.fuzz.properties import holds
 from twistedsock.errors import BAD_CHANNEL, BAD_EVENT_NAME, BAD_NICK, Error, ErrorCode
 from twistedsock.pubsub.names import (
+    ADMITTED_ONE_IN,
     CHANNEL_BYTES,
     DEFAULT_EVENT_NAME,
     EVENT_NAME_BYTES,
@@ -21,6 +22,7 @@ from twistedsock.pubsub.names import (
     MAX_CACHED_PATTERNS,
     NICK_BYTES,
     AnyOf,
+    Cache,
     Pattern,
     check_channel,
     check_event_name,
@@ -295,3 +297,35 @@ def test_patterns_with_the_same_text_are_equal() -> None:
     assert hash(Pattern("a.*")) == hash(Pattern("a.*"))
     assert Pattern("a.*") != Pattern("b.*")
     assert Pattern("a.*") != "a.*"
+
+
+def misses(cache: Cache[int, str], keys: range) -> int:
+    """The number of keys that are missing when each is used once."""
+    missing = 0
+    for key in keys:
+        if cache.get(key) is None:
+            missing += 1
+            cache.add(key, str(key))
+    return missing
+
+
+def test_cache_holds_values_up_to_the_limit() -> None:
+    cache = Cache[int, str](10)
+    assert [misses(cache, range(10)) for _ in range(3)] == [10, 0, 0]
+    assert cache[3] == "3"
+
+
+def test_cache_hit_rate_is_near_the_optimum_for_keys_used_in_turn() -> None:
+    """At best, a tenth of the keys is missing in each round; an LRU cache would miss all."""
+    cache = Cache[int, str](100)
+    misses(cache, range(110))
+    rounds = [misses(cache, range(110)) for _ in range(50)]
+    assert sum(rounds) < 50 * 15 and len(cache) == 100
+
+
+def test_cache_adapts_to_other_keys() -> None:
+    cache = Cache[int, str](10)
+    misses(cache, range(10))
+    for _ in range(ADMITTED_ONE_IN * 10):
+        misses(cache, range(100, 110))
+    assert misses(cache, range(100, 110)) == 0 and len(cache) == 10

@@ -20,7 +20,7 @@ from tests.server.clients import (
     pass_time,
 )
 from tests.server.websocket_streams import frame
-from twistedsock.codecs.close_codes import CLOSE_CODES
+from twistedsock.codecs.websocket import CLOSE_CODES
 from twistedsock.errors import CloseReason
 from twistedsock.server.connection import LINGER_SECONDS
 from twistedsock.server.web_endpoints import JSON_PROTOCOL, LINE_PROTOCOL

@@ -22,7 +22,7 @@ def test_the_largest_number_is_the_largest_that_javascript_holds() -> None:
             {"last": None, "since": None, "epoch": None, "presence": False, "echo": True, "tag": None},
         ),
         (commands.Unsubscribe(b"c"), {"tag": None}),
-        (commands.History(b"c"), {"last": None, "since": None, "tag": None}),
+        (commands.ReadHistory(b"c"), {"last": None, "since": None, "tag": None}),
         (commands.Who(b"c"), {"tag": None}),
         (commands.Nick(b"ann"), {"tag": None}),
         (commands.Auth(b"secret"), {"tag": None}),

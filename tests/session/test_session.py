@@ -38,7 +38,7 @@ REPLIES: list[tuple[Command, list[str]]] = [
     (commands.Subscribe(b"kitchen"), ["OK kitchen offset=0 epoch=e2"]),
     (commands.Subscribe(b"attic"), ["OK attic offset=0 epoch=e1"]),
     (commands.Unsubscribe(b"attic"), ["OK attic"]),
-    (commands.History(b"attic"), ["OK 0"]),
+    (commands.ReadHistory(b"attic"), ["OK 0"]),
     (commands.Who(b"attic"), ["MEMBER attic p1 p1", "OK 1"]),
     (commands.Nick(b"ann"), ["OK ann"]),
     (

@@ -16,8 +16,7 @@ from twistedsock.errors import (
     RESERVED_CHANNEL,
     Error,
 )
-from twistedsock.limits.cache import Cache
-from twistedsock.pubsub.names import CHANNEL_BYTES, RESERVED, AnyOf, Pattern, is_nick, is_reserved, pattern
+from twistedsock.pubsub.names import CHANNEL_BYTES, RESERVED, AnyOf, Cache, Pattern, is_nick, is_reserved, pattern
 
 
 class Right(IntFlag):

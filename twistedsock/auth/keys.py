@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from twistedsock.auth.secret_files import read_file, strip_line_end, warn_of_readers
+from twistedsock.auth.secret_files import read_file, strip_line_end, warn_of_readers, warn_of_writers
 
 Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
 
@@ -85,7 +85,7 @@ def read_key(id: str, algorithm: Algorithm, path: Path) -> Key:
         )
     public = _public_key(content, path)
     _check_type(public, algorithm, path)
-    return Key(id, algorithm, public, _fingerprint_of_public(algorithm, public), _warn_of_writers(path, mode))
+    return Key(id, algorithm, public, _fingerprint_of_public(algorithm, public), warn_of_writers(path, mode))
 
 
 def read_signing_key(algorithm: Algorithm | None, path: Path) -> SigningKey:
@@ -198,9 +198,3 @@ def _fingerprint_of_secret(secret: bytes) -> str:
 def _fingerprint_of_public(algorithm: Algorithm, public: PublicKey) -> str:
     written = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return sha256(algorithm.encode() + b"\0" + written).hexdigest()
-
-
-def _warn_of_writers(path: Path, mode: int) -> str:
-    return (
-        f"users other than the owner can replace the key in {path} (mode {mode:04o}): chmod 644" if mode & 0o022 else ""
-    )

@@ -31,3 +31,11 @@ def warn_of_readers(path: Path, mode: int) -> str:
     if not mode & 0o077:
         return ""
     return f"users other than the owner can read the secret in {path} (mode {mode:04o}): chmod 600"
+
+
+def warn_of_writers(path: Path, mode: int) -> str:
+    """Return a warning for the operator about a public key that other users can replace with theirs, or an empty
+    string."""
+    if not mode & 0o022:
+        return ""
+    return f"users other than the owner can replace the key in {path} (mode {mode:04o}): chmod 644"

@@ -3,12 +3,12 @@
 The server sends its messages as server-sent events. The client sends its messages in POST requests, one in each line.
 """
 
-from twistedsock.codecs.close_codes import CLOSE_CODES
 from twistedsock.codecs.http_api import without_bom
 from twistedsock.codecs.json_encoder import JsonEncoder
 from twistedsock.codecs.payload import is_utf8, quote
 from twistedsock.codecs.problem_details import ApiError
 from twistedsock.codecs.sse import SSEFraming
+from twistedsock.codecs.websocket import CLOSE_CODES
 from twistedsock.errors import CloseReason, Error, ErrorCode
 from twistedsock.session.encoder import Endpoints
 

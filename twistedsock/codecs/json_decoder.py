@@ -284,7 +284,7 @@ def _unsubscribe(request: _Request, tag: Tag) -> Command:
 
 def _history(request: _Request, tag: Tag) -> Command:
     channel = _required(request.channel, "channel")
-    return commands.History(channel, _optional(request.last), _optional(request.since), tag)
+    return commands.ReadHistory(channel, _optional(request.last), _optional(request.since), tag)
 
 
 def _who(request: _Request, tag: Tag) -> Command:

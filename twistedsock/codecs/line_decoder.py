@@ -165,7 +165,7 @@ def _read_subscribe(rest: bytes) -> Command:
 
 def _read_history(rest: bytes) -> Command:
     channel, options = _channel_and_options(rest)
-    command = commands.History(
+    command = commands.ReadHistory(
         channel,
         last=_number(options.pop(b"last", None)),
         since=_number(options.pop(b"since", None)),

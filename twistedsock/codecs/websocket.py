@@ -13,6 +13,15 @@ from collections.abc import Sequence
 from hashlib import sha1
 
 from twistedsock.codecs.payload import is_utf8
+from twistedsock.errors import CloseReason
+
+CLOSE_CODES = {
+    CloseReason.NORMAL: 1000,
+    CloseReason.GOING_AWAY: 1001,
+    CloseReason.POLICY: 1008,
+    CloseReason.TRY_AGAIN: 1013,
+}
+"""The close codes of RFC 6455 section 7.4.1 and the IANA registry. Fallback streams send them too."""
 
 
 def _head(size: int) -> bytes:

@@ -53,7 +53,7 @@ class TimelineStep(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     by: str = ""
 
 
-class Timeline(msgspec.Struct, frozen=True):
+class ConnectionTimeline(msgspec.Struct, frozen=True):
     peer: ConnectionInfo | None
     steps: list[TimelineStep]
 
@@ -67,8 +67,8 @@ def timeline_step(step: Step, epoch: float, over_unix: bool) -> TimelineStep:
 def timeline(info: ConnectionInfo, steps: list[Step], epoch: float) -> bytes:
     """The encoded page of one connection."""
     over_unix = info.client.startswith("unix:")
-    return _encode(Timeline(info, [timeline_step(step, epoch, over_unix) for step in steps]))
+    return _encode(ConnectionTimeline(info, [timeline_step(step, epoch, over_unix) for step in steps]))
 
 
-UNKNOWN = _encode(Timeline(None, []))
+UNKNOWN = _encode(ConnectionTimeline(None, []))
 """The page of an id that belongs to no session, present or recent."""

@@ -5,10 +5,10 @@ Segments end at ``.``, ``/`` or ``:``. A run and a rest may be empty.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
+from typing import TypeVar
 
 from twistedsock.errors import BAD_CHANNEL, BAD_EVENT_NAME, BAD_NICK, Error
-from twistedsock.limits.cache import Cache
 
 CHANNEL_BYTES = 200
 """Long enough for a path of identifiers, short enough that 100,000 names need only a few megabytes."""
@@ -145,6 +145,39 @@ class Pattern:
     def expression(self) -> bytes:
         """The regular expression of a pattern with stars."""
         return _expression(self.fixed, self.has_rest)
+
+
+K = TypeVar("K", bound=Hashable)
+
+V = TypeVar("V")
+
+ADMITTED_ONE_IN = 8
+"""When the cache is full, one new value in this many replaces the oldest one; the rest are not added."""
+
+
+class Cache(dict[K, V]):
+    """At most ``limit`` values: look one up with ``get``, and ``add`` it if it was missing.
+
+    A cache that admits every value, such as an LRU cache, misses each time if one key more than it holds is used in
+    turn. This one misses little more often than it has to, and adapts to other keys more slowly.
+    """
+
+    __slots__ = ("_limit", "_refused")
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+        self._refused = 0
+
+    def add(self, key: K, value: V) -> None:
+        """Add a value for a key that has none, unless there is no room for it."""
+        if len(self) >= self._limit:
+            if self._refused < ADMITTED_ONE_IN - 1:
+                self._refused += 1
+                return
+            self._refused = 0
+            del self[next(iter(self))]
+        self[key] = value
 
 
 MAX_CACHED_PATTERNS = 4096

@@ -13,11 +13,10 @@ from autobahn.twisted.websocket import WebSocketServerFactory
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 
 from twistedsock.auth.identity import Identity
-from twistedsock.codecs.close_codes import CLOSE_CODES
 from twistedsock.codecs.http import RequestHead
 from twistedsock.codecs.line_decoder import split_messages
 from twistedsock.codecs.payload import BOM, JSON_WHITESPACE
-from twistedsock.codecs.websocket import PlainFrames, are_extensions, split_extensions, switching_protocols
+from twistedsock.codecs.websocket import CLOSE_CODES, PlainFrames, are_extensions, split_extensions, switching_protocols
 from twistedsock.errors import MEMORY_LIMIT_REACHED, CloseReason, Error
 from twistedsock.limits.shares import UNCOUNTED_BYTES
 from twistedsock.pubsub.subscription import SOCKET_FULL, Client

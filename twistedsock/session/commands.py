@@ -17,7 +17,7 @@ from twistedsock.session.encoder import Encoder
 
 if TYPE_CHECKING:
     from twistedsock.pubsub.channel import Channel
-    from twistedsock.pubsub.history import History as PubsubHistory
+    from twistedsock.pubsub.history import History
 
 MAX_OFFSET = 2**53 - 1
 """The largest offset or count: the largest integer that JavaScript holds exactly."""
@@ -49,7 +49,7 @@ class Unsubscribe(msgspec.Struct, frozen=True, gc=False):
     tag: Tag = None
 
 
-class History(msgspec.Struct, frozen=True, gc=False):
+class ReadHistory(msgspec.Struct, frozen=True, gc=False):
     channel: bytes
     last: int | None = None
     since: int | None = None
@@ -119,7 +119,7 @@ Command = (
     Publish
     | Subscribe
     | Unsubscribe
-    | History
+    | ReadHistory
     | Who
     | Nick
     | Auth
@@ -148,13 +148,13 @@ def resume_offset(command: Subscribe, channel: "Channel") -> tuple[int, bool | N
     return head + 1, recovered
 
 
-def history_start(history: "PubsubHistory", last: int | None, since: int | None) -> int:
+def history_start(history: "History", last: int | None, since: int | None) -> int:
     """The offset of the first event that is asked for: of the newest ``last`` events, of those after ``since``, or of
     the newest of these. The history may start after that offset if ``since`` is given."""
     start = history.first if since is None else since + 1
     return start if last is None else max(start, history.end - last)
 
 
-def missing_events(history: "PubsubHistory", start: int) -> Lost | None:
+def missing_events(history: "History", start: int) -> Lost | None:
     """The events from ``start`` on that the history does not contain any more, if any."""
     return Lost(start, history.first - 1) if start < history.first else None

@@ -455,11 +455,11 @@ class Session:
         self.broker.send_undelivered(self.subscriptions[channel])
         self.broker.unsubscribe(self.subscriptions.pop(channel))
 
-    def _history(self, command: commands.History) -> None:
+    def _history(self, command: commands.ReadHistory) -> None:
         if self._may_read(command.channel, command.tag):
             self._with_channel(command.channel, command.tag, partial(self._history_of, command))
 
-    def _history_of(self, command: commands.History, channel: "Channel") -> None:
+    def _history_of(self, command: commands.ReadHistory, channel: "Channel") -> None:
         broker, history = self.broker, channel.history
         if not self._may_read(channel.name, command.tag):  # checked again, because the command may have waited
             broker.close_if_unused(channel)
@@ -564,7 +564,7 @@ class Session:
         Publish: _publish,
         commands.Subscribe: _subscribe,
         commands.Unsubscribe: _unsubscribe,
-        commands.History: _history,
+        commands.ReadHistory: _history,
         commands.Who: _who,
         commands.Nick: _nick,
         commands.Auth: _authenticate,

@@ -9,9 +9,9 @@ import pytest
 
 from tests.fakes import FakeReactor, connect
 from tests.server.http.clients import Connect, WebClient, web_port
-from twistedsock.codecs.close_codes import CLOSE_CODES
+from twistedsock.codecs.websocket import CLOSE_CODES
 from twistedsock.errors import CloseReason
-from twistedsock.session.commands import History
+from twistedsock.session.commands import ReadHistory
 from twistedsock.testing import FakePolicy, FakeServer
 
 Logged = list[dict[str, Any]]
@@ -164,7 +164,7 @@ def test_sends_no_close_event_within_a_long_reply(server: FakeServer, open_strea
     server.line_client().send(*["PUB k " + "x" * 30_000] * 9)
     server.turn()
     client.transport.producer.pauseProducing()
-    client.protocol.handler.session.handle(History(b"k", tag=b"5"))
+    client.protocol.handler.session.handle(ReadHistory(b"k", tag=b"5"))
     (session,) = [session for session in server.context.sessions if session.protocol == "events"]
     session.close(CloseReason.GOING_AWAY, b"for a reason")
     assert client.received() == [] and client.text.startswith('event: ok\ndata: {"type":"ok","id":5')
