@@ -9,7 +9,7 @@ from typing import Any
 from bench.soak.connections import LineConnection
 from bench.soak.dialects import Heard, content
 from bench.soak.following import Following
-from bench.soak.tally import Wrong
+from bench.soak.tally import RecentEvents, Wrong
 from bench.soak.world import Talk, World
 
 STATIONS = 8
@@ -30,12 +30,12 @@ Resident = Callable[[], Coroutine[Any, Any, None]]
 @dataclass(frozen=True)
 class Station:
     """A channel with a publisher: ``pace`` events per second, all of ``size`` bytes or of many sizes. Its history
-    certainly ``keeps`` what was published within that part of ``history-age``."""
+    certainly ``keeps`` events for that part of ``history-age``."""
 
     channel: bytes
     pace: float = 40.0
     size: int | None = None
-    keeps: float = 0.5
+    keeps: float = 1.0
 
 
 HOSE = Station(b"hose", 20.0, 20_000, 0.0)
@@ -45,6 +45,8 @@ HOSE = Station(b"hose", 20.0, 20_000, 0.0)
 def residents(world: World) -> list[Resident]:
     """All clients that stay: each runs until it is cancelled. Raises Wrong."""
     stations = [Station(b"station.%d" % number) for number in range(STATIONS)]
+    for station in [*stations, HOSE]:
+        world.recent[station.channel] = RecentEvents(station.keeps * world.bounds.history_age)
     found = [partial(publish, world, station) for station in [*stations, HOSE]]
     found += [partial(read, world, station) for station in stations * READERS]
     found += [partial(read, world, HOSE), *[partial(crawl, world)] * SLOW, *[partial(stall, world)] * STALLED]
@@ -54,6 +56,7 @@ def residents(world: World) -> list[Resident]:
 async def publish(world: World, station: Station) -> None:
     """Publish at a pace, one to three at once. Each reply must have the expected offset."""
     number, channel = 0, station.channel
+    recent = world.recent[channel]
     while True:
         talk = await world.surely()
         try:
@@ -64,6 +67,8 @@ async def publish(world: World, station: Station) -> None:
             while world.now() < stay:
                 together = world.chance.randint(1, 3)
                 numbers = range(number + 1, number + 1 + together)
+                for _ in numbers:
+                    recent.publish(world.now())
                 await talk.say(*[talk.dialect.publish(each, channel, content(each, station.size)) for each in numbers])
                 for each in numbers:
                     async with asyncio.timeout(PATIENCE):
@@ -80,27 +85,28 @@ async def publish(world: World, station: Station) -> None:
 
 async def read(world: World, station: Station) -> None:
     """A quick reader: checks every event. It disconnects at times, and resumes or starts again."""
+    recent = world.recent[station.channel]
     while True:
         following = None
-        went = world.now()
         for _ in range(world.chance.randint(1, 3)):
             talk = await world.surely()
             try:
                 if following is None:
-                    following = Following(station.channel, talk.dialect, True, station.size)
+                    following = Following(
+                        station.channel, talk.dialect, lambda: recent.first(world.now()), station.size
+                    )
                     options: dict[str, Any] = {}
                 else:
                     following.dialect = talk.dialect
                     options = {"since": following.next - 1, "epoch": following.epoch}
                 await talk.say(talk.dialect.subscribe(1, station.channel, options))
                 reply = await _reply(talk)
-                following.begin(reply, world.now() - went > station.keeps * world.bounds.history_age)
+                following.begin(reply)
                 if options:
                     world.tally.seen[f"came back, {'' if reply.recovered else 'not '}recovered"] += 1
                 await _follow(world, talk, following, world.chance.uniform(0.2, 1.0) * world.bounds.stay)
             finally:
                 world.part(talk)
-            went = world.now()
             often = world.chance.random() < 0.8
             await asyncio.sleep(world.chance.random() * world.bounds.history_age * (0.25 if often else 2.0))
 
@@ -152,7 +158,7 @@ async def stall(world: World) -> None:
 
 
 async def _begin(world: World, talk: Talk) -> Following:
-    following = Following(HOSE.channel, talk.dialect, False, HOSE.size)
+    following = Following(HOSE.channel, talk.dialect, size=HOSE.size)
     await talk.say(talk.dialect.subscribe(1, HOSE.channel))
     following.begin(await _reply(talk))
     return following

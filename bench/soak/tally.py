@@ -1,6 +1,6 @@
 """Counters of the load."""
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 MAX_WRONGS = 20
@@ -29,6 +29,29 @@ class Tally:
         self.wrong += 1
         if len(self.wrongs) < MAX_WRONGS:
             self.wrongs.append(words)
+
+
+class RecentEvents:
+    """The events of one channel that its history must still contain: those published within the last ``seconds``.
+    Offsets start at 1."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._first = 1
+        # When the event at offset ``_first`` and those after it were published.
+        self._times: deque[float] = deque()
+
+    def publish(self, now: float) -> None:
+        """The next event is about to be published. The server receives it after ``now``, and so cannot delete it
+        because of its age before ``now + seconds``."""
+        self._times.append(now)
+
+    def first(self, now: float) -> int:
+        """The offset of the oldest of these events, or of the next event if there are none."""
+        while self._times and self._times[0] <= now - self._seconds:
+            self._times.popleft()
+            self._first += 1
+        return self._first
 
 
 class Names:

@@ -9,7 +9,7 @@ from time import monotonic
 from bench.soak.bounds import Bounds
 from bench.soak.connections import Address, Connection, LineConnection, Refused, WebConnection
 from bench.soak.dialects import JSON, LINES, Dialect, Heard
-from bench.soak.tally import Names, Tally
+from bench.soak.tally import Names, RecentEvents, Tally
 
 RETRY = 0.3
 """Seconds until a refused client tries again."""
@@ -39,6 +39,8 @@ class World:
     chance: random.Random
     tally: Tally = field(default_factory=Tally)
     names: Names = field(init=False)
+    recent: dict[bytes, RecentEvents] = field(default_factory=dict)
+    """By channel: of the channels that residents publish to."""
     fat: deque[tuple[float, bytes]] = field(default_factory=lambda: deque(maxlen=1000))
     """Large histories: when they were filled, and their channels."""
 

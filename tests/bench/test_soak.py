@@ -17,7 +17,7 @@ from bench.soak.picture import draw
 from bench.soak.report import report
 from bench.soak.run import Outcome
 from bench.soak.samples import MIB, Sample
-from bench.soak.tally import MAX_WRONGS, Names, Tally, Wrong
+from bench.soak.tally import MAX_WRONGS, Names, RecentEvents, Tally, Wrong
 from bench.soak.verdict import FEWEST, judge, slope
 from twistedsock.config import read_settings
 
@@ -173,8 +173,8 @@ def event(number: int, dialect: Dialect = LINES) -> Heard:
     return JSON.read(b'{"type":"event","channel":"a","offset":%d,"data":%b}' % (number, content(number).in_json))
 
 
-def following(quick: bool = True, dialect: Dialect = LINES) -> Following:
-    reader = Following(b"a", dialect, quick)
+def following(quick: bool = True, dialect: Dialect = LINES, oldest_kept: int = 1) -> Following:
+    reader = Following(b"a", dialect, (lambda: oldest_kept) if quick else None)
     reader.begin(Heard("ok", offset=4, epoch="e"))
     return reader
 
@@ -214,22 +214,67 @@ def test_a_slow_reader_is_told_exactly_what_it_lost() -> None:
             reader.hear(Heard("lost", "a", first=first, last=last))
 
 
-def test_who_comes_back_goes_on_where_it_was() -> None:
+def test_a_reader_that_resumes_continues_at_its_position() -> None:
     reader = following()
     reader.hear(event(5))
     reader.begin(Heard("ok", offset=9, epoch="e", recovered=True))
-    with pytest.raises(Wrong):
+    with pytest.raises(Wrong, match="event 7 arrived instead of 6"):
         reader.hear(event(7))
-    reader.begin(Heard("ok", offset=9, epoch="e", recovered=False), may_lose=True)
-    reader.hear(Heard("lost", "a", first=6, last=8))
-    reader.hear(event(9))
-    for reply in [
+    assert reader.hear(event(6))
+
+
+@pytest.mark.parametrize("recovered", [False, True])
+def test_a_reader_that_resumes_can_lose_events_that_are_too_old(recovered: bool) -> None:
+    """Also if they became too old between the reply and the replay, and behind events that were not."""
+    reader = following(oldest_kept=9)
+    reader.begin(Heard("ok", offset=9, epoch="e", recovered=recovered))
+    reader.hear(Heard("lost", "a", first=5, last=5))
+    reader.hear(event(6))
+    reader.hear(Heard("lost", "a", first=7, last=8))
+    assert reader.hear(event(9))
+    assert reader.lost == 3
+
+
+@pytest.mark.parametrize("recovered", [False, True])
+def test_a_reader_that_resumes_cannot_lose_an_event_that_the_history_keeps(recovered: bool) -> None:
+    reader = following(oldest_kept=7)
+    reader.begin(Heard("ok", offset=9, epoch="e", recovered=recovered))
+    with pytest.raises(Wrong, match="lost 5 to 7, which cannot be too old"):
+        reader.hear(Heard("lost", "a", first=5, last=7))
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_quick_reader_cannot_lose_events_while_it_is_connected(resumed: bool) -> None:
+    reader = following(oldest_kept=99)
+    if resumed:
+        reader.begin(Heard("ok", offset=5, epoch="e", recovered=True))
+    reader.hear(event(5))
+    with pytest.raises(Wrong, match="a quick reader has lost 6 to 6"):
+        reader.hear(Heard("lost", "a", first=6, last=6))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
         Heard("ok", offset=9, epoch="e", recovered=False),
         Heard("ok", offset=9, epoch="another", recovered=True),
         Heard("error", code="limit"),
-    ]:
-        with pytest.raises(Wrong):
-            reader.begin(reply)
+    ],
+    ids=["not recovered", "another epoch", "an error"],
+)
+def test_a_reader_must_be_able_to_resume_while_the_history_keeps_its_next_event(reply: Heard) -> None:
+    with pytest.raises(Wrong):
+        following(oldest_kept=5).begin(reply)
+
+
+def test_a_history_must_contain_the_events_of_the_last_seconds() -> None:
+    recent = RecentEvents(10.0)
+    assert recent.first(0.0) == 1
+    for now in (0.0, 4.0, 5.0):
+        recent.publish(now)
+    assert [recent.first(now) for now in (9.9, 10.0, 14.5, 15.0)] == [1, 2, 3, 4]
+    recent.publish(20.0)
+    assert [recent.first(now) for now in (20.0, 30.0)] == [4, 5]
 
 
 def test_nobody_joins_or_leaves_twice() -> None:
