@@ -13,11 +13,12 @@ TOGETHER = 200
 
 
 async def channels(world: World) -> int:
-    """Publish to new channels up to the limit. Returns how many channels were free."""
+    """Publish to new channels up to the limit. Returns how many channels were free. On a busy machine the flood may
+    last so long that its first channels are deleted meanwhile; these do not count."""
     talk = await world.surely()
     try:
-        made = 0
-        while made <= world.bounds.max_channels:
+        made, limit, start = 0, world.bounds.max_channels, world.now()
+        while made <= limit:
             names = [world.names.new() for _ in range(TOGETHER)]
             await talk.say(*[talk.dialect.publish(id, name, content(1)) for id, name in enumerate(names)])
             outcomes = [(await talk.hear()) for _ in names]
@@ -29,8 +30,10 @@ async def channels(world: World) -> int:
                 if refused != {"limit"}:
                     raise Wrong(f"a channel too many was refused by {refused}")
                 world.tally.seen["floods of channels"] += 1
-                return made
-        raise Wrong(f"there are {made} channels, and max-channels is {world.bounds.max_channels}")
+                break
+        if made > limit and world.now() - start < world.bounds.history_age:
+            raise Wrong(f"there are {made} channels, and max-channels is {limit}")
+        return min(made, limit)
     finally:
         talk.connection.close()
 
@@ -42,9 +45,11 @@ async def subscriptions(world: World) -> None:
         count = world.bounds.max_subscriptions_per_client
         await talk.say(*[talk.dialect.subscribe(id, world.names.new()) for id in range(count + 1)])
         outcomes = [await talk.hear() for _ in range(count + 1)]
-        if outcomes[-1].code != "limit":
-            raise Wrong(f"subscription {count + 1} of one peer was answered by {outcomes[-1]}")
-        world.tally.seen["floods of subscriptions"] += 1
+        accepted = [outcome.kind for outcome in outcomes].count("ok")
+        if accepted > count or {outcome.code for outcome in outcomes if outcome.kind != "ok"} - {"limit"}:
+            raise Wrong(f"{accepted} of {count + 1} subscriptions of one client were accepted: {outcomes[-1]}")
+        # Fewer are accepted if there are already as many channels as allowed.
+        world.tally.seen["floods of subscriptions"] += accepted == count
     finally:
         world.part(talk)
 
