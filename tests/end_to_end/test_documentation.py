@@ -323,7 +323,7 @@ def test_first_steps_have_no_other_commands() -> None:
         ". .venv/bin/activate",
         "while sleep 1",
         "python3 -m http.server",
-        "twistd",
+        "make run ARGS=",
         "cat >",
         "(umask",
     ]
