@@ -75,7 +75,7 @@ dist: .venv/for-test ## build the distributions, install them in a clean environ
 	$(bin)/python -m build --quiet --outdir dist .
 
 pythons: .venv/for-test ## run the unit tests under every supported Python on this machine
-	$(bin)/python tools/pythons.py
+	nice -n 19 $(bin)/python tools/pythons.py
 
 fuzz: .venv/for-test ## try random input for MINUTES=10; make fuzz ONLY="frames lines" MINUTES=1 selects properties
 	@$(bin)/python tools/fuzz.py --minutes $(or $(MINUTES),10) $(addprefix --only ,$(ONLY)) $(if $(REPEAT),--repeat $(REPEAT))

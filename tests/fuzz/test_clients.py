@@ -26,7 +26,7 @@ def small() -> Iterator[None]:
         for module in (broker, encoding_group, history, subscription, replies, json_encoder, line_encoder):
             stack.enter_context(patch.object(module, "CHUNK_BYTES", 2_000))
         stack.enter_context(patch.object(http_api, "MAX_POLL_BYTES", 4_000))
-        stack.enter_context(patch.object(memory, "REMEMBERED", 1))
+        stack.enter_context(patch.object(memory, "MAX_REMEMBERED", 1))
         yield
 
 
