@@ -12,6 +12,7 @@ from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Lost, Member, Payloads, Publication
 from twistedsock.session import commands
 from twistedsock.session.commands import Command
+from twistedsock.session.handlers import handle
 from twistedsock.session.session import Session, SessionState
 from twistedsock.testing import FakePolicy, FakeServer, LineClient
 
@@ -79,7 +80,7 @@ def test_a_command_is_answered_while_the_conversation_is_open_and_ignored_after(
     peer.send("SUB attic")
     before(peer.session)
     peer.received()
-    peer.session.handle(command)
+    handle(peer.session, command)
     peer.session.flush()
     if state is SessionState.OPEN:
         assert peer.received() == replies

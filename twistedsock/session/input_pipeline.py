@@ -15,6 +15,7 @@ from twistedsock.limits.settings import TIME_SLICE_SECONDS
 from twistedsock.pubsub.values import Tag
 from twistedsock.session import commands
 from twistedsock.session.commands import Command, InvalidCommand, Publish
+from twistedsock.session.handlers import handle
 from twistedsock.session.session import Session, SessionState
 
 Message = bytes | Command
@@ -236,13 +237,13 @@ class InputPipeline:
                 if is_rate_limited and not self._is_allowed(command, message):
                     pass
                 elif command is not None:
-                    session.handle(command)
+                    handle(session, command)
             except Exception:
                 self._on_exception()
                 # With the tags, because the client waits for replies with them.
                 if command is None and isinstance(message, bytes):
                     command = InvalidCommand(INTERNAL, self.decoder.find_tag(message))
-                session.handle(_rejected(INTERNAL, command))
+                handle(session, _rejected(INTERNAL, command))
             if replies.input_paused:
                 self._wait(messages[position:])
                 return
@@ -287,7 +288,7 @@ class InputPipeline:
             return True
         decision = self._decide(_price_of(command, message))
         if decision is Decision.REJECT and command is not None and not isinstance(command, commands.Notice):
-            self.session.handle(_rejected(TOO_FAST, command))
+            handle(self.session, _rejected(TOO_FAST, command))
         elif decision is Decision.DISCONNECT:
             self._close()
         return decision is Decision.ALLOW

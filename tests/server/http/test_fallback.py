@@ -12,6 +12,7 @@ from tests.server.http.clients import Connect, WebClient, web_port
 from twistedsock.codecs.websocket import CLOSE_CODES
 from twistedsock.errors import CloseReason
 from twistedsock.session.commands import ReadHistory
+from twistedsock.session.handlers import handle
 from twistedsock.testing import FakePolicy, FakeServer
 
 Logged = list[dict[str, Any]]
@@ -164,7 +165,7 @@ def test_sends_no_close_event_within_a_long_reply(server: FakeServer, open_strea
     server.line_client().send(*["PUB k " + "x" * 30_000] * 9)
     server.turn()
     client.transport.producer.pauseProducing()
-    client.protocol.handler.session.handle(ReadHistory(b"k", tag=b"5"))
+    handle(client.protocol.handler.session, ReadHistory(b"k", tag=b"5"))
     (session,) = [session for session in server.context.sessions if session.protocol == "events"]
     session.close(CloseReason.GOING_AWAY, b"for a reason")
     assert client.received() == [] and client.text.startswith('event: ok\ndata: {"type":"ok","id":5')
