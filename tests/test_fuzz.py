@@ -8,7 +8,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.errors import DidNotReproduce
 
-from tests.fuzz.properties import SETTINGS, cut, holds, kept, room
+from tests.fuzz.properties import SETTINGS, buffer_limit, buffered_bytes, cut, holds
 from tools.fuzz import Subject, a_property, find_subjects, run
 from twistedsock.codecs.line_decoder import LineSplitter
 
@@ -73,12 +73,12 @@ def test_every_property_says_what_holds() -> None:
 
 def test_what_is_kept_is_counted_wherever_it_is() -> None:
     splitter = LineSplitter(1_000)
-    assert kept(splitter) == 0
+    assert buffered_bytes(splitter) == 0
     splitter.feed(b"abc\nde")
     splitter.feed(b"f" * 500)
-    assert 502 < kept(splitter) <= room(502)
-    assert kept([{"x": bytearray(b"c" * 100)}, "text", 7]) > 100
-    assert kept([b"c%d" % number for number in range(100)]) > room(300), "a head for each two bytes"
+    assert 502 < buffered_bytes(splitter) <= buffer_limit(502)
+    assert buffered_bytes([{"x": bytearray(b"c" * 100)}, "text", 7]) > 100
+    assert buffered_bytes([b"c%d" % number for number in range(100)]) > buffer_limit(300), "a head for each two bytes"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.fuzz.grammars import JSON_TEXTS, NAMES, TEXTS
-from tests.fuzz.properties import holds, said
+from tests.fuzz.properties import holds, parse_output
 from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER
 from twistedsock.codecs.line_encoder import LINE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.codecs.payload import build_payloads
@@ -40,9 +40,11 @@ def test_events(
     """Any batch is one line of printable UTF-8 for each event, or one JSON message for each event; live and in the
     history, the bytes are the same."""
     batch = Batch(first, first + len(content), b"p1", sender, name, content)
-    live = said(dialect, dialect.batch(channel, batch))
+    live = parse_output(dialect, dialect.batch(channel, batch))
     assert len(live) == len(content)
-    history = said(dialect, b"".join(dialect.history(tag, channel, [*batch.events()], Position(b"e1", batch.end - 1))))
+    history = parse_output(
+        dialect, b"".join(dialect.history(tag, channel, [*batch.events()], Position(b"e1", batch.end - 1)))
+    )
     if dialect is JSON_MESSAGE_ENCODER:
         answer = json.loads(history[0], parse_int=str)
         assert answer["events"] == [json.loads(message, parse_int=str) for message in live]
@@ -75,7 +77,7 @@ def test_answers(
         dialect.unsubscribed(tag, name),
         dialect.nicked(tag, name),
     ):
-        assert len(said(dialect, answer)) == (0 if silent else 1)
+        assert len(parse_output(dialect, answer)) == (0 if silent else 1)
     for answer in (
         dialect.pong(tag, words.replace(b"\n", b"")),
         dialect.facts(tag, facts),
@@ -84,13 +86,15 @@ def test_answers(
         dialect.notice(words),
         dialect.welcome(name, ends),
     ):
-        assert len(said(dialect, answer)) == 1
-    assert len(said(dialect, dialect.bye(words))) == (0 if is_json else 1)
+        assert len(parse_output(dialect, answer)) == 1
+    assert len(parse_output(dialect, dialect.bye(words))) == (0 if is_json else 1)
     answered = [each for each in tags if each is not None] if is_json else tags
-    assert len(said(dialect, dialect.published(tags, first))) == len(answered)
-    assert len(said(dialect, b"".join(dialect.members(tag, name, members)))) == (1 if is_json else len(members) + 1)
+    assert len(parse_output(dialect, dialect.published(tags, first))) == len(answered)
+    assert len(parse_output(dialect, b"".join(dialect.members(tag, name, members)))) == (
+        1 if is_json else len(members) + 1
+    )
     changes = [PresenceChange(member, member.id == b"a") for member in members]
-    assert len(said(dialect, dialect.presence(name, changes))) == len(changes)
+    assert len(parse_output(dialect, dialect.presence(name, changes))) == len(changes)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.fuzz.grammars import MESSAGES, SOUND
-from tests.fuzz.properties import holds, no_constant, one_by_one
+from tests.fuzz.properties import holds, reject_constant, split_publications
 from tests.fuzz.replies import KINDS
 from twistedsock.codecs.json_decoder import decode, decode_alike
 from twistedsock.errors import ErrorCode
@@ -17,7 +17,7 @@ from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Pu
 
 def read(message: bytes) -> Any:
     """The message as Python decodes it, strictly, with numbers as they were written."""
-    return json.loads(message, parse_int=Number, parse_float=Real, parse_constant=no_constant)
+    return json.loads(message, parse_int=Number, parse_float=Real, parse_constant=reject_constant)
 
 
 class Number(str):
@@ -80,4 +80,4 @@ def test_together(messages: list[bytes]) -> None:
         command = decode(message)
         if isinstance(command, Publish) and (alike := decode_alike(command, messages, position)) is not None:
             alone = [decode(message) for message in messages[position : position + len(alike.tags)]]
-            assert one_by_one([alike]) == one_by_one(alone)
+            assert split_publications([alike]) == split_publications(alone)

@@ -6,7 +6,7 @@ from unittest.mock import patch
 from hypothesis import strategies as st
 
 from tests.fuzz.grammars import CUTS, EPOCHS, LINE, LINES, NAMES, PAYLOAD, damaged
-from tests.fuzz.properties import cut, holds, kept, one_by_one, room
+from tests.fuzz.properties import buffer_limit, buffered_bytes, cut, holds, split_publications
 from twistedsock.codecs import line_decoder
 from twistedsock.codecs.line_decoder import CTRL_D, LINE_DECODER, USAGE, Line, LineSplitter, decode_block
 from twistedsock.codecs.payload import is_json, is_utf8
@@ -86,9 +86,9 @@ def test_together(data: bytes, most: int) -> None:
     """Lines that are decoded together, as a block, are the same commands as one by one."""
     block = data[: data.rfind(b"\n") + 1]
     lines = [line.removesuffix(b"\r") for line in block.split(b"\n")[:-1]]
-    alone = one_by_one([command for line in lines if (command := decode(line)) is not None])
+    alone = split_publications([command for line in lines if (command := decode(line)) is not None])
     whole = decode_block(block, most)
-    assert whole is None or (one_by_one([whole]) == alone and max(map(len, lines)) <= most)
+    assert whole is None or (split_publications([whole]) == alone and max(map(len, lines)) <= most)
 
 
 LENGTHS = st.sampled_from([0, 1, 2, 10, 11, 12, 13, 100])
@@ -134,5 +134,5 @@ def test_lines(data: bytes, cuts: list[int], most: int) -> None:
     with patch.object(line_decoder, "decode_block", return_value=None):
         for piece in cut(data, cuts):
             items += splitter.feed(piece)
-            assert kept(splitter) <= room(most + 1)
+            assert buffered_bytes(splitter) <= buffer_limit(most + 1)
     assert told(items) == told(expected(data, most))

@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 
 from tests.fuzz.grammars import CUTS, FRAMES, MASKS, PLAIN, SAME, frame
-from tests.fuzz.properties import cut, holds, kept, room
+from tests.fuzz.properties import buffer_limit, buffered_bytes, cut, holds
 from twistedsock.codecs.payload import is_utf8
 from twistedsock.codecs.websocket import PlainFrames, text_frame, unmask
 
@@ -54,7 +54,7 @@ def test_plain_frames(data: bytes, cuts: list[int], most: int) -> None:
     for index, piece in enumerate(pieces):
         more, rest = frames.feed(piece)
         messages += more
-        assert kept(frames) <= room(most + MAX_HEAD)
+        assert buffered_bytes(frames) <= buffer_limit(most + MAX_HEAD)
         if rest:
             rest += b"".join(pieces[index + 1 :])
             break

@@ -1,4 +1,4 @@
-"""Connections to the ports, without sockets, for random tests: a client that can stall, and a fake reactor."""
+"""Connections to the ports without sockets: their clients can stall, and a fake reactor has the time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,59 +19,59 @@ class Connection:
         self.transport = connect(port=port)
         self.protocol = factory.buildProtocol(self.transport.getPeer())
         self.protocol.makeConnection(self.transport)
-        self.gone = False
+        self.is_closed = False
 
     def send_bytes(self, data: bytes) -> bool:
         """Send bytes unless reading is paused. Returns whether they were read."""
-        if self.gone or not self.transport.is_reading:
+        if self.is_closed or not self.transport.is_reading:
             return False
         self.protocol.dataReceived(data)
-        self.ends_if_closed()
+        self.close_if_server_closed()
         return True
 
-    def stalls(self) -> None:
-        if self.transport.producer is not None and not self.gone:
+    def stall(self) -> None:
+        if self.transport.producer is not None and not self.is_closed:
             self.transport.producer.pauseProducing()
 
-    def drains(self) -> None:
-        if self.transport.producer is not None and not self.gone:
+    def drain(self) -> None:
+        if self.transport.producer is not None and not self.is_closed:
             self.transport.producer.resumeProducing()
 
-    def half_closes(self) -> None:
-        """End the stream of the client. Protocols without half-close take it for the end of the connection."""
-        if not self.gone:
+    def half_close(self) -> None:
+        """End the stream of the client. Protocols without half-close close the connection."""
+        if not self.is_closed:
             if hasattr(self.protocol, "readConnectionLost"):
                 self.protocol.readConnectionLost()
-                self.ends_if_closed()
+                self.close_if_server_closed()
             else:
-                self.goes()
+                self.close()
 
-    def ends_if_closed(self) -> None:
+    def close_if_server_closed(self) -> None:
         if self.transport.is_closed:
-            self.goes()
+            self.close()
 
-    def goes(self) -> None:
-        if not self.gone:
-            self.gone = True
+    def close(self) -> None:
+        if not self.is_closed:
+            self.is_closed = True
             self.transport.end_producer()
             self.protocol.connectionLost(Failure(ConnectionDone()))
 
 
 @contextmanager
 def quiet_reactor() -> Iterator[Clock]:
-    """A reactor that Autobahn uses too. An error that is logged meanwhile is a failure."""
+    """A fake reactor, which Autobahn uses too. Fails if an error is logged inside the context."""
     clock = Clock()
     errors: list[str] = []
 
-    def note(event: Any) -> None:
+    def collect_error(event: Any) -> None:
         if event["log_level"] in (LogLevel.error, LogLevel.critical):
             failure = event.get("log_failure")
             errors.append(f"{formatEvent(event)} {failure.getTraceback() if failure else ''}")
 
-    globalLogPublisher.addObserver(note)
+    globalLogPublisher.addObserver(collect_error)
     try:
         with autobahn_loop(clock):
             yield clock
     finally:
-        globalLogPublisher.removeObserver(note)
+        globalLogPublisher.removeObserver(collect_error)
     assert not errors, errors[0]

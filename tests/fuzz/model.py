@@ -1,8 +1,12 @@
-"""The server that clients of all kinds share in a test, what was published on it, and what a client must have read.
+"""A model of delivery: predicts what each client of a server must receive, and compares it with what it received.
 
-A client keeps its own account, from nothing but what it was sent: the next offset of each channel that it reads. Every
-event is compared with what was published, every ``LOST`` with what the log still has, and at the end no client may have
-stopped before the newest event.
+The ``Model`` wraps the broker of a real server and records each event that is published. Each client has a ``Cursor``
+for each channel that it reads, with the next offset that it must receive. The cursor is computed from the messages that
+the server sent to this client, and from nothing else. Three rules are checked:
+
+- A received event is the one that was published with this epoch and offset, and its offset is the next one.
+- A reported gap starts at the next offset, and the history of the server no longer contains its events.
+- At the end of the test, each cursor is behind the newest event of its channel.
 """
 
 from random import Random
@@ -20,16 +24,18 @@ from twistedsock.server.sockets import DEFAULT_LISTENER
 from twistedsock.testing import FakeServer
 
 CHANNELS = ("a", "b", "c", "d")
-"""The last one has no subscribers, so that it vanishes with its history."""
+"""The last one has no subscribers, so that the server deletes it when its history is empty."""
 SIZES = (1, 1, 1, 300, 1_000, 3_000)
-"""Bytes of a payload: three of the longest fill an answer."""
+"""Bytes of a payload: three of the longest fill a response."""
 
 Position = tuple[int, str]
-"""An offset, and the epoch that it belongs to."""
+"""An offset and its epoch."""
 
 
 class Model:
-    """The server, and the truth: what its broker was told, by the backplane."""
+    """A server and its clock, the events that its backplane delivered, and the faults that a test injects.
+
+    With ``late``, the backplane answers only when ``release`` is called."""
 
     def __init__(self, random: Random, clock: Clock, late: bool, **limits: Any) -> None:
         self.random = random
@@ -38,53 +44,57 @@ class Model:
         self.late = late
         self.heads: dict[tuple[str, str], int] = {}
         """The newest offset of each channel and epoch."""
-        self.found: dict[str, tuple[str, str, int]] = {}
-        """Channel, epoch and offset of each payload."""
-        self.promised: list[tuple[str, str, int]] = []
-        """Payload, channel and offset of each publish that was answered."""
-        self.skipped = False
-        self._published = 0
+        self.published: dict[str, tuple[str, str, int]] = {}
+        """Channel, epoch and offset of each payload. All payloads are different."""
+        self.confirmed: list[tuple[str, str, int]] = []
+        """Payload, channel and offset of each publication that the server confirmed to its client."""
+        self.has_skipped = False
+        """Whether the backplane has left out events, so that confirmed events can be missing."""
+        self._payloads = 0
         routes = Routes(build_routes(self.server.context, clock, list))
         self.site = HTTPSite(clock, self.server.context, OriginPolicy(AllowedOrigins()), routes, DEFAULT_LISTENER)
-        self._deliver, self.server.broker.deliver = self.server.broker.deliver, self._witness  # type: ignore[method-assign]
+        self._deliver, self.server.broker.deliver = self.server.broker.deliver, self._record_delivery  # type: ignore[method-assign]
 
-    def _witness(self, name: bytes, epoch: bytes, batch: Batch) -> None:
+    def _record_delivery(self, name: bytes, epoch: bytes, batch: Batch) -> None:
         channel = name.decode()
         for event in batch.events():
-            place = channel, epoch.decode(), event.offset
-            assert self.found.setdefault(event.payload.decode(), place) == place, "published twice"
+            entry = channel, epoch.decode(), event.offset
+            assert self.published.setdefault(event.payload.decode(), entry) == entry, "published twice"
         key = channel, epoch.decode()
         self.heads[key] = max(self.heads.get(key, 0), batch.end - 1)
         self._deliver(name, epoch, batch)
 
     def payload(self) -> str:
-        """Another one each time."""
-        self._published += 1
-        return f"n{self._published}".ljust(self.random.choice(SIZES), ".")
+        """A new payload, different from all before."""
+        self._payloads += 1
+        return f"n{self._payloads}".ljust(self.random.choice(SIZES), ".")
 
-    def has_let_go(self, channel: str, epoch: str, offset: int) -> bool:
-        """Whether nobody can get an event any more."""
+    def has_dropped(self, channel: str, epoch: str, offset: int) -> bool:
+        """Whether the history of the server no longer contains this event."""
         known = self.server.broker.channels.get(channel.encode())
         return known is None or known.epoch.decode() != epoch or known.history.first > offset
 
-    def check(self, channel: str, epoch: str, offset: int, data: str) -> None:
-        """An event that somebody has read."""
-        where = self.found[data]
-        assert where == (channel, epoch, offset), f"{data[:9]} is {where}, and was read as {offset}"
+    def check_event(self, channel: str, epoch: str, offset: int, data: str) -> None:
+        """Compare an event that a client received with the publications."""
+        expected = self.published[data]
+        assert expected == (channel, epoch, offset), f"{data[:9]} is {expected}, but was received as {offset}"
 
-    def check_lost(self, channel: str, epoch: str, gap: tuple[int, int]) -> None:
-        """Events that somebody was told were lost."""
+    def check_gap(self, channel: str, epoch: str, gap: tuple[int, int]) -> None:
+        """Check a gap that the server reported to a client: first and last offset of the lost events."""
         assert 1 <= gap[0] <= gap[1]
-        assert self.has_let_go(channel, epoch, gap[1]), f"{gap} of {channel} is said to be lost, and is there"
+        assert self.has_dropped(channel, epoch, gap[1]), (
+            f"{gap} of {channel} was reported as lost, but the history contains it"
+        )
 
-    def check_promises(self) -> None:
-        for payload, channel, offset in self.promised:
-            if payload in self.found:
-                assert self.found[payload][::2] == (channel, offset)
+    def check_confirmations(self) -> None:
+        """Each confirmed event has been delivered, with the confirmed offset."""
+        for payload, channel, offset in self.confirmed:
+            if payload in self.published:
+                assert self.published[payload][::2] == (channel, offset)
             else:
-                assert self.skipped, f"{payload[:9]} was answered with {offset}, and was never delivered"
+                assert self.has_skipped, f"{payload[:9]} was confirmed as {offset}, but never delivered"
 
-    # What happens to all.
+    # Time, and the backplane.
 
     def turn(self) -> None:
         self.server.turn()
@@ -94,7 +104,7 @@ class Model:
         self.server.turns.step()
         self.clock.advance(0)
 
-    def age(self) -> None:
+    def pass_time(self) -> None:
         seconds = self.random.choice((0.1, 1, 4, 11))
         self.server.now += seconds
         self.clock.advance(seconds)
@@ -105,24 +115,24 @@ class Model:
         if self.late:
             self.server.backplane.release(self.random.choice((1, 1, 2, 9)), self.random.random() < 0.3)
 
-    def break_down(self) -> None:
-        """The backplane does what it must not do."""
+    def inject_fault(self) -> None:
+        """Make the backplane fail, leave out or repeat the next events, or restart."""
         if not self.late:
             return
         fault = self.random.choice(("failing", "failing", "skipping", "repeating", "restart"))
         if fault == "restart":
             self.server.restart_backplane()
         else:
-            self.skipped |= fault == "skipping"
+            self.has_skipped |= fault == "skipping"
             setattr(self.server.backplane, fault, self.random.choice((1, 2)))
 
-    def mend(self) -> None:
+    def end_faults(self) -> None:
         if self.late:
             self.server.backplane.failing = self.server.backplane.skipping = self.server.backplane.repeating = 0
 
 
 class Cursor:
-    """What a client knows of a channel that it reads: which offset must come next."""
+    """The next offset that one client must receive of one channel, and its epoch."""
 
     def __init__(self, model: Model, channel: str, epoch: str, next: int) -> None:
         self.model = model
@@ -130,20 +140,25 @@ class Cursor:
         self.epoch = epoch
         self.next = next
         self.earliest = next
-        """A replay with ``last`` may begin anywhere from here to ``next``, if nothing between them can be had."""
+        """A replay with ``last`` can start at any offset from this one to ``next``, if the history has dropped those
+        before it."""
         self.must_lose = False
+        """Whether a gap must be reported before the next event, because the reply said ``recovered: false``."""
 
     @classmethod
-    def begin(cls, model: Model, answer: dict[str, Any], asked: Position | None, last: int | None = None) -> "Cursor":
-        """As the answer to a subscription says. ``asked`` is the place that it was to go on from."""
-        head, epoch, recovered = answer["offset"], answer["epoch"], answer.get("recovered")
-        assert (recovered is None) is (asked is None)
-        cursor = cls(model, answer["channel"], epoch, head + 1)
-        if asked is not None and asked[1] == epoch and asked[0] <= head:
-            cursor.next = cursor.earliest = asked[0] + 1
+    def from_reply(
+        cls, model: Model, reply: dict[str, Any], since: Position | None, last: int | None = None
+    ) -> "Cursor":
+        """The cursor after the reply to a subscription that asked for the events after ``since``, or the ``last``
+        events."""
+        head, epoch, recovered = reply["offset"], reply["epoch"], reply.get("recovered")
+        assert (recovered is None) is (since is None)
+        cursor = cls(model, reply["channel"], epoch, head + 1)
+        if since is not None and since[1] == epoch and since[0] <= head:
+            cursor.next = cursor.earliest = since[0] + 1
             cursor.must_lose = not recovered
         else:
-            assert not recovered, "where from?"
+            assert not recovered, "recovered from an unknown position"
             cursor.earliest = max(1, head + 1 - (last or 0))
         return cursor
 
@@ -151,64 +166,67 @@ class Cursor:
     def position(self) -> Position:
         return self.next - 1, self.epoch
 
-    def event(self, offset: int, data: str) -> None:
-        assert not self.must_lose, "not recovered, but nothing was lost"
-        self._go_to(offset)
-        self.model.check(self.channel, self.epoch, offset, data)
+    def receive_event(self, offset: int, data: str) -> None:
+        assert not self.must_lose, "the reply said that events were lost, but no gap was reported"
+        self._check_next(offset)
+        self.model.check_event(self.channel, self.epoch, offset, data)
         self.next = self.earliest = offset + 1
 
-    def lost(self, first: int, last: int) -> None:
-        self._go_to(first)
-        self.model.check_lost(self.channel, self.epoch, (first, last))
+    def receive_gap(self, first: int, last: int) -> None:
+        self._check_next(first)
+        self.model.check_gap(self.channel, self.epoch, (first, last))
         self.must_lose = False
         self.next = self.earliest = last + 1
 
-    def _go_to(self, offset: int) -> None:
+    def _check_next(self, offset: int) -> None:
         if self.earliest <= offset < self.next:
-            assert offset == self.earliest or self.model.has_let_go(self.channel, self.epoch, offset - 1)
+            assert offset == self.earliest or self.model.has_dropped(self.channel, self.epoch, offset - 1)
             return
-        assert offset == self.next, f"{self.channel}: {offset} came, and {self.next} was next"
+        assert offset == self.next, f"{self.channel}: received {offset} instead of {self.next}"
 
     def check_complete(self) -> None:
+        """The client has received the newest event of the channel."""
         assert not self.must_lose
         head = self.model.heads.get((self.channel, self.epoch), 0)
-        if self.model.skipped and self.next > head:
-            return  # it began behind events that were never delivered
+        if self.model.has_skipped and self.next > head:
+            return  # the subscription started after events that were never delivered
         assert self.next == head + 1 or (
-            self.earliest < self.next and self.model.has_let_go(self.channel, self.epoch, head)
-        ), f"{self.channel}: {self.next} is next, and {head} was the last"
+            self.earliest < self.next and self.model.has_dropped(self.channel, self.epoch, head)
+        ), f"{self.channel}: waits for {self.next}, but {head} was the newest"
 
 
 def check_history(
     model: Model,
     channel: str,
-    asked: dict[str, Any],
+    request: dict[str, Any],
     events: list[tuple[int, str]],
     gaps: list[tuple[int, int]],
     position: Position | None = None,
 ) -> None:
-    """A whole answer: nothing that was asked for may be missing from it. ``position`` is where the answer
-    ends, if it says so."""
-    epochs = {model.found[data][1] for _, data in events} if position is None else {position[1]}
+    """Check the complete reply to a request for the history: each requested event is in it, or reported as lost.
+    ``request`` can have ``since`` and ``last``. ``position`` is that of the channel, if the protocol sends it."""
+    epochs = {model.published[data][1] for _, data in events} if position is None else {position[1]}
     assert len(epochs) <= 1
     if not epochs:
-        return  # a line does not say where the channel stands, nor of which epoch its gaps are
+        return  # the line protocol sends no position, so the epoch of the gaps is unknown
     epoch = epochs.pop()
     for offset, data in events:
-        model.check(channel, epoch, offset, data)
+        model.check_event(channel, epoch, offset, data)
     for gap in gaps:
-        model.check_lost(channel, epoch, gap)
-    told = sorted([(offset, offset) for offset, _ in events] + gaps)
+        model.check_gap(channel, epoch, gap)
+    items = sorted([(offset, offset) for offset, _ in events] + gaps)
     assert [offset for offset, _ in events] == sorted(offset for offset, _ in events)
-    for (_, end), (begin, _) in zip(told, told[1:], strict=False):
-        assert begin == end + 1, f"{channel}: {begin} follows {end} in a history"
-    since, last = asked.get("since"), asked.get("last")
-    head = told[-1][1] if position is None else position[0]
-    assert not told or told[-1][1] == head
-    begin = told[0][0] if told else head + 1
-    least = max(0 if since is None else since, 0 if last is None else head - last) + 1
+    for (_, end), (start, _) in zip(items, items[1:], strict=False):
+        assert start == end + 1, f"{channel}: {start} follows {end} in a history"
+    since, last = request.get("since"), request.get("last")
+    head = items[-1][1] if position is None else position[0]
+    assert not items or items[-1][1] == head
+    start = items[0][0] if items else head + 1
+    first = max(0 if since is None else since, 0 if last is None else head - last) + 1
     if since is not None:
-        assert begin == min(least, head + 1), f"{channel}: a history begins at {begin}, not at {least}, of {head}"
+        assert start == min(first, head + 1), (
+            f"{channel}: the history starts at {start} instead of {first}, up to {head}"
+        )
     else:
-        is_whole = begin == least or (begin > least and model.has_let_go(channel, epoch, begin - 1))
-        assert is_whole, f"{channel}: a history begins at {begin}, not at {least}, of {head}"
+        is_complete = start == first or (start > first and model.has_dropped(channel, epoch, start - 1))
+        assert is_complete, f"{channel}: the history starts at {start} instead of {first}, up to {head}"

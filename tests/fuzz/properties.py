@@ -31,7 +31,7 @@ SETTINGS = settings(
 
 
 class Property:
-    """``sentence`` is the docstring; ``under`` makes the same test with other settings."""
+    """``sentence`` is the docstring; ``under`` returns the same test with other settings."""
 
     def __init__(self, check: Callable[..., None], strategies: dict[str, Any], examples: list[Any]) -> None:
         self.sentence = " ".join((check.__doc__ or "").split())
@@ -47,8 +47,8 @@ class Property:
 
 
 def holds(examples: int = 100, found: Iterable[Any] = (), **strategies: Any) -> Callable[[Callable[..., None]], Any]:
-    """Make a property of a function, with ``examples`` inputs in ``make test``. ``found`` has examples that a fuzz run
-    has found before, as ``example(…)`` of Hypothesis; every run tries them."""
+    """Turn a function into a property with ``examples`` inputs in ``make test``. ``found`` has the failing inputs of
+    earlier fuzz runs as ``example(…)`` of Hypothesis; every run tries them."""
 
     def decorate(check: Callable[..., None]) -> Any:
         described = Property(check, strategies, list(found))
@@ -59,63 +59,63 @@ def holds(examples: int = 100, found: Iterable[Any] = (), **strategies: Any) -> 
     return decorate
 
 
-def kept(thing: Any) -> int:
+def buffered_bytes(value: Any) -> int:
     """Bytes of memory that an object holds in buffers, with the overhead of the interpreter. Only objects of codecs are
     traversed, because all other objects refer to each other."""
-    if isinstance(thing, bytes | bytearray):
-        return sys.getsizeof(thing) if thing else 0
-    if isinstance(thing, list | tuple | set | deque):
-        return sum(map(kept, thing)) + (sys.getsizeof(thing) if thing else 0)
-    if isinstance(thing, dict):
-        return sum(map(kept, thing.values()))
-    if isinstance(thing, Enum) or not type(thing).__module__.startswith("twistedsock.codecs."):
+    if isinstance(value, bytes | bytearray):
+        return sys.getsizeof(value) if value else 0
+    if isinstance(value, list | tuple | set | deque):
+        return sum(map(buffered_bytes, value)) + (sys.getsizeof(value) if value else 0)
+    if isinstance(value, dict):
+        return sum(map(buffered_bytes, value.values()))
+    if isinstance(value, Enum) or not type(value).__module__.startswith("twistedsock.codecs."):
         return 0
-    names = [*getattr(type(thing), "__slots__", ()), *getattr(thing, "__dict__", ())]
-    return sum(kept(getattr(thing, name, None)) for name in names)
+    names = [*getattr(type(value), "__slots__", ()), *getattr(value, "__dict__", ())]
+    return sum(buffered_bytes(getattr(value, name, None)) for name in names)
 
 
-def room(size: int) -> int:
-    """What ``kept`` may be where ``size`` bytes may be kept: buffers grow by an eighth in advance, and each of a few
-    has its head."""
+def buffer_limit(size: int) -> int:
+    """The maximum of ``buffered_bytes`` for a limit of ``size`` bytes: buffers grow by an eighth in advance, and some
+    objects have a header each."""
     return size + size // 8 + 300
 
 
-def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
-    """The same bytes in pieces; a place beyond the end is counted round, so that it cuts as well."""
-    ends = sorted({place % (len(data) + 1) for place in places} | {len(data)})
+def cut(data: bytes, positions: Iterable[int]) -> list[bytes]:
+    """The same bytes in pieces; positions beyond the end are taken modulo the length, so that they cut as well."""
+    ends = sorted({position % (len(data) + 1) for position in positions} | {len(data)})
     return [data[start:end] for start, end in zip([0, *ends], ends, strict=False) if end > start]
 
 
-def one_by_one(commands: Sequence[Any]) -> list[Any]:
-    """Publishes that were gathered into one, as the several that they are."""
-    told: list[Any] = []
+def split_publications(commands: Sequence[Any]) -> list[Any]:
+    """Split each joined publication into its events. The other commands stay the same."""
+    separate: list[Any] = []
     for command in commands:
         if isinstance(command, Publish):
-            told += [
+            separate += [
                 ("publish", command.channel, command.name, payload, command.payloads.kind is JSON, tag)
                 for payload, tag in zip(command.payloads.items, command.tags, strict=True)
             ]
         else:
-            told.append(command)
-    return told
+            separate.append(command)
+    return separate
 
 
-def no_constant(word: str) -> None:
+def reject_constant(word: str) -> None:
     """For ``json.loads``: NaN and Infinity are not JSON."""
     raise ValueError(word)
 
 
-def said(dialect: Encoder, data: bytes) -> list[str]:
-    """The messages that an encoder has written, checked: printable UTF-8 lines, complete text frames, valid JSON."""
-    if dialect is LINE_ENCODER:
+def parse_output(encoder: Encoder, data: bytes) -> list[str]:
+    """The messages in the output of an encoder, checked: printable UTF-8 lines, complete text frames, valid JSON."""
+    if encoder is LINE_ENCODER:
         assert not data or data.endswith(b"\n")
         messages = data.decode().split("\n")[:-1]
     else:
         messages = read_frames(data)
     for message in messages:
-        if dialect is JSON_MESSAGE_ENCODER:
-            told = json.loads(message, parse_constant=no_constant, parse_int=str)
-            assert isinstance(told, dict) and isinstance(told["type"], str)
+        if encoder is JSON_MESSAGE_ENCODER:
+            fields = json.loads(message, parse_constant=reject_constant, parse_int=str)
+            assert isinstance(fields, dict) and isinstance(fields["type"], str)
         else:
             assert message and not any(ord(sign) < 32 and sign != "\t" or 127 <= ord(sign) < 160 for sign in message)
     return messages

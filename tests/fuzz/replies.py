@@ -1,4 +1,4 @@
-"""Which replies a peer must hear, and in which order: written from the two protocols, not from the session."""
+"""Predicts the replies that a client must receive, and their order, from the documentation of the two protocols."""
 
 import json
 import re
@@ -24,81 +24,86 @@ KINDS: dict[type, str] = {
 
 Match = Callable[[Any], bool]
 Expected = tuple[Match, bool]
-"""Whether a reply is the one that is due, and whether it may be left out."""
+"""A test that the expected reply passes, and whether the reply is optional."""
 
-REFUSED = r"ERR (bad-channel|bad-name|bad-argument|limit|not-subscribed|unavailable|unauthorized|forbidden) "
+ANY_ERROR = r"ERR (bad-channel|bad-name|bad-argument|limit|not-subscribed|unavailable|unauthorized|forbidden) "
 REPLIES = ("OK", "ERR", "PONG", "BYE", "ok", "error", "pong")
 LINE_REPLIES: dict[type, str] = {
-    Publish: rf"OK [0-9]+$|{REFUSED}",
-    commands.Subscribe: rf"OK \S+ offset=[0-9]+ epoch=\S+( recovered=(yes|no))?$|{REFUSED}",
-    commands.Unsubscribe: rf"OK \S+$|{REFUSED}",
-    commands.ReadHistory: rf"OK [0-9]+$|{REFUSED}",
-    commands.Who: rf"OK [0-9]+$|{REFUSED}",
-    commands.Nick: rf"OK \S+$|{REFUSED}",
-    commands.Auth: rf"OK \S+( expires=[0-9]+)?$|{REFUSED}",
+    Publish: rf"OK [0-9]+$|{ANY_ERROR}",
+    commands.Subscribe: rf"OK \S+ offset=[0-9]+ epoch=\S+( recovered=(yes|no))?$|{ANY_ERROR}",
+    commands.Unsubscribe: rf"OK \S+$|{ANY_ERROR}",
+    commands.ReadHistory: rf"OK [0-9]+$|{ANY_ERROR}",
+    commands.Who: rf"OK [0-9]+$|{ANY_ERROR}",
+    commands.Nick: rf"OK \S+$|{ANY_ERROR}",
+    commands.Auth: rf"OK \S+( expires=[0-9]+)?$|{ANY_ERROR}",
     commands.Ping: r"PONG( |$)",
     commands.Info: r"OK id=",
     commands.Reply: r"OK$",
     commands.Quit: r"BYE$",
 }
-"""Replies as regular expressions."""
-ANY = rf"OK( |$)|{REFUSED}"
+"""A regular expression for the reply to each command."""
+ANY_REPLY = rf"OK( |$)|{ANY_ERROR}"
 
 
-class Due:
-    """The replies that the commands of one peer are due, as they were understood one by one."""
+class ExpectedReplies:
+    """The expected replies to the commands of one client. Each command was decoded by itself."""
 
     def __init__(self) -> None:
         self._expected: list[Expected] = []
         self._quiet = False
-        self.left = False
+        self.has_quit = False
 
-    def ask(self, asked: Any, is_json: bool) -> None:
-        """A command was sent; one that came after QUIT is not answered."""
-        if self.left or asked is None or isinstance(asked, commands.Notice):
+    def add_command(self, command: Any, is_json: bool) -> None:
+        """Expect the replies to a command. Commands after QUIT have none."""
+        if self.has_quit or command is None or isinstance(command, commands.Notice):
             return
-        if isinstance(asked, Publish):
-            for tag in asked.tags:
-                self._expected.append(self._of_json(asked, tag) if is_json else self._of_line(asked))
+        if isinstance(command, Publish):
+            for tag in command.tags:
+                self._expected.append(self._json_reply(command, tag) if is_json else self._line_reply(command))
         else:
-            self._expected.append(self._of_json(asked, asked.tag) if is_json else self._of_line(asked))
-        if isinstance(asked, commands.Reply) and asked.encoder is not None:
-            self._quiet = isinstance(asked.encoder, QuietLineEncoder)
-        self.left = isinstance(asked, commands.Quit)
+            self._expected.append(self._json_reply(command, command.tag) if is_json else self._line_reply(command))
+        if isinstance(command, commands.Reply) and command.encoder is not None:
+            self._quiet = isinstance(command.encoder, QuietLineEncoder)
+        self.has_quit = isinstance(command, commands.Quit)
 
-    def _of_line(self, asked: Any) -> Expected:
-        if isinstance(asked, InvalidCommand):
-            code = asked.error.code.value.decode()
+    def _line_reply(self, command: Any) -> Expected:
+        if isinstance(command, InvalidCommand):
+            code = command.error.code.value.decode()
             return lambda reply: reply.startswith(f"ERR {code} "), False
-        if isinstance(asked, Publish) and self._quiet:
-            return lambda reply: re.match(REFUSED, reply) is not None, True
-        return lambda reply: re.match(LINE_REPLIES.get(type(asked), ANY), reply) is not None, False
+        if isinstance(command, Publish) and self._quiet:
+            return lambda reply: re.match(ANY_ERROR, reply) is not None, True
+        return lambda reply: re.match(LINE_REPLIES.get(type(command), ANY_REPLY), reply) is not None, False
 
     @staticmethod
-    def _of_json(asked: Any, tag: bytes | None) -> Expected:
+    def _json_reply(command: Any, tag: bytes | None) -> Expected:
         id = None if tag is None else json.loads(tag, parse_int=str)
-        if isinstance(asked, InvalidCommand):
-            code = asked.error.code.value.decode()
+        if isinstance(command, InvalidCommand):
+            code = command.error.code.value.decode()
             return lambda reply: (reply["type"], reply.get("id"), reply.get("code")) == ("error", id, code), False
-        kind = KINDS.get(type(asked), "")
-        best = "pong" if kind == "ping" else "ok"
+        kind = KINDS.get(type(command), "")
+        success = "pong" if kind == "ping" else "ok"
         if tag is None and kind not in ("history", "who", "info", "ping"):
             return lambda reply: reply["type"] == "error" and "id" not in reply, True
-        return lambda reply: reply["type"] in (best, "error") and reply.get("id") == id, False
+        return lambda reply: reply["type"] in (success, "error") and reply.get("id") == id, False
 
-    def fits(self, replies: Sequence[Any], closed: bool) -> bool:
-        """Whether these are all the replies that are due, in their order; for who was ``closed`` the last may lack."""
-        at = {0}
+    def match(self, replies: Sequence[Any], closed: bool) -> bool:
+        """Whether these are all expected replies, in order. If the connection was ``closed``, the last ones can be
+        missing. ``counts`` has the numbers of replies that can have matched so far: optional replies make several."""
+        counts = {0}
         for match, optional in self._expected:
-            more = {index + 1 for index in at if index < len(replies) and match(replies[index])}
-            if closed and len(replies) in at:
+            more = {index + 1 for index in counts if index < len(replies) and match(replies[index])}
+            if closed and len(replies) in counts:
                 return True
-            at = (at | more) if optional else more
-            if not at:
+            counts = (counts | more) if optional else more
+            if not counts:
                 return False
-        return len(replies) in at
+        return len(replies) in counts
 
 
-def replies_of(told: Sequence[Any]) -> list[Any]:
-    """What of all that a peer heard is a reply."""
-    return [each for each in told if (each["type"] if isinstance(each, dict) else each.split(" ")[0]) in REPLIES]
+def select_replies(messages: Sequence[Any]) -> list[Any]:
+    """The replies among the messages that a client received."""
+    return [
+        message
+        for message in messages
+        if (message["type"] if isinstance(message, dict) else message.split(" ")[0]) in REPLIES
+    ]

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from tests.fuzz.connections import Connection, quiet_reactor
 from tests.fuzz.grammars import ASKED, CUTS, FRAMES, HANDSHAKE, HEADS, LINES, TELNET, UPGRADE, head_of
-from tests.fuzz.properties import cut, holds, kept, room
+from tests.fuzz.properties import buffer_limit, buffered_bytes, cut, holds
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.codecs.http import MAX_HEAD_BYTES
 from twistedsock.codecs.line_decoder import LineSplitter
@@ -31,7 +31,7 @@ MAX_FRAMES = 512 + 14
 ROOM = st.sampled_from([50, 300, 1_000_000])
 """The memory budget of all connections."""
 
-ACT = st.sampled_from(["stalls", "stalls", "drains", "drains", "half_closes", "goes", "waits", "waits long"])
+ACT = st.sampled_from(["stall", "stall", "drain", "drain", "half_close", "close", "waits", "waits long"])
 TYPED = LINES | TELNET.map(b"".join) | HEADS | st.binary()
 SPOKEN = st.sampled_from(["sockbridge.v1.line", "sockbridge.v1.json", None])
 OPENED = SPOKEN.map(
@@ -69,7 +69,7 @@ def live(connection: Connection, clock: Clock, server: FakeServer, pieces: list[
         if act in ("waits", "waits long"):
             for _ in range(3 if act == "waits" else 40):
                 clock.advance(1)
-                connection.ends_if_closed()
+                connection.close_if_server_closed()
         elif act:
             getattr(connection, act)()
         if waiting and connection.send_bytes(waiting[0]):
@@ -79,10 +79,10 @@ def live(connection: Connection, clock: Clock, server: FakeServer, pieces: list[
         somebody.send("PUB a received by subscribers")
         clock.advance(0)
         server.turn()
-        connection.ends_if_closed()
+        connection.close_if_server_closed()
     somebody.disconnect()
     for _ in range(3):
-        connection.drains()
+        connection.drain()
         clock.advance(0)
         server.turn()
     return sizes
@@ -94,7 +94,7 @@ def kept_by(protocol: Any) -> int:
     channel = getattr(owner, "_channel", None)
     values = [*getattr(owner, "__dict__", {}).values(), *(vars(channel).values() if channel is not None else ())]
     own = (bytes, bytearray, list, LineSplitter, PlainFrames, TelnetFilter)
-    return sum(kept(value) for value in values if isinstance(value, own))
+    return sum(buffered_bytes(value) for value in values if isinstance(value, own))
 
 
 def ends(connection: Connection, clock: Clock, server: FakeServer) -> None:
@@ -103,7 +103,7 @@ def ends(connection: Connection, clock: Clock, server: FakeServer) -> None:
     bystander.send({"type": "ping", "id": 1})
     assert bystander.received()[-1] == {"type": "pong", "id": 1}
     bystander.disconnect()
-    connection.goes()
+    connection.close()
     for _ in range(4):
         clock.advance(100)
     assert (
@@ -124,7 +124,7 @@ def test_line_port_survives_any_input(data: bytes, cuts: list[int], acts: list[A
         connection = Connection(LineFactory(server.context, clock, 0, "http://127.0.0.1:8082/"), 8081)
         pieces = cut(data, cuts)
         for size in live(connection, clock, server, pieces, acts):
-            assert size <= room(LIMITS["max_line_bytes"] + 1 + 8)
+            assert size <= buffer_limit(LIMITS["max_line_bytes"] + 1 + 8)
         written = re.sub(rb"\xff[\xfc\xfe].", b"", connection.transport.value(), flags=re.DOTALL)
         said, door, _ = written.partition(b"HTTP/1.1 400 Bad Request\r\n")
         assert re.fullmatch(r"(?:[^\x00-\x08\x0b-\x1f\x7f-\x9f]*\n)*", said.decode())
@@ -142,7 +142,7 @@ def test_web_port_survives_any_input(data: bytes, cuts: list[int], acts: list[An
         pieces = cut(data, cuts)
         longest = max(map(len, pieces), default=0)
         for size in live(connection, clock, server, pieces, acts):
-            assert size <= room(MAX_HEAD_BYTES + MAX_FRAMES + longest)
+            assert size <= buffer_limit(MAX_HEAD_BYTES + MAX_FRAMES + longest)
         written = connection.transport.value()
         assert not written or written.startswith(b"HTTP/1.")
         if written.startswith(b"HTTP/1.1 101 "):
@@ -181,4 +181,4 @@ def test_plain_handshake_opens_a_websocket() -> None:
         )
         connection.send_bytes(HANDSHAKE)
         assert connection.transport.value().startswith(b"HTTP/1.1 101 ") and len(server.context.sessions) == 1
-        connection.goes()
+        connection.close()

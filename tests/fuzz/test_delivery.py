@@ -1,5 +1,4 @@
-"""Clients of all transports together: whatever happens, each of them reads what was published, or is told what it
-cannot read."""
+"""Random clients of all transports on one server: each receives every event, or a report of the lost ones."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -8,11 +7,11 @@ from unittest.mock import patch
 
 from hypothesis import strategies as st
 
-from tests.fuzz.clients import Client, SessionClient, StreamClient
 from tests.fuzz.connections import quiet_reactor
 from tests.fuzz.http_clients import HistoryClient, PollClient, PublishClient
 from tests.fuzz.model import Model
 from tests.fuzz.properties import holds
+from tests.fuzz.session_clients import Client, SessionClient, StreamClient
 from twistedsock.backplanes import memory
 from twistedsock.codecs import http_api, json_encoder, line_encoder
 from twistedsock.pubsub import broker, encoding_group, history, subscription
@@ -20,8 +19,8 @@ from twistedsock.session import replies
 
 
 @contextmanager
-def small() -> Iterator[None]:
-    """Chunks, answers and what is remembered of closed channels: so that little is enough to be in pieces, or gone."""
+def small_limits() -> Iterator[None]:
+    """Small chunks, responses and tables of closed channels, so that few events already exceed them."""
     with ExitStack() as stack:
         for module in (broker, encoding_group, history, subscription, replies, json_encoder, line_encoder):
             stack.enter_context(patch.object(module, "CHUNK_BYTES", 2_000))
@@ -31,11 +30,11 @@ def small() -> Iterator[None]:
 
 
 def build_clients(model: Model) -> list[Client]:
-    """Some of every kind."""
+    """One or more clients of each kind."""
     sessions = [
-        SessionClient(model, kind, asks_history)
+        SessionClient(model, kind, reads_history)
         for kind in ("line", "message", "json", "stream")
-        for asks_history in (False, True)
+        for reads_history in (False, True)
     ]
     return [
         *sessions,
@@ -52,31 +51,32 @@ def build_clients(model: Model) -> list[Client]:
     ]
 
 
-def live(model: Model, steps: int) -> None:
-    """Anything may happen, in any order; then all come to rest, and each must have had all that it was owed."""
+def run(model: Model, steps: int) -> None:
+    """Let clients, time and backplane do random steps. Then end all faults, let all clients read everything, and
+    compare the results with the model."""
     random = model.random
     clients = build_clients(model)
     faults = random.random() < 0.3
     for _ in range(steps):
-        what = random.random()
-        if what < 0.72:
+        choice = random.random()
+        if choice < 0.72:
             client = random.choice(clients)
             client.act()
             client.read()
-        elif what < 0.8:
+        elif choice < 0.8:
             model.turn()
-        elif what < 0.84:
+        elif choice < 0.84:
             model.step()
-        elif what < 0.93:
+        elif choice < 0.93:
             model.release()
-        elif what < 0.98 or not faults:
-            model.age()
+        elif choice < 0.98 or not faults:
+            model.pass_time()
         else:
-            model.break_down()
+            model.inject_fault()
         if random.random() < 0.3:
             for client in clients:
                 client.read()
-    model.mend()
+    model.end_faults()
     for _ in range(60):
         if model.late:
             model.server.backplane.release()
@@ -85,13 +85,13 @@ def live(model: Model, steps: int) -> None:
             client.read()
         model.turn()
     for client in clients:
-        client.check_nothing_is_overlooked()
-    model.clock.advance(21)  # long polls end
+        client.check_waiting()
+    model.clock.advance(21)  # long polls time out after 20 seconds
     model.turn()
     for client in clients:
         client.read()
         client.check_complete()
-    model.check_promises()
+    model.check_confirmations()
 
 
 @holds(
@@ -103,10 +103,12 @@ def live(model: Model, steps: int) -> None:
     events=st.sampled_from([3, 12, 40, 1_000]),
     size=st.sampled_from([6_000, 12_000, 40_000]),
 )
-def test_all_kinds_of_clients(seed: int, steps: int, late: bool, lag: str, events: int, size: int) -> None:
-    """Whatever clients of all transports do, however slowly they read, and whatever the logs let go of by count, bytes
-    and age: each reads what was published, in order and once, or is told exactly what it cannot read."""
-    with small(), quiet_reactor() as clock:
+def test_each_client_receives_every_event_or_a_report_of_the_gap(
+    seed: int, steps: int, late: bool, lag: str, events: int, size: int
+) -> None:
+    """Each client of any transport receives the published events in order and once, or an exact report of the lost
+    ones, however slowly it reads and whatever the histories drop by count, bytes and age."""
+    with small_limits(), quiet_reactor() as clock:
         model = Model(
             Random(seed),
             clock,
@@ -117,4 +119,4 @@ def test_all_kinds_of_clients(seed: int, steps: int, late: bool, lag: str, event
             history_age=10.0,
             max_message_bytes=65_536,
         )
-        live(model, steps)
+        run(model, steps)
