@@ -101,7 +101,7 @@ class Options(usage.Options):
 
 
 def _add_option(option: Option) -> None:
-    """Give ``Options`` the method by which Twisted finds an option. Its signature says whether there is a value."""
+    """Add the method to ``Options`` from which Twisted derives an option. With a parameter, the option has a value."""
 
     def set_flag(self: Options) -> None:
         self.given[option.name] = True

@@ -35,7 +35,7 @@ AllowRule = Annotated[dict[str, str], Meta(max_length=MAX_PATTERNS)]
 
 
 class KeyTable(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
-    """``[[access.key]]``"""
+    """A table ``[[access.key]]`` of the configuration file."""
 
     id: str
     algorithm: Algorithm

@@ -20,7 +20,8 @@ from twistedsock.limits.settings import Limits
 # Prices, in commands. A simple command costs 1, and takes about 10 us. Work that takes much longer costs 1 for each
 # 100 us, so that a client that keeps to the default rate uses at most a tenth of one core.
 ENTRY_PRICE = 1
-"""Opening a TCP connection, a WebSocket handshake, or an HTTP request, beside what it asks for."""
+"""Opening a TCP connection, a WebSocket handshake, or an HTTP request. The work that it requests is charged
+in addition."""
 
 TLS_HANDSHAKE_PRICE = 10
 """A TLS handshake: 0.6 to 2 ms for the signature, depending on the kind of key."""
@@ -146,8 +147,8 @@ class RateLimiter:
         return Decision.DISCONNECT
 
     def charge(self, price: float) -> None:
-        """Count what a command has cost beyond the price that it was checked with. A negative price returns what was
-        charged to the wrong principal."""
+        """Charge the cost of a command beyond the price that was checked before. A negative price returns a charge to
+        the wrong principal."""
         self._commands.charge(price)
 
     @property

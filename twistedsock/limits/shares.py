@@ -1,4 +1,5 @@
-"""Fair shares of a table that all clients use: how much each principal holds, and who gives way when the table is full.
+"""Fair shares of a table that all clients use: how much each principal holds, and which one gives way when the
+table is full.
 
 While a table has room, every client gets what it needs, so that a single client can use all of it. When the table is
 full, two rules hold (max-min fairness: Bertsekas and Gallager, Data Networks, section 6.5.2):
@@ -57,7 +58,7 @@ class Shares:
         self.limit = limit
         self.total = 0
         self._holders: dict[Principal, _Holder] = {}
-        # Those that hold something, as a binary heap with the largest on top.
+        # A binary heap of the principals that hold something. The largest is on top.
         self._heap: list[_Holder] = []
 
     def __len__(self) -> int:
@@ -211,8 +212,8 @@ def with_reserve(limit: int) -> int:
 
 class MemoryBudget:
     """The total and its limit in bytes. The owner of each buffer reports its size here as it changes, for the principal
-    of the client, and releases the buffer if the budget is exceeded. So the clients that use most give way when they
-    need more, and only these."""
+    of the client, and releases the buffer if the budget is exceeded. A full budget refuses more memory only to the
+    clients that use most."""
 
     __slots__ = ("_shares",)
 

@@ -71,9 +71,9 @@ class Broker:
         self.memory_budget = MemoryBudget(limits.max_buffered_bytes)
         self.stats = Stats()
         self.observers: list[Observer] = []
-        """To be added to before the first connection is accepted."""
+        """Observers of everything. Add to this list before the first connection is accepted."""
         self.presence_observers: list[PresenceObserver] = []
-        """Observers of subscriptions only, to which it is not reported what is published: that can be millions."""
+        """Observers of subscriptions. Publications, which can be millions, are not reported to them."""
         self.report_gap: Callable[[bytes, Lost | None], object] = _ignore_gap
         """Called with the events that the backplane has skipped, or with None if the channel has another epoch."""
         self.needs_flush = False

@@ -1,11 +1,11 @@
-"""A channel: its history, its subscriptions, and what they have still to be sent.
+"""A channel: its history, its subscriptions, and the events that were not sent to them yet.
 
 Events that have been published are ``pending`` until the end of the turn. Then ``prepare_delivery`` appends them to the
 history, and ``deliver`` offers them to the encoding groups, whose members are the subscriptions that are caught up.
 
 A subscription that is behind is in no group: it reads the history (``subscription``). Neither is a subscription that
 has been sent something ahead of its group: while presence changes wait for watchers, or the history had to be updated
-before the end of the turn, ``Undelivered`` knows what each subscription has still to be sent.
+before the end of the turn, ``Undelivered`` has the position of each subscription.
 """
 
 from collections.abc import Callable
@@ -130,7 +130,7 @@ class Channel:
         self.waiters[callback] = None
 
     def cancel_notify(self, callback: Callable[[], None]) -> None:
-        """Does nothing if it has been called already."""
+        """Cancel ``notify_once``. Does nothing if the callback has been called already."""
         if self.waiters is not None and callback in self.waiters:
             del self.waiters[callback]
             self.waiters = self.waiters or None

@@ -1,9 +1,8 @@
 """The list of all channels, a page at a time.
 
-A search looks through all channels: with a hundred thousand, that takes longer than other work may be kept waiting. So
-there is one time slice for searches in each turn of the reactor, and the searches of several clients take turns in
-using it: a search of few steps waits for one slice of each other search, and not for their end. A client has one
-search at a time; its next ones wait for that.
+A search examines all channels, which takes too long for one turn of the reactor if there are a hundred thousand.
+Therefore each turn has one time slice for searches, and the clients that search get it in rotation: a short search
+waits for one slice of each other search, not for its end. A client has one search at a time. Its next searches wait.
 """
 
 from collections import deque

@@ -67,8 +67,8 @@ class EventEncoder(Protocol):
         """The events with these offsets, both included, will not be sent."""
 
     def fell_behind(self, channel: bytes, cursor: int) -> None:
-        """The subscriber's socket did not accept what was encoded from offset ``cursor`` on, or the subscriber starts
-        there. It matters only to an encoder that one subscriber has for itself and that remembers what it encoded."""
+        """The subscriber's socket did not accept the events from offset ``cursor`` on, or the subscriber starts there.
+        Only encoders that belong to one subscriber and remember the encoded events need this."""
 
 
 class ChannelView(Protocol):

@@ -102,7 +102,7 @@ class Undelivered:
         return subscription in self._next
 
     def skip(self, subscription: Subscription) -> None:
-        """A subscription needs nothing of what is in the queue now."""
+        """A subscription needs none of the items in the queue."""
         subscription.channel.leave_group(subscription)
         self._next[subscription] = self.end
 
@@ -120,8 +120,8 @@ class Undelivered:
     # Sending.
 
     def send(self, subscription: Subscription) -> None:
-        """Send a subscription what it still needs of the queue. If its socket does not accept all of it, the
-        subscription falls behind, and keeps the presence changes that it has not been sent."""
+        """Send a subscription the items in the queue that it still needs. If its socket does not accept all of them,
+        the subscription falls behind, and keeps the unsent presence changes."""
         start, end = self._next.get(subscription, self._first), self.end
         if start == end or not (self.batches or subscription.presence):
             return
@@ -168,8 +168,8 @@ class Undelivered:
         return True
 
     def send_changes_before_events(self, watchers: Collection[Subscription], is_over: Callable[[], bool]) -> bool:
-        """Send watchers what they still need of the queue, until ``is_over``. Returns whether they have been sent so
-        much of it that the events can be delivered; the rest is sent with the events."""
+        """Send watchers the items in the queue that they still need, until ``is_over``. Returns whether so few are left
+        that they can be sent with the events."""
         while self.has_changes and self._rounds < MAX_ROUNDS:
             if not self._round and self.end - self._round_end <= FEW_ITEMS:
                 break

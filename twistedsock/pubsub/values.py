@@ -44,7 +44,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     """The nick of the publisher, or its id if it has none."""
     name: bytes
     payload: bytes
-    """Text as it was sent, or a JSON value as the JSON text that was sent."""
+    """The text that was sent. For a JSON value, its JSON text."""
     kind: PayloadKind
 
 

@@ -219,7 +219,7 @@ class AutobahnConnection(SlimConnection, FragmentAssembler, WebSocketServerProto
     CONFIG_ATTRS: Any = ()
 
     def parse(self, data: bytes) -> None:
-        """Parse input. Autobahn's ``dataReceived`` formats a log message first and then does the same."""
+        """Parse input as Autobahn's ``dataReceived`` does, without the log message that it formats first."""
         self._dataReceived(data)
 
     def cancel_ping_timeout(self) -> None:

@@ -22,8 +22,9 @@ class EndpointError(Exception):
 
 
 def parse_endpoint(description: str, reactor: Any, authorities: Path | None = None) -> IStreamServerEndpoint:
-    """Return the endpoint that a string describes, with ``BACKLOG`` unless it names another. With TLS, clients need a
-    certificate of one of ``authorities``, a file, unless that is None. Raises EndpointError."""
+    """Return the endpoint that a string describes. Its backlog is ``BACKLOG`` if the string has none. ``authorities``
+    is a file of certificates: if it is given, TLS clients need a certificate that one of them signed. Raises
+    EndpointError."""
     kind = description.partition(":")[0]
     port = _PORT.match(description)
     if port is not None and int(port[1]) > 65535:

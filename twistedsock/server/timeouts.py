@@ -39,7 +39,7 @@ class TimeoutQueue(Generic[T]):
         self._deadlines.pop(item, None)
 
     def now(self) -> float:
-        """The reactor's time in seconds, by which items expire."""
+        """The reactor's time in seconds. Items expire by this clock."""
         now: float = self._reactor.seconds()
         return now
 

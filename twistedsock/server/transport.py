@@ -28,8 +28,8 @@ from twistedsock.server.twisted_internals import (
 from twistedsock.stats import TcpStats
 
 NOT_READING = 4
-"""A bit of ``blocked``: the client no longer reads. What is written is discarded, but what it sent before is still
-processed: ``printf … | nc`` may have exited before its last line is read."""
+"""A bit of ``blocked``: the client no longer reads. Output is discarded, but the input that it sent before is still
+processed, because ``printf … | nc`` may have exited before its last line is read."""
 
 
 class DirectWriteTransport:
@@ -250,7 +250,7 @@ def detach_outlet(outlet: Any, transport: Any) -> None:
 
 
 def mark_input_ended(transport: Any) -> None:
-    """The client has ended its stream, and waits for what is written to it. If a write has failed already, the
+    """The client has ended its stream, and waits for the rest of the output. If a write has failed already, the
     connection is aborted."""
     server = innermost_transport(transport)
     if isinstance(server, DirectWriteTransport):

@@ -294,7 +294,7 @@ class WebSocketConnection(AutobahnConnection):
             pipeline.submit(messages)
 
     def _select_dialect(self, pipeline: InputPipeline, messages: list[bytes]) -> list[bytes]:
-        """Without a subprotocol, the first message that is not blank decides what is spoken. Returns this message and
+        """Without a subprotocol, the first message that is not blank selects the protocol. Returns this message and
         those after it."""
         for position, message in enumerate(messages):
             text = message.removeprefix(BOM)
