@@ -8,7 +8,7 @@ from twistedsock.limits.rate import max_rate_limiters
 from twistedsock.limits.settings import CHUNK_BYTES, MAX_MEMBERS_HELD, MAX_PENDING_REPLY_WRITERS, Limits
 from twistedsock.limits.shares import with_reserve
 from twistedsock.pubsub.values import CHANGE_COST
-from twistedsock.session.request import REMEMBERED_BYTES
+from twistedsock.session.request import MAX_REMEMBERED_BYTES
 
 PROCESS = 80 * 1024 * 1024
 """Python, Twisted, Autobahn and sockbridge before the first connection: 60 MiB measured, and 20 MiB for temporary
@@ -74,7 +74,7 @@ def estimate_memory(limits: Limits, tls: bool = False) -> MemoryEstimate:
     per_client = min(limits.max_subscriptions_per_client, channels)
     subscriptions = min(with_reserve(limits.max_subscriptions), limits.max_connections * per_client)
     return MemoryEstimate(
-        process=PROCESS + max_rate_limiters(limits) * RATE_LIMITER + REMEMBERED_BYTES,
+        process=PROCESS + max_rate_limiters(limits) * RATE_LIMITER + MAX_REMEMBERED_BYTES,
         history=history,
         channels=channels * CHANNEL + REMEMBERED,
         connections=limits.max_connections * (CONNECTION + tls * TLS) + 8 * with_reserve(MAX_MEMBERS_HELD),

@@ -73,7 +73,7 @@ class RequestClient:
 
     def publish(self, publication: Publication, nick: bytes = b"") -> Position | Error | Future[Position]:
         """The sender is the subject of the identity, or ``nick``, or an id that is made for this request."""
-        error = self.check_access(publication.channel, Right.WRITE) or self._forbids_nick(nick)
+        error = self.check_access(publication.channel, Right.WRITE) or self._check_nick(nick)
         if error is not None:
             return error
         publisher = self._publisher(nick)
@@ -82,20 +82,20 @@ class RequestClient:
         return answer
 
     def publish_all(
-        self, asked: Sequence[Publication], nick: bytes = b""
+        self, publications: Sequence[Publication], nick: bytes = b""
     ) -> list[Position | Error] | Error | Future[list[Position | Error]]:
-        """Publish in this order, all from one sender. Returns the result of each: an error of one does not stop the
-        others. If the ``nick`` is invalid, nothing is published."""
-        error = self._forbids_nick(nick)
+        """Publish in this order, all from one sender. Returns the result of each: the remaining publications
+        are published after an error. If the ``nick`` is invalid, nothing is published."""
+        error = self._check_nick(nick)
         if error is not None:
             return error
         publisher = self._publisher(nick)
-        outcomes: list[Position | Error] = [UNAVAILABLE] * len(asked)
-        told = Future[list[Position | Error]]()
-        awaited = len(asked) + 1
+        outcomes: list[Position | Error] = [UNAVAILABLE] * len(publications)
+        future = Future[list[Position | Error]]()
+        awaited = len(publications) + 1
 
-        def note(place: int, outcome: Position | Error) -> None:
-            outcomes[place] = outcome
+        def store(index: int, outcome: Position | Error) -> None:
+            outcomes[index] = outcome
             settle()
 
         def settle() -> None:
@@ -103,32 +103,32 @@ class RequestClient:
             awaited -= 1
             if not awaited:
                 self._context.sessions.remove(publisher.id)
-                told.settle(outcomes)
+                future.settle(outcomes)
 
-        for place, one in enumerate(asked):
-            error = self.check_access(one.channel, Right.WRITE)
-            on_result(self._publish(publisher, one) if error is None else error, partial(note, place))
+        for index, publication in enumerate(publications):
+            error = self.check_access(publication.channel, Right.WRITE)
+            on_result(self._publish(publisher, publication) if error is None else error, partial(store, index))
         settle()
-        return told if awaited else outcomes
+        return future if awaited else outcomes
 
-    def _forbids_nick(self, nick: bytes) -> Error | None:
-        roster = self._context.sessions
+    def _check_nick(self, nick: bytes) -> Error | None:
+        sessions = self._context.sessions
         error = check_nick(nick) if nick else None
         if error is not None:
             return error
-        return NICK_IS_AN_ID if nick in roster or self.subject in roster else None
+        return NICK_IS_AN_ID if nick in sessions or self.subject in sessions else None
 
     def _publisher(self, nick: bytes) -> Client:
         """A client with an id of its own, which the caller must release."""
         publisher = Client(self._context.sessions.new_id(), self.principal)
-        publisher.nick = self._shown(nick) or publisher.id
+        publisher.nick = self._displayed_nick(nick) or publisher.id
         return publisher
 
     def _publish(self, publisher: Client, publication: Publication) -> Position | Error | Future[Position]:
         opened = self._context.broker.open(publication.channel, publisher.principal)
         return map_result(opened, lambda channel: self._publish_on(channel, publisher, publication))
 
-    def _shown(self, nick: bytes) -> bytes:
+    def _displayed_nick(self, nick: bytes) -> bytes:
         if self._identity is None:
             return nick
         return displayed_nick(self.subject, nick) if nick else verified_nick(self.subject)
@@ -140,9 +140,9 @@ class RequestClient:
         answer = broker.publish(publisher, publication)
         if broker.needs_flush:
             broker.flush()
-        placed = map_result(answer, lambda offset: Position(broker.channels.get(channel.name, channel).epoch, offset))
-        on_result(placed, lambda outcome: broker.close_if_unused(channel))
-        return placed
+        position = map_result(answer, lambda offset: Position(broker.channels.get(channel.name, channel).epoch, offset))
+        on_result(position, lambda outcome: broker.close_if_unused(channel))
+        return position
 
     def history(
         self, channel: bytes, last: int | None = None, since: int | None = None, epoch: bytes | None = None
@@ -150,31 +150,31 @@ class RequestClient:
         """The newest ``last`` events of the history, or those after ``since``, or the newest of these. With ``epoch``,
         ``since`` is a position, and the page has ``recovered``."""
 
-        def look(opened: Channel) -> HistoryPage | Error:
+        def read(opened: Channel) -> HistoryPage | Error:
             error = self.check_access(channel, Right.READ)  # checked again, because the request may have waited
             if error is None:
                 self._context.broker.histories.update(opened)
-            kept = error or self.look_into(opened, last, since, epoch)
+            page = error or self.read_page(opened, last, since, epoch)
             self._context.broker.close_if_unused(opened)
-            return kept
+            return page
 
         error = self.check_access(channel, Right.READ)
-        return error if error is not None else map_result(self._context.broker.open(channel, self.principal), look)
+        return error if error is not None else map_result(self._context.broker.open(channel, self.principal), read)
 
-    def look_into(
+    def read_page(
         self, channel: Channel, last: int | None = None, since: int | None = None, epoch: bytes | None = None
     ) -> HistoryPage:
         """Like ``history``, for a channel that is open and readable. Its history must be up to date: to update another
         one now can drop events of this one, so update all of them before you read the first."""
-        log, recovered = channel.history, None
+        history, recovered = channel.history, None
         if since is not None and epoch is not None:
             start, recovered = resume_offset(Subscribe(channel.name, last, since, epoch), channel)
         else:
-            start = history_start(log, last, since)
-        lost = missing_events(log, start)
-        start = max(start, log.first)
-        events = log.events(start, log.end)
-        return HistoryPage(channel.name, channel.position, start, log.end, recovered, lost, events)
+            start = history_start(history, last, since)
+        lost = missing_events(history, start)
+        start = max(start, history.first)
+        events = history.events(start, history.end)
+        return HistoryPage(channel.name, channel.position, start, history.end, recovered, lost, events)
 
     def members(self, channel: bytes) -> list[Member] | Error | Future[list[Member]]:
         """The subscribers of a channel, on all nodes."""
@@ -182,31 +182,31 @@ class RequestClient:
         return error if error is not None else self._context.broker.members(channel)
 
 
-REMEMBERED_BYTES = 16 * 1024 * 1024
+MAX_REMEMBERED_BYTES = 16 * 1024 * 1024
 """Maximum memory of all responses that are remembered: about 10,000 keys. Responses to batches are long."""
 
-AGE = 600.0
+KEY_LIFETIME_SECONDS = 600.0
 """Seconds that a key is remembered: longer than programs repeat a request, also with increasing delays."""
 
-KEY_COST = 1_400
+KEY_BYTES = 1_400
 """Memory of a key without its response, in bytes: 930 to 1,360 were measured, with the longest key and channel, and
 many or few clients."""
 
-OTHER_REQUEST = Error(ErrorCode.BAD_ARGUMENT, "this Idempotency-Key has been used for another request")
+KEY_REUSED = Error(ErrorCode.BAD_ARGUMENT, "this Idempotency-Key has been used for another request")
 
 
-class Told(msgspec.Struct, frozen=True, gc=False):
-    """A response. If nothing was published, ``is_done`` is False, and it is not remembered."""
+class PublishResponse(msgspec.Struct, frozen=True, gc=False):
+    """The ``body`` of a response. If nothing was published, ``is_done`` is False, and it is not remembered."""
 
     body: bytes
     is_done: bool = True
 
 
-class Answered(msgspec.Struct, frozen=True):
-    """``again`` is True if it is the response to an earlier request."""
+class OnceResult(msgspec.Struct, frozen=True):
+    """``is_repeated`` is True if the outcome is the response to an earlier request."""
 
-    outcome: Told | Error | Future[Told]
-    again: bool
+    outcome: PublishResponse | Error | Future[PublishResponse]
+    is_repeated: bool
 
 
 Name = tuple[Principal, bytes, bytes]
@@ -216,7 +216,7 @@ Name = tuple[Principal, bytes, bytes]
 class _Entry(msgspec.Struct):
     fingerprint: bytes
     at: float
-    outcome: Told | Future[Told]
+    outcome: PublishResponse | Future[PublishResponse]
     size: int
 
 
@@ -227,25 +227,27 @@ class Idempotency:
         self._clock = clock
         # The oldest first.
         self._entries: OrderedDict[Name, _Entry] = OrderedDict()
-        self._names = EvictionQueue[Name](REMEMBERED_BYTES)
+        self._names = EvictionQueue[Name](MAX_REMEMBERED_BYTES)
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def once(self, name: Name, fingerprint: bytes, act: Callable[[], Told | Error | Future[Told]]) -> Answered:
+    def once(
+        self, name: Name, fingerprint: bytes, act: Callable[[], PublishResponse | Error | Future[PublishResponse]]
+    ) -> OnceResult:
         """Call ``act``, unless it was called under that name before: then return that response. ``fingerprint``
         distinguishes requests. Errors are not remembered, because the next attempt can succeed."""
         now = self._clock()
-        while self._entries and next(iter(self._entries.values())).at <= now - AGE:
+        while self._entries and next(iter(self._entries.values())).at <= now - KEY_LIFETIME_SECONDS:
             self._forget(next(iter(self._entries)))
         known = self._entries.get(name)
         if known is not None:
             if known.fingerprint != fingerprint:
-                return Answered(OTHER_REQUEST, False)
-            return Answered(known.outcome, True)
-        pending = Future[Told]()
-        entry = self._entries[name] = _Entry(fingerprint, now, pending, KEY_COST)
-        self._names.add(name[0], name, KEY_COST)
+                return OnceResult(KEY_REUSED, False)
+            return OnceResult(known.outcome, True)
+        pending = Future[PublishResponse]()
+        entry = self._entries[name] = _Entry(fingerprint, now, pending, KEY_BYTES)
+        self._names.add(name[0], name, KEY_BYTES)
         try:
             answer = act()
         except BaseException:
@@ -253,13 +255,13 @@ class Idempotency:
             raise
         on_result(answer, lambda outcome: self._note(name, entry, outcome))
         on_result(answer, pending.settle)
-        return Answered(answer, False)
+        return OnceResult(answer, False)
 
-    def _note(self, name: Name, entry: _Entry, outcome: Told | Error) -> None:
+    def _note(self, name: Name, entry: _Entry, outcome: PublishResponse | Error) -> None:
         if isinstance(outcome, Error) or not outcome.is_done:
             self._drop(name, entry)
         elif self._entries.get(name) is entry:
-            entry.outcome, entry.size = outcome, len(outcome.body) + KEY_COST
+            entry.outcome, entry.size = outcome, len(outcome.body) + KEY_BYTES
             self._names.shares.add(name[0], len(outcome.body))
             while self._names.is_full:
                 self._forget(self._names.next_victim())

@@ -17,7 +17,7 @@ from twistedsock.server.http.headers import matches_etag
 from twistedsock.server.http.request import HTTPRequest
 from twistedsock.session.commands import MAX_OFFSET
 from twistedsock.session.context import ServerContext
-from twistedsock.session.request import OTHER_REQUEST, Answered, HistoryPage, Idempotency, Told
+from twistedsock.session.request import KEY_REUSED, HistoryPage, Idempotency, OnceResult, PublishResponse
 
 _IDEMPOTENCY_KEY = re.compile(rb"[ -~]{1,200}")
 
@@ -27,7 +27,7 @@ INVALID_IDEMPOTENCY_KEY = Error(
 
 REPLAYED_HEADERS = {b"Idempotency-Replayed": b"true"}
 
-Publish = Callable[[], Told | Error | Future[Told]]
+Publish = Callable[[], PublishResponse | Error | Future[PublishResponse]]
 """Publishes once, and returns the body of the response."""
 
 
@@ -49,9 +49,9 @@ class EventsEndpoint:
             raise ApiError(error)
         publication = Publication(channel, read_body(body, content_type), name)
 
-        def publish() -> Told | Error | Future[Told]:
+        def publish() -> PublishResponse | Error | Future[PublishResponse]:
             position = request.broker_client.publish(publication, nick)
-            return map_result(position, lambda position: Told(http_api.publish_response(channel, position)))
+            return map_result(position, lambda position: PublishResponse(http_api.publish_response(channel, position)))
 
         self._respond_once(request, 201, publish, channel, b"\0".join((name, nick, content_type, body)))
 
@@ -64,12 +64,12 @@ class EventsEndpoint:
         request.charge(max(0, len(items) - 1))
         rows = list(join_neighbours(item for item in items if isinstance(item, Publication)))
 
-        def to_response(outcomes: list[Position | Error]) -> Told:
+        def to_response(outcomes: list[Position | Error]) -> PublishResponse:
             results = http_api.batch_results(items, rows, outcomes)
             is_done = any(isinstance(outcome, Position) for outcome in outcomes)
-            return Told(http_api.batch_response(results), is_done)
+            return PublishResponse(http_api.batch_response(results), is_done)
 
-        def publish() -> Told | Error | Future[Told]:
+        def publish() -> PublishResponse | Error | Future[PublishResponse]:
             return map_result(request.broker_client.publish_all(rows, nick), to_response)
 
         self._respond_once(request, 200, publish, b"", b"\0".join((nick, content_type, body)))
@@ -80,15 +80,15 @@ class EventsEndpoint:
         """Publish, or repeat the response to the first request with the same idempotency key."""
         key = _idempotency_key(request)
         if key is None:
-            result = Answered(publish(), False)
+            result = OnceResult(publish(), False)
         else:
             result = self._idempotency.once((request.principal, channel, key), sha256(content).digest(), publish)
 
-        def respond(outcome: Told | Error) -> None:
+        def respond(outcome: PublishResponse | Error) -> None:
             if isinstance(outcome, Error):
-                request.respond_error(outcome, 422 if outcome is OTHER_REQUEST else None)
+                request.respond_error(outcome, 422 if outcome is KEY_REUSED else None)
             else:
-                request.respond_json(status, outcome.body, REPLAYED_HEADERS if result.again else None)
+                request.respond_json(status, outcome.body, REPLAYED_HEADERS if result.is_repeated else None)
 
         on_result(result.outcome, respond)
 

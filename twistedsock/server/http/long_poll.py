@@ -145,7 +145,7 @@ class LongPoll:
                 # The client did not ask for an epoch, and all events of this one are newer than its request.
                 position = Position(channel.epoch, channel.history.first - 1)
             since, epoch = (None, None) if position is None else (position.offset, position.epoch)
-            page = client.look_into(channel, self._asked.last, since, epoch)
+            page = client.read_page(channel, self._asked.last, since, epoch)
             if self._asked.known[name] is None:
                 page = HistoryPage(page.channel, page.position, page.start, page.stop, None, page.lost, page.events)
             pages.append(page)
