@@ -1,10 +1,10 @@
-"""Every behaviour is expected of each pair of dialects, and over each kind of backplane."""
+"""Fixtures that run each test for every pair of protocols, and with a fast and a slow backplane."""
 
 from collections.abc import Callable
 
 import pytest
 
-from tests.behaviours.voices import KINDS, Voice
+from tests.behaviours.protocol_clients import KINDS, ProtocolClient
 from twistedsock.testing import FakeServer
 
 
@@ -20,22 +20,22 @@ def server(late: bool) -> FakeServer:
 
 
 @pytest.fixture(params=KINDS)
-def publisher_meets(request: pytest.FixtureRequest) -> Callable[[FakeServer], Voice]:
-    meets: Callable[[FakeServer], Voice] = KINDS[request.param]
-    return meets
+def connect_publisher(request: pytest.FixtureRequest) -> Callable[[FakeServer], ProtocolClient]:
+    connect: Callable[[FakeServer], ProtocolClient] = KINDS[request.param]
+    return connect
 
 
 @pytest.fixture(params=KINDS)
-def reader_meets(request: pytest.FixtureRequest) -> Callable[[FakeServer], Voice]:
-    meets: Callable[[FakeServer], Voice] = KINDS[request.param]
-    return meets
+def connect_reader(request: pytest.FixtureRequest) -> Callable[[FakeServer], ProtocolClient]:
+    connect: Callable[[FakeServer], ProtocolClient] = KINDS[request.param]
+    return connect
 
 
 @pytest.fixture
-def publisher(server: FakeServer, publisher_meets: Callable[[FakeServer], Voice]) -> Voice:
-    return publisher_meets(server)
+def publisher(server: FakeServer, connect_publisher: Callable[[FakeServer], ProtocolClient]) -> ProtocolClient:
+    return connect_publisher(server)
 
 
 @pytest.fixture
-def reader(server: FakeServer, reader_meets: Callable[[FakeServer], Voice]) -> Voice:
-    return reader_meets(server)
+def reader(server: FakeServer, connect_reader: Callable[[FakeServer], ProtocolClient]) -> ProtocolClient:
+    return connect_reader(server)

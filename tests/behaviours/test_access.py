@@ -1,10 +1,10 @@
-"""Rights, tokens and vouched nicks: the same for every dialect."""
+"""Rights, tokens and verified nicks, in every protocol."""
 
 from typing import Any
 
 import pytest
 
-from tests.behaviours.voices import Voice
+from tests.behaviours.protocol_clients import ProtocolClient
 from twistedsock.errors import CloseReason
 from twistedsock.testing import FakePolicy, FakeServer
 
@@ -47,47 +47,47 @@ ASKED = {
         ("bob", "lobby", ""),
     ],
 )
-def test_who_has_the_right_is_served_and_who_has_not_is_told_why(
-    publisher: Voice, verb: str, token: str, channel: str, rights: str
+def test_commands_without_the_right_fail_with_a_reason(
+    publisher: ProtocolClient, verb: str, token: str, channel: str, rights: str
 ) -> None:
     if token:
-        publisher.asks("auth", token=token)
+        publisher.request("auth", token=token)
     allowed = ("w" if verb == "publish" else "r") in rights
-    refused = "forbidden" if token else "unauthorized"
-    assert code(publisher.asks(verb, channel=channel, **ASKED[verb])) == ("ok" if allowed else refused)
+    error = "forbidden" if token else "unauthorized"
+    assert code(publisher.request(verb, channel=channel, **ASKED[verb])) == ("ok" if allowed else error)
 
 
-def test_a_token_gives_a_nick_that_others_see_and_nobody_else_can_take(publisher: Voice, reader: Voice) -> None:
-    reader.asks("auth", token="bob")
-    reader.asks("subscribe", channel="kitchen", presence=True)
-    assert publisher.asks("auth", token="ann") == {"type": "ok", "nick": "ann", "expires": 3600}
-    publisher.asks("subscribe", channel="kitchen")
-    publisher.asks("publish", channel="kitchen", data="as ann")
-    assert publisher.asks("nick", nick="bob")["nick"] == "~bob"
-    publisher.asks("publish", channel="kitchen", data="as bob")
+def test_token_gives_a_nick_that_no_other_client_can_use(publisher: ProtocolClient, reader: ProtocolClient) -> None:
+    reader.request("auth", token="bob")
+    reader.request("subscribe", channel="kitchen", presence=True)
+    assert publisher.request("auth", token="ann") == {"type": "ok", "nick": "ann", "expires": 3600}
+    publisher.request("subscribe", channel="kitchen")
+    publisher.request("publish", channel="kitchen", data="as ann")
+    assert publisher.request("nick", nick="bob")["nick"] == "~bob"
+    publisher.request("publish", channel="kitchen", data="as bob")
     joined, first, second = reader.received()
     assert joined["peer"]["nick"] == "ann"
     assert (first["from"], second["from"]) == ("ann", "~bob")
 
 
-def test_who_loses_a_right_loses_the_subscription_and_hears_why(
-    server: FakeServer, publisher: Voice, reader: Voice
+def test_losing_a_right_ends_the_subscription_with_a_notice(
+    server: FakeServer, publisher: ProtocolClient, reader: ProtocolClient
 ) -> None:
-    reader.asks("auth", token="ann")
-    reader.asks("subscribe", channel="alerts.fire")
-    reader.asks("subscribe", channel="kitchen")
-    publisher.asks("auth", token="bob")
-    publisher.asks("publish", channel="alerts.fire", data="before")
-    reader.asks("auth", token="less")
-    publisher.asks("publish", channel="alerts.fire", data="after")
-    publisher.asks("publish", channel="kitchen", data="still")
-    heard = reader.received()
-    assert [message.get("data", message["type"]) for message in heard] == ["before", "notice", "still"]
-    assert "alerts.fire" in heard[1]["text"]
+    reader.request("auth", token="ann")
+    reader.request("subscribe", channel="alerts.fire")
+    reader.request("subscribe", channel="kitchen")
+    publisher.request("auth", token="bob")
+    publisher.request("publish", channel="alerts.fire", data="before")
+    reader.request("auth", token="less")
+    publisher.request("publish", channel="alerts.fire", data="after")
+    publisher.request("publish", channel="kitchen", data="still")
+    message = reader.received()
+    assert [message.get("data", message["type"]) for message in message] == ["before", "notice", "still"]
+    assert "alerts.fire" in message[1]["text"]
 
 
-def test_commands_that_come_together_with_the_token_are_judged_by_it(publisher: Voice) -> None:
-    publisher.says_together(
+def test_commands_behind_a_token_are_checked_against_it(publisher: ProtocolClient) -> None:
+    publisher.send_together(
         ("publish", {"channel": "kitchen", "data": "a"}),
         ("auth", {"token": "ann"}),
         ("publish", {"channel": "kitchen", "data": "b"}),
@@ -95,8 +95,8 @@ def test_commands_that_come_together_with_the_token_are_judged_by_it(publisher: 
     assert [code(answer) for answer in publisher.received()] == ["unauthorized", "ok", "ok"]
 
 
-def test_warns_before_a_token_expires_and_closes_then(server: FakeServer, reader: Voice) -> None:
-    reader.asks("auth", token="ann")
+def test_warns_before_a_token_expires_and_then_closes(server: FakeServer, reader: ProtocolClient) -> None:
+    reader.request("auth", token="ann")
     server.wall += 3590
     server.context.expiry_watcher.check()
     (notice,) = reader.received()

@@ -1,19 +1,19 @@
-"""Questions and their answers: the same for every dialect."""
+"""Commands and their replies, in every protocol."""
 
 from typing import Any
 
 import pytest
 
-from tests.behaviours.voices import LineVoice, Voice
+from tests.behaviours.protocol_clients import LineClient, ProtocolClient
 
 
 def data(messages: list[dict[str, Any]]) -> list[str]:
     return [message["data"] for message in messages if message["type"] == "event"]
 
 
-def publish(voice: Voice, *texts: str) -> None:
+def publish(client: ProtocolClient, *texts: str) -> None:
     for text in texts:
-        voice.asks("publish", channel="kitchen", data=text)
+        client.request("publish", channel="kitchen", data=text)
 
 
 @pytest.mark.parametrize(
@@ -30,11 +30,11 @@ def publish(voice: Voice, *texts: str) -> None:
     ],
     ids=str,
 )
-def test_history_is_what_the_log_still_holds(
-    publisher: Voice, reader: Voice, options: dict[str, int], texts: str
+def test_history_returns_the_available_events(
+    publisher: ProtocolClient, reader: ProtocolClient, options: dict[str, int], texts: str
 ) -> None:
     publish(publisher, *"abcdefg")
-    events = reader.asks("history", channel="kitchen", **options)["events"]
+    events = reader.request("history", channel="kitchen", **options)["events"]
     assert data(events) == [*texts]
     assert [event["offset"] for event in events] == ["abcdefg".index(text) + 1 for text in texts]
 
@@ -51,46 +51,52 @@ def test_history_is_what_the_log_still_holds(
         (4, "another", False, None, ""),
     ],
 )
-def test_who_comes_back_gets_what_it_missed_or_is_told_what_it_lost(
-    publisher: Voice, reader: Voice, since: int, epoch: str, recovered: bool, lost: tuple[int, int] | None, texts: str
+def test_resuming_delivers_missed_events_or_reports_them_as_lost(
+    publisher: ProtocolClient,
+    reader: ProtocolClient,
+    since: int,
+    epoch: str,
+    recovered: bool,
+    lost: tuple[int, int] | None,
+    texts: str,
 ) -> None:
-    told = reader.asks("subscribe", channel="kitchen")
-    assert told == {"type": "ok", "channel": "kitchen", "offset": 0, "epoch": "e1"}
-    reader.asks("unsubscribe", channel="kitchen")
+    reply = reader.request("subscribe", channel="kitchen")
+    assert reply == {"type": "ok", "channel": "kitchen", "offset": 0, "epoch": "e1"}
+    reader.request("unsubscribe", channel="kitchen")
     publish(publisher, *"abcdefg")
-    told = reader.asks("subscribe", channel="kitchen", since=since, epoch=epoch or told["epoch"])
-    assert told == {"type": "ok", "channel": "kitchen", "offset": 7, "epoch": "e1", "recovered": recovered}
+    reply = reader.request("subscribe", channel="kitchen", since=since, epoch=epoch or reply["epoch"])
+    assert reply == {"type": "ok", "channel": "kitchen", "offset": 7, "epoch": "e1", "recovered": recovered}
     publish(publisher, "live")
-    heard = reader.received()
+    messages = reader.received()
     if lost is not None:
-        assert heard.pop(0) == {"type": "lost", "channel": "kitchen", "first": lost[0], "last": lost[1]}
-    assert data(heard) == [*texts, "live"]
+        assert messages.pop(0) == {"type": "lost", "channel": "kitchen", "first": lost[0], "last": lost[1]}
+    assert data(messages) == [*texts, "live"]
 
 
-def test_who_comes_gets_the_last_events_first(publisher: Voice, reader: Voice) -> None:
+def test_subscribing_with_last_delivers_older_events_first(publisher: ProtocolClient, reader: ProtocolClient) -> None:
     publish(publisher, *"abc")
     reader.send("subscribe", channel="kitchen", last=2)
     answer, *events = reader.received()
     assert answer == {"type": "ok", "channel": "kitchen", "offset": 3, "epoch": "e1"} and data(events) == ["b", "c"]
 
 
-def test_members_are_all_who_read(publisher: Voice, reader: Voice) -> None:
-    assert publisher.asks("who", channel="kitchen") == {"type": "ok", "members": []}
-    publisher.asks("nick", nick="ann")
-    for voice in (publisher, reader):
-        voice.asks("subscribe", channel="kitchen")
+def test_members_are_all_subscribers(publisher: ProtocolClient, reader: ProtocolClient) -> None:
+    assert publisher.request("who", channel="kitchen") == {"type": "ok", "members": []}
+    publisher.request("nick", nick="ann")
+    for client in (publisher, reader):
+        client.request("subscribe", channel="kitchen")
     ann, other = {"id": publisher.id, "nick": "ann"}, {"id": reader.id, "nick": reader.id}
-    assert reader.asks("who", channel="kitchen") == {"type": "ok", "members": [ann, other]}
-    publisher.asks("unsubscribe", channel="kitchen")
-    assert reader.asks("who", channel="kitchen") == {"type": "ok", "members": [other]}
+    assert reader.request("who", channel="kitchen") == {"type": "ok", "members": [ann, other]}
+    publisher.request("unsubscribe", channel="kitchen")
+    assert reader.request("who", channel="kitchen") == {"type": "ok", "members": [other]}
 
 
-def test_who_comes_and_goes_is_told_to_those_who_ask(publisher: Voice, reader: Voice) -> None:
-    reader.asks("subscribe", channel="kitchen", presence=True)
-    publisher.asks("subscribe", channel="kitchen")
-    publisher.asks("subscribe", channel="kitchen", last=1)
-    publisher.asks("nick", nick="ann")
-    publisher.asks("unsubscribe", channel="kitchen")
+def test_reports_joining_and_leaving_members_on_request(publisher: ProtocolClient, reader: ProtocolClient) -> None:
+    reader.request("subscribe", channel="kitchen", presence=True)
+    publisher.request("subscribe", channel="kitchen")
+    publisher.request("subscribe", channel="kitchen", last=1)
+    publisher.request("nick", nick="ann")
+    publisher.request("unsubscribe", channel="kitchen")
     assert reader.received() == [
         {"type": "join", "channel": "kitchen", "peer": {"id": publisher.id, "nick": publisher.id}},
         {"type": "leave", "channel": "kitchen", "peer": {"id": publisher.id, "nick": "ann"}},
@@ -98,18 +104,18 @@ def test_who_comes_and_goes_is_told_to_those_who_ask(publisher: Voice, reader: V
     assert publisher.received() == []
 
 
-def test_who_is_lost_has_left(publisher: Voice, reader: Voice) -> None:
-    publisher.asks("subscribe", channel="kitchen")
-    reader.asks("subscribe", channel="kitchen", presence=True)
+def test_reports_a_lost_connection_as_leaving(publisher: ProtocolClient, reader: ProtocolClient) -> None:
+    publisher.request("subscribe", channel="kitchen")
+    reader.request("subscribe", channel="kitchen", presence=True)
     publisher.client.disconnect()
     assert [message["type"] for message in reader.received()] == ["leave"]
 
 
-def test_one_can_ask_who_one_is(reader: Voice) -> None:
-    reader.asks("nick", nick="ann")
-    reader.asks("subscribe", channel="kitchen")
+def test_info_describes_the_client(reader: ProtocolClient) -> None:
+    reader.request("nick", nick="ann")
+    reader.request("subscribe", channel="kitchen")
     reader.server.now += 61
-    assert reader.asks("info") == {
+    assert reader.request("info") == {
         "type": "ok",
         "peer": {"id": reader.id, "nick": "ann"},
         "from": "127.0.0.1:50000",
@@ -120,8 +126,8 @@ def test_one_can_ask_who_one_is(reader: Voice) -> None:
     }
 
 
-def test_one_can_ask_whether_anybody_is_there(reader: Voice) -> None:
-    assert reader.asks("ping") == {"type": "pong"}
+def test_ping_gets_a_pong(reader: ProtocolClient) -> None:
+    assert reader.request("ping") == {"type": "pong"}
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
@@ -147,28 +153,28 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize("verb, fields, code", REFUSED, ids=[f"{verb} {code}" for verb, _, code in REFUSED])
-def test_a_refusal_has_a_code_and_the_conversation_goes_on(
-    publisher: Voice, reader: Voice, verb: str, fields: dict[str, Any], code: str
+def test_errors_have_a_code_and_keep_the_connection_open(
+    publisher: ProtocolClient, reader: ProtocolClient, verb: str, fields: dict[str, Any], code: str
 ) -> None:
-    assert reader.asks(verb, **fields) == {"type": "error", "code": code}
-    assert reader.asks("ping") == {"type": "pong"}
-    assert reader.asks("publish", channel="kitchen", data="x") == {"type": "ok", "offset": 1}
+    assert reader.request(verb, **fields) == {"type": "error", "code": code}
+    assert reader.request("ping") == {"type": "pong"}
+    assert reader.request("publish", channel="kitchen", data="x") == {"type": "ok", "offset": 1}
 
 
 @pytest.mark.parametrize("message", [b"NONSENSE", b'{"type":"nonsense","id":1}'])
-def test_what_is_no_command_is_refused_in_the_words_of_the_dialect(reader: Voice, message: bytes) -> None:
-    is_line = isinstance(reader, LineVoice)
+def test_rejects_invalid_commands_in_terms_of_the_protocol(reader: ProtocolClient, message: bytes) -> None:
+    is_line = isinstance(reader, LineClient)
     reader.client.send_messages(message)
-    (heard,) = reader.client.received()
+    (reply,) = reader.client.received()
     if is_line:
-        assert heard.startswith("ERR unknown-command ") and "HELP" in heard and "QUIT" in heard
+        assert reply.startswith("ERR unknown-command ") and "HELP" in reply and "QUIT" in reply
     else:
-        assert heard["code"] == ("bad-json" if message == b"NONSENSE" else "bad-type")
+        assert reply["code"] == ("bad-json" if message == b"NONSENSE" else "bad-type")
 
 
-def test_answers_come_in_the_order_of_the_commands_and_own_copies_after_their_ok(reader: Voice) -> None:
-    reader.asks("subscribe", channel="kitchen")
-    reader.says_together(
+def test_replies_keep_the_order_of_commands_and_precede_own_events(reader: ProtocolClient) -> None:
+    reader.request("subscribe", channel="kitchen")
+    reader.send_together(
         ("publish", {"channel": "kitchen", "data": "a"}),
         ("publish", {"channel": "a*", "data": "b"}),
         ("publish", {"channel": "attic", "data": "c"}),
@@ -177,8 +183,8 @@ def test_answers_come_in_the_order_of_the_commands_and_own_copies_after_their_ok
         ("publish", {"channel": "kitchen", "data": "d"}),
         ("who", {"channel": "kitchen"}),
     )
-    heard = reader.received()
-    answers = [message for message in heard if message["type"] != "event"]
+    messages = reader.received()
+    answers = [message for message in messages if message["type"] != "event"]
     assert [message.get("code", message["type"]) for message in answers] == [
         "ok",
         "bad-channel",
@@ -188,10 +194,10 @@ def test_answers_come_in_the_order_of_the_commands_and_own_copies_after_their_ok
         "ok",
         "ok",
     ]
-    assert data(heard) == ["a", "d"]
-    own = [message for message in heard if message["type"] == "event"]
-    assert heard.index(answers[0]) < heard.index(own[0])
-    assert heard.index(answers[5]) < heard.index(own[1])
+    assert data(messages) == ["a", "d"]
+    own = [message for message in messages if message["type"] == "event"]
+    assert messages.index(answers[0]) < messages.index(own[0])
+    assert messages.index(answers[5]) < messages.index(own[1])
 
 
 @pytest.mark.parametrize("sign", ["\u200b", "\u200d", "\xad", "\u202e", "\u3164", "\U000e0041"], ids=ascii)
@@ -207,7 +213,7 @@ def test_answers_come_in_the_order_of_the_commands_and_own_copies_after_their_ok
     ],
 )
 def test_rejects_names_with_an_invisible_character(
-    publisher: Voice, verb: str, fields: dict[str, str], code: str, sign: str
+    publisher: ProtocolClient, verb: str, fields: dict[str, str], code: str, sign: str
 ) -> None:
-    answer = publisher.asks(verb, **{name: value.replace("{}", sign) for name, value in fields.items()})
+    answer = publisher.request(verb, **{name: value.replace("{}", sign) for name, value in fields.items()})
     assert answer == {"type": "error", "code": code}

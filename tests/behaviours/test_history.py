@@ -1,9 +1,9 @@
-"""History that is read slowly: whatever the log drops meanwhile is reported, in every protocol."""
+"""Histories that are read slowly: every protocol reports the events that are dropped meanwhile."""
 
 from collections.abc import Callable
 from typing import Any
 
-from tests.behaviours.voices import Voice, settle
+from tests.behaviours.protocol_clients import ProtocolClient, settle
 from twistedsock.testing import FakeServer
 
 PAYLOAD = "x" * 20_000
@@ -25,12 +25,12 @@ def publish(server: FakeServer, channel: str, count: int, payload: str = PAYLOAD
     writer.disconnect()
 
 
-def test_what_the_log_drops_while_a_history_is_sent_is_reported(
-    late: bool, reader_meets: Callable[[FakeServer], Voice]
+def test_reports_events_that_are_dropped_while_a_history_is_sent(
+    late: bool, connect_reader: Callable[[FakeServer], ProtocolClient]
 ) -> None:
     server = FakeServer(late, history_events=20)
     publish(server, "kitchen", 20)
-    reader = reader_meets(server)
+    reader = connect_reader(server)
     reader.client.outlet.room = 0
     reader.send("history", channel="kitchen", since=0)
     settle(server)
@@ -44,25 +44,25 @@ def test_what_the_log_drops_while_a_history_is_sent_is_reported(
     assert len(answer["lost"]) == 2 and set(range(17, 21)) <= {*offsets(answer)}
 
 
-def test_what_was_gone_already_is_reported_if_it_was_asked_for(
-    late: bool, reader_meets: Callable[[FakeServer], Voice]
+def test_reports_requested_events_that_were_dropped_before(
+    late: bool, connect_reader: Callable[[FakeServer], ProtocolClient]
 ) -> None:
     server = FakeServer(late, history_events=5)
     publish(server, "kitchen", 9, "x")
-    reader = reader_meets(server)
-    answer = reader.asks("history", channel="kitchen", since=2)
+    reader = connect_reader(server)
+    answer = reader.request("history", channel="kitchen", since=2)
     assert (answer["lost"], offsets(answer)) == ([{"first": 3, "last": 4}], [5, 6, 7, 8, 9])
-    assert "lost" not in reader.asks("history", channel="kitchen", since=4)
-    assert "lost" not in reader.asks("history", channel="kitchen")
-    assert "lost" not in reader.asks("history", channel="kitchen", last=7)
+    assert "lost" not in reader.request("history", channel="kitchen", since=4)
+    assert "lost" not in reader.request("history", channel="kitchen")
+    assert "lost" not in reader.request("history", channel="kitchen", last=7)
 
 
-def test_a_channel_that_vanishes_while_its_history_is_sent_leaves_no_silent_hole(
-    late: bool, reader_meets: Callable[[FakeServer], Voice]
+def test_reports_lost_events_of_a_channel_that_closes_meanwhile(
+    late: bool, connect_reader: Callable[[FakeServer], ProtocolClient]
 ) -> None:
     server = FakeServer(late, history_age=300.0)
     publish(server, "kitchen", 20)
-    reader = reader_meets(server)
+    reader = connect_reader(server)
     reader.client.outlet.room = 0
     reader.send("history", channel="kitchen")
     settle(server)

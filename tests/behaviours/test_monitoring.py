@@ -1,11 +1,11 @@
-"""Who may read what the bridge tells about itself: the same for every dialect."""
+"""The right to read the server's own channels, in every protocol."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.behaviours.voices import Voice, settle
+from tests.behaviours.protocol_clients import ProtocolClient, settle
 from twistedsock.metrics.sys_channels import TICK_SECONDS, Monitor
 from twistedsock.session.encoder import Endpoints
 from twistedsock.testing import FakePolicy, FakeServer
@@ -36,49 +36,49 @@ def code(answer: dict[str, Any]) -> Any:
     return answer["code"] if answer["type"] == "error" else answer["type"]
 
 
-def test_on_this_machine_everybody_may_read_it(server: FakeServer, reader: Voice) -> None:
+def test_clients_on_this_machine_can_read_without_a_policy(server: FakeServer, reader: ProtocolClient) -> None:
     monitor = watched(server)
     for page in PAGES:
-        assert reader.asks("subscribe", channel=page)["type"] == "ok"
+        assert reader.request("subscribe", channel=page)["type"] == "ok"
     seconds(server, monitor, 2)
-    heard = reader.received()
-    assert {message["channel"] for message in heard} == set(PAGES) - {"$sys/closed"}
-    assert {message["from"] for message in heard} == {"$sys"}
-    figures = [message["data"] for message in heard if message["name"] == "figures"]
+    message = reader.received()
+    assert {message["channel"] for message in message} == set(PAGES) - {"$sys/closed"}
+    assert {message["from"] for message in message} == {"$sys"}
+    figures = [message["data"] for message in message if message["name"] == "figures"]
     assert len(figures) == 2 and figures[0]["peers"]["total"] == 1
-    assert reader.asks("publish", channel="$sys/figures", data="mine")["code"] == "forbidden"
+    assert reader.request("publish", channel="$sys/figures", data="mine")["code"] == "forbidden"
 
 
 @pytest.mark.parametrize("verb", ["subscribe", "history", "who"])
-def test_without_a_policy_strangers_may_not(server: FakeServer, reader: Voice, verb: str) -> None:
+def test_remote_clients_cannot_read_without_a_policy(server: FakeServer, reader: ProtocolClient, verb: str) -> None:
     reader.client.session.endpoints = Endpoints(b"192.0.2.1:5000", b"192.0.2.2:8081")
     for page in PAGES:
-        assert code(reader.asks(verb, channel=page)) == "forbidden"
+        assert code(reader.request(verb, channel=page)) == "forbidden"
 
 
 @pytest.mark.parametrize("verb", ["subscribe", "history", "who"])
 @pytest.mark.parametrize("token, allowed", [("", []), ("all", []), ("figures", PAGES[:1]), ("root", PAGES)])
-def test_with_a_policy_it_takes_an_administrator_or_a_right_to_just_that(
-    late: bool, reader_meets: Callable[[FakeServer], Voice], verb: str, token: str, allowed: list[str]
+def test_policy_requires_an_administrator_or_an_explicit_right(
+    late: bool, connect_reader: Callable[[FakeServer], ProtocolClient], verb: str, token: str, allowed: list[str]
 ) -> None:
-    """A right to every channel is none to these: addresses of peers are for administrators."""
+    """A right to all channels is not enough, because these channels contain the addresses of clients."""
     server = FakeServer(late, policy=POLICY)
-    reader = reader_meets(server)
+    reader = connect_reader(server)
     if token:
-        reader.asks("auth", token=token)
-    refused = "forbidden" if token else "unauthorized"
-    assert [code(reader.asks(verb, channel=page)) for page in PAGES] == [
-        "ok" if page in allowed else refused for page in PAGES
+        reader.request("auth", token=token)
+    error = "forbidden" if token else "unauthorized"
+    assert [code(reader.request(verb, channel=page)) for page in PAGES] == [
+        "ok" if page in allowed else error for page in PAGES
     ]
 
 
-def test_who_is_no_administrator_any_longer_hears_no_more(
-    late: bool, reader_meets: Callable[[FakeServer], Voice]
+def test_former_administrators_receive_no_more_events(
+    late: bool, connect_reader: Callable[[FakeServer], ProtocolClient]
 ) -> None:
     server = FakeServer(late, policy=POLICY)
-    monitor, reader = watched(server), reader_meets(server)
-    reader.asks("auth", token="root")
-    reader.asks("subscribe", channel="$sys/figures")
+    monitor, reader = watched(server), connect_reader(server)
+    reader.request("auth", token="root")
+    reader.request("subscribe", channel="$sys/figures")
     server.context.change_policy(FakePolicy({}, TOKENS))
     seconds(server, monitor, 2)
     assert [message["type"] for message in reader.received()] == ["notice"]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.behaviours.voices import settle
+from tests.behaviours.protocol_clients import settle
 from tests.event_streams import read_events
 from tests.server.clients import CLOSE, PING, TEXT
 from tests.server.http.clients import web_port

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
-from tests.behaviours.voices import settle
+from tests.behaviours.protocol_clients import settle
 from tests.event_streams import ServerSent, read_events
 from tests.fakes import FakeTransport, connect
 from twistedsock.auth.origins import AllowedOrigins

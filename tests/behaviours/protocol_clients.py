@@ -1,8 +1,7 @@
-"""Peers as they are in themselves, whatever dialect they speak.
+"""Test clients with the same methods for every protocol.
 
-A voice is asked in domain verbs and tells what it hears as the messages of the JSON dialect, without the ids; so one
-behaviour can be expected of all. What it hears must also be proper for its dialect: a line holds no control
-characters, an answer carries the id of its command.
+They return the messages that they receive in the form of the JSON protocol, without ids, so that one test can check
+all protocols. They also check the form: a line contains no control characters, a reply has the id of its command.
 """
 
 import json
@@ -17,22 +16,22 @@ Message = dict[str, Any]
 
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 LOUD = tuple('{["')
-"""With these a line's payload begins that may be JSON."""
+"""The first characters of a payload that can be JSON in the line protocol."""
 
 
 def settle(server: FakeServer) -> None:
-    """Let everything come to rest, however late the backplane is."""
+    """Run turns until a slow backplane has answered all requests."""
     for _ in range(6):
         if hasattr(server.backplane, "release"):
             server.backplane.release()
         server.turn()
 
 
-class Voice:
+class ProtocolClient:
     def __init__(self, server: FakeServer, peer: Any) -> None:
         self.server = server
         self.client = peer
-        self.heard: list[Message] = []
+        self.messages: list[Message] = []
         self.received()
 
     @property
@@ -40,37 +39,37 @@ class Voice:
         id: str = self.client.id
         return id
 
-    def asks(self, verb: str, **fields: Any) -> Message:
-        """Ask, let everything come to rest, and give the answer; what else came is heard later."""
+    def request(self, verb: str, **fields: Any) -> Message:
+        """Send a command and return its reply. ``received`` returns the other messages later."""
         self.send(verb, **fields)
         settle(self.server)
-        self._listen()
-        answers = [message for message in self.heard if message["type"] in ("ok", "error", "pong")]
+        self._read()
+        answers = [message for message in self.messages if message["type"] in ("ok", "error", "pong")]
         assert len(answers) == 1, answers
-        self.heard.remove(answers[0])
+        self.messages.remove(answers[0])
         return answers[0]
 
     def received(self) -> list[Message]:
-        """All that came since the last look, when everything has come to rest."""
+        """Return the messages since the last call."""
         settle(self.server)
-        self._listen()
-        heard, self.heard = self.heard, []
-        return heard
+        self._read()
+        messages, self.messages = self.messages, []
+        return messages
 
     def send(self, verb: str, **fields: Any) -> None:
-        """Say one command."""
+        """Send one command."""
         raise NotImplementedError
 
-    def says_together(self, *commands: tuple[str, dict[str, Any]]) -> None:
-        """Say several commands that come in one read."""
+    def send_together(self, *commands: tuple[str, dict[str, Any]]) -> None:
+        """Send several commands that the server reads at once."""
         raise NotImplementedError
 
-    def _listen(self) -> None:
+    def _read(self) -> None:
         raise NotImplementedError
 
 
-class LineVoice(Voice):
-    """Speaks lines, on a bare socket or in WebSocket messages."""
+class LineClient(ProtocolClient):
+    """Uses the line protocol, over TCP or in WebSocket messages."""
 
     VERBS = {
         "subscribe": "SUB",
@@ -86,14 +85,14 @@ class LineVoice(Voice):
 
     def __init__(self, server: FakeServer, peer: FakeClient) -> None:
         self._asked: deque[str] = deque()
-        self._gathered: list[Message] = []
+        self._collected: list[Message] = []
         self._gaps: list[Message] = []
         super().__init__(server, peer)
 
     def send(self, verb: str, **fields: Any) -> None:
-        self.says_together((verb, fields))
+        self.send_together((verb, fields))
 
-    def says_together(self, *commands: tuple[str, dict[str, Any]]) -> None:
+    def send_together(self, *commands: tuple[str, dict[str, Any]]) -> None:
         self._asked += [verb for verb, _ in commands]
         self.client.send(*(self._line(verb, **fields) for verb, fields in commands))
 
@@ -121,13 +120,13 @@ class LineVoice(Voice):
         plain = isinstance(data, str) and not data.startswith(LOUD) and not CONTROL.search(data)
         return data if plain else json.dumps(data)
 
-    def _listen(self) -> None:
+    def _read(self) -> None:
         for line in self.client.received():
             assert not CONTROL.search(line), ascii(line)
             kind, _, rest = line.partition(" ")
             message = getattr(self, f"_read_{kind.lower()}")(rest)
             if message is not None:
-                self.heard.append(message)
+                self.messages.append(message)
 
     def _read_welcome(self, rest: str) -> Message:
         return {"type": "welcome"}
@@ -143,38 +142,42 @@ class LineVoice(Voice):
         data = json.loads(payload) if payload.startswith(LOUD) else payload
         event = {"channel": channel, "offset": int(offset), "from": sender, "name": name, "data": data}
         if self._asked and self._asked[0] == "history":  # then it belongs to the OK that follows
-            self._gathered.append({"type": "event", **event})
+            self._collected.append({"type": "event", **event})
             return None
         return {"type": "event", **event}
 
     def _read_member(self, rest: str) -> None:
         _, id, nick = rest.split(" ")
-        self._gathered.append({"id": id, "nick": nick})
+        self._collected.append({"id": id, "nick": nick})
 
     def _read_ok(self, rest: str) -> Message:
         verb = self._asked.popleft()
-        told = dict(word.split("=", 1) for word in rest.split(" ") if "=" in word)
+        fields = dict(word.split("=", 1) for word in rest.split(" ") if "=" in word)
         answer: Message = {"type": "ok"}
         if verb == "publish":
             answer["offset"] = int(rest)
         elif verb in ("history", "who"):
-            gathered, self._gathered = self._gathered, []
-            assert rest == str(len(gathered))
-            answer["events" if verb == "history" else "members"] = gathered
+            collected, self._collected = self._collected, []
+            assert rest == str(len(collected))
+            answer["events" if verb == "history" else "members"] = collected
             gaps, self._gaps = self._gaps, []
             if gaps:
                 answer["lost"] = gaps
         elif verb == "subscribe":
-            answer |= {"channel": rest.split(" ")[0], "offset": int(told["offset"]), "epoch": told["epoch"]}
-            if "recovered" in told:
-                answer["recovered"] = told["recovered"] == "yes"
+            answer |= {"channel": rest.split(" ")[0], "offset": int(fields["offset"]), "epoch": fields["epoch"]}
+            if "recovered" in fields:
+                answer["recovered"] = fields["recovered"] == "yes"
         elif verb == "info":
-            answer |= {"peer": {"id": told["id"], "nick": told["nick"]}, "from": told["from"], "to": told["to"]}
-            answer |= {"channels": int(told["channels"]), "uptime": int(told["uptime"]), "version": told["version"]}
+            answer |= {"peer": {"id": fields["id"], "nick": fields["nick"]}, "from": fields["from"], "to": fields["to"]}
+            answer |= {
+                "channels": int(fields["channels"]),
+                "uptime": int(fields["uptime"]),
+                "version": fields["version"],
+            }
         elif verb == "auth":
             answer["nick"] = rest.split(" ")[0]
-            if "expires" in told:
-                answer["expires"] = int(told["expires"])
+            if "expires" in fields:
+                answer["expires"] = int(fields["expires"])
         else:
             answer["nick" if verb == "nick" else "channel"] = rest
         return answer
@@ -205,14 +208,14 @@ class LineVoice(Voice):
         return {"type": "lost", "channel": channel, **gap}
 
     def _read_bye(self, rest: str) -> None:
-        """The connection closes, which other dialects tell otherwise."""
+        """Other protocols have no such message."""
 
     def _read_notice(self, rest: str) -> Message:
         return {"type": "notice", "text": rest}
 
 
-class JsonVoice(Voice):
-    """Speaks JSON; it gives its commands ids, integers and strings in turn, and finds them again in the answers."""
+class JsonClient(ProtocolClient):
+    """Uses JSON, with ids that are integers and strings in turn, and checks the ids of the replies."""
 
     def __init__(self, server: FakeServer, peer: FakeClient) -> None:
         self._count = 0
@@ -220,9 +223,9 @@ class JsonVoice(Voice):
         super().__init__(server, peer)
 
     def send(self, verb: str, **fields: Any) -> None:
-        self.says_together((verb, fields))
+        self.send_together((verb, fields))
 
-    def says_together(self, *commands: tuple[str, dict[str, Any]]) -> None:
+    def send_together(self, *commands: tuple[str, dict[str, Any]]) -> None:
         self.client.send_messages(*(self._message(verb, **fields) for verb, fields in commands))
 
     def _message(self, verb: str, raw: str = "", **fields: Any) -> bytes:
@@ -234,10 +237,10 @@ class JsonVoice(Voice):
             message = f'{message[:-1]},"data":{raw}}}'
         return message.encode()
 
-    def _listen(self) -> None:
+    def _read(self) -> None:
         for message in self.client.received():
             if message["type"] in ("ok", "error", "pong"):
-                assert message.pop("id") == self._asked.popleft(), "an answer out of its order"
+                assert message.pop("id") == self._asked.popleft(), "reply out of order"
             if message["type"] == "error":
                 assert message.pop("message")
             if "events" in message:
@@ -247,13 +250,13 @@ class JsonVoice(Voice):
                     message["lost"] = gaps
             if message["type"] == "welcome":
                 message = {"type": "welcome"}
-            self.heard.append(message)
+            self.messages.append(message)
 
 
 KINDS = {
-    "line": lambda server: LineVoice(server, server.line_client()),
-    "line-over-websocket": lambda server: LineVoice(server, server.message_client()),
-    "json": lambda server: JsonVoice(server, server.json_client()),
-    "events": lambda server: JsonVoice(server, FallbackClient(server)),
+    "line": lambda server: LineClient(server, server.line_client()),
+    "line-over-websocket": lambda server: LineClient(server, server.message_client()),
+    "json": lambda server: JsonClient(server, server.json_client()),
+    "events": lambda server: JsonClient(server, FallbackClient(server)),
 }
-"""How each kind of peer connects."""
+"""A function for each kind of client that connects one."""
