@@ -1,4 +1,4 @@
-"""A reader that remembers what it has heard, as a good client does, and notices every gap, double and disorder."""
+"""A client that stores its positions and resumes from them, and fails on every gap, repetition or wrong order."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -7,12 +7,12 @@ from twistedsock.pubsub.values import Event
 from twistedsock.testing import FakeServer, LineClient
 
 Truth = dict[str, dict[int, Event]]
-"""What was published, as the broker was told: by channel and offset."""
+"""The published events, by channel and offset."""
 
 
 @dataclass
 class Request:
-    """A command whose reply has not come yet."""
+    """A command without its reply."""
 
     verb: str
     channel: str
@@ -25,22 +25,22 @@ class Request:
 
 @dataclass
 class Reading:
-    """What a reader knows of a channel that it subscribes to."""
+    """The expected events of one subscription."""
 
     echo: bool
     next: int
-    """The offset that must come next."""
+    """The next expected offset."""
     earliest: int
-    """A replay with ``last`` may begin anywhere from here to ``next``, where the log begins; nothing in it is lost."""
+    """A replay with ``last`` can begin at any offset from here to ``next``, without a LOST before."""
     excused: set[int]
-    """Its own events of the time when it wanted no echo; whether they come is not said."""
+    """Own events published with ``echo=off``; they can be received or not."""
     must_lose: bool = False
-    """Not recovered, so a LOST must come next."""
+    """The position was not recovered, so a LOST must be next."""
 
 
 @dataclass
 class Client:
-    """``positions`` outlive the connection: by channel, the last offset heard of and the epoch."""
+    """``positions`` outlive the connection: the last received offset and the epoch, by channel."""
 
     server: FakeServer
     truth: Truth
@@ -50,7 +50,7 @@ class Client:
     requests: deque[Request] = field(default_factory=deque)
     refused: set[str] = field(default_factory=set)
     promised: list[tuple[str, int, str]] = field(default_factory=list)
-    """Channel, offset and payload of each publish that was answered."""
+    """Channel, offset and payload of each publish with an OK."""
     buffer: bytes = b""
 
     def __post_init__(self) -> None:
@@ -63,7 +63,7 @@ class Client:
         self.requests.clear()
         assert self.peer.received()[0].startswith("WELCOME")
 
-    # What it says.
+    # Commands
 
     def publish(self, channel: str, payloads: list[str]) -> None:
         self.requests += [Request("PUB", channel, payload) for payload in payloads]
@@ -78,7 +78,7 @@ class Client:
         self.peer.send(f"SUB {channel}{options}{'' if echo else ' echo=off'}")
 
     def recover(self, channel: str, echo: bool) -> None:
-        """Subscribe from where it stands."""
+        """Resume from the stored position."""
         since, epoch = self.positions.get(channel, (None, ""))
         self.subscribe(channel, since, epoch, echo=echo)
 
@@ -86,21 +86,21 @@ class Client:
         self.requests.append(Request("UNSUB", channel))
         self.peer.send(f"UNSUB {channel}")
 
-    # What it hears.
+    # Received messages
 
     def look(self) -> None:
         *lines, self.buffer = (self.buffer + self.peer.received_bytes()).split(b"\n")
         for line in lines:
             kind, *words = line.decode().split(" ")
             if kind == "MSG":
-                self._hear_event(words[0], int(words[1]), words[2], words[3])
+                self._receive_event(words[0], int(words[1]), words[2], words[3])
             elif kind == "LOST":
-                self._hear_loss(words[0], int(words[1]), int(words[2]))
+                self._receive_loss(words[0], int(words[1]), int(words[2]))
             else:
-                self._hear_reply(kind, words)
+                self._receive_reply(kind, words)
 
     def check_complete(self) -> None:
-        """Nothing is under way any more: then nothing may be missing."""
+        """Check that no reply and no event is missing, after the last turn."""
         assert not self.requests and not self.buffer and not self.peer.paused
         for channel, offset, payload in self.promised:
             assert self.truth[channel][offset].payload.decode() == payload
@@ -110,7 +110,7 @@ class Client:
             head = max(self.truth.get(channel, {0: None}))
             assert self._may_lack(channel, reading, range(reading.next, head + 1)), "the end is missing"
 
-    def _hear_event(self, channel: str, offset: int, sender: str, payload: str) -> None:
+    def _receive_event(self, channel: str, offset: int, sender: str, payload: str) -> None:
         event = self.truth[channel][offset]
         assert (event.sender.decode(), event.payload.decode()) == (sender, payload)
         reading = self.readings[channel]
@@ -120,15 +120,15 @@ class Client:
         self._go_to(channel, reading, offset)
         self._stand_at(channel, offset)
 
-    def _hear_loss(self, channel: str, first: int, last: int) -> None:
+    def _receive_loss(self, channel: str, first: int, last: int) -> None:
         reading = self.readings[channel]
         assert first <= last
         self._go_to(channel, reading, first)
         reading.must_lose = False
-        assert self._is_gone(channel, last), "what is said to be lost was still there"
+        assert self._is_gone(channel, last), "a LOST event is still available"
         self._stand_at(channel, last)
 
-    def _hear_reply(self, kind: str, words: list[str]) -> None:
+    def _receive_reply(self, kind: str, words: list[str]) -> None:
         request = self.requests.popleft()
         if kind == "ERR":
             assert words[0] == ("not-subscribed" if request.verb == "UNSUB" else "unavailable")

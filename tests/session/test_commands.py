@@ -1,4 +1,4 @@
-"""Commands: what stands in them where the peer gave nothing, and that nothing changes them."""
+"""Tests of commands: their default values, and that they are immutable."""
 
 from typing import Any, get_args
 

@@ -1,4 +1,4 @@
-"""What administrators are told of a peer."""
+"""Tests of the information about a connection for administrators."""
 
 import json
 

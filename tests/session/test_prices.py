@@ -25,7 +25,7 @@ def limited(server: FakeServer) -> LineClient:
 
 
 def owes(peer: LineClient) -> float:
-    """What has been charged to it."""
+    """The cost that has been charged to the client."""
     meter = peer.session.rate_limiter
     assert isinstance(meter, RateLimiter)
     return meter.recovery(peer.server.now)

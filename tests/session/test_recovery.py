@@ -1,4 +1,4 @@
-"""Where a subscription begins: each sentence of "Recovery" is a row."""
+"""Tests of the first offset of a subscription, with a row for each rule of the section "Recovery"."""
 
 import pytest
 
@@ -13,7 +13,7 @@ HEAD, KEPT = 20, 10
 
 @pytest.fixture
 def channel() -> Channel:
-    """Twenty events, of which the log still has 11 to 20."""
+    """A channel with twenty events, of which the history contains 11 to 20."""
     channel = Channel(b"k", Position(b"e", 0), Limits(history_events=KEPT), Stats())
     channel.head = HEAD
     channel.history.extend([Batch(1, HEAD + 1, b"p", b"p", b"message", Payloads((b"",) * HEAD, 0))], 0.0)

@@ -1,5 +1,5 @@
 """Whatever the interleaving of publish, read, stall, resume, disconnect, reconnect, subscribe again and ageing: each
-reader hears every offset exactly once and in order, or a LOST that names exactly what is missing."""
+client receives every offset once and in order, or a LOST with exactly the missing offsets."""
 
 from typing import Any
 
@@ -77,7 +77,7 @@ class Bridge(RuleBasedStateMachine):
         known=st.booleans(),
     )
     def subscribe_since(self, client: int, channel: str, echo: bool, since: int, last: int | None, known: bool) -> None:
-        """From anywhere, even from where nobody has been, and of an epoch that may be another."""
+        """From any offset, also an unknown one, and of this or another epoch."""
         epoch = self.epochs.get(channel, b"e99").decode() if known else "e99"
         self.clients[client].subscribe(channel, since, epoch, last, echo)
 
@@ -135,7 +135,7 @@ class Bridge(RuleBasedStateMachine):
             client.look()
 
     def teardown(self) -> None:
-        """Everything comes to rest: then everybody has heard everything."""
+        """After the last turn, every client has received every event."""
         for _ in range(60):
             if self.late:
                 self.server.backplane.release()

@@ -199,7 +199,7 @@ def test_an_event_is_heard_by_those_who_read_the_channel() -> None:
 
 
 def test_the_ok_of_a_publish_comes_before_ones_own_copy_even_under_fire() -> None:
-    """What waits for the turn's end leaves early when it is a chunk."""
+    """Output is written before the end of the turn when it fills a chunk."""
     server = FakeServer()
     peer = meets(server)
     peer.send("SUB a", "SUB b", *[f"PUB a {LONG[:40_000]}", f"PUB b {LONG[:40_000]}"] * 2)
@@ -279,8 +279,8 @@ def test_echo_can_be_turned_on_again() -> None:
     ],
 )
 def test_history(options: str, offsets: list[int | Lost]) -> None:
-    """Without options the whole log, with both the newest so many of those since. What came after ``since`` and is gone
-    is told, and is not counted."""
+    """Returns the whole history without options, and the newest ``last`` events after ``since`` with both. Dropped
+    events are reported, and do not count."""
     server = FakeServer(history_events=3)
     peer = meets(server)
     peer.send(*["PUB a x"] * 5), peer.received()
@@ -365,7 +365,7 @@ def test_a_fault_of_ours_is_said_and_the_conversation_goes_on() -> None:
 
 
 def test_subscriptions_are_bounded_in_all() -> None:
-    """A peer that leaves makes room; who changes its options needs none."""
+    """A change of options does not count as another subscription."""
     server = FakeServer(max_subscriptions=2)
     one, other = server.line_client(), server.line_client()
     other.received()

@@ -25,9 +25,9 @@ TO_READ = "ERR unauthorized authentication required to read this channel: send A
 TO_PUBLISH = "ERR unauthorized authentication required to publish on this channel: send AUTH <token>"
 
 
-def meets(server: FakeServer, *said: str) -> LineClient:
+def meets(server: FakeServer, *command: str) -> LineClient:
     peer = server.line_client()
-    peer.send(*said)
+    peer.send(*command)
     settle(server)
     peer.received()
     return peer
@@ -40,8 +40,8 @@ def settle(server: FakeServer) -> None:
         server.turn()
 
 
-def asks(peer: LineClient, *said: str) -> list[str]:
-    peer.send(*said)
+def asks(peer: LineClient, *command: str) -> list[str]:
+    peer.send(*command)
     settle(peer.server)
     return peer.received()
 
@@ -52,7 +52,7 @@ def server(request: pytest.FixtureRequest) -> FakeServer:
 
 
 @pytest.mark.parametrize(
-    "said, heard",
+    "command, reply",
     [
         ("PUB lobby hi", "OK 1"),
         ("SUB news", "OK news offset=0 epoch=e1"),
@@ -69,12 +69,12 @@ def server(request: pytest.FixtureRequest) -> FakeServer:
         ("AUTH nonsense", "ERR unauthorized that token is not known"),
     ],
 )
-def test_who_shows_nothing_may_do_what_everybody_may(server: FakeServer, said: str, heard: str) -> None:
-    assert asks(meets(server), said) == [heard]
+def test_who_shows_nothing_may_do_what_everybody_may(server: FakeServer, command: str, reply: str) -> None:
+    assert asks(meets(server), command) == [reply]
 
 
 @pytest.mark.parametrize(
-    "said, heard",
+    "command, reply",
     [
         ("PUB kitchen hi", "OK 1"),
         ("SUB alerts.fire", "OK alerts.fire offset=0 epoch=e1"),
@@ -82,14 +82,14 @@ def test_who_shows_nothing_may_do_what_everybody_may(server: FakeServer, said: s
         ("SUB attic", "ERR forbidden no right to read this channel"),
     ],
 )
-def test_a_token_grants_what_it_says_and_no_more(server: FakeServer, said: str, heard: str) -> None:
-    assert asks(meets(server, "AUTH A"), said) == [heard]
+def test_a_token_grants_what_it_says_and_no_more(server: FakeServer, command: str, reply: str) -> None:
+    assert asks(meets(server, "AUTH A"), command) == [reply]
 
 
 def test_what_is_refused_leaves_nothing_behind_and_keeps_its_place_in_the_order(server: FakeServer) -> None:
     peer = meets(server)
-    heard = asks(peer, "PUB lobby a", "PUB kitchen b", "SUB kitchen", "PUB lobby c")
-    assert [line.split()[0:2] for line in heard] == [
+    reply = asks(peer, "PUB lobby a", "PUB kitchen b", "SUB kitchen", "PUB lobby c")
+    assert [line.split()[0:2] for line in reply] == [
         ["OK", "1"],
         ["ERR", "unauthorized"],
         ["ERR", "unauthorized"],
@@ -192,7 +192,7 @@ def test_who_is_refused_on_arrival_is_told_and_closed() -> None:
 def test_a_token_that_runs_out_warns_a_minute_before_and_then_closes() -> None:
     server = FakeServer(policy=POLICY)
     peer = meets(server, "AUTH AX", "SUB kitchen")
-    for seconds, heard in [
+    for seconds, reply in [
         (39, []),
         (2, ["NOTICE token expires in 60 seconds: authenticate with a new one"]),
         (58, []),
@@ -200,7 +200,7 @@ def test_a_token_that_runs_out_warns_a_minute_before_and_then_closes() -> None:
     ]:
         server.wall += seconds
         server.context.expiry_watcher.check()
-        assert peer.received() == heard
+        assert peer.received() == reply
     assert peer.close_reason is CloseReason.POLICY
     peer.disconnect()
     assert len(server.context.expiry_watcher) == 0
@@ -285,11 +285,11 @@ def test_a_right_that_is_lost_while_a_subscription_waits_is_lost() -> None:
     assert server.broker.channels == {} and peer.session.subscriptions == {}
 
 
-@pytest.mark.parametrize("said", ["HIST news", "WHO news"])
-def test_a_right_that_is_lost_while_a_question_waits_is_lost(said: str) -> None:
+@pytest.mark.parametrize("command", ["HIST news", "WHO news"])
+def test_a_right_that_is_lost_while_a_question_waits_is_lost(command: str) -> None:
     server = FakeServer(late=True, policy=POLICY)
     peer = meets(server)
-    peer.send(said)
+    peer.send(command)
     server.context.change_policy(FakePolicy())
     settle(server)
     assert peer.received() == [TO_READ]
@@ -341,11 +341,11 @@ def test_a_long_list_of_members_ends_where_the_right_to_read_is_lost(monkeypatch
     assert server.broker.member_shares.total == 0
 
 
-@pytest.mark.parametrize("said", ["HIST kitchen", "WHO kitchen", "SUB kitchen", "PUB kitchen x"])
-def test_what_is_forbidden_is_not_asked_of_the_backplane(said: str) -> None:
+@pytest.mark.parametrize("command", ["HIST kitchen", "WHO kitchen", "SUB kitchen", "PUB kitchen x"])
+def test_what_is_forbidden_is_not_asked_of_the_backplane(command: str) -> None:
     server = FakeServer(late=True, policy=POLICY)
     peer = meets(server)
-    peer.send(said)
+    peer.send(command)
     assert len(server.backplane) == 0
     assert peer.received()[0].startswith("ERR unauthorized ")
 

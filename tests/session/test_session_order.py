@@ -1,4 +1,4 @@
-"""However slow the backplane, replies come in the order of the commands, and commands take effect in that order."""
+"""Tests of the order of replies: it is the order of the commands, with any delay of the backplane."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def meets(server: FakeServer) -> LineClient:
 
 
 def subscribed(server: FakeServer, options: str = "") -> LineClient:
-    """A peer that reads channel a."""
+    """A client that subscribes to channel a."""
     peer = meets(server)
     peer.send(f"SUB a {options}".rstrip())
     server.backplane.release()
@@ -30,7 +30,7 @@ def answered(server: FakeServer, most: int | None = None, backwards: bool = Fals
     server.turn()
 
 
-def test_a_publish_is_answered_when_the_backplane_answers() -> None:
+def test_replies_to_a_publish_when_the_backplane_has_replied() -> None:
     server = FakeServer(late=True)
     peer = meets(server)
     peer.send("PUB a x")
@@ -39,7 +39,7 @@ def test_a_publish_is_answered_when_the_backplane_answers() -> None:
     assert peer.received() == ["OK 1"]
 
 
-def test_publishes_wait_together() -> None:
+def test_several_publishes_wait_together() -> None:
     server = FakeServer(late=True)
     peer = meets(server)
     peer.send("PUB a x", "PUB b x", "PUB a x")
@@ -50,7 +50,7 @@ def test_publishes_wait_together() -> None:
     assert peer.received() == ["OK 1", "OK 2"]
 
 
-def test_answers_in_the_wrong_order_become_replies_in_the_right_one() -> None:
+def test_sorts_results_that_arrive_out_of_order() -> None:
     server = FakeServer(late=True)
     peer = meets(server)
     peer.send("PUB a x", "PUB b x", "PUB c x", "PUB b x")
@@ -63,7 +63,7 @@ def test_answers_in_the_wrong_order_become_replies_in_the_right_one() -> None:
     assert peer.received() == ["OK 2", "OK 1", "OK 1"]
 
 
-def test_a_refusal_known_at_once_waits_for_the_answers_before_it() -> None:
+def test_immediate_error_waits_for_earlier_replies() -> None:
     server = FakeServer(late=True)
     peer = meets(server)
     peer.send("PUB a x", "PUB a* x", "PUB a y")
@@ -74,7 +74,7 @@ def test_a_refusal_known_at_once_waits_for_the_answers_before_it() -> None:
     assert peer.received() == ["OK 2"]
 
 
-def test_a_failure_is_told_and_loses_no_later_publish() -> None:
+def test_reports_a_failed_publish_and_continues() -> None:
     server = FakeServer(late=True)
     reader, peer = subscribed(server), meets(server)
     peer.send("PUB a x")
@@ -86,7 +86,7 @@ def test_a_failure_is_told_and_loses_no_later_publish() -> None:
 
 
 @pytest.mark.parametrize("line", ["SUB b", "HIST b", "WHO b"])
-def test_whatever_fails_is_told(line: str) -> None:
+def test_reports_every_failed_command(line: str) -> None:
     server = FakeServer(late=True)
     peer = meets(server)
     peer.send(line, "PING")
@@ -95,7 +95,7 @@ def test_whatever_fails_is_told(line: str) -> None:
     assert [reply.split()[0] for reply in peer.received()] == ["ERR", "PONG"]
 
 
-def test_ones_own_copy_waits_for_its_ok() -> None:
+def test_sends_own_events_after_their_ok() -> None:
     server = FakeServer(late=True)
     peer = subscribed(server)
     peer.send("PUB b x", "PUB a y")
@@ -106,7 +106,7 @@ def test_ones_own_copy_waits_for_its_ok() -> None:
     assert peer.outlet.blocked == 0
 
 
-def test_copies_wait_while_any_ok_cannot_be_written() -> None:
+def test_holds_events_while_an_ok_cannot_be_written() -> None:
     server = FakeServer(late=True)
     peer = subscribed(server)
     peer.send("PUB b x", "PUB c x", "PUB a y")
@@ -117,7 +117,7 @@ def test_copies_wait_while_any_ok_cannot_be_written() -> None:
     assert peer.received() == ["OK 1", "OK 1", "MSG a 1 p1 y"]
 
 
-def test_others_do_not_wait_for_it() -> None:
+def test_other_clients_get_events_at_once() -> None:
     server = FakeServer(late=True)
     peer, reader = subscribed(server), subscribed(server)
     peer.send("PUB b x", "PUB a y")
@@ -142,7 +142,7 @@ def test_others_do_not_wait_for_it() -> None:
         ("NONSENSE", "ERR unknown-command unknown command: try HELP, or QUIT to disconnect"),
     ],
 )
-def test_any_other_command_waits_for_the_publishes_before_it(line: str, reply: str) -> None:
+def test_other_commands_wait_for_earlier_publishes(line: str, reply: str) -> None:
     server = FakeServer(late=True)
     peer = subscribed(server)
     peer.send("PUB a x", "PUB a* x", line)
@@ -154,7 +154,7 @@ def test_any_other_command_waits_for_the_publishes_before_it(line: str, reply: s
     assert not peer.paused or line == "QUIT"
 
 
-def test_commands_after_one_that_waits_wait_too() -> None:
+def test_commands_wait_for_a_waiting_command() -> None:
     server = FakeServer(late=True)
     peer = meets(server)
     peer.send("SUB a", "PUB a x", "PING", "WHO a", "PING again")
@@ -181,10 +181,10 @@ def test_sends_notices_before_outstanding_replies() -> None:
 
 
 IN_TURNS = ["PUB a x", "PUB b x"] * (MAX_PUBLISHES_IN_FLIGHT // 2)
-"""No two in a row to one channel, as these would be one question."""
+"""Publishes to two channels in turn, because consecutive ones to one channel are joined."""
 
 
-def test_so_many_publishes_wait_together_and_no_more() -> None:
+def test_limits_the_publishes_that_wait_together() -> None:
     server = FakeServer(late=True)
     peer = meets(server)
     peer.send(*IN_TURNS, "PUB a x", "PUB b x")
@@ -197,7 +197,7 @@ def test_so_many_publishes_wait_together_and_no_more() -> None:
     assert peer.received() == [f"OK {number // 2 + 1}" for number in range(MAX_PUBLISHES_IN_FLIGHT + 2)]
 
 
-def test_too_many_publishes_go_on_only_with_the_oldest_answer() -> None:
+def test_continues_publishes_over_the_limit_after_the_oldest_result() -> None:
     server = FakeServer(late=True)
     peer = meets(server)
     peer.send(*IN_TURNS, "PUB a x")
@@ -209,7 +209,7 @@ def test_too_many_publishes_go_on_only_with_the_oldest_answer() -> None:
     assert len(peer.received()) == MAX_PUBLISHES_IN_FLIGHT + 1
 
 
-def test_publishes_in_a_row_are_one_question_and_count_one_by_one() -> None:
+def test_joined_publishes_count_one_by_one() -> None:
     server = FakeServer(late=True)
     peer = meets(server)
     peer.send(*["PUB a x"] * MAX_PUBLISHES_IN_FLIGHT)
@@ -218,7 +218,7 @@ def test_publishes_in_a_row_are_one_question_and_count_one_by_one() -> None:
     assert peer.received() == [f"OK {offset}" for offset in range(1, MAX_PUBLISHES_IN_FLIGHT + 1)] and not peer.paused
 
 
-def test_publishes_in_a_row_fail_together_and_each_is_told() -> None:
+def test_reports_the_error_of_each_joined_publish() -> None:
     server = FakeServer(late=True)
     peer = meets(server)
     peer.send("PUB a x", "PUB a y", "PUB b z")
@@ -227,7 +227,7 @@ def test_publishes_in_a_row_fail_together_and_each_is_told() -> None:
     assert [reply.split()[0] for reply in peer.received()] == ["ERR", "ERR", "OK"]
 
 
-def test_a_command_waits_for_all_publishes_before_it() -> None:
+def test_command_waits_for_all_earlier_publishes() -> None:
     server = FakeServer(late=True)
     peer = meets(server)
     peer.send("PUB a x", "PUB b x", "PING")
@@ -239,7 +239,7 @@ def test_a_command_waits_for_all_publishes_before_it() -> None:
 
 @pytest.mark.parametrize("end", ["connection_lost", "mark_closing", "close"])
 @pytest.mark.parametrize("line", ["PUB a x", "SUB a", "HIST a", "WHO a", "PUB a x\nPING", "PUB a x\nPUB b x"])
-def test_answers_that_come_after_the_end_are_heard_by_nobody(line: str, end: str) -> None:
+def test_drops_results_after_the_session_was_closed(line: str, end: str) -> None:
     server = FakeServer(late=True)
     peer = meets(server)
     peer.send(line)
@@ -256,8 +256,8 @@ def test_answers_that_come_after_the_end_are_heard_by_nobody(line: str, end: str
     assert server.broker.channels == {}
 
 
-def test_two_who_ask_for_one_channel_share_the_answer_even_if_the_first_has_no_use_for_it() -> None:
-    """HIST lets the channel go at once; the SUB that waited for the same answer must not get the one that is gone."""
+def test_opens_a_channel_again_that_was_closed_while_waiting() -> None:
+    """HIST closes the channel at once; the SUB that waited for the same result must open it again."""
     server = FakeServer(late=True)
     first, second = meets(server), meets(server)
     first.send("HIST a"), second.send("SUB a")
@@ -270,7 +270,7 @@ def test_two_who_ask_for_one_channel_share_the_answer_even_if_the_first_has_no_u
     assert second.received() == ["MSG a 1 p1 x"]
 
 
-def test_a_reply_in_pieces_that_came_late_comes_whole() -> None:
+def test_completes_a_long_reply_with_a_late_result() -> None:
     server = FakeServer(late=True)
     peer = subscribed(server)
     peer.send("PUB a x")
@@ -281,7 +281,7 @@ def test_a_reply_in_pieces_that_came_late_comes_whole() -> None:
     assert peer.received()[2:] == ["OK 1", "MSG a 1 p1 x", "OK 1", "MEMBER a p1 p1", "OK 1", "PONG"]
 
 
-def test_the_nick_of_an_event_is_that_of_its_publish() -> None:
+def test_event_has_the_nick_of_the_time_of_its_publish() -> None:
     server = FakeServer(late=True)
     reader, peer = subscribed(server), meets(server)
     peer.send("PUB a x", "NICK ann", "PUB a y")
@@ -291,8 +291,8 @@ def test_the_nick_of_an_event_is_that_of_its_publish() -> None:
 
 
 @pytest.mark.parametrize("other", ["SUB k", "HIST k", "SUB k presence=on"])
-def test_a_flush_before_the_turn_ends_does_not_overtake_replies(other: str) -> None:
-    """Somebody else needs the log of the channel now; the publisher, who reads it too, hears its OK first."""
+def test_early_flush_keeps_ok_before_own_events(other: str) -> None:
+    """Another client needs the history of the channel before the end of the turn."""
     server = FakeServer()
     both, newcomer = server.line_client(), server.line_client()
     both.send("SUB k")
@@ -304,8 +304,7 @@ def test_a_flush_before_the_turn_ends_does_not_overtake_replies(other: str) -> N
     assert bytes(both.outlet.sent).endswith(b"OK 1\nMSG k 1 p1 x\n")
 
 
-def test_a_join_heard_before_the_turn_ends_does_not_overtake_replies() -> None:
-    """What was published before is heard before; the replies to that are heard before that."""
+def test_early_join_keeps_replies_before_events() -> None:
     server = FakeServer()
     both, newcomer = server.line_client(), server.line_client()
     both.send("SUB k presence=on")
@@ -317,8 +316,8 @@ def test_a_join_heard_before_the_turn_ends_does_not_overtake_replies() -> None:
     assert both.received() == ["OK 1", "MSG k 1 p1 x", "JOIN k p2 p2"]
 
 
-def test_what_was_said_leaves_before_a_close() -> None:
-    """Whoever closes: no data follows a close frame, so it must go before."""
+def test_writes_all_output_before_a_close() -> None:
+    """No data can follow a WebSocket close frame."""
     server = FakeServer()
     peer = server.line_client()
     peer.received_bytes()

@@ -1,4 +1,4 @@
-"""The server's own channels: who may read them, and that nobody publishes there."""
+"""Tests of the rights on the server's own channels: reading requires a right, and no client can publish."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def answers(peer: LineClient, *said: str) -> list[str]:
     return [" ".join(line.split(" ")[:2]) for line in peer.received()]
 
 
-def test_without_a_policy_whoever_is_on_this_machine_may_read_them() -> None:
+def test_clients_on_this_machine_can_read_without_a_policy() -> None:
     peer = FakeServer().line_client()
     assert answers(peer, "SUB $sys/figures", "WHO $sys/figures", "HIST $sys/figures") == [
         "OK $sys/figures",
@@ -30,7 +30,7 @@ def test_without_a_policy_whoever_is_on_this_machine_may_read_them() -> None:
     ]
 
 
-def test_without_a_policy_a_stranger_may_not() -> None:
+def test_remote_clients_cannot_read_without_a_policy() -> None:
     peer = FakeServer().line_client()
     peer.session.endpoints = Endpoints(b"192.0.2.7:5000", b"192.0.2.1:8081")
     assert answers(peer, "SUB $sys/figures", "HIST $sys/figures", "WHO $sys/figures", "SUB a") == [
@@ -46,7 +46,7 @@ def test_without_a_policy_a_stranger_may_not() -> None:
     [("", "ERR unauthorized", "ERR unauthorized"), ("AUTH ROOT", "OK", "OK")]
     + [("AUTH ALL", "ERR forbidden", "ERR forbidden"), ("AUTH SOME", "OK", "ERR forbidden")],
 )
-def test_with_a_policy_it_takes_an_administrator_or_a_right_that_says_so(token: str, figures: str, peers: str) -> None:
+def test_policy_requires_an_administrator_or_an_explicit_right(token: str, figures: str, peers: str) -> None:
     peer = FakeServer(policy=FakePolicy({">": "rw"}, TOKENS, admins=["root"])).line_client()
     answers(peer, *[token] if token else [])
     assert answers(peer, "SUB $sys/figures")[0].startswith(figures)
@@ -55,20 +55,20 @@ def test_with_a_policy_it_takes_an_administrator_or_a_right_that_says_so(token: 
 
 @pytest.mark.parametrize("policy", [None, FakePolicy({">": "rw"}, TOKENS, admins=["root"])])
 @pytest.mark.parametrize("token", ["AUTH ROOT", "AUTH ALL", "AUTH SOME"])
-def test_nobody_publishes_there(policy: FakePolicy | None, token: str) -> None:
+def test_rejects_all_publishes(policy: FakePolicy | None, token: str) -> None:
     peer = FakeServer(policy=policy).line_client()
     answers(peer, token)
     assert answers(peer, "PUB $sys/figures 1", "EMIT $sys/x y 1") == ["ERR forbidden"] * 2
     assert not peer.server.broker.channels
 
 
-def test_what_nobody_asks_a_policy_about() -> None:
+def test_checks_reserved_channels_without_a_policy() -> None:
     assert check_access(None, b"a", Right.BOTH, False) is None
     assert check_access(None, b"$sys/a", Right.WRITE, True) is not None
     assert check_access(None, b"$sys/a", Right.READ, True) is None
 
 
-def test_they_are_counted_apart() -> None:
+def test_counts_reserved_channels_separately() -> None:
     server = FakeServer()
     peer = server.line_client()
     peer.send("SUB $sys/figures", "SUB $sys/closed", "SUB kitchen")

@@ -1,4 +1,4 @@
-"""Peers that do not read: what waits for them is bounded, and what they missed is named."""
+"""Tests of clients that do not read: their waiting output is limited, and lost events are reported."""
 
 import pytest
 
@@ -12,7 +12,7 @@ KILOBYTE = "x" * 1_000
 
 
 def subscribed(server: FakeServer, options: str = "") -> LineClient:
-    """A peer that reads channel a."""
+    """A client that subscribes to channel a."""
     peer = server.line_client()
     peer.send(f"SUB a {options}".rstrip())
     server.turn()
@@ -21,7 +21,7 @@ def subscribed(server: FakeServer, options: str = "") -> LineClient:
 
 
 def fill(server: FakeServer, count: int, payload: str = KILOBYTE) -> None:
-    """Somebody publishes so many events on channel a, each in a turn of its own."""
+    """Publish events to channel a, each in a turn of its own."""
     writer = server.line_client()
     for _ in range(count):
         writer.send(f"PUB a {payload}")
@@ -38,7 +38,7 @@ def offsets(lines: list[str]) -> list[int]:
     return [int(line.split()[2]) for line in lines if line.startswith("MSG")]
 
 
-def test_a_slow_reader_costs_one_chunk_and_misses_nothing() -> None:
+def test_slow_client_needs_one_chunk_and_loses_no_event() -> None:
     server = FakeServer()
     reader = subscribed(server)
     reader.outlet.room = 10
@@ -51,7 +51,7 @@ def test_a_slow_reader_costs_one_chunk_and_misses_nothing() -> None:
     assert offsets(reader.received()) == [*range(1, 501)]
 
 
-def test_a_reader_slower_than_the_history_gets_lost_ranges() -> None:
+def test_client_slower_than_the_history_gets_lost_ranges() -> None:
     server = FakeServer(history_events=3)
     reader = subscribed(server)
     reader.outlet.room = 10
@@ -63,7 +63,7 @@ def test_a_reader_slower_than_the_history_gets_lost_ranges() -> None:
     assert reader.received() == ["MSG a 11 p3 z"]
 
 
-def test_a_reader_that_may_not_lag_is_closed_instead() -> None:
+def test_closes_a_slow_client_if_configured() -> None:
     server = FakeServer(history_events=3, slow_consumer="close")
     reader, watcher = subscribed(server), subscribed(server, "presence=on")
     reader.outlet.room = 10
@@ -77,7 +77,7 @@ def test_a_reader_that_may_not_lag_is_closed_instead() -> None:
     assert watcher.received() == ["LEAVE a p1 p1"]
 
 
-def test_who_does_not_lag_that_far_is_not_closed() -> None:
+def test_does_not_close_a_client_that_is_less_behind() -> None:
     server = FakeServer(history_events=3, slow_consumer="close")
     reader = subscribed(server)
     reader.outlet.room = 10
@@ -86,7 +86,7 @@ def test_who_does_not_lag_that_far_is_not_closed() -> None:
     assert offsets(reader.received()) == [1, 2, 3] and reader.close_reason is None
 
 
-def test_who_does_not_read_its_replies_is_not_read() -> None:
+def test_does_not_read_a_client_that_does_not_read_its_replies() -> None:
     server = FakeServer()
     peer = subscribed(server)
     peer.outlet.room = 3
@@ -99,8 +99,8 @@ def test_who_does_not_read_its_replies_is_not_read() -> None:
     assert not peer.paused and not peer.session.replies.input_paused
 
 
-def test_replies_that_gather_leave_when_they_are_a_chunk() -> None:
-    """Thousands of commands in one read must not gather all their replies first."""
+def test_writes_replies_when_they_fill_a_chunk() -> None:
+    """Otherwise the replies to thousands of commands of one read would wait in memory."""
     server = FakeServer()
     peer = subscribed(server)
     peer.outlet.room = 0
@@ -112,7 +112,7 @@ def test_replies_that_gather_leave_when_they_are_a_chunk() -> None:
 
 @pytest.mark.parametrize("late", [False, True], ids=["memory", "late"])
 @pytest.mark.parametrize("kind", ["line_client", "message_client", "json_client"])
-def test_a_long_history_leaves_no_faster_than_it_is_read(kind: str, late: bool) -> None:
+def test_writes_a_long_history_as_fast_as_it_is_read(kind: str, late: bool) -> None:
     server = FakeServer(late)
     release = server.backplane.release if late else lambda: None
     writer = server.line_client()
@@ -139,7 +139,7 @@ def test_a_long_history_leaves_no_faster_than_it_is_read(kind: str, late: bool) 
         assert offsets(heard) == [*range(1, 501)] and heard[-2:] == ["OK 500", "PONG"]
 
 
-def test_a_long_list_of_members_leaves_no_faster_than_it_is_read() -> None:
+def test_writes_a_long_member_list_as_fast_as_it_is_read() -> None:
     server = FakeServer()
     for _ in range(6_000):
         subscribed(server)
@@ -151,7 +151,7 @@ def test_a_long_list_of_members_leaves_no_faster_than_it_is_read() -> None:
     assert len(peer.received()) == 6_002
 
 
-def test_events_do_not_come_into_the_midst_of_a_reply() -> None:
+def test_sends_no_event_within_a_long_reply() -> None:
     server = FakeServer()
     peer = subscribed(server)
     fill(server, 200)
@@ -167,8 +167,7 @@ def test_events_do_not_come_into_the_midst_of_a_reply() -> None:
     assert lines[-2] == "OK 200" and lines[-1].endswith(" live")
 
 
-def test_who_is_dismissed_in_the_midst_of_a_reply_is_told_nothing_more() -> None:
-    """A notice there would stand inside a message."""
+def test_sends_no_notice_within_a_long_reply() -> None:
     server = FakeServer()
     peer = subscribed(server)
     fill(server, 200)
@@ -181,7 +180,7 @@ def test_who_is_dismissed_in_the_midst_of_a_reply_is_told_nothing_more() -> None
 
 
 @pytest.mark.parametrize("end", ["connection_lost", "mark_closing"])
-def test_who_goes_in_the_midst_of_a_reply_is_sent_no_more_of_it(end: str) -> None:
+def test_stops_a_long_reply_when_the_connection_closes(end: str) -> None:
     server = FakeServer()
     peer = subscribed(server)
     fill(server, 200)
@@ -194,7 +193,7 @@ def test_who_goes_in_the_midst_of_a_reply_is_sent_no_more_of_it(end: str) -> Non
     assert len(peer.received_bytes()) == waiting
 
 
-def test_a_reply_that_just_fits_ends_there() -> None:
+def test_completes_a_reply_that_fills_the_socket() -> None:
     server = FakeServer()
     peer = subscribed(server)
     fill(server, 70)
@@ -207,8 +206,7 @@ def test_a_reply_that_just_fits_ends_there() -> None:
     assert peer.received()[-2:] == ["OK 70", "PONG"]
 
 
-def test_a_peer_can_read_nothing_but_what_it_missed_while_its_reply_waits() -> None:
-    """The replies come first, then the events that had to wait for them."""
+def test_sends_events_after_a_waiting_reply() -> None:
     server = FakeServer()
     peer = subscribed(server)
     peer.outlet.room = 0
@@ -218,7 +216,7 @@ def test_a_peer_can_read_nothing_but_what_it_missed_while_its_reply_waits() -> N
     assert peer.received() == ["PONG", *(f"MSG a {offset} p2 y" for offset in (1, 2, 3))]
 
 
-def test_who_is_turned_away_hears_why_once() -> None:
+def test_reports_the_reason_of_a_rejection_once() -> None:
     server = FakeServer()
     peer = subscribed(server)
     peer.session.close_with_error(MEMORY_LIMIT_REACHED)
@@ -227,7 +225,7 @@ def test_who_is_turned_away_hears_why_once() -> None:
     assert peer.close_reason is CloseReason.TRY_AGAIN
 
 
-def test_nothing_is_said_in_the_midst_of_a_reply_to_who_is_turned_away() -> None:
+def test_sends_no_error_within_a_long_reply() -> None:
     server = FakeServer()
     fill(server, 500)
     peer = server.line_client()

@@ -1,4 +1,4 @@
-"""What a connection goes through is noted: cheaply, bounded, and by whom."""
+"""Tests of the timeline of a connection: its steps, their limit, and the side that caused them."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Who comes and who goes: told to those who asked, of others only, once."""
+"""Tests of presence: subscribers that request it receive the joins and leaves of other clients, once."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from twistedsock.testing import FakeServer, LineClient
 
 
 def subscribed(server: FakeServer, options: str = "") -> LineClient:
-    """A peer that reads channel a."""
+    """A client that subscribes to channel a."""
     peer = server.line_client()
     peer.send(f"SUB a {options}".rstrip())
     if hasattr(server.backplane, "release"):
@@ -27,7 +27,7 @@ def server(request: pytest.FixtureRequest) -> FakeServer:
     return FakeServer(late=request.param)
 
 
-def test_others_who_come_and_go_are_told(server: FakeServer) -> None:
+def test_reports_joins_and_leaves_of_other_clients(server: FakeServer) -> None:
     watcher = subscribed(server, "presence=on")
     other = subscribed(server)
     assert told(server, watcher) == ["JOIN a p2 p2"]
@@ -36,7 +36,7 @@ def test_others_who_come_and_go_are_told(server: FakeServer) -> None:
 
 
 @pytest.mark.parametrize("end", ["UNSUB a", "QUIT", "connection_lost", "mark_closing"])
-def test_a_member_goes_however_it_goes(server: FakeServer, end: str) -> None:
+def test_reports_leaves_for_every_kind_of_close(server: FakeServer, end: str) -> None:
     watcher, other = subscribed(server, "presence=on"), subscribed(server)
     told(server, watcher)
     if end in ("connection_lost", "mark_closing"):
@@ -47,14 +47,14 @@ def test_a_member_goes_however_it_goes(server: FakeServer, end: str) -> None:
     assert told(server, watcher) == ["LEAVE a p2 p2"]
 
 
-def test_ones_own_coming_and_going_is_not_told(server: FakeServer) -> None:
+def test_does_not_report_own_joins_and_leaves(server: FakeServer) -> None:
     watcher = subscribed(server, "presence=on")
     assert told(server, watcher) == []
     watcher.send("UNSUB a")
     assert told(server, watcher) == ["OK a"]
 
 
-def test_those_already_there_are_not_told_even_if_they_came_in_the_same_turn(server: FakeServer) -> None:
+def test_does_not_report_earlier_members_of_the_same_turn(server: FakeServer) -> None:
     first = subscribed(server, "presence=on")
     subscribed(server)
     watcher = subscribed(server, "presence=on")
@@ -62,13 +62,13 @@ def test_those_already_there_are_not_told_even_if_they_came_in_the_same_turn(ser
     assert told(server, first) == ["JOIN a p2 p2", "JOIN a p3 p3"]
 
 
-def test_nobody_is_told_who_did_not_ask(server: FakeServer) -> None:
+def test_does_not_report_presence_without_a_request(server: FakeServer) -> None:
     silent = subscribed(server)
     subscribed(server)
     assert told(server, silent) == []
 
 
-def test_a_second_subscription_is_no_coming(server: FakeServer) -> None:
+def test_second_subscription_is_not_a_join(server: FakeServer) -> None:
     watcher, other = subscribed(server, "presence=on"), subscribed(server)
     told(server, watcher)
     for options in ("", " presence=on", " echo=off", " last=3"):
@@ -76,7 +76,7 @@ def test_a_second_subscription_is_no_coming(server: FakeServer) -> None:
         assert told(server, watcher) == []
 
 
-def test_a_second_subscription_may_begin_and_end_the_watching(server: FakeServer) -> None:
+def test_second_subscription_can_start_and_stop_presence(server: FakeServer) -> None:
     watcher = subscribed(server)
     subscribed(server)
     watcher.send("SUB a presence=on")
@@ -88,20 +88,20 @@ def test_a_second_subscription_may_begin_and_end_the_watching(server: FakeServer
     assert told(server, watcher) == ["OK a offset=0 epoch=e1"]
 
 
-def test_who_watches_no_longer_hears_of_nobody(server: FakeServer) -> None:
+def test_reports_no_presence_after_it_was_stopped(server: FakeServer) -> None:
     watcher = subscribed(server, "presence=on")
     watcher.send("UNSUB a"), watcher.received()
     subscribed(server)
     assert told(server, watcher) == []
 
 
-def test_coming_and_going_in_one_turn_are_told_in_their_order(server: FakeServer) -> None:
+def test_reports_changes_of_one_turn_in_order(server: FakeServer) -> None:
     watcher, other = subscribed(server, "presence=on"), subscribed(server)
     other.send("UNSUB a", "SUB a", "UNSUB a")
     assert told(server, watcher) == ["JOIN a p2 p2", "LEAVE a p2 p2", "JOIN a p2 p2", "LEAVE a p2 p2"]
 
 
-def test_the_nick_of_now_is_told(server: FakeServer) -> None:
+def test_reports_the_present_nick(server: FakeServer) -> None:
     watcher, other = subscribed(server, "presence=on"), subscribed(server)
     other.send("NICK ann"), told(server, watcher)
     other.disconnect()
@@ -116,7 +116,7 @@ def test_the_nick_of_now_is_told(server: FakeServer) -> None:
         (50, ["NOTICE joins and leaves on a were dropped because you read too slowly: send WHO a"]),
     ],
 )
-def test_a_slow_watcher_is_told_later_or_told_to_ask(count: int, told: list[str]) -> None:
+def test_slow_client_gets_presence_later_or_a_request_to_ask(count: int, told: list[str]) -> None:
     server = FakeServer(max_pending_presence=3)
     watcher = subscribed(server, "presence=on")
     watcher.outlet.room = 1
@@ -134,7 +134,7 @@ def test_a_slow_watcher_is_told_later_or_told_to_ask(count: int, told: list[str]
     assert watcher.received() == [f"JOIN a p{count + 2} p{count + 2}"]
 
 
-def test_who_stops_watching_while_it_is_behind_hears_of_nobody() -> None:
+def test_slow_client_gets_no_presence_after_it_was_stopped() -> None:
     server = FakeServer()
     watcher = subscribed(server, "presence=on")
     watcher.outlet.room = 1
@@ -150,7 +150,7 @@ def test_who_stops_watching_while_it_is_behind_hears_of_nobody() -> None:
     assert watcher.received() == ["OK 1", "MSG a 1 p1 x"]
 
 
-def test_those_who_are_lost_in_one_turn_are_told_together(server: FakeServer) -> None:
+def test_reports_connections_lost_in_one_turn_together(server: FakeServer) -> None:
     watcher = subscribed(server, "presence=on")
     others = [subscribed(server), subscribed(server)]
     told(server, watcher)
@@ -161,8 +161,8 @@ def test_those_who_are_lost_in_one_turn_are_told_together(server: FakeServer) ->
     assert watcher.outlet.sends == sends + 1
 
 
-def test_comings_goings_and_events_of_one_turn_are_told_in_their_order() -> None:
-    """Who speaks has come before, and has not left yet."""
+def test_reports_presence_and_events_of_one_turn_in_order() -> None:
+    """A publisher joins before its event, and leaves after it."""
     server = FakeServer()
     watcher, other = subscribed(server, "presence=on"), server.line_client()
     other.send("PUB a outside", "SUB a", "PUB a inside", "UNSUB a", "PUB a gone")
@@ -178,7 +178,7 @@ def test_comings_goings_and_events_of_one_turn_are_told_in_their_order() -> None
     assert told(server, watcher) == ["JOIN a p2 p2", "MSG a 4 p2 last words", "LEAVE a p2 p2"]
 
 
-def test_a_slow_watcher_loses_no_event_to_a_coming_of_the_same_turn() -> None:
+def test_slow_client_loses_no_event_because_of_a_join() -> None:
     server = FakeServer()
     watcher, other = subscribed(server, "presence=on"), server.line_client()
     server.turn()
@@ -191,7 +191,7 @@ def test_a_slow_watcher_loses_no_event_to_a_coming_of_the_same_turn() -> None:
     assert sorted(told(server, watcher)) == ["JOIN a p2 p2", "MSG a 1 p2 1", "MSG a 2 p2 2"]
 
 
-def test_a_watcher_that_does_not_read_holds_at_most_a_chunk_of_presence_changes() -> None:
+def test_keeps_at_most_one_chunk_of_presence_for_a_slow_client() -> None:
     server = FakeServer(max_pending_presence=CHUNK_BYTES)
     watcher, name = server.line_client(), "n" * 32
     watcher.send("SUB a presence=on")
@@ -212,8 +212,8 @@ def test_a_watcher_that_does_not_read_holds_at_most_a_chunk_of_presence_changes(
     assert watcher.received() == [f"LEAVE a {peer.id} {name}" for peer in crowd]
 
 
-def test_answers_that_nobody_reads_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The members in them are counted as long as they are held."""
+def test_limits_the_memory_of_all_unread_member_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members count while a reply contains them."""
     monkeypatch.setattr(broker, "MAX_MEMBERS_HELD", 600)
     server, channel = FakeServer(), "a" * 200
     for _ in range(400):

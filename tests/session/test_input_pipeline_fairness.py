@@ -1,4 +1,4 @@
-"""No longer at a time than is fair to others, and no faster than the peer may go."""
+"""Tests of the time slice and the rate limit of the input pipeline."""
 
 import pytest
 
@@ -21,8 +21,8 @@ def peer(server: FakeServer) -> LineClient:
     return peer
 
 
-def test_who_says_much_goes_on_in_the_next_turn(server: FakeServer, peer: LineClient) -> None:
-    """It has been answered by then, and is not read meanwhile."""
+def test_continues_long_input_in_the_next_turn(server: FakeServer, peer: LineClient) -> None:
+    """The client is not read meanwhile."""
     server.clock = Ticking(TIME_SLICE_SECONDS / 4)
     peer.send(*(f"PING {number}" for number in range(20)))
     assert peer.received() == [f"PONG {number}" for number in range(5)] and peer.paused
@@ -32,8 +32,7 @@ def test_who_says_much_goes_on_in_the_next_turn(server: FakeServer, peer: LineCl
     assert peer.received()[-1] == "PONG 19" and not peer.paused
 
 
-def test_others_have_their_turn_meanwhile(server: FakeServer, peer: LineClient) -> None:
-    """Two that say much go on one after the other, and a third is answered at once."""
+def test_runs_commands_of_other_clients_between_time_slices(server: FakeServer, peer: LineClient) -> None:
     other, third = server.line_client(), server.line_client()
     third.received()
     server.clock = Ticking(TIME_SLICE_SECONDS)
@@ -49,8 +48,8 @@ def test_others_have_their_turn_meanwhile(server: FakeServer, peer: LineClient) 
     assert said == [(2, 0), (0, 2)]
 
 
-def test_publishes_are_timed_too(server: FakeServer, peer: LineClient) -> None:
-    """Not each, as they are quick, but those that do not go together now and then."""
+def test_checks_the_time_between_publishes(server: FakeServer, peer: LineClient) -> None:
+    """Only after several publishes that cannot be joined, because each is quick."""
     server.clock = Ticking(TIME_SLICE_SECONDS)
     peer.send(*(f"PUB k{number % 2} x" for number in range(3 * PUBLISHES_PER_CLOCK_CHECK)))
     assert peer.paused and len(peer.received()) == 2 * PUBLISHES_PER_CLOCK_CHECK
@@ -61,15 +60,13 @@ def test_publishes_are_timed_too(server: FakeServer, peer: LineClient) -> None:
     )
 
 
-def test_the_last_command_asks_for_no_turn(server: FakeServer, peer: LineClient) -> None:
-    """However long it took."""
+def test_schedules_no_turn_after_the_last_command(server: FakeServer, peer: LineClient) -> None:
     server.clock = Ticking(10 * TIME_SLICE_SECONDS)
     peer.send("PING")
     assert not peer.paused and not server.turns
 
 
-def test_who_does_not_read_is_not_asked_again_when_its_turn_comes(server: FakeServer, peer: LineClient) -> None:
-    """It goes on when it has read."""
+def test_runs_nothing_in_the_next_turn_while_replies_wait(server: FakeServer, peer: LineClient) -> None:
     server.clock = Ticking(TIME_SLICE_SECONDS)
     peer.outlet.room = 3
     peer.send(*["PING"] * 4)
@@ -80,8 +77,7 @@ def test_who_does_not_read_is_not_asked_again_when_its_turn_comes(server: FakeSe
     assert peer.received() == ["PONG"] * 4 and not peer.paused
 
 
-def test_who_has_read_before_its_turn_comes_goes_on_once(server: FakeServer, peer: LineClient) -> None:
-    """What was postponed finds nothing to do."""
+def test_runs_waiting_input_once_if_the_client_reads_before_its_turn(server: FakeServer, peer: LineClient) -> None:
     server.clock = Ticking(TIME_SLICE_SECONDS / 2)
     peer.outlet.room = 3
     peer.send(*["PING"] * 3)
@@ -92,8 +88,7 @@ def test_who_has_read_before_its_turn_comes_goes_on_once(server: FakeServer, pee
     assert peer.received() == [] and not peer.paused
 
 
-def test_a_shell_can_hold_up_who_waits_for_its_turn(server: FakeServer, peer: LineClient) -> None:
-    """What the shell has answered itself must leave first."""
+def test_endpoint_can_pause_input_that_waits_for_its_turn(server: FakeServer, peer: LineClient) -> None:
     server.clock = Ticking(TIME_SLICE_SECONDS)
     peer.send("PING 0", "PING 1", "PING 2")
     peer.outlet.room = 0
@@ -114,8 +109,7 @@ def test_who_leaves_while_it_waits_says_nothing_more(server: FakeServer, peer: L
     assert b"a" not in server.broker.channels
 
 
-def test_who_goes_too_fast_is_refused_the_excess(server: FakeServer, peer: LineClient) -> None:
-    """Each command in its place, and the rest goes on with the time."""
+def test_rejects_commands_beyond_the_rate(server: FakeServer, peer: LineClient) -> None:
     peer.limit(commands_per_second=2, commands_burst=2)
     peer.send("PING 1", "PING 2", "PING 3", "")
     *ran, refused = peer.received()
@@ -125,8 +119,8 @@ def test_who_goes_too_fast_is_refused_the_excess(server: FakeServer, peer: LineC
     assert [line[:8] for line in peer.received()] == ["PONG 4", "ERR bad-"]
 
 
-def test_every_publish_of_a_batch_is_answered(server: FakeServer, peer: LineClient) -> None:
-    """A batch passes whole, and is paid for; what follows is refused, each of its tags."""
+def test_replies_to_every_publish_beyond_the_rate(server: FakeServer, peer: LineClient) -> None:
+    """Joined publishes are accepted together; each tag of the next ones gets an error."""
     peer.limit(commands_per_second=1, commands_burst=3)
     peer.send(*["PUB a x"] * 5)
     assert peer.received() == [f"OK {number}" for number in range(1, 6)]
@@ -152,16 +146,14 @@ def test_refusals_keep_their_place_behind_what_the_backplane_has_not_answered() 
     assert [answer.get("code") for answer in answers] == [None, "rate", "rate", "rate"]
 
 
-def test_who_goes_on_is_told_and_closed(server: FakeServer, peer: LineClient) -> None:
-    """Nothing more of it is run."""
+def test_closes_a_client_that_continues_to_exceed_its_rate(server: FakeServer, peer: LineClient) -> None:
     peer.limit(commands_per_second=1, commands_burst=2)
     peer.send(*["PING"] * 4, "PUB a 5", "PING 6")
     assert [line.split(" ")[0] for line in peer.received()] == ["PONG", "PONG", "ERR", "ERR", "NOTICE", "BYE"]
     assert peer.close_reason is CloseReason.POLICY and b"a" not in server.broker.channels
 
 
-def test_lines_that_say_nothing_count(server: FakeServer, peer: LineClient) -> None:
-    """They get no answer, but they are not free; nor is an interrupt."""
+def test_counts_empty_lines_and_interrupts(server: FakeServer, peer: LineClient) -> None:
     peer.limit(commands_per_second=1, commands_burst=10)
     peer.send_bytes(b"\n" * 15)
     assert peer.received() == [] and peer.close_reason is None
@@ -178,8 +170,7 @@ def test_who_wants_to_leave_may(peer: LineClient) -> None:
     assert peer.received()[-1] == "BYE" and peer.close_reason is CloseReason.NORMAL
 
 
-def test_bytes_without_end_close_too(peer: LineClient) -> None:
-    """Though no command is among them."""
+def test_closes_a_client_that_sends_too_many_bytes_without_a_command(peer: LineClient) -> None:
     peer.limit(bytes_per_second=1, bytes_burst=1000)
     for _ in range(3):
         peer.send_bytes(b"x" * 1000)
@@ -200,8 +191,8 @@ def test_commands_that_came_with_too_many_bytes_are_refused(server: FakeServer, 
     assert peer.received() == ["PONG 3"]
 
 
-def test_what_is_no_command_can_be_metered_too(peer: LineClient) -> None:
-    """Such as a WebSocket's pings, which the shell answers itself."""
+def test_counts_input_that_is_no_command(peer: LineClient) -> None:
+    """For example WebSocket pings, which the endpoint answers."""
     assert peer.pipeline.is_within_rate()
     peer.limit(commands_per_second=1, commands_burst=2)
     assert [peer.pipeline.is_within_rate() for _ in range(4)] == [True, True, False, False]

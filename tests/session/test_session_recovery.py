@@ -1,4 +1,4 @@
-"""Recovery, a row for every sentence of the protocol, and what a second subscription does."""
+"""Tests of subscriptions that resume, with a row for each rule of the protocol, and of second subscriptions."""
 
 import pytest
 
@@ -32,7 +32,7 @@ YES, NO = " recovered=yes", " recovered=no"
 # Ten events, of which the log still has 6 to 10.
 @pytest.mark.parametrize("late", [False, True], ids=["memory", "late"])
 @pytest.mark.parametrize(
-    "options, told, replies",
+    "options, position, replies",
     [
         pytest.param("", "", [], id="live only"),
         pytest.param("last=0", "", [], id="last none"),
@@ -60,18 +60,18 @@ YES, NO = " recovered=yes", " recovered=no"
         ),
     ],
 )
-def test_recovery(late: bool, options: str, told: str, replies: list[str]) -> None:
+def test_resumes_from_a_position(late: bool, options: str, position: str, replies: list[str]) -> None:
     server, _ = published(10, late, history_events=5)
     reader = server.line_client()
     reader.received()
     reader.send(f"SUB a {options}".rstrip())
     settle(server)
-    assert reader.received() == [f"OK a offset=10 epoch=e1{told}", *replies]
+    assert reader.received() == [f"OK a offset=10 epoch=e1{position}", *replies]
 
 
-# The log has run out, but somebody still reads the channel.
+# The history is empty, but the channel has a subscriber.
 @pytest.mark.parametrize(
-    "options, told, replies",
+    "options, position, replies",
     [
         ("since=10 epoch=e1", YES, []),
         ("since=9 epoch=e1", NO, ["LOST a 10 10"]),
@@ -81,7 +81,7 @@ def test_recovery(late: bool, options: str, told: str, replies: list[str]) -> No
         ("last=5", "", []),
     ],
 )
-def test_recovery_where_nothing_is_left(options: str, told: str, replies: list[str]) -> None:
+def test_resumes_when_the_history_is_empty(options: str, position: str, replies: list[str]) -> None:
     server, peer = published(10)
     peer.send("SUB a")
     server.now += 1_000
@@ -89,12 +89,12 @@ def test_recovery_where_nothing_is_left(options: str, told: str, replies: list[s
     reader.received()
     reader.send(f"SUB a {options}", "PUB a live")
     server.turn()
-    assert reader.received() == [f"OK a offset=10 epoch=e1{told}", *replies, "OK 11", "MSG a 11 p2 live"]
+    assert reader.received() == [f"OK a offset=10 epoch=e1{position}", *replies, "OK 11", "MSG a 11 p2 live"]
 
 
-@pytest.mark.parametrize("epoch, told", [("e1", YES), ("e9", NO)])
-def test_a_quiet_channel_that_had_vanished_is_recovered_truly(epoch: str, told: str) -> None:
-    """Its place in the numbers is remembered, so who missed nothing is told so."""
+@pytest.mark.parametrize("epoch, position", [("e1", YES), ("e9", NO)])
+def test_recovers_a_closed_channel_without_new_events(epoch: str, position: str) -> None:
+    """The server remembers its last offset."""
     server, _ = published(10)
     server.now += 1_000
     server.broker.expire_histories()
@@ -103,20 +103,20 @@ def test_a_quiet_channel_that_had_vanished_is_recovered_truly(epoch: str, told: 
     reader.received()
     reader.send(f"SUB a since=10 epoch={epoch}")
     server.turn()
-    assert reader.received() == [f"OK a offset=10 epoch=e1{told}"]
+    assert reader.received() == [f"OK a offset=10 epoch=e1{position}"]
 
 
-@pytest.mark.parametrize("options, told", [("since=0 epoch=e1", YES), ("since=1 epoch=e1", NO)])
-def test_a_channel_without_events_is_recovered_from_its_beginning(options: str, told: str) -> None:
+@pytest.mark.parametrize("options, position", [("since=0 epoch=e1", YES), ("since=1 epoch=e1", NO)])
+def test_recovers_a_channel_without_events(options: str, position: str) -> None:
     server = FakeServer()
     first, second = server.line_client(), server.line_client()
     second.received()
     first.send("SUB a"), second.send(f"SUB a {options}")
     server.turn()
-    assert second.received() == [f"OK a offset=0 epoch=e1{told}"]
+    assert second.received() == [f"OK a offset=0 epoch=e1{position}"]
 
 
-def test_what_is_published_in_between_comes_live_and_once() -> None:
+def test_delivers_events_between_two_subscriptions_once() -> None:
     server, peer = published(3)
     reader = server.line_client()
     reader.received()
@@ -128,7 +128,7 @@ def test_what_is_published_in_between_comes_live_and_once() -> None:
     assert reader.received()[1:] == replayed(2, 3, 4, 5)
 
 
-def test_a_replay_that_the_log_overtakes_says_what_was_lost() -> None:
+def test_reports_events_that_are_dropped_during_a_replay() -> None:
     server, peer = published(5, history_events=5)
     reader = server.line_client()
     reader.received()
@@ -138,7 +138,7 @@ def test_a_replay_that_the_log_overtakes_says_what_was_lost() -> None:
     assert reader.received() == ["OK a offset=5 epoch=e1 recovered=yes", "LOST a 3 3", *replayed(4, 5, 6, 7, 8)]
 
 
-def test_a_second_subscription_replays_what_it_asks_for() -> None:
+def test_second_subscription_replays_the_requested_events() -> None:
     server, peer = published(3)
     peer.send("SUB a last=1", "PUB a 4")
     server.turn()
@@ -148,7 +148,7 @@ def test_a_second_subscription_replays_what_it_asks_for() -> None:
     assert peer.received() == ["OK a offset=4 epoch=e1 recovered=yes", "OK 5", *replayed(3, 4, 5)]
 
 
-def test_a_second_subscription_without_options_replays_nothing() -> None:
+def test_second_subscription_without_options_replays_no_events() -> None:
     server, peer = published(3)
     peer.send("SUB a"), peer.received()
     peer.send("PUB a 4", "SUB a", "PUB a 5")
@@ -159,13 +159,13 @@ def test_a_second_subscription_without_options_replays_nothing() -> None:
 @pytest.mark.parametrize(
     "options, replies",
     [
-        pytest.param("", replayed(6, 7, 8), id="goes on where it was"),
-        pytest.param("last=1", replayed(6, 7, 8), id="what it has not had yet is not left out"),
-        pytest.param("since=4 epoch=e1", replayed(5, 6, 7, 8), id="what it asks for again it gets again"),
+        pytest.param("", replayed(6, 7, 8), id="continues at the cursor"),
+        pytest.param("last=1", replayed(6, 7, 8), id="keeps the cursor"),
+        pytest.param("since=4 epoch=e1", replayed(5, 6, 7, 8), id="replays requested events"),
         pytest.param("since=7 epoch=e1", replayed(6, 7, 8), id="no gap"),
     ],
 )
-def test_a_second_subscription_of_a_reader_that_is_behind(options: str, replies: list[str]) -> None:
+def test_second_subscription_of_a_slow_client(options: str, replies: list[str]) -> None:
     server, writer = published(4)
     reader = server.line_client()
     reader.send("SUB a last=1")
@@ -186,13 +186,13 @@ def test_a_second_subscription_of_a_reader_that_is_behind(options: str, replies:
 @pytest.mark.parametrize(
     "options, replies",
     [
-        pytest.param("", ["LOST a 6 8", *replayed(9, 10)], id="goes on where it was"),
+        pytest.param("", ["LOST a 6 8", *replayed(9, 10)], id="continues at the cursor"),
         pytest.param("since=5 epoch=e1", ["LOST a 6 8", *replayed(9, 10)], id="asks for the same"),
         pytest.param("since=3 epoch=e1", ["LOST a 4 8", *replayed(9, 10)], id="asks for more"),
         pytest.param("since=7 epoch=e1", ["LOST a 6 8", *replayed(9, 10)], id="asks for less"),
     ],
 )
-def test_what_a_reader_that_is_behind_has_lost_is_named_once(options: str, replies: list[str]) -> None:
+def test_reports_lost_events_of_a_slow_client_once(options: str, replies: list[str]) -> None:
     server, writer = published(4, history_events=2)
     reader = server.line_client()
     reader.send("SUB a last=1")

@@ -1,4 +1,4 @@
-"""Who only reads what it was opened for."""
+"""Tests of sessions that belong to an event stream, which has no commands."""
 
 import itertools
 
@@ -7,8 +7,8 @@ from twistedsock.errors import CloseReason
 from twistedsock.testing import FakePolicy, FakeServer
 
 
-def test_it_ends_where_it_may_not_read_on() -> None:
-    """It has been told which channel it is."""
+def test_closes_when_the_right_to_read_is_lost() -> None:
+    """The notice before contains the channel."""
     server = FakeServer(policy=FakePolicy({"*": "r"}))
     stream, other = Stream(server, ["a", "b"]), Stream(server, ["b"])
     server.context.change_policy(FakePolicy({"b": "r"}))
@@ -19,8 +19,7 @@ def test_it_ends_where_it_may_not_read_on() -> None:
     assert not other.endings and list(server.broker.channels) == [b"b"]
 
 
-def test_it_ends_where_it_loses_one_channel_while_it_still_opens_others() -> None:
-    """It must not go on with the others, as if it had been opened for those."""
+def test_closes_when_one_channel_is_forbidden_while_others_are_opened() -> None:
     server = FakeServer(policy=FakePolicy({"*": "r"}))
     clock = itertools.count(1000)
     server.clock = lambda: next(clock)  # each look at the clock is the end of a time slice
@@ -30,7 +29,7 @@ def test_it_ends_where_it_loses_one_channel_while_it_still_opens_others() -> Non
     assert stream.endings == [CloseReason.POLICY] and not server.broker.channels
 
 
-def test_it_is_not_closed_once_more_if_its_client_goes_during_a_review() -> None:
+def test_is_closed_once_if_the_client_disconnects_during_a_recheck() -> None:
     server = FakeServer(policy=FakePolicy({"*": "r"}))
     stream = Stream(server, ["a", "b"])
     clock = itertools.count(1000)
@@ -41,7 +40,7 @@ def test_it_is_not_closed_once_more_if_its_client_goes_during_a_review() -> None
     assert not stream.endings
 
 
-def test_it_goes_on_where_nothing_is_taken_from_it() -> None:
+def test_stays_open_if_the_new_policy_allows_its_channels() -> None:
     server = FakeServer(policy=FakePolicy({"*": "r"}))
     stream = Stream(server, ["a"])
     server.context.change_policy(FakePolicy({"a": "r"}))

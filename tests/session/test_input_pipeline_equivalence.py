@@ -1,5 +1,4 @@
-"""Much that comes or goes together is read and written together. That must never show: whatever is sent, and however
-it is cut, the same is said as if each command had come, and each event had gone, alone."""
+"""Messages and events that are handled together have the same result as those that are handled one by one."""
 
 import json
 from typing import Any
@@ -37,7 +36,7 @@ class OneByOne:
 
 
 class Spoken:
-    """All that is said, byte for byte, to one who publishes and to readers of every kind."""
+    """All bytes that the server sends to one publisher and to subscribers of every protocol."""
 
     def __init__(self, json_publisher: bool, codec: Decoder, late: bool, room: int | None) -> None:
         self.server = FakeServer(late, max_line_bytes=MAX_OFFSET)
@@ -248,8 +247,8 @@ ODD = [
 @example([PLAIN % b"%d" % number for number in range(100)])
 @example([PLAIN % b"1", *[PLAIN % b"2"] * 31, PLAIN % b"3"])
 @example([PLAIN % b"1", *[PLAIN % b"2"] * 32])
-def test_messages_together_are_messages_one_by_one(messages: list[bytes]) -> None:
-    """A run is read at its first message; where all are alike but for their text, most are not parsed at all."""
+def test_messages_in_one_read_have_the_same_result_as_one_by_one(messages: list[bytes]) -> None:
+    """The decoder skips the parsing of messages that differ from the first in their text only."""
     together = Spoken(True, json_decoder, False, None)
     together.receive([*messages])
     alone = Spoken(True, OneByOne(json_decoder), False, None)
@@ -309,8 +308,7 @@ def test_a_batch_is_written_as_its_events_one_by_one(
     payloads=st.lists(st.text(max_size=3).map(str.encode) | st.sampled_from([b"{", b"[1]", b'"x"', b"x{"]), min_size=1),
     is_json=st.booleans(),
 )
-def test_what_is_verbatim_needs_no_care(payloads: list[bytes], is_json: bool) -> None:
-    """ASCII without control characters; and a text without anything that JSON escapes or a line takes for JSON."""
+def test_verbatim_payloads_need_no_escaping(payloads: list[bytes], is_json: bool) -> None:
     content = build_payloads(payloads, JSON if is_json else TEXT)
     assert content.size == sum(map(len, payloads)) and [*content.items] == payloads
     assert (content.kind is JSON) is is_json and all(map(is_utf8, payloads))

@@ -1,4 +1,4 @@
-"""One command after the other, no faster than the session takes them, and nothing gets lost."""
+"""Tests of the input pipeline: commands run in order, one at a time, and no input is lost."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -27,49 +27,47 @@ def peer(server: FakeServer) -> LineClient:
 
 
 def answers(peer: LineClient) -> list[str]:
-    """The first words of what the peer has heard."""
+    """The first word of each line that the client has received."""
     return [line.split()[0] for line in peer.received()]
 
 
-def test_messages_are_run_in_their_order(peer: LineClient) -> None:
-    """Each gets its reply, and all replies leave in one write."""
+def test_runs_messages_in_order(peer: LineClient) -> None:
+    """All replies are sent with one write."""
     before = peer.outlet.sends
     peer.send("PING 1", "PING 2", "", "PING 3")
     assert peer.received() == ["PONG 1", "PONG 2", "PONG 3"]
     assert peer.outlet.sends == before + 1
 
 
-def test_commands_may_stand_between_messages(peer: LineClient) -> None:
-    """What the shell found itself is run in its place."""
+def test_runs_commands_between_messages(peer: LineClient) -> None:
     peer.pipeline.submit([b"PING 1", Ping(b"2"), b"PING 3"])
     assert peer.received() == ["PONG 1", "PONG 2", "PONG 3"]
 
 
-def test_publishes_in_a_row_are_one_command(peer: LineClient) -> None:
-    """Each is answered in its place all the same."""
+def test_joins_consecutive_publishes(peer: LineClient) -> None:
+    """Each of them gets a reply."""
     peer.send("PUB a 1", "PUB a 2", "PING", "PUB a 3", "PUB b 4", "PUB b [5]", "PUB b 6")
     assert peer.received() == ["OK 1", "OK 2", "PONG", "OK 3", "OK 1", "OK 2", "OK 3"]
     peer.send("HIST b")
     assert peer.received() == ["MSG b 1 p1 4", "MSG b 2 p1 [5]", "MSG b 3 p1 6", "OK 3"]
 
 
-def test_a_fault_in_a_run_is_answered_to_each(peer: LineClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits in vain for an answer."""
+def test_internal_error_in_joined_publishes_is_reported_for_each(
+    peer: LineClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(peer.server.broker, "publish", lambda *arguments: 1 / 0)
     peer.send("PUB a 1", "PUB a 2", "PING")
     assert answers(peer) == ["ERR", "ERR", "PONG"]
     assert peer.exceptions == 1
 
 
-def test_nothing_is_nothing(peer: LineClient) -> None:
-    """No messages, no replies, no writes."""
+def test_empty_input_causes_no_reply(peer: LineClient) -> None:
     before = peer.outlet.sends
     peer.pipeline.submit([])
     assert peer.outlet.sends == before and not peer.paused
 
 
-def test_who_does_not_read_is_not_read(peer: LineClient) -> None:
-    """While replies wait for the socket the input is paused; then it goes on."""
+def test_pauses_input_while_the_client_does_not_read_replies(peer: LineClient) -> None:
     peer.outlet.room = 3
     peer.send("PING 1")
     assert peer.paused
@@ -80,8 +78,7 @@ def test_who_does_not_read_is_not_read(peer: LineClient) -> None:
     assert peer.received() == ["PONG 2"]
 
 
-def test_what_was_read_already_waits(peer: LineClient) -> None:
-    """Messages that come in spite of the pause wait in their order."""
+def test_input_that_arrives_while_paused_waits_in_order(peer: LineClient) -> None:
     peer.outlet.room = 3
     peer.send("PING 1")
     peer.send("PING 2", "PING 3")
@@ -91,8 +88,7 @@ def test_what_was_read_already_waits(peer: LineClient) -> None:
     assert not peer.paused
 
 
-def test_a_stall_within_a_batch_keeps_the_rest(peer: LineClient) -> None:
-    """When a chunk of replies fills the socket, the commands behind it wait."""
+def test_keeps_the_commands_behind_a_full_socket(peer: LineClient) -> None:
     peer.outlet.room = 0
     text = "x" * 20_000
     peer.send(*(f"PING {number} {text}" for number in range(10)))
@@ -105,8 +101,7 @@ def test_a_stall_within_a_batch_keeps_the_rest(peer: LineClient) -> None:
     assert not peer.paused
 
 
-def test_a_second_stall_pauses_again(peer: LineClient) -> None:
-    """The input is not resumed while what waited fills the socket anew."""
+def test_stays_paused_while_waiting_replies_fill_the_socket(peer: LineClient) -> None:
     peer.outlet.room = 3
     peer.send("PING 1")
     peer.send("PING 2")
@@ -117,8 +112,7 @@ def test_a_second_stall_pauses_again(peer: LineClient) -> None:
     assert peer.received() == ["PONG 1", "PONG 2"]
 
 
-def test_a_slow_backplane_holds_up_what_comes_after() -> None:
-    """A command that waits for its answer stalls those behind it, and they go on when it comes."""
+def test_commands_wait_for_a_slow_backplane() -> None:
     server = FakeServer(late=True)
     peer = server.line_client()
     peer.received()
@@ -133,7 +127,7 @@ def test_a_slow_backplane_holds_up_what_comes_after() -> None:
     assert not peer.paused
 
 
-def test_late_replies_that_fill_the_socket_stop_the_reading_until_it_drains() -> None:
+def test_late_replies_that_fill_the_socket_pause_input() -> None:
     server = FakeServer(late=True)
     peer = server.line_client()
     peer.received()
@@ -146,8 +140,8 @@ def test_late_replies_that_fill_the_socket_stop_the_reading_until_it_drains() ->
     assert peer.received() == ["OK 1"]
 
 
-def test_a_shell_that_has_answered_itself_can_hold_up_the_rest(peer: LineClient) -> None:
-    """What it wrote waits for the socket, so the peer is not read, until it has left."""
+def test_endpoint_can_pause_the_input(peer: LineClient) -> None:
+    """The bytes that the endpoint wrote wait for the socket."""
     peer.outlet.room = 0
     peer.outlet.write(b"pong\n")
     peer.pipeline.pause()
@@ -159,16 +153,14 @@ def test_a_shell_that_has_answered_itself_can_hold_up_the_rest(peer: LineClient)
     assert not peer.paused
 
 
-def test_finish_runs_what_came_and_leaves(peer: LineClient) -> None:
-    """After a half-close everything that came before is answered, then BYE."""
+def test_half_close_runs_earlier_commands_and_closes(peer: LineClient) -> None:
     peer.send("PING 1")
     peer.pipeline.end_of_input()
     assert peer.received() == ["PONG 1", "BYE"]
     assert peer.close_reason is CloseReason.NORMAL
 
 
-def test_finish_waits_behind_what_waits() -> None:
-    """Nor does a half-close overtake what the backplane has not answered."""
+def test_half_close_waits_for_a_slow_backplane() -> None:
     server = FakeServer(late=True)
     peer = server.line_client()
     peer.received()
@@ -181,8 +173,8 @@ def test_finish_waits_behind_what_waits() -> None:
     assert peer.close_reason is CloseReason.NORMAL
 
 
-def test_who_leaves_is_not_paused(peer: LineClient) -> None:
-    """Though its last words wait for the socket: its stream must be read to the end."""
+def test_does_not_pause_a_closing_client(peer: LineClient) -> None:
+    """The rest of its stream must be read although its last replies wait for the socket."""
     peer.outlet.room = 0
     peer.send("QUIT", "PING 1")
     assert peer.close_reason is CloseReason.NORMAL and not peer.paused
@@ -191,8 +183,7 @@ def test_who_leaves_is_not_paused(peer: LineClient) -> None:
     assert peer.received() == ["BYE"]
 
 
-def test_nothing_is_run_after_quit(peer: LineClient) -> None:
-    """Commands behind a QUIT are not carried out."""
+def test_runs_no_command_after_quit(peer: LineClient) -> None:
     peer.send("PING 1", "QUIT", "PING 2")
     peer.send("PING 3")
     peer.pipeline.end_of_input()
@@ -221,10 +212,9 @@ def break_running(peer: LineClient, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("break_it", [break_decoding, break_running])
-def test_a_fault_is_reported_once_and_the_rest_goes_on(
+def test_internal_error_is_reported_once_and_stops_no_other_command(
     peer: LineClient, break_it: Break, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fault of ours is answered in its place, and costs no other command."""
     break_it(peer, monkeypatch)
     peer.send("PING 1", "WHO a", "PING 2")
     first, fault, second = peer.received()
@@ -235,7 +225,7 @@ def test_a_fault_is_reported_once_and_the_rest_goes_on(
     assert peer.received() == ["PONG 3"]
 
 
-def test_a_fault_in_reading_a_message_is_answered_with_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_error_in_a_decoder_is_reported_with_the_id(monkeypatch: pytest.MonkeyPatch) -> None:
     peer = FakeServer().json_client()
     peer.received()
     monkeypatch.setattr(json_decoder, "decode", lambda message: 1 / 0)
@@ -245,8 +235,7 @@ def test_a_fault_in_reading_a_message_is_answered_with_its_id(monkeypatch: pytes
     assert peer.exceptions == 1
 
 
-def test_a_fault_in_what_had_waited(peer: LineClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is reported and answered like any other."""
+def test_internal_error_in_waiting_input_is_reported(peer: LineClient, monkeypatch: pytest.MonkeyPatch) -> None:
     break_decoding(peer, monkeypatch)
     peer.outlet.room = 3
     peer.send("PING 1")
@@ -256,8 +245,7 @@ def test_a_fault_in_what_had_waited(peer: LineClient, monkeypatch: pytest.Monkey
     assert peer.exceptions == 1 and not peer.paused
 
 
-def test_a_lost_peer_resumes_nothing(peer: LineClient) -> None:
-    """What waited for a peer that is gone is not run."""
+def test_runs_no_waiting_input_after_the_connection_is_lost(peer: LineClient) -> None:
     peer.outlet.room = 0
     peer.send("PING 1")
     peer.send("PUB a 1")
@@ -267,8 +255,7 @@ def test_a_lost_peer_resumes_nothing(peer: LineClient) -> None:
     assert peer.server.broker.channels == {}
 
 
-def test_replies_that_leave_at_the_end_of_the_turn_pause_the_input_too() -> None:
-    """Who does not read them is not read either, and goes on where it was when it has read them."""
+def test_replies_at_the_end_of_the_turn_can_pause_input() -> None:
     server = FakeServer()
     peer = server.line_client()
     peer.outlet.room = 3
@@ -283,8 +270,8 @@ def test_replies_that_leave_at_the_end_of_the_turn_pause_the_input_too() -> None
     assert peer.received()[-2:] == ["OK 1", "OK 2"]
 
 
-def test_many_that_wait_take_little_more_memory_than_they_have_bytes(server: FakeServer, peer: LineClient) -> None:
-    """One read can bring so many short lines that as objects of their own they would take twenty times their bytes."""
+def test_waiting_messages_need_little_more_memory_than_their_bytes(server: FakeServer, peer: LineClient) -> None:
+    """One read can contain so many short lines that one object for each would need twenty times their bytes."""
     lines = [f"{number % 90 + 10}" for number in range(20_000)]
     peer.outlet.room = 0
     peer.send(*lines)
@@ -296,8 +283,7 @@ def test_many_that_wait_take_little_more_memory_than_they_have_bytes(server: Fak
     assert not peer.paused and answers(peer) == ["ERR"] * len(lines)
 
 
-def test_what_waits_behind_a_quit_is_forgotten(server: FakeServer, peer: LineClient) -> None:
-    """Though it waits in parts."""
+def test_discards_input_behind_a_quit(server: FakeServer, peer: LineClient) -> None:
     peer.outlet.room = 0
     peer.send("PING 1", *["QUIT"], *["PING 2"] * 5_000)
     for _ in range(10):
@@ -306,8 +292,7 @@ def test_what_waits_behind_a_quit_is_forgotten(server: FakeServer, peer: LineCli
     assert peer.received() == ["PONG 1", "BYE"] and not peer.paused
 
 
-def test_what_waits_in_parts_keeps_its_order(server: FakeServer, peer: LineClient) -> None:
-    """However often it has to wait again, and whatever comes behind it."""
+def test_input_that_waits_in_parts_keeps_its_order(server: FakeServer, peer: LineClient) -> None:
     peer.outlet.room = 0
     peer.send(*(f"PING {number}" for number in range(3_000)), "x" * 66_000, "PING last")
     peer.send("PING more")

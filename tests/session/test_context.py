@@ -1,4 +1,4 @@
-"""The parts of one server, put together."""
+"""Tests of the server context: its parts, administrators, and changes of the policy."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ from twistedsock.session.context import build_context
 from twistedsock.testing import FakePolicy, FakeServer, LineClient
 
 
-def test_the_parts_share_limits_clock_and_ids() -> None:
+def test_parts_share_limits_clock_and_ids() -> None:
     limits = Limits(max_connections=1)
     scheduled: list[Callable[[], None]] = []
     context = build_context(
@@ -29,7 +29,7 @@ def test_the_parts_share_limits_clock_and_ids() -> None:
     assert scheduled == []
 
 
-def test_what_becomes_dirty_asks_for_one_turn() -> None:
+def test_schedules_one_turn_for_several_events() -> None:
     backplane = MemoryBackplane(lambda: b"e1")
     scheduled: list[Callable[[], None]] = []
     context = build_context(backplane, Limits(), "1.2", lambda: 5.0, scheduled.append, lambda: b"a", lambda: 0.0)
@@ -49,7 +49,7 @@ def test_uptime_is_in_whole_seconds(now: float, uptime: int) -> None:
     assert context.uptime() == uptime
 
 
-def test_who_shows_something_on_the_way_in_is_recognized_where_there_is_a_policy() -> None:
+def test_authenticates_clients_in_the_handshake_under_a_policy() -> None:
     server = FakeServer(policy=FakePolicy(tokens={"good": ("ann", {}, None)}))
     context = server.context
     assert context.authenticate("") is None
@@ -61,7 +61,7 @@ def test_who_shows_something_on_the_way_in_is_recognized_where_there_is_a_policy
     assert context.authenticate("", b"good", b"meter") is None
 
 
-def test_work_is_charged_to_a_remote_client_and_to_no_local_one() -> None:
+def test_charges_work_to_remote_clients_only() -> None:
     server = FakeServer(commands_per_second=1, commands_burst=3, bytes_per_second=1, bytes_burst=10)
     context, ann = server.context, b"@192.0.2.1"
     assert [context.charge(ann, 2) for _ in range(3)] == [True, True, False]
@@ -70,7 +70,7 @@ def test_work_is_charged_to_a_remote_client_and_to_no_local_one() -> None:
     assert all(context.charge(LOCAL, 100, 100) for _ in range(9))
 
 
-def test_a_fault_of_one_peer_keeps_no_other_from_being_reviewed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_in_one_session_does_not_stop_the_recheck_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     server = FakeServer(policy=FakePolicy({"news": "r"}))
     faulty, other = server.line_client(), server.line_client()
     other.send("SUB news")
@@ -113,13 +113,13 @@ class FaultyOnce:
         (FakePolicy(), Identity(EVERYTHING, b"root", is_admin=True), b"192.0.2.1:5", True),
     ],
 )
-def test_an_administrator_is_whom_the_policy_calls_so_or_whoever_is_on_this_machine(
+def test_administrators_are_declared_by_the_policy_or_local(
     policy: FakePolicy | None, identity: Identity | None, client: bytes, is_admin: bool
 ) -> None:
     assert FakeServer(policy=policy).context.is_admin(identity, client) is is_admin
 
 
-def test_it_is_as_ready_as_its_backplane() -> None:
+def test_is_ready_when_the_backplane_is_ready() -> None:
     server = FakeServer(late=True)
     assert server.broker.is_ready
     server.backplane.is_ready = False
@@ -183,14 +183,13 @@ def departure(count: int, how: str) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("how", WAYS)
-def test_twice_as_many_who_go_together_cost_twice_as_many_sends_in_twice_as_many_turns(how: str) -> None:
-    """Each of those who stay is told once, of all of them; and no turn is longer for more of them."""
+def test_cost_of_members_that_leave_together_is_linear(how: str) -> None:
     (few, few_turns), (many, many_turns) = departure(20, how), departure(40, how)
     assert few <= 2 * 20 + 1 and many <= 2 * 40 + 1 and few_turns >= 20
     assert many_turns <= 2 * few_turns + 2
 
 
-def test_those_who_stay_are_told_of_all_who_went() -> None:
+def test_reports_all_members_that_left() -> None:
     server = FakeServer(policy=FakePolicy(**POLICY))
     leaving, staying = members(server, 5, "t"), members(server, 2)
     server.clock = Ticking()
@@ -201,8 +200,7 @@ def test_those_who_stay_are_told_of_all_who_went() -> None:
 
 
 @pytest.mark.parametrize("echo", ["", " echo=off"])
-def test_no_event_reaches_a_session_that_has_still_to_be_reviewed(echo: str) -> None:
-    """It is sent to those that may read it, once they have been."""
+def test_sends_no_event_before_the_rights_are_checked(echo: str) -> None:
     server = FakeServer(policy=FakePolicy({"k": "rw"}))
     peers = members(server, 3, presence=echo)
     publisher = server.line_client()
@@ -217,7 +215,7 @@ def test_no_event_reaches_a_session_that_has_still_to_be_reviewed(echo: str) -> 
     assert publisher.received()[1:] == ["OK 1", "OK 2"]
 
 
-def test_a_session_that_keeps_its_right_misses_nothing_while_it_is_reviewed() -> None:
+def test_session_that_keeps_its_right_loses_no_event() -> None:
     server = FakeServer(policy=FakePolicy({"k": "rw", "l": "r"}))
     peers = members(server, 3)
     for peer in peers:
@@ -235,7 +233,7 @@ def test_a_session_that_keeps_its_right_misses_nothing_while_it_is_reviewed() ->
 
 
 @pytest.mark.parametrize("line", ["SUB k", "PUB k x", "HIST k", "WHO k"])
-def test_commands_are_judged_by_the_new_policy_at_once(line: str) -> None:
+def test_new_policy_applies_to_commands_at_once(line: str) -> None:
     server = FakeServer(policy=FakePolicy({"k": "rw"}))
     members(server, 3)
     peer = server.line_client()
@@ -247,7 +245,7 @@ def test_commands_are_judged_by_the_new_policy_at_once(line: str) -> None:
     assert peer.session.identity is not None and not peer.session.identity.grants.on(b"k")
 
 
-def test_a_new_policy_holds_although_events_of_before_cannot_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_policy_applies_although_earlier_events_cannot_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     server = FakeServer(policy=FakePolicy({"k": "rw"}))
     (member,) = members(server, 1)
     done: list[str] = []
@@ -261,8 +259,8 @@ def test_a_new_policy_holds_although_events_of_before_cannot_be_sent(monkeypatch
     assert member.received()[-1].startswith("ERR unauthorized ")
 
 
-def test_a_token_that_is_no_longer_accepted_allows_nothing_at_once() -> None:
-    """Until the session is closed for that; unless it shows another one before."""
+def test_rejected_token_loses_all_rights_at_once() -> None:
+    """Unless the client sends another token before it is closed."""
     server = FakeServer(policy=FakePolicy(tokens={"t": ("ann", {"k": "rw"}, None)}))
     gone, renewed = members(server, 2, "t")
     server.clock = Ticking()
@@ -274,7 +272,7 @@ def test_a_token_that_is_no_longer_accepted_allows_nothing_at_once() -> None:
     assert renewed.close_reason is None and gone.close_reason is CloseReason.POLICY
 
 
-def test_another_policy_during_a_review_is_the_one_that_holds() -> None:
+def test_policy_that_changes_during_a_recheck_applies() -> None:
     server = FakeServer(policy=FakePolicy({"k": "rw", "l": "r"}))
     peers = members(server, 3)
     for peer in peers:
@@ -293,7 +291,7 @@ def test_another_policy_during_a_review_is_the_one_that_holds() -> None:
         assert not peer.outlet.blocked
 
 
-def test_a_review_that_finds_the_same_rights_does_not_look_at_the_subscriptions(
+def test_recheck_with_the_same_rights_skips_the_subscriptions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server = FakeServer(policy=FakePolicy({"k": "rw", "a.*": "r"}))
@@ -310,8 +308,8 @@ def test_a_review_that_finds_the_same_rights_does_not_look_at_the_subscriptions(
     assert [set(peer.session.subscriptions) for peer in peers] == [{b"k"}] * 3
 
 
-def test_a_token_for_many_subscriptions_is_looked_into_in_time_slices() -> None:
-    """What comes behind it in the same read waits for that."""
+def test_checks_many_subscriptions_in_time_slices() -> None:
+    """Commands behind the token wait."""
     server = FakeServer(policy=FakePolicy({"a.>": "rw"}, {"t": ("ann", {"b": "r"}, None)}))
     server.context.policy = FakePolicy({"a.>": "rw"}, {"t": ("ann", {"b": "r"}, None)})
     peer, other = server.line_client(), server.line_client()
@@ -328,7 +326,7 @@ def test_a_token_for_many_subscriptions_is_looked_into_in_time_slices() -> None:
     assert not peer.session.subscriptions and not peer.paused
 
 
-def test_who_goes_while_its_subscriptions_are_looked_into_is_gone() -> None:
+def test_connection_can_be_lost_during_a_recheck() -> None:
     server = FakeServer(policy=FakePolicy({"a.>": "rw"}, {"t": ("ann", {"b": "r"}, None)}))
     peer = server.line_client()
     peer.send(*[f"SUB a.{number}" for number in range(10)])
@@ -339,8 +337,8 @@ def test_who_goes_while_its_subscriptions_are_looked_into_is_gone() -> None:
     assert len(server.context.sessions) == 0 and not server.broker.channels
 
 
-def test_a_fault_while_subscriptions_are_looked_into_closes_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would be sent no events any more otherwise, and no notice of that."""
+def test_error_in_a_recheck_closes_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the session would get no more events, and no notice."""
     server = FakeServer(policy=FakePolicy({"a": "rw"}, {"t": ("ann", {"b": "r"}, None)}))
     peer = server.line_client()
     peer.send("SUB a")
@@ -354,8 +352,8 @@ def test_a_fault_while_subscriptions_are_looked_into_closes_the_session(monkeypa
     assert peer.close_reason is CloseReason.TRY_AGAIN and peer.exceptions == 1
 
 
-def test_a_reply_that_waits_after_a_token_is_not_overtaken() -> None:
-    """Commands after AUTH go on when the subscriptions have been checked; one of them may have to wait again."""
+def test_commands_after_a_token_keep_their_order() -> None:
+    """They run after the recheck, and one of them can have to wait again."""
     policy = FakePolicy({"a.>": "rw"}, {"t": ("ann", {"a.>": "rw", "b": "r"}, None)})
     server = FakeServer(late=True, policy=policy)
     peer = server.line_client()
@@ -375,8 +373,7 @@ def test_a_reply_that_waits_after_a_token_is_not_overtaken() -> None:
     assert peer.received() == ["OK b offset=0 epoch=e4", "PONG after"]
 
 
-def test_a_subscription_that_was_made_before_a_review_is_checked_for_the_next_identity() -> None:
-    """The rights of the next identity are those that the other subscriptions have been checked by."""
+def test_checks_subscriptions_made_before_a_recheck() -> None:
     own: dict[str, Any] = {"old": ("ann", {"k": "r"}, None)}
     server = FakeServer(policy=FakePolicy(tokens={**own, "t": ("ann", {"k": "r"}, None)}))
     *_, peer = members(server, 3, "t")
@@ -390,8 +387,8 @@ def test_a_subscription_that_was_made_before_a_review_is_checked_for_the_next_id
 
 @pytest.mark.parametrize("turns", range(10))
 @pytest.mark.parametrize("policy", [None, FakePolicy()], ids=["no policy", "token refused"])
-def test_a_review_ends_when_the_next_one_must_find_something_else(policy: FakePolicy | None, turns: int) -> None:
-    """It sends nothing meanwhile to a client whose token is not accepted any more, and does not fail."""
+def test_recheck_stops_when_the_policy_changes_again(policy: FakePolicy | None, turns: int) -> None:
+    """It sends no events to a client whose token is rejected."""
     server = FakeServer(policy=FakePolicy(tokens={"t": ("ann", {"k": "r", "l": "r"}, None)}))
     peers = members(server, 3, "t", presence="")
     for peer in peers:
@@ -409,7 +406,7 @@ def test_a_review_ends_when_the_next_one_must_find_something_else(policy: FakePo
         assert peer.close_reason is (None if policy is None else CloseReason.POLICY)
 
 
-def test_nothing_is_reviewed_where_there_is_no_policy_before_and_after() -> None:
+def test_rechecks_nothing_without_a_policy_before_and_after() -> None:
     server = FakeServer()
     peer = server.line_client()
     peer.send("SUB k")
@@ -418,7 +415,7 @@ def test_nothing_is_reviewed_where_there_is_no_policy_before_and_after() -> None
     assert called == [1] and not peer.outlet.blocked
 
 
-def test_events_pass_again_when_a_policy_is_taken_away() -> None:
+def test_sends_events_again_when_the_policy_is_removed() -> None:
     server = FakeServer(policy=FakePolicy({"k": "rw"}))
     (peer,) = members(server, 1, presence="")
     server.context.change_policy(None)

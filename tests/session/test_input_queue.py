@@ -1,4 +1,4 @@
-"""What waits to be run keeps its order, and takes little more memory than it has bytes."""
+"""Tests of the queue of waiting input: it keeps the order, in little more memory than the bytes of the input."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Who asks one thing and goes: with the same rights, names and answers as a session, and nothing left behind."""
+"""Tests of requests: they have the same rights, names and results as sessions, and keep no state."""
 
 from typing import Any
 
@@ -52,7 +52,7 @@ def server(request: pytest.FixtureRequest) -> FakeServer:
     return FakeServer(late=request.param, history_events=5)
 
 
-def test_what_a_visitor_publishes_is_heard_and_it_leaves_nothing_behind(server: FakeServer) -> None:
+def test_publishes_and_keeps_no_state(server: FakeServer) -> None:
     reader = server.line_client()
     reader.send("SUB kitchen")
     settled(server, visits(server).members(b"kitchen"))
@@ -67,7 +67,7 @@ def test_what_a_visitor_publishes_is_heard_and_it_leaves_nothing_behind(server: 
     assert len(server.context.sessions) == 1
 
 
-def test_what_waits_too_long_is_flushed_at_once() -> None:
+def test_flushes_many_events_at_once() -> None:
     server = FakeServer()
     reader = server.line_client()
     reader.send("SUB kitchen")
@@ -86,7 +86,7 @@ def test_what_waits_too_long_is_flushed_at_once() -> None:
         (b"$sys/a", b"x", b"", ErrorCode.FORBIDDEN),
     ],
 )
-def test_what_cannot_be_published_leaves_nothing_behind(
+def test_failed_publish_keeps_no_state(
     server: FakeServer, channel: bytes, name: bytes, nick: bytes, refused: ErrorCode
 ) -> None:
     server.line_client()
@@ -94,7 +94,7 @@ def test_what_cannot_be_published_leaves_nothing_behind(
     assert len(server.context.sessions) == 1 and not server.broker.channels
 
 
-def test_a_backplane_that_does_not_answer_is_told() -> None:
+def test_reports_a_backplane_that_does_not_answer() -> None:
     server = FakeServer(late=True)
     server.backplane.failing = 1
     assert code(settled(server, visits(server).publish(Publication(b"a", text(b"x"))))) is ErrorCode.UNAVAILABLE
@@ -104,7 +104,7 @@ def test_a_backplane_that_does_not_answer_is_told() -> None:
 @pytest.mark.parametrize(
     "token, nick, shown", [(b"", b"", b"p1"), (b"", b"bob", b"~bob"), (b"A", b"", b"ann"), (b"A", b"bob", b"~bob")]
 )
-def test_with_a_policy_only_what_is_proved_stands_without_a_mark(token: bytes, nick: bytes, shown: bytes) -> None:
+def test_policy_marks_unverified_nicks(token: bytes, nick: bytes, shown: bytes) -> None:
     server = FakeServer(policy=POLICY)
     channel = b"kitchen" if token else b"lobby"
     assert visits(server, token).publish(Publication(channel, text(b"x")), nick) == Position(b"e1", 1)
@@ -114,13 +114,13 @@ def test_with_a_policy_only_what_is_proved_stands_without_a_mark(token: bytes, n
     assert [event.sender for event in kept.events] == [shown]
 
 
-def test_nobody_is_called_as_another_peer_is() -> None:
+def test_rejects_nicks_that_are_ids_of_sessions() -> None:
     server = FakeServer(policy=FakePolicy({}, {"P": ("p1", {"a": "rw"}, None)}))
     server.line_client()
     assert code(visits(server, b"P").publish(Publication(b"a", text(b"x")))) is ErrorCode.BAD_NAME
 
 
-def test_rights_are_those_of_a_session() -> None:
+def test_has_the_rights_of_a_session() -> None:
     server = FakeServer(policy=POLICY)
     nobody, ann, root = visits(server), visits(server, b"A"), visits(server, b"ROOT")
     assert code(nobody.publish(Publication(b"kitchen", text(b"x")))) is ErrorCode.UNAUTHORIZED
@@ -139,7 +139,7 @@ def test_rights_are_those_of_a_session() -> None:
     assert visits(FakeServer()).subject == b""
 
 
-def test_the_right_to_read_is_looked_at_again_when_the_answer_comes() -> None:
+def test_checks_the_right_to_read_again_after_waiting() -> None:
     server = FakeServer(late=True, policy=POLICY)
     visitor = visits(server, b"A")
     answer = visitor.history(b"kitchen")
@@ -148,7 +148,7 @@ def test_the_right_to_read_is_looked_at_again_when_the_answer_comes() -> None:
     assert not server.broker.channels
 
 
-def test_who_may_not_read_a_channel_does_not_have_it_opened() -> None:
+def test_does_not_open_a_channel_without_the_right_to_read() -> None:
     server = FakeServer(late=True, policy=POLICY)
     nobody = visits(server)
     assert code(nobody.history(b"kitchen")) is code(nobody.members(b"kitchen")) is ErrorCode.UNAUTHORIZED
@@ -181,7 +181,7 @@ def publish_nine(server: FakeServer) -> None:
         ({"since": 99, "epoch": b"e1"}, [], False, None),
     ],
 )
-def test_history_and_recovery(asked: Any, offsets: list[int], recovered: bool | None, lost: Any) -> None:
+def test_reads_history_and_reports_recovery(asked: Any, offsets: list[int], recovered: bool | None, lost: Any) -> None:
     server = FakeServer(history_events=5)
     server.line_client().send("SUB k")
     publish_nine(server)
@@ -192,7 +192,7 @@ def test_history_and_recovery(asked: Any, offsets: list[int], recovered: bool | 
     assert (kept.start, kept.stop) == (offsets[0] if offsets else 10, 10)
 
 
-def test_history_of_a_channel_that_nobody_knows_leaves_none_behind(server: FakeServer) -> None:
+def test_history_of_an_unknown_channel_keeps_no_channel(server: FakeServer) -> None:
     kept = settled(server, visits(server).history(b"k"))
     assert isinstance(kept, HistoryPage) and list(kept.events) == [] and kept.position.offset == 0
     assert not server.broker.channels
@@ -202,7 +202,7 @@ def publishing(channel: bytes, *payloads: bytes, name: bytes = b"message") -> Pu
     return Publication(channel, text(*payloads), name)
 
 
-def test_what_is_published_together_has_one_sender_and_each_its_own_outcome(server: FakeServer) -> None:
+def test_batch_has_one_sender_and_a_result_for_each_publication(server: FakeServer) -> None:
     reader = server.line_client()
     reader.send("SUB kitchen", "SUB yard")
     settled(server, visits(server).members(b"kitchen"))
@@ -234,7 +234,7 @@ def test_what_is_published_together_has_one_sender_and_each_its_own_outcome(serv
     assert len(server.context.sessions) == 1
 
 
-def test_nothing_is_published_together_under_a_nick_that_is_none(server: FakeServer) -> None:
+def test_batch_with_an_invalid_nick_publishes_nothing(server: FakeServer) -> None:
     server.line_client()
     assert code(settled(server, visits(server).publish_all([publishing(b"a", b"x")], b"no good"))) is ErrorCode.BAD_NAME
     assert code(settled(server, visits(server).publish_all([publishing(b"a", b"x")], b"p1"))) is ErrorCode.BAD_NAME

@@ -1,4 +1,4 @@
-"""What waits to be run is counted among what all hold, and who asks for more than there is room for is turned away."""
+"""Tests of the memory budget of the input pipeline."""
 
 import pytest
 
@@ -12,7 +12,7 @@ WORDS = "server memory limit reached: try again later"
 
 
 def stalled(server: FakeServer) -> LineClient:
-    """A peer that does not read, and has said much that waits."""
+    """A client that does not read, and whose input waits."""
     peer = server.line_client()
     peer.received()
     peer.outlet.room = 0
@@ -20,7 +20,7 @@ def stalled(server: FakeServer) -> LineClient:
     return peer
 
 
-def test_what_waits_is_counted_until_it_has_been_run() -> None:
+def test_counts_waiting_input_until_it_has_run() -> None:
     server = FakeServer()
     peer = stalled(server)
     assert server.context.memory_budget.used == 0  # one read is answered at once, all of it
@@ -35,7 +35,7 @@ def test_what_waits_is_counted_until_it_has_been_run() -> None:
     assert len(peer.received()) == 1 + 3 * len(MANY)
 
 
-def test_what_waits_is_given_back_when_the_peer_goes() -> None:
+def test_releases_waiting_input_when_the_connection_is_lost() -> None:
     server = FakeServer()
     peer = stalled(server)
     peer.send(*MANY)
@@ -46,7 +46,7 @@ def test_what_waits_is_given_back_when_the_peer_goes() -> None:
     assert server.context.memory_budget.used == 0
 
 
-def test_who_waits_with_too_much_is_turned_away() -> None:
+def test_closes_a_client_with_too_much_waiting_input() -> None:
     server = FakeServer()
     first, second, little = stalled(server), stalled(server), stalled(server)
     first.send(*MANY)
@@ -64,8 +64,7 @@ def test_who_waits_with_too_much_is_turned_away() -> None:
     assert server.context.memory_budget.used == 0
 
 
-def test_what_is_left_when_its_time_is_over_is_counted_once() -> None:
-    """It becomes less from turn to turn."""
+def test_counts_input_behind_a_time_slice_once() -> None:
     server = FakeServer()
     peer = server.line_client()
     session_now = server.clock
@@ -85,8 +84,7 @@ def test_what_is_left_when_its_time_is_over_is_counted_once() -> None:
 
 
 @pytest.mark.parametrize("room", [True, False])
-def test_refusals_that_nobody_reads_are_counted(room: bool) -> None:
-    """The tags in them are kept."""
+def test_counts_errors_that_the_client_does_not_read(room: bool) -> None:
     server = FakeServer()
     peer: FakeClient = server.json_client()
     peer.outlet.room = CHUNK_BYTES // 10
