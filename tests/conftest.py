@@ -52,7 +52,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--show-failures-at-once"):
-        config.option.tbstyle = "no"  # not repeated at the end
+        config.option.tbstyle = "short"
+        config.option.no_summary = True  # the failures are not repeated at the end
         config.pluginmanager.register(FailuresAtOnce(config))
 
 
@@ -67,7 +68,7 @@ class FailuresAtOnce:
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
         if report.failed and terminal is not None:
             terminal.write_line("")
-            terminal.write_sep("_", report.nodeid)
+            terminal.write_line(f"{'FAILED' if report.when == 'call' else 'ERROR'} {report.nodeid}")
             terminal.write_line(report.longreprtext)
             for title, content in report.sections:
                 terminal.write_sep("-", title)

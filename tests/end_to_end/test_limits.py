@@ -30,7 +30,7 @@ SMALL = {
 READ = 64 * KIB
 HELD_BY_ALL = 36 * MIB
 """Bytes that sixty connections hold, if each holds its maximum."""
-FULL = b"ERR limit this server holds as much unfinished input and unread output as it may"
+FULL = b"ERR limit server memory limit reached"
 
 
 def peak(server: ServerProcess) -> int:

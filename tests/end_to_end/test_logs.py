@@ -19,12 +19,12 @@ PROGRAM = [sys.executable, "-c"]
 WITH_A_FAULT = """
 from twisted.scripts.twistd import run
 from twistedsock.session.commands import Info
-from twistedsock.session.session import Session
+from twistedsock.session.handlers import HANDLERS
 
 def broken(session, command):
     raise ValueError("a fault\\nof two lines")
 
-Session._STEPS = {**Session._STEPS, Info: broken}
+HANDLERS[Info] = broken
 run()
 """
 """A twistd whose server fails to answer INFO."""
@@ -97,7 +97,7 @@ def test_every_line_is_one_object_from_the_start_to_the_end(start_json, line_cli
     peer.request("PUB kitchen secret-payload")
     page.request(type="subscribe", id=1, channel="kitchen")
     os.kill(server.pid, signal.SIGHUP)
-    assert server.line("read again")["read"] == "the options"
+    assert server.line("reloaded")["parts"] == "configuration"
     server.stop()
     assert page.receive_rest()[1] == 1001
     assert server.process.wait(TIMEOUT_SECONDS) == -signal.SIGTERM
@@ -157,7 +157,7 @@ def test_a_daemon_logs_to_a_file_that_can_be_rotated(twistd, environment, tmp_pa
         eventually((tmp_path / "bridge.log.1").exists, "the old log")
         peer = line_client(address)
         os.kill(pid, signal.SIGHUP)
-        server.line("read again")
+        server.line("reloaded")
         server.stop()
         peer.receive_rest()
         eventually(lambda: not os.path.exists(f"/proc/{pid}"), "the end of the daemon")

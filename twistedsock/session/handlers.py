@@ -40,7 +40,7 @@ def handle(session: Session, command: Command) -> None:
         session.deferred_command = command
         session.replies.pause_input()
     else:
-        _HANDLERS[type(command)](session, command)
+        HANDLERS[type(command)](session, command)
 
 
 def _publish(session: Session, command: Publish) -> None:
@@ -353,7 +353,7 @@ def _charged(session: Session, pieces: Iterator[bytes]) -> Iterator[bytes]:
         yield piece
 
 
-_HANDLERS: dict[type[Command], Callable[[Session, Any], None]] = {
+HANDLERS: dict[type[Command], Callable[[Session, Any], None]] = {
     Publish: _publish,
     commands.Subscribe: _subscribe,
     commands.Unsubscribe: _unsubscribe,
