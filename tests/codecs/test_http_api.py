@@ -205,8 +205,8 @@ def test_invalid_event_does_not_affect_the_others() -> None:
         JSON_TYPE,
         500,
     )
-    told = [one[1].code if isinstance(one, tuple) else one.channel for one in read]
-    assert told == [ErrorCode.TOO_LONG, ErrorCode.BAD_JSON, b"c"]
+    outcomes = [one[1].code if isinstance(one, tuple) else one.channel for one in read]
+    assert outcomes == [ErrorCode.TOO_LONG, ErrorCode.BAD_JSON, b"c"]
     assert isinstance(read[0], tuple) and read[0][0] == b"a" and isinstance(read[0][1], Error)
 
 
@@ -294,9 +294,9 @@ def test_batch_results_of_joined_publications() -> None:
 
 
 def test_history_response_has_events_and_next() -> None:
-    told = read_responses(b"".join(http_api.history_response(kept((b"21.5", True), (b"hello", False)))))
+    body = read_responses(b"".join(http_api.history_response(kept((b"21.5", True), (b"hello", False)))))
     event = {"type": "event", "channel": "küche", "offset": 3, "from": "ann", "name": "message", "data": 21.5}
-    assert told == {
+    assert body == {
         "channel": "küche",
         "epoch": "5f2c1a",
         "offset": 4,
@@ -307,15 +307,15 @@ def test_history_response_has_events_and_next() -> None:
 
 @pytest.mark.parametrize("recovered, lost", [(True, None), (False, Lost(1, 2))])
 def test_history_response_has_result_of_recovery(recovered: bool, lost: Lost | None) -> None:
-    told = read_responses(b"".join(http_api.history_response(kept(recovered=recovered, lost=lost))))
-    assert told["recovered"] is recovered and told["events"] == []
-    assert told.get("lost") == ({"first": 1, "last": 2} if lost else None)
+    body = read_responses(b"".join(http_api.history_response(kept(recovered=recovered, lost=lost))))
+    assert body["recovered"] is recovered and body["events"] == []
+    assert body.get("lost") == ({"first": 1, "last": 2} if lost else None)
 
 
 def test_history_response_reports_gaps_behind_the_events() -> None:
     event = Event(5, b"p1", b"ann", b"message", b"x", TEXT)
-    told = HistoryPage(b"k", Position(b"e1", 9), 3, 10, True, None, iter([Lost(3, 4), event, Lost(6, 9)]))
-    answer = read_responses(b"".join(http_api.history_response(told)))
+    page = HistoryPage(b"k", Position(b"e1", 9), 3, 10, True, None, iter([Lost(3, 4), event, Lost(6, 9)]))
+    answer = read_responses(b"".join(http_api.history_response(page)))
     assert [event["offset"] for event in answer["events"]] == [5] and "lost" not in answer
     assert answer["gaps"] == [{"first": 3, "last": 4}, {"first": 6, "last": 9}] and answer["next"] == "e1:9"
 
@@ -328,8 +328,8 @@ def test_long_history_comes_in_pieces() -> None:
 
 @given(st.lists(st.text()))
 def test_texts_in_history_are_unchanged(texts: list[str]) -> None:
-    told = read_responses(b"".join(http_api.history_response(kept(*[(text.encode(), False) for text in texts]))))
-    assert [event["data"] for event in told["events"]] == texts
+    body = read_responses(b"".join(http_api.history_response(kept(*[(text.encode(), False) for text in texts]))))
+    assert [event["data"] for event in body["events"]] == texts
 
 
 def test_etag_depends_on_the_events() -> None:
@@ -370,9 +370,9 @@ def test_poll_response_without_events() -> None:
 
 
 def test_poll_response_has_events() -> None:
-    told = json.loads(poll_response(kept_poll(b"x", b'"', start=3, recovered=False, lost=Lost(1, 2))))
-    assert told["recovered"] is False and told["lost"] == {"first": 1, "last": 2} and told["next"] == "e1:4"
-    assert told["events"][1] == {
+    body = json.loads(poll_response(kept_poll(b"x", b'"', start=3, recovered=False, lost=Lost(1, 2))))
+    assert body["recovered"] is False and body["lost"] == {"first": 1, "last": 2} and body["next"] == "e1:4"
+    assert body["events"][1] == {
         "type": "event",
         "channel": "k",
         "offset": 4,
@@ -384,23 +384,23 @@ def test_poll_response_has_events() -> None:
 
 
 def test_poll_response_of_several_channels() -> None:
-    told = json.loads(poll_response_of_several([kept_poll(b"x", channel=b"a"), kept_poll(channel=b"b", start=8)]))
-    assert [one["channel"] for one in told["channels"]] == ["a", "b"]
-    assert told["next"] == "e1:1,e1:7" and "next" not in told["channels"][0]
+    body = json.loads(poll_response_of_several([kept_poll(b"x", channel=b"a"), kept_poll(channel=b"b", start=8)]))
+    assert [one["channel"] for one in body["channels"]] == ["a", "b"]
+    assert body["next"] == "e1:1,e1:7" and "next" not in body["channels"][0]
 
 
 def test_poll_response_ends_before_a_gap() -> None:
     events = [Event(offset, b"p1", b"ann", b"message", b"x", TEXT) for offset in (3, 6)]
-    told = HistoryPage(b"k", Position(b"e1", 6), 3, 7, True, None, iter([events[0], Lost(4, 5), events[1]]))
-    answer = json.loads(poll_response(told))
+    page = HistoryPage(b"k", Position(b"e1", 6), 3, 7, True, None, iter([events[0], Lost(4, 5), events[1]]))
+    answer = json.loads(poll_response(page))
     assert [event["offset"] for event in answer["events"]] == [3]
     assert answer["next"] == "e1:3" and answer["recovered"] is True
 
 
 def test_poll_response_ends_at_the_limit() -> None:
     long = b"x" * (MAX_POLL_BYTES // 2)
-    told = json.loads(poll_response(kept_poll(long, long, long, b"y")))
-    assert len(told["events"]) == 2 and told["next"] == "e1:2" and told["offset"] == 4
+    body = json.loads(poll_response(kept_poll(long, long, long, b"y")))
+    assert len(body["events"]) == 2 and body["next"] == "e1:2" and body["offset"] == 4
     several = json.loads(poll_response_of_several([kept_poll(long, long, channel=b"a"), kept_poll(b"y", channel=b"b")]))
     assert several["next"] == "e1:2,e1:0" and several["channels"][1]["events"] == []
 

@@ -25,9 +25,9 @@ def test_any_body(body: bytes, kind: bytes) -> None:
     except ApiError:
         return
     (payload,) = content.items
-    told = json.loads(payload_to_json(payload, content.kind), parse_int=str)  # Python reads no number of 4,301 digits
+    parsed = json.loads(payload_to_json(payload, content.kind), parse_int=str)  # Python reads no number of 4,301 digits
     if content.kind is TEXT and not kind.startswith(b"application/json"):
-        assert told == body.decode() and payload == body
+        assert parsed == body.decode() and payload == body
 
 
 @holds(examples=150, message=SOUND | st.text().map(str.encode) | st.binary(), kind=TYPES)

@@ -31,22 +31,22 @@ def test_sound_heads(method: str, target: str, extra: list[tuple[str, str]]) -> 
     """A head that follows the standard is read as it was written; a head with two hosts or origins is rejected."""
     fields = UPGRADE + [(name, value) for name, value in extra if name.strip()]
     head = read_head(head_of(method, target, "HTTP/1.1", fields))
-    told: dict[str, list[Any]] = {}
+    headers: dict[str, list[Any]] = {}
     for name, value in fields:
-        told.setdefault(name.lower(), []).append(value)
+        headers.setdefault(name.lower(), []).append(value)
     form = origin_form(method, target)
     is_valid = all(name.isascii() and " " not in name and "\0" not in value for name, value in fields)
-    if form is None or not is_valid or len(told["host"]) > 1 or len(told.get("origin", [])) > 1:
+    if form is None or not is_valid or len(headers["host"]) > 1 or len(headers.get("origin", [])) > 1:
         assert head is None
         return
     assert head is not None
-    host = told["host"][0] if form[1] is None else form[1]
+    host = headers["host"][0] if form[1] is None else form[1]
     assert (head.method, head.path, head.host) == (method, form[0].partition("?")[0], host)
-    assert head.origin == (told["origin"][0] if "origin" in told else None) and head.upgrade
-    offered = ",".join(told.get("sec-websocket-protocol", [])).split(",")
+    assert head.origin == (headers["origin"][0] if "origin" in headers else None) and head.upgrade
+    offered = ",".join(headers.get("sec-websocket-protocol", [])).split(",")
     assert head.subprotocols == tuple(word.strip() for word in offered if word.strip())
-    plain = all(len(values) == 1 for values in told.values()) and not {"sec-websocket-extensions"} & set(told)
+    plain = all(len(values) == 1 for values in headers.values()) and not {"sec-websocket-extensions"} & set(headers)
     if head.key:
-        assert all(len(values) == 1 for values in told.values()) and method == "GET"
+        assert all(len(values) == 1 for values in headers.values()) and method == "GET"
     elif plain and method == "GET" and target in ("/ws", "/") and fields == UPGRADE:
         raise AssertionError("a plain handshake was not seen as one")

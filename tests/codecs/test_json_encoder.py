@@ -144,8 +144,8 @@ def test_sends_no_success_reply_without_id() -> None:
 
 
 def test_replies_to_each_publish_with_id() -> None:
-    told = read_frames(JSON.published([b"1", None, b'"x"'], 18))
-    assert told == ['{"type":"ok","id":1,"offset":18}', '{"type":"ok","id":"x","offset":20}']
+    output = read_frames(JSON.published([b"1", None, b'"x"'], 18))
+    assert output == ['{"type":"ok","id":1,"offset":18}', '{"type":"ok","id":"x","offset":20}']
     assert JSON.published([None, None], 1) == b""
 
 
@@ -161,8 +161,8 @@ def test_encodes_each_event_as_one_message() -> None:
         {"type": "event", "channel": "a", "offset": 18, "from": "ann", "name": "alarm", "data": "smoke"},
         {"type": "event", "channel": "a", "offset": 19, "from": "ann", "name": "alarm", "data": '"fire"'},
     ]
-    told = JSON.presence(b"a", [PresenceChange(ANN, True), PresenceChange(ANN, False)])
-    assert [json.loads(text)["type"] for text in read_frames(told)] == ["join", "leave"]
+    output = JSON.presence(b"a", [PresenceChange(ANN, True), PresenceChange(ANN, False)])
+    assert [json.loads(text)["type"] for text in read_frames(output)] == ["join", "leave"]
 
 
 def test_long_reply_is_one_message_in_pieces_of_one_chunk() -> None:
@@ -187,7 +187,7 @@ def test_end_of_message_follows_event_that_fills_a_chunk() -> None:
 @given(st.text(), st.text(), st.text(max_size=70_000))
 def test_texts_and_names_are_unchanged(channel: str, name: str, payload: str) -> None:
     event = Event(1, b"p", name.encode(), name.encode(), payload.encode(), TEXT)
-    told = json.loads(message(JSON.batch(channel.encode(), alone(event))))
-    assert told == {"type": "event", "channel": channel, "offset": 1, "from": name, "name": name, "data": payload}
+    parsed = json.loads(message(JSON.batch(channel.encode(), alone(event))))
+    assert parsed == {"type": "event", "channel": channel, "offset": 1, "from": name, "name": name, "data": payload}
     assert json.loads(message(JSON.notice(payload.encode())))["text"] == payload
     assert json.loads(message(JSON.refused(None, Error(ErrorCode.LIMIT, payload))))["message"] == payload

@@ -304,9 +304,9 @@ def shown(items: list[Line]) -> list[bytes | str]:
     return words
 
 
-def read(pieces: list[bytes], most: int = MAX_OFFSET_SPLITTER) -> list[bytes | str]:
+def read(pieces: list[bytes], max_bytes: int = MAX_OFFSET_SPLITTER) -> list[bytes | str]:
     """The items of all pieces."""
-    splitter = LineSplitter(most)
+    splitter = LineSplitter(max_bytes)
     return shown([item for piece in pieces for item in splitter.feed(piece)])
 
 
@@ -402,8 +402,8 @@ def test_splits_any_bytes_at_any_cut(pieces: list[bytes]) -> None:
 def test_has_partial_line_until_its_end() -> None:
     """Also while a line is skipped."""
     splitter = LineSplitter(10)
-    told = []
+    states = []
     for data in (b"", b"a\n", b"a\nb", b"c", b"\n", b"x" * 20, b"x", b"\ny", b"\n", b"\x04"):
         splitter.feed(data)
-        told.append(splitter.has_partial_line)
-    assert told == [False, False, True, True, False, True, True, True, False, False]
+        states.append(splitter.has_partial_line)
+    assert states == [False, False, True, True, False, True, True, True, False, False]

@@ -81,14 +81,14 @@ def test_publishes(channel: bytes, name: bytes | None, payload: bytes, gap: byte
     assert command.payloads.items == (payload,) and (command.payloads.kind is JSON) is is_json(payload)
 
 
-@holds(examples=100, data=LINES, most=st.sampled_from([20, 512, 65_536]))
-def test_together(data: bytes, most: int) -> None:
+@holds(examples=100, data=LINES, max_bytes=st.sampled_from([20, 512, 65_536]))
+def test_together(data: bytes, max_bytes: int) -> None:
     """Lines that are decoded together, as a block, are the same commands as one by one."""
     block = data[: data.rfind(b"\n") + 1]
     lines = [line.removesuffix(b"\r") for line in block.split(b"\n")[:-1]]
     alone = split_publications([command for line in lines if (command := decode(line)) is not None])
-    whole = decode_block(block, most)
-    assert whole is None or (split_publications([whole]) == alone and max(map(len, lines)) <= most)
+    whole = decode_block(block, max_bytes)
+    assert whole is None or (split_publications([whole]) == alone and max(map(len, lines)) <= max_bytes)
 
 
 LENGTHS = st.sampled_from([0, 1, 2, 10, 11, 12, 13, 100])
@@ -98,7 +98,7 @@ SHORT = st.lists(
 ).map(b"".join)
 
 
-def told(items: list[Line]) -> list[object]:
+def as_tuples(items: list[Line]) -> list[object]:
     """The items up to a Ctrl-D, errors as their codes."""
     words: list[object] = []
     for item in items:
@@ -108,16 +108,16 @@ def told(items: list[Line]) -> list[object]:
     return words
 
 
-def expected(data: bytes, most: int) -> list[Line]:
+def expected(data: bytes, max_bytes: int) -> list[Line]:
     """A second implementation, line by line, from the text of the protocol."""
     *lines, rest = data.split(b"\n")
     items: list[Line] = []
     for line in lines:
         line = line.removesuffix(b"\r")
-        items.append(Quit() if line.startswith(CTRL_D) else line if len(line) <= most else TOO_LONG)
+        items.append(Quit() if line.startswith(CTRL_D) else line if len(line) <= max_bytes else TOO_LONG)
     if rest.startswith(CTRL_D):
         items.append(Quit())
-    elif len(rest) > most + rest.endswith(b"\r"):
+    elif len(rest) > max_bytes + rest.endswith(b"\r"):
         items.append(TOO_LONG)
     return items
 
@@ -125,14 +125,14 @@ def expected(data: bytes, most: int) -> list[Line]:
 TOO_LONG = InvalidCommand(Error(ErrorCode.TOO_LONG, ""))
 
 
-@holds(examples=200, data=damaged(SHORT) | LINES | st.binary(), cuts=CUTS, most=st.sampled_from([1, 11, 12, 512]))
-def test_lines(data: bytes, cuts: list[int], most: int) -> None:
+@holds(examples=200, data=damaged(SHORT) | LINES | st.binary(), cuts=CUTS, max_bytes=st.sampled_from([1, 11, 12, 512]))
+def test_lines(data: bytes, cuts: list[int], max_bytes: int) -> None:
     """Any bytes, at any cuts, are split into their lines, or ``too-long`` for a line over the limit; the buffer never
     exceeds the limit."""
-    splitter = LineSplitter(most)
+    splitter = LineSplitter(max_bytes)
     items: list[Line] = []
     with patch.object(line_decoder, "decode_block", return_value=None):
         for piece in cut(data, cuts):
             items += splitter.feed(piece)
-            assert buffered_bytes(splitter) <= buffer_limit(most + 1)
-    assert told(items) == told(expected(data, most))
+            assert buffered_bytes(splitter) <= buffer_limit(max_bytes + 1)
+    assert as_tuples(items) == as_tuples(expected(data, max_bytes))

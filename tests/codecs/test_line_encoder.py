@@ -116,12 +116,12 @@ EVENTS = {
 }
 
 
-@pytest.mark.parametrize(("told", "line"), EVENTS.values(), ids=EVENTS.keys())
-def test_encodes_event(told: Event, line: bytes) -> None:
+@pytest.mark.parametrize(("event", "line"), EVENTS.values(), ids=EVENTS.keys())
+def test_encodes_event(event: Event, line: bytes) -> None:
     """The same line live, in the history and in a message."""
-    assert LINE_ENCODER.batch(b"kitchen", alone(told)) == line
-    assert b"".join(LINE_ENCODER.history(None, b"kitchen", [told], AT)) == line + b"OK 1\n"
-    assert read_frames(LINE_MESSAGE_ENCODER.batch(b"kitchen", alone(told))) == [line.decode().removesuffix("\n")]
+    assert LINE_ENCODER.batch(b"kitchen", alone(event)) == line
+    assert b"".join(LINE_ENCODER.history(None, b"kitchen", [event], AT)) == line + b"OK 1\n"
+    assert read_frames(LINE_MESSAGE_ENCODER.batch(b"kitchen", alone(event))) == [line.decode().removesuffix("\n")]
 
 
 def test_encodes_each_event_as_one_message() -> None:
@@ -133,8 +133,8 @@ def test_encodes_each_event_as_one_message() -> None:
 
 def test_encodes_help() -> None:
     """INFO lines, then the reply."""
-    told = LINE_ENCODER.help(b"SUB")
-    *lines, reply = told.decode().splitlines()
+    help_text = LINE_ENCODER.help(b"SUB")
+    *lines, reply = help_text.decode().splitlines()
     assert lines and reply == "OK"
     assert all(line.startswith("INFO SUB ") for line in lines)
 
@@ -153,8 +153,8 @@ def test_writes_each_line_as_websocket_message() -> None:
         "MSG a 2 ann 21.5",
         "OK 2",
     ]
-    told = LINE_MESSAGE_ENCODER.help(b"SUB")
-    assert all(message.startswith(("INFO ", "OK")) for message in read_frames(told))
+    help_text = LINE_MESSAGE_ENCODER.help(b"SUB")
+    assert all(message.startswith(("INFO ", "OK")) for message in read_frames(help_text))
     changes = [PresenceChange(ANN, True), PresenceChange(ANN, False)]
     assert read_frames(LINE_MESSAGE_ENCODER.presence(b"a", changes)) == ["JOIN a k3x9 ann", "LEAVE a k3x9 ann"]
 

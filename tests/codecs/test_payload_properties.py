@@ -48,7 +48,7 @@ class Room:
             self.server.message_client().send(*(f"PUB a {each}" for each in payloads))
         self.server.turn()
 
-    def heard(self) -> list[list[Any]]:
+    def received(self) -> list[list[Any]]:
         lines = [self.line.received(), self.message.received()]
         assert lines[0] == lines[1]
         for line in lines[0]:
@@ -64,8 +64,8 @@ def test_texts_of_json_publishers(texts: list[str]) -> None:
     """All subscribers receive the text that was published, and on a line it has no control characters."""
     room = Room()
     room.publish("json", texts)
-    for heard in room.heard():
-        assert heard == texts
+    for payloads in room.received():
+        assert payloads == texts
 
 
 @holds(examples=60, kind=st.sampled_from(["line", "message"]), typed=st.lists(ANY_TEXT, min_size=1, max_size=4))
@@ -75,8 +75,8 @@ def test_what_line_publishers_type(kind: str, typed: list[str]) -> None:
     room = Room()
     room.publish(kind, typed)
     meant = [json.loads(each) if is_json(each.encode()) else each for each in typed]
-    for heard in room.heard():
-        assert heard == meant
+    for payloads in room.received():
+        assert payloads == meant
 
 
 @holds(examples=60, values=st.lists(VALUES, min_size=1, max_size=3))
@@ -84,7 +84,7 @@ def test_values_of_json_publishers(values: list[Any]) -> None:
     """All subscribers receive the JSON value that was published."""
     room = Room()
     room.publish("json", values)
-    line, message = room.heard()
+    line, message = room.received()
     assert message == values
     for value, payload in zip(values, line, strict=True):
         assert payload == value if isinstance(value, str | list | dict) else json.loads(payload) == value

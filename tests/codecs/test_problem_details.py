@@ -15,9 +15,9 @@ def test_every_code_has_a_status() -> None:
 
 @pytest.mark.parametrize("code", ErrorCode)
 def test_problem_has_code_and_message(code: ErrorCode) -> None:
-    told = json.loads(problem_details(Error(code, 'no "such" thing'), HTTP_STATUS[code]))
-    assert told["code"] == code.decode() and told["status"] == HTTP_STATUS[code]
-    assert (told["type"], told["detail"]) == ("about:blank", 'no "such" thing')
+    problem = json.loads(problem_details(Error(code, 'no "such" thing'), HTTP_STATUS[code]))
+    assert problem["code"] == code.decode() and problem["status"] == HTTP_STATUS[code]
+    assert (problem["type"], problem["detail"]) == ("about:blank", 'no "such" thing')
 
 
 def test_title_is_the_phrase_of_the_status() -> None:

@@ -153,9 +153,9 @@ class Streams(RuleBasedStateMachine):
         self.turn()
 
     @precondition(lambda self: self.late)
-    @rule(most=st.sampled_from([1, 1, 3]))
-    def answer(self, most: int) -> None:
-        self.server.backplane.release(most)
+    @rule(count=st.sampled_from([1, 1, 3]))
+    def answer(self, count: int) -> None:
+        self.server.backplane.release(count)
 
     @rule(client=clients)
     def look(self, client: int) -> None:

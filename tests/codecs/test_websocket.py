@@ -69,9 +69,9 @@ def masked(payload: bytes, first: int = 0x81) -> bytes:
     return head + MASK + unmask(payload, MASK)
 
 
-def read(pieces: list[bytes], most: int = MAX_OFFSET) -> tuple[list[bytes], bytes]:
+def read(pieces: list[bytes], max_bytes: int = MAX_OFFSET) -> tuple[list[bytes], bytes]:
     """The messages of plain frames, and the bytes that Autobahn receives: everything from the first other frame on."""
-    frames = PlainFrames(most)
+    frames = PlainFrames(max_bytes)
     messages: list[bytes] = []
     rest = b""
     for piece in pieces:
@@ -126,7 +126,7 @@ OTHER = {
 @pytest.mark.parametrize("behind", [b"", HELLO, b"\xff"])
 def test_leaves_all_other_frames_to_autobahn(other: bytes, behind: bytes, cuts) -> None:
     for pieces in cuts(HELLO + HELLO + other + behind):
-        assert read(pieces, most=200) == ([b"hello", b"hello"], other + behind), pieces
+        assert read(pieces, max_bytes=200) == ([b"hello", b"hello"], other + behind), pieces
 
 
 UNFINISHED = {
@@ -157,7 +157,7 @@ def test_drain_returns_incomplete_frame_once() -> None:
 
 def test_decodes_message_of_maximum_size() -> None:
     """A larger one is for Autobahn to reject."""
-    assert read([masked(b"x" * 200)], most=200) == ([b"x" * 200], b"")
+    assert read([masked(b"x" * 200)], max_bytes=200) == ([b"x" * 200], b"")
     head = masked(b"x" * 201)[:4]
     assert PlainFrames(200).feed(head) == ([], head)
 
@@ -189,8 +189,8 @@ PIECES = st.one_of(
 def test_decodes_any_bytes_at_any_cut(data: bytes, places: list[int]) -> None:
     places = sorted({0, *(min(place, len(data)) for place in places), len(data)})
     pieces = [data[start:end] for start, end in zip(places, places[1:], strict=False)]
-    messages, rest = read(pieces, most=200)
-    assert (messages, rest) == read([data], most=200)
+    messages, rest = read(pieces, max_bytes=200)
+    assert (messages, rest) == read([data], max_bytes=200)
     taken = len(data) - len(rest)
     assert taken == sum(len(masked(message)) for message in messages)
     assert data.endswith(rest)
@@ -274,11 +274,11 @@ def test_frame_in_tiny_pieces_needs_no_more_memory_than_its_length() -> None:
 def test_frame_is_partial_until_its_end() -> None:
     frames = PlainFrames(100)
     whole = b"\x81\x82\0\0\0\0hi"
-    told = []
+    states = []
     for data in (whole, whole[:3], whole[3:5], whole[5:], whole + whole[:1], whole[1:]):
         frames.feed(data)
-        told.append(frames.partial is not None)
-    assert told == [False, True, True, False, True, False]
+        states.append(frames.partial is not None)
+    assert states == [False, True, True, False, True, False]
 
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

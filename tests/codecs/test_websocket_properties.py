@@ -15,7 +15,7 @@ def slowly(data: bytes, mask: bytes) -> bytes:
     return bytes(byte ^ mask[index % 4] for index, byte in enumerate(data))
 
 
-def expected(data: bytes, most: int) -> tuple[list[bytes], bytes, bool]:
+def expected(data: bytes, max_bytes: int) -> tuple[list[bytes], bytes, bool]:
     """A second implementation, frame by frame, from the text of the standard: the messages, the rest, and whether the
     rest begins with another kind of frame."""
     messages: list[bytes] = []
@@ -30,7 +30,7 @@ def expected(data: bytes, most: int) -> tuple[list[bytes], bytes, bool]:
         if len(data) < 2 + width:
             return messages, data, False
         size = int.from_bytes(data[2 : 2 + width], "big") if width else data[1] & 0x7F
-        if size > most or (width and size < 126):
+        if size > max_bytes or (width and size < 126):
             return messages, data, True
         body = 6 + width
         if len(data) < body + size:
@@ -43,23 +43,25 @@ def expected(data: bytes, most: int) -> tuple[list[bytes], bytes, bool]:
     return messages, b"", False
 
 
-@holds(examples=120, data=FRAMES | st.binary() | (PLAIN | SAME), cuts=CUTS, most=st.sampled_from([130, 512, 65_536]))
-def test_plain_frames(data: bytes, cuts: list[int], most: int) -> None:
+@holds(
+    examples=120, data=FRAMES | st.binary() | (PLAIN | SAME), cuts=CUTS, max_bytes=st.sampled_from([130, 512, 65_536])
+)
+def test_plain_frames(data: bytes, cuts: list[int], max_bytes: int) -> None:
     """Any bytes, at any cuts, give the messages of the plain frames at their start and the unchanged rest; the buffer
     never exceeds the size of one frame."""
-    frames = PlainFrames(most)
+    frames = PlainFrames(max_bytes)
     messages: list[bytes] = []
     pieces = cut(data, cuts)
     rest = b""
     for index, piece in enumerate(pieces):
         more, rest = frames.feed(piece)
         messages += more
-        assert buffered_bytes(frames) <= buffer_limit(most + MAX_HEAD)
+        assert buffered_bytes(frames) <= buffer_limit(max_bytes + MAX_HEAD)
         if rest:
             rest += b"".join(pieces[index + 1 :])
             break
-    told, left, is_other = expected(data, most)
-    assert messages == told
+    expected_messages, left, is_other = expected(data, max_bytes)
+    assert messages == expected_messages
     assert (rest if is_other else frames.drain()) == left
 
 

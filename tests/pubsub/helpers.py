@@ -1,4 +1,4 @@
-"""Readers on fake sockets, and channels to read from, for the tests of what lies below the broker."""
+"""Channels, and subscribers with fake sockets, for the tests of the classes below the broker."""
 
 from collections.abc import Callable
 
@@ -19,33 +19,38 @@ def channel(head: int = 0, **limits: object) -> Channel:
     return Channel(b"c", Position(b"e1", head), Limits(**limits), Stats())  # type: ignore[arg-type]
 
 
-class Owner:
+class RecordingCallbacks:
     """Records calls. ``on_lag`` decides whether lost events are accepted."""
 
     def __init__(self, on_lag: Callable[[], bool]) -> None:
-        self.told: list[str] = []
+        self.calls: list[str] = []
         self._on_lag = on_lag
 
     def accept_loss(self, channel: bytes, first: int, last: int) -> bool:
-        self.told.append(f"lost {channel.decode()} {first} to {last}")
+        self.calls.append(f"lost {channel.decode()} {first} to {last}")
         return self._on_lag()
 
     def fell_behind(self, channel: bytes, cursor: int) -> None:
-        self.told.append(f"behind {channel.decode()} {cursor}")
+        self.calls.append(f"behind {channel.decode()} {cursor}")
 
     def caught_up(self, channel: bytes) -> None:
-        self.told.append(f"caught up {channel.decode()}")
+        self.calls.append(f"caught up {channel.decode()}")
 
 
-def told(subscriber: Subscriber) -> list[str]:
-    """The callbacks that were called."""
-    assert isinstance(subscriber.callbacks, Owner)
-    return subscriber.callbacks.told
+def callback_calls(subscriber: Subscriber) -> list[str]:
+    """The calls of the subscriber's callbacks, in order."""
+    assert isinstance(subscriber.callbacks, RecordingCallbacks)
+    return subscriber.callbacks.calls
 
 
 def subscriber(id: bytes, dialect: Encoder = LINE_ENCODER, on_lag: Callable[[], bool] = lambda: True) -> Subscriber:
     return Subscriber(
-        Client(id), dialect, FakeOutlet(), Owner(on_lag), MemoryBudget(Limits().max_buffered_bytes), Stats()
+        Client(id),
+        dialect,
+        FakeOutlet(),
+        RecordingCallbacks(on_lag),
+        MemoryBudget(Limits().max_buffered_bytes),
+        Stats(),
     )
 
 
@@ -68,7 +73,7 @@ def publish(channel: Channel, *payloads: bytes, publisher: bytes = b"p0", now: f
 
 
 def await_flush(channel: Channel, payload: bytes, publisher: bytes = b"p0") -> None:
-    """An event gets its place."""
+    """Publish an event that waits for the next delivery."""
     channel.head += 1
     content = Payloads((payload,), len(payload))
     channel.pending.append(Batch(channel.head, channel.head + 1, publisher, publisher, b"message", content))
@@ -79,8 +84,8 @@ def outlet_of(subscriber: Subscriber) -> FakeOutlet:
     return subscriber.outlet
 
 
-def heard(subscriber: Subscriber) -> list[str]:
-    """Whole lines that have come since the last look."""
+def received(subscriber: Subscriber) -> list[str]:
+    """The complete lines that the subscriber has received since the last call."""
     outlet = outlet_of(subscriber)
     data, outlet.sent = bytes(outlet.sent), bytearray()
     return data.decode().splitlines()

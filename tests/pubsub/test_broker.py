@@ -122,22 +122,22 @@ def test_opens_a_channel_once_for_all_waiting_callers() -> None:
     opening = server.broker.open(b"a")
     assert isinstance(opening, Future) and server.broker.open(b"a") is opening
     assert len(server.backplane) == 1
-    heard: list[object] = []
-    opening.then(heard.append)
+    outcomes: list[object] = []
+    opening.then(outcomes.append)
     server.backplane.release()
-    assert heard == [server.broker.channels[b"a"]] and server.broker.open(b"a") is heard[0]
+    assert outcomes == [server.broker.channels[b"a"]] and server.broker.open(b"a") is outcomes[0]
 
 
 def test_failed_open_returns_the_error_and_can_be_repeated() -> None:
     server = FakeServer(late=True)
-    heard: list[object] = []
+    outcomes: list[object] = []
     for failing in (1, 0):
         opening = server.broker.open(b"a")
         assert isinstance(opening, Future)
-        opening.then(heard.append)
+        opening.then(outcomes.append)
         server.backplane.failing = failing
         server.backplane.release()
-    assert heard[0] == UNAVAILABLE and isinstance(heard[1], Channel)
+    assert outcomes[0] == UNAVAILABLE and isinstance(outcomes[1], Channel)
 
 
 def test_accepts_an_event_before_the_answer_to_open() -> None:
@@ -147,9 +147,9 @@ def test_accepts_an_event_before_the_answer_to_open() -> None:
     server.broker.deliver(b"a", b"e1", Batch(1, 2, b"p", b"p", b"message", Payloads((b"x",), 1)))
     made = server.broker.channels[b"a"]
     server.backplane.release()
-    heard: list[object] = []
-    opening.then(heard.append)
-    assert heard == [made] and server.broker.channels[b"a"] is made
+    outcomes: list[object] = []
+    opening.then(outcomes.append)
+    assert outcomes == [made] and server.broker.channels[b"a"] is made
 
 
 def test_delivery_opens_a_channel_at_its_offset() -> None:
@@ -429,7 +429,7 @@ def subscribed(server: FakeServer, options: str = "") -> LineClient:
     return peer
 
 
-def told(peer: LineClient) -> list[str]:
+def received_heads(peer: LineClient) -> list[str]:
     """Without payloads."""
     return [" ".join(line.split(" ")[:4]) for line in peer.received()]
 
@@ -454,7 +454,7 @@ def test_ignores_a_repeated_batch() -> None:
     server.turn()
     deliver(server, 4)
     server.turn()
-    assert told(peer) == msg(1, 2, 3, 4) and breaks == []
+    assert received_heads(peer) == msg(1, 2, 3, 4) and breaks == []
     assert server.context.stats.published == 4
 
 
@@ -464,7 +464,7 @@ def test_delivers_the_new_part_of_a_repeated_batch() -> None:
     deliver(server, 1, 3)
     deliver(server, 2, 4)
     server.turn()
-    assert told(peer) == msg(1, 2, 3, 4, 5) and breaks == []
+    assert received_heads(peer) == msg(1, 2, 3, 4, 5) and breaks == []
 
 
 def test_reports_a_gap_once_to_each_subscription() -> None:
@@ -479,10 +479,10 @@ def test_reports_a_gap_once_to_each_subscription() -> None:
     server.turn()
     assert breaks == [(b"a", Lost(3, 4))]
     expected = [*msg(1, 2), "LOST a 3 4", *msg(5, 6, 7)]
-    assert told(caught_up) == told(quiet) == expected
+    assert received_heads(caught_up) == received_heads(quiet) == expected
     slow.outlet.drain()
     server.turn()
-    assert told(slow) == expected
+    assert received_heads(slow) == expected
     assert server.context.stats.lost == 6
 
 
@@ -519,7 +519,7 @@ def test_slow_subscription_loses_events_dropped_for_a_gap() -> None:
     server.turn()
     slow.outlet.drain()
     server.turn()
-    assert told(slow) == [*msg(1), "LOST a 2 5", *msg(6)]
+    assert received_heads(slow) == [*msg(1), "LOST a 2 5", *msg(6)]
 
 
 def test_history_ends_before_a_gap_and_reports_it() -> None:
@@ -535,16 +535,16 @@ def test_history_ends_before_a_gap_and_reports_it() -> None:
     server.turn()
     subscriber.outlet.drain()
     server.turn()
-    lines = told(subscriber)
+    lines = received_heads(subscriber)
     (lost,) = [line for line in lines if line.startswith("LOST")]
     assert lines == [*msg(*range(1, lines.index(lost) + 1)), lost, f"OK {lines.index(lost)}"]
     assert lost == f"LOST a {lines.index(lost) + 1} 4"
     peer.received()
     peer.send("HIST a since=2")
-    assert told(peer) == ["LOST a 3 6", *msg(7), "OK 1"]
+    assert received_heads(peer) == ["LOST a 3 6", *msg(7), "OK 1"]
     peer.send("SUB a since=4 epoch=e1")
     server.turn()
-    assert told(peer) == ["OK a offset=7 epoch=e1", "LOST a 5 6", *msg(7)]
+    assert received_heads(peer) == ["OK a offset=7 epoch=e1", "LOST a 5 6", *msg(7)]
     assert server.broker.histories.size == server.broker.channels[b"a"].history.size
 
 
@@ -558,21 +558,21 @@ def test_another_epoch_closes_the_subscribers_sessions() -> None:
     deliver(server, 3, 1, b"e2")
     server.turn()
     assert breaks == [(b"a", None)]
-    assert told(caught_up)[:4] == [*msg(1, 2, 3), "NOTICE a channel has"]
+    assert received_heads(caught_up)[:4] == [*msg(1, 2, 3), "NOTICE a channel has"]
     assert (caught_up.close_reason, slow.close_reason, other.close_reason) == (
         CloseReason.TRY_AGAIN,
         CloseReason.TRY_AGAIN,
         None,
     )
     slow.outlet.drain()
-    assert "MSG a 1 p" in told(slow)[0] and slow.session.state is SessionState.CLOSING
+    assert "MSG a 1 p" in received_heads(slow)[0] and slow.session.state is SessionState.CLOSING
     other.received()
     other.send("SUB a since=3 epoch=e1")
     server.turn()
-    assert told(other) == ["OK a offset=3 epoch=e2"]
+    assert received_heads(other) == ["OK a offset=3 epoch=e2"]
     other.send("SUB a since=1 epoch=e2")
     server.turn()
-    assert told(other) == ["OK a offset=3 epoch=e2", *msg(2, 3)]
+    assert received_heads(other) == ["OK a offset=3 epoch=e2", *msg(2, 3)]
     assert server.broker.histories.size == server.broker.channels[b"a"].history.size
 
 
@@ -588,7 +588,7 @@ def test_reply_with_old_history_reports_unsent_events_after_an_epoch_change() ->
     server.turn()
     subscriber.outlet.drain()
     server.turn()
-    *events, lost, counted = told(subscriber)
+    *events, lost, counted = received_heads(subscriber)
     assert events == msg(*range(1, len(events) + 1)) and 0 < len(events) < 4
     assert (lost, counted) == (f"LOST a {len(events) + 1} 4", f"OK {len(events)}")
 
@@ -615,7 +615,7 @@ def test_outdated_subscription_gets_no_events_of_the_new_epoch(line: str, reply:
     deliver(server, 1, 2, b"e2")
     peer.send(line)
     server.turn()
-    assert told(peer)[:2] == [*msg(1), reply]
+    assert received_heads(peer)[:2] == [*msg(1), reply]
 
 
 def test_outdated_subscription_gets_no_waiting_events_when_closed() -> None:
@@ -650,7 +650,7 @@ def test_subscription_to_the_new_epoch_stays_open() -> None:
     server.turn()
     deliver(server, 3, 1, b"e2")
     server.turn()
-    assert told(peer) == [*msg(1), "OK a offset=2 epoch=e2", *msg(3)] and peer.close_reason is None
+    assert received_heads(peer) == [*msg(1), "OK a offset=2 epoch=e2", *msg(3)] and peer.close_reason is None
 
 
 def test_outdated_session_may_end_before_it_is_closed() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tests.pubsub.helpers import await_flush, channel, heard, outlet_of, publish, subscribe, subscriber
+from tests.pubsub.helpers import await_flush, channel, outlet_of, publish, received, subscribe, subscriber
 from twistedsock.codecs.framing import Newline
 from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER
 from twistedsock.codecs.line_encoder import LINE_ENCODER, LineEncoder
@@ -26,13 +26,13 @@ def test_channel_continues_at_its_position() -> None:
 
 
 def test_pending_events_are_sent_once() -> None:
-    here, somebody = channel(), subscriber(b"p1")
-    subscribe(here, somebody)
+    here, reader = channel(), subscriber(b"p1")
+    subscribe(here, reader)
     await_flush(here, b"a")
-    assert heard(somebody) == [] and len(here.history) == 0
+    assert received(reader) == [] and len(here.history) == 0
     publish(here)
     publish(here)
-    assert heard(somebody) == ["MSG c 1 p0 a"] and len(here.history) == 1
+    assert received(reader) == ["MSG c 1 p0 a"] and len(here.history) == 1
     assert here.pending == []
 
 
@@ -42,9 +42,9 @@ def test_presence_changes_precede_later_events() -> None:
     here.add_presence_change(comes(b"p2"))
     here.add_presence_change(goes(b"p3"))
     publish(here, b"a")
-    assert heard(watcher) == ["JOIN c p2 p2", "LEAVE c p3 p3", "MSG c 1 p0 a"]
+    assert received(watcher) == ["JOIN c p2 p2", "LEAVE c p3 p3", "MSG c 1 p0 a"]
     publish(here)
-    assert heard(watcher) == []
+    assert received(watcher) == []
 
 
 def test_watcher_gets_no_change_about_itself() -> None:
@@ -54,12 +54,12 @@ def test_watcher_gets_no_change_about_itself() -> None:
         subscriber(b"p2"),
         subscriber(b"p3", JSON_MESSAGE_ENCODER),
     )
-    for somebody in (watcher, other, page):
-        subscribe(here, somebody, presence=True)
+    for reader in (watcher, other, page):
+        subscribe(here, reader, presence=True)
     here.add_presence_change(comes(b"p1"))
     publish(here)
-    assert heard(watcher) == [] and outlet_of(watcher).sends == 0
-    assert heard(other) == ["JOIN c p1 p1"]
+    assert received(watcher) == [] and outlet_of(watcher).sends == 0
+    assert received(other) == ["JOIN c p1 p1"]
     assert outlet_of(page).sends == 1
 
 
@@ -96,7 +96,7 @@ def test_joining_watchers_get_only_the_joins_of_other_members() -> None:
         here.add_presence_change(comes(watcher.client.id))
     publish(here)
     assert sum(encoded) == 3
-    assert [heard(watcher) for watcher in watchers] == [
+    assert [received(watcher) for watcher in watchers] == [
         [f"JOIN c p{other} p{other}" for other in range(3) if other != number] for number in range(3)
     ]
 
@@ -119,15 +119,15 @@ def test_watcher_that_is_behind_gets_changes_after_the_events() -> None:
     subscription.fall_behind(1)
     here.add_presence_change(comes(b"p2"))
     publish(here, b"a")
-    assert heard(watcher) == []
+    assert received(watcher) == []
     assert not watcher.catch_up({})
-    assert heard(watcher) == ["MSG c 1 p0 a", "JOIN c p2 p2"]
+    assert received(watcher) == ["MSG c 1 p0 a", "JOIN c p2 p2"]
 
 
 def test_members_have_their_current_nicks() -> None:
-    here, somebody = channel(), subscriber(b"p1")
-    subscribe(here, somebody)
-    somebody.client.nick = b"ann"
+    here, reader = channel(), subscriber(b"p1")
+    subscribe(here, reader)
+    reader.client.nick = b"ann"
     assert here.members() == [Member(b"p1", b"ann")]
 
 
@@ -141,7 +141,7 @@ def test_group_is_removed_with_its_last_subscription() -> None:
     """Some readers have an encoding of their own, and a busy channel would keep one for each that ever was."""
     here = channel()
     first, second, page = subscriber(b"p1"), subscriber(b"p2"), subscriber(b"p3", JSON_MESSAGE_ENCODER)
-    one, two, three = (subscribe(here, somebody) for somebody in (first, second, page))
+    one, two, three = (subscribe(here, reader) for reader in (first, second, page))
     here.remove_subscription(one)
     assert set(here.encoding_groups) == {LINE_ENCODER, JSON_MESSAGE_ENCODER}
     two.fall_behind(1)

@@ -252,16 +252,16 @@ def test_exception_in_a_callback_does_not_stop_other_searches() -> None:
     assert len(pages_of(other)) == 1
 
 
-@pytest.mark.parametrize("most", [1, 7])
+@pytest.mark.parametrize("limit", [1, 7])
 @given(some=st.sets(st.text("abc", min_size=1, max_size=4).map(str.encode), max_size=30))
-def test_pages_show_each_channel_once(most: int, some: set[bytes]) -> None:
+def test_pages_show_each_channel_once(limit: int, some: set[bytes]) -> None:
     server = FakeServer()
     publish(server, *some)
     directory, after, seen = ChannelIndex(server.broker), b"", []
     while True:
-        [page] = pages_of(_looked(directory, search(after=after, limit=most)))
+        [page] = pages_of(_looked(directory, search(after=after, limit=limit)))
         seen += names(page)
-        assert page.total == len(some) and len(page.channels) <= most
+        assert page.total == len(some) and len(page.channels) <= limit
         if page.following is None:
             break
         after = page.following

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.pubsub.helpers import await_flush, channel, heard, outlet_of, publish, subscribe, subscriber
+from tests.pubsub.helpers import await_flush, channel, outlet_of, publish, received, subscribe, subscriber
 from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER
 from twistedsock.codecs.line_encoder import LINE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.codecs.payload import build_payloads, is_utf8
@@ -68,10 +68,10 @@ def test_batch_is_encoded_in_chunks(payloads: list[bytes], starts: list[int]) ->
 
 
 def test_batch_larger_than_estimated_is_divided() -> None:
-    told = batch(1, *[b"\x01" * 500] * 100)
-    pieces = encode(LINE_ENCODER, b"c", told)
+    source = batch(1, *[b"\x01" * 500] * 100)
+    pieces = encode(LINE_ENCODER, b"c", source)
     assert len(pieces) > 1 and all(len(data) <= CHUNK_BYTES for _, data in pieces)
-    assert b"".join(data for _, data in pieces) == LINE_ENCODER.batch(b"c", told)
+    assert b"".join(data for _, data in pieces) == LINE_ENCODER.batch(b"c", source)
 
 
 PAYLOADS = st.one_of(
@@ -100,11 +100,11 @@ def test_encoding_and_joining_keep_all_events_and_offsets(
         payloads = [payload for payload, times in kind for _ in range(times if len(payload) < 100 else 1)]
         batches.append(batch(batches[-1].end if batches else 998, *payloads, name=name))
     frames = {
-        offset: dialect.batch(b"c", told.part(offset, offset + 1))
-        for told in batches
-        for offset in range(told.first, told.end)
+        offset: dialect.batch(b"c", source.part(offset, offset + 1))
+        for source in batches
+        for offset in range(source.first, source.end)
     }
-    encoded = [piece for told in batches for piece in encode(dialect, b"c", told)]
+    encoded = [piece for source in batches for piece in encode(dialect, b"c", source)]
     for pieces in (encoded, join_chunks(encoded)):
         position = 998
         for offset, data in pieces:
@@ -126,9 +126,9 @@ def test_members_of_a_group_get_the_same_bytes_object() -> None:
     offered: list[bytes] = []
     here = channel()
     for id in (b"p1", b"p2"):
-        somebody = subscriber(id)
-        outlet_of(somebody).try_write = lambda data: offered.append(data) or True  # type: ignore[method-assign, func-returns-value]
-        subscribe(here, somebody)
+        reader = subscriber(id)
+        outlet_of(reader).try_write = lambda data: offered.append(data) or True  # type: ignore[method-assign, func-returns-value]
+        subscribe(here, reader)
     publish(here, b"a", b"b")
     assert offered[0] is offered[1]
     assert offered == [b"MSG c 1 p0 a\nMSG c 2 p0 b\n"] * 2
@@ -139,7 +139,7 @@ def test_each_encoder_has_its_own_group() -> None:
     line, page = subscriber(b"p1"), subscriber(b"p2", JSON_MESSAGE_ENCODER)
     subscribe(here, line), subscribe(here, page)
     publish(here, b"a")
-    assert heard(line) == ["MSG c 1 p0 a"]
+    assert received(line) == ["MSG c 1 p0 a"]
     assert b'"data":"a"' in outlet_of(page).sent
     assert {encoding: len(lane) for encoding, lane in here.encoding_groups.items()} == {
         LINE_ENCODER: 1,
@@ -158,11 +158,11 @@ def test_empty_group_encodes_nothing() -> None:
 
 @pytest.mark.parametrize("echo", [True, False])
 def test_removed_member_gets_no_events(echo: bool) -> None:
-    here, somebody = channel(), subscriber(b"p1")
-    subscription = subscribe(here, somebody, echo=echo)
+    here, reader = channel(), subscriber(b"p1")
+    subscription = subscribe(here, reader, echo=echo)
     here.leave_group(subscription)
     publish(here, b"a")
-    assert heard(somebody) == []
+    assert received(reader) == []
     here.leave_group(subscription)
     assert len(here.encoding_groups[LINE_ENCODER]) == 0
 
@@ -172,11 +172,11 @@ def test_member_falls_behind_at_the_refused_chunk(echo: bool) -> None:
     here, quick, slow, held = channel(), subscriber(b"p1"), subscriber(b"p2"), subscriber(b"p3")
     outlet_of(slow).room = 10
     outlet_of(held).blocked = REPLY_PENDING
-    quick_one, slow_one, held_one = (subscribe(here, somebody, echo=echo) for somebody in (quick, slow, held))
+    quick_one, slow_one, held_one = (subscribe(here, reader, echo=echo) for reader in (quick, slow, held))
     for _ in range(3):
         await_flush(here, HALF)
     publish(here, b"last")
-    assert len(heard(quick)) == 4 and quick_one not in quick.behind
+    assert len(received(quick)) == 4 and quick_one not in quick.behind
     assert slow_one.cursor == 2 and slow_one in slow.behind  # the first piece waits in its transport
     assert held_one.cursor == 1 and held_one in held.behind
     assert len(here.encoding_groups[LINE_ENCODER]) == 1
@@ -190,25 +190,25 @@ def test_member_without_echo_gets_all_but_its_own_events() -> None:
     await_flush(here, b"b", b"p2")
     await_flush(here, b"c", b"p3")
     publish(here)
-    assert heard(both) == ["MSG c 2 p2 b", "MSG c 3 p3 c"]
-    assert heard(other) == ["MSG c 1 p1 a", "MSG c 3 p3 c"]
+    assert received(both) == ["MSG c 2 p2 b", "MSG c 3 p3 c"]
+    assert received(other) == ["MSG c 1 p1 a", "MSG c 3 p3 c"]
 
 
 def test_member_without_echo_gets_no_send_for_its_own_events() -> None:
-    here, somebody = channel(), subscriber(b"p1")
-    subscription = subscribe(here, somebody, echo=False)
+    here, reader = channel(), subscriber(b"p1")
+    subscription = subscribe(here, reader, echo=False)
     publish(here, b"a", b"b", publisher=b"p1")
-    assert outlet_of(somebody).sends == 0 and subscription not in somebody.behind
+    assert outlet_of(reader).sends == 0 and subscription not in reader.behind
 
 
 def test_member_without_echo_falls_behind_at_its_next_event() -> None:
-    here, somebody = channel(), subscriber(b"p1")
-    subscription = subscribe(here, somebody, echo=False)
-    outlet_of(somebody).room = 10
+    here, reader = channel(), subscriber(b"p1")
+    subscription = subscribe(here, reader, echo=False)
+    outlet_of(reader).room = 10
     for publisher in (b"p2", b"p1", b"p2", b"p1", b"p2"):
         await_flush(here, HALF, publisher)
     publish(here)
-    assert subscription.cursor == 3 and subscription in somebody.behind
+    assert subscription.cursor == 3 and subscription in reader.behind
 
 
 def gather(*channels: Channel) -> GatheredChunks:
@@ -225,49 +225,49 @@ def test_events_of_several_channels_leave_in_one_send() -> None:
     for here in (busy, quiet):
         subscribe(here, live), subscribe(here, selective, echo=False)
     await_flush(busy, b"a", b"p2"), await_flush(busy, b"b"), await_flush(quiet, b"c"), await_flush(quiet, b"d", b"p2")
-    for somebody, due in gather(busy, quiet).items():
-        assert outlet_of(somebody).sends == 0
-        send_gathered(somebody, due)
-        assert outlet_of(somebody).sends == 1
-    assert heard(live) == ["MSG c 1 p2 a", "MSG c 2 p0 b", "MSG c 1 p0 c", "MSG c 2 p2 d"]
-    assert heard(selective) == ["MSG c 2 p0 b", "MSG c 1 p0 c"]
+    for reader, due in gather(busy, quiet).items():
+        assert outlet_of(reader).sends == 0
+        send_gathered(reader, due)
+        assert outlet_of(reader).sends == 1
+    assert received(live) == ["MSG c 1 p2 a", "MSG c 2 p0 b", "MSG c 1 p0 c", "MSG c 2 p2 d"]
+    assert received(selective) == ["MSG c 2 p0 b", "MSG c 1 p0 c"]
 
 
 def test_gathered_events_leave_in_chunks() -> None:
-    channels, somebody = [channel() for _ in range(5)], subscriber(b"p1")
+    channels, reader = [channel() for _ in range(5)], subscriber(b"p1")
     long = b"x" * (2 * CHUNK_BYTES)
     offered: list[int] = []
-    outlet_of(somebody).try_write = lambda data: offered.append(len(data)) or True  # type: ignore[method-assign, func-returns-value]
+    outlet_of(reader).try_write = lambda data: offered.append(len(data)) or True  # type: ignore[method-assign, func-returns-value]
     for here, payload in zip(channels, [b"a", HALF, HALF, long, b"b"], strict=True):
-        subscribe(here, somebody)
+        subscribe(here, reader)
         await_flush(here, payload)
-    send_gathered(somebody, gather(*channels)[somebody])
+    send_gathered(reader, gather(*channels)[reader])
     around = len(b"MSG c 1 p0 \n")
     assert offered == [1 + len(HALF) + 2 * around, len(HALF) + around, len(long) + around, 1 + around]
 
 
 @pytest.mark.parametrize("echo", [True, False])
 def test_refused_gathered_send_marks_each_channel_behind(echo: bool) -> None:
-    first, second, third, somebody = channel(), channel(head=7), channel(head=70), subscriber(b"p1")
-    outlet_of(somebody).room = 10
-    one, two, three = (subscribe(here, somebody, echo=echo) for here in (first, second, third))
+    first, second, third, reader = channel(), channel(head=7), channel(head=70), subscriber(b"p1")
+    outlet_of(reader).room = 10
+    one, two, three = (subscribe(here, reader, echo=echo) for here in (first, second, third))
     for here in (first, second, second, second, third):
         await_flush(here, HALF, b"p2")
-    due = gather(first, second, third)[somebody]
-    assert somebody.behind == {}
-    send_gathered(somebody, due)
-    assert somebody.stats.sent == len(outlet_of(somebody).sent) + len(outlet_of(somebody).waiting)
-    assert one not in somebody.behind
-    assert {subscription: subscription.cursor for subscription in somebody.behind} == {two: 8, three: 71}
-    outlet_of(somebody).drain()
-    while somebody.catch_up({}):
+    due = gather(first, second, third)[reader]
+    assert reader.behind == {}
+    send_gathered(reader, due)
+    assert reader.stats.sent == len(outlet_of(reader).sent) + len(outlet_of(reader).waiting)
+    assert one not in reader.behind
+    assert {subscription: subscription.cursor for subscription in reader.behind} == {two: 8, three: 71}
+    outlet_of(reader).drain()
+    while reader.catch_up({}):
         pass
-    assert [line.split()[2] for line in heard(somebody)] == ["1", "8", "9", "71", "10"]
+    assert [line.split()[2] for line in received(reader)] == ["1", "8", "9", "71", "10"]
 
 
 def test_nothing_is_gathered_for_the_only_publisher() -> None:
-    here, somebody = channel(), subscriber(b"p1")
-    subscribe(here, somebody, echo=False)
+    here, reader = channel(), subscriber(b"p1")
+    subscribe(here, reader, echo=False)
     await_flush(here, b"a", b"p1")
-    send_gathered(somebody, gather(here)[somebody])
-    assert outlet_of(somebody).sends == 0
+    send_gathered(reader, gather(here)[reader])
+    assert outlet_of(reader).sends == 0

@@ -7,54 +7,54 @@ from twistedsock.pubsub.future import Future, map_result, on_result
 
 
 def test_callbacks_run_in_order() -> None:
-    later, heard = Future[int](), []
-    later.then(lambda outcome: heard.append(("first", outcome)))
-    later.then(lambda outcome: heard.append(("second", outcome)))
-    assert heard == []
+    later, outcomes = Future[int](), []
+    later.then(lambda outcome: outcomes.append(("first", outcome)))
+    later.then(lambda outcome: outcomes.append(("second", outcome)))
+    assert outcomes == []
     later.settle(7)
-    assert heard == [("first", 7), ("second", 7)]
+    assert outcomes == [("first", 7), ("second", 7)]
 
 
 def test_callback_added_later_runs_at_once() -> None:
-    later, heard = Future[int](), []
+    later, outcomes = Future[int](), []
     later.settle(7)
-    later.then(heard.append)
-    assert heard == [7]
+    later.then(outcomes.append)
+    assert outcomes == [7]
 
 
 @pytest.mark.parametrize("outcome", [0, [], b"", UNAVAILABLE], ids=repr)
 def test_result_can_be_falsy(outcome: object) -> None:
     """Zero and emptiness are answers too."""
-    later, heard = Future[object](), []
+    later, outcomes = Future[object](), []
     later.settle(outcome)
-    later.then(heard.append)
-    assert heard == [outcome]
+    later.then(outcomes.append)
+    assert outcomes == [outcome]
     with pytest.raises(RuntimeError):
         later.settle(1)
 
 
 def test_second_outcome_raises() -> None:
-    later, heard = Future[int](), []
-    later.then(heard.append)
+    later, outcomes = Future[int](), []
+    later.then(outcomes.append)
     later.settle(1)
     with pytest.raises(RuntimeError):
         later.settle(2)
-    assert heard == [1]
+    assert outcomes == [1]
 
 
 def test_on_result_calls_back_at_once_with_a_value() -> None:
-    heard: list[int | Error] = []
-    on_result(7, heard.append)
-    on_result(UNAVAILABLE, heard.append)
-    assert heard == [7, UNAVAILABLE]
+    outcomes: list[int | Error] = []
+    on_result(7, outcomes.append)
+    on_result(UNAVAILABLE, outcomes.append)
+    assert outcomes == [7, UNAVAILABLE]
 
 
 def test_on_result_calls_back_when_the_future_is_settled() -> None:
-    later, heard = Future[int](), []
-    on_result(later, heard.append)
-    assert heard == []
+    later, outcomes = Future[int](), []
+    on_result(later, outcomes.append)
+    assert outcomes == []
     later.settle(7)
-    assert heard == [7]
+    assert outcomes == [7]
 
 
 def test_map_result_runs_the_step_on_the_value() -> None:
@@ -63,18 +63,18 @@ def test_map_result_runs_the_step_on_the_value() -> None:
     first, second = Future[int](), Future[int]()
     following = map_result(first, lambda value: second)
     assert isinstance(following, Future)
-    told: list[object] = []
-    following.then(told.append)
+    outcomes: list[object] = []
+    following.then(outcomes.append)
     first.settle(1)
-    assert told == []
+    assert outcomes == []
     second.settle(7)
-    assert told == [7]
+    assert outcomes == [7]
 
 
 def test_map_result_passes_errors_through() -> None:
-    first, told = Future[int](), list[object]()
+    first, outcomes = Future[int](), list[object]()
     following = map_result(first, lambda value: value + 1)
     assert isinstance(following, Future)
-    following.then(told.append)
+    following.then(outcomes.append)
     first.settle(UNAVAILABLE)
-    assert told == [UNAVAILABLE]
+    assert outcomes == [UNAVAILABLE]

@@ -221,11 +221,11 @@ def test_reports_each_gap_of_a_history_that_moves_on() -> None:
     log = History(Limits(history_events=4))
     extend(log, *[CHUNK_BYTES] * 4)
     events = log.events(1, log.end)
-    told = [next(events)]
+    items = [next(events)]
     extend(log, CHUNK_BYTES, CHUNK_BYTES)
-    told += [next(events), next(events)]
+    items += [next(events), next(events)]
     extend(log, CHUNK_BYTES, CHUNK_BYTES)
-    assert in_order([*told, *events]) == [1, Lost(2, 2), 3, Lost(4, 4)]
+    assert in_order([*items, *events]) == [1, Lost(2, 2), 3, Lost(4, 4)]
 
 
 def test_reading_the_last_events_skips_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,7 +346,7 @@ def test_keeps_all_that_the_limits_allow(
         held = sum(map(cost, log._batches))
         assert held == log.size + log._waste and log._waste * MAX_WASTE <= EVENT_COST * len(log)
         # The dropped events had to be dropped: the next older one would break a bound, now or when it went.
-        tail = [told for told in written[gone:] if now - told[2] < age]
+        tail = [items for items in written[gone:] if now - items[2] < age]
         tail = tail[max(0, len(tail) - count) :]
         while cost_of(tail) > min(room, room if shrunk is None else shrunk):
             del tail[0]
@@ -436,13 +436,13 @@ def test_history_equals_a_list_of_events(steps: list[Any], events: int, size: in
             log.shrink(size_from(log, begin))
             assert log.first == begin, "more was let go than was asked for"
         else:
-            offset, most = what
-            read = [event for batch in log.read(offset, most) for event in batch.events()]
+            offset, limit = what
+            read = [event for batch in log.read(offset, limit) for event in batch.events()]
             begin = max(offset, log.first)
             assert [event.offset for event in read] == list(range(begin, begin + len(read)))
             assert bool(read) is (begin < log.end)
             sent = [len(event.payload) + FRAME_COST for event in read]
-            assert sum(sent) <= most + max(sent, default=0) + max(sent, default=0)
+            assert sum(sent) <= limit + max(sent, default=0) + max(sent, default=0)
         check(log, limits, published, start, now, gone_by_shrinking)
 
 

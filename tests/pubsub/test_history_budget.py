@@ -18,10 +18,10 @@ ALONE = BATCH_COST + EVENT_COST + 1
 class Budget:
     """A budget, a clock, and the channels that were reported as unused."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, limit: int) -> None:
         self.now = 0.0
         self.unused: list[Channel] = []
-        self.logs = HistoryBudget(most, lambda: self.now, self.unused.append)
+        self.logs = HistoryBudget(limit, lambda: self.now, self.unused.append)
 
     def writes(self, written: Channel, *payloads: bytes) -> None:
         for payload in payloads:

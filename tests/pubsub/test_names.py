@@ -56,31 +56,31 @@ def test_limits_are_those_of_the_protocol() -> None:
     assert (CHANNEL_BYTES, EVENT_NAME_BYTES, NICK_BYTES) == (200, 64, 32)
 
 
-@pytest.mark.parametrize("is_name, most", KINDS)
-def test_limits_the_length_of_names(is_name: Callable[[bytes], bool], most: int) -> None:
+@pytest.mark.parametrize("is_name, max_bytes", KINDS)
+def test_limits_the_length_of_names(is_name: Callable[[bytes], bool], max_bytes: int) -> None:
     assert is_name(b"x")
-    assert is_name(b"x" * most)
+    assert is_name(b"x" * max_bytes)
     assert not is_name(b"")
-    assert not is_name(b"x" * (most + 1))
+    assert not is_name(b"x" * (max_bytes + 1))
 
 
-@pytest.mark.parametrize("is_name, most", KINDS)
-def test_length_is_counted_in_bytes(is_name: Callable[[bytes], bool], most: int) -> None:
-    assert is_name("ü".encode() * (most // 2))
-    assert not is_name("ü".encode() * (most // 2) + b"x")
+@pytest.mark.parametrize("is_name, max_bytes", KINDS)
+def test_length_is_counted_in_bytes(is_name: Callable[[bytes], bool], max_bytes: int) -> None:
+    assert is_name("ü".encode() * (max_bytes // 2))
+    assert not is_name("ü".encode() * (max_bytes // 2) + b"x")
 
 
-@pytest.mark.parametrize("is_name, most", KINDS)
+@pytest.mark.parametrize("is_name, max_bytes", KINDS)
 @pytest.mark.parametrize("letter", sorted({*WHITE_SPACE, *CONTROLS, *"*>#+?"}), ids=ascii)
 def test_rejects_white_space_control_characters_and_wildcards(
-    is_name: Callable[[bytes], bool], most: int, letter: str
+    is_name: Callable[[bytes], bool], max_bytes: int, letter: str
 ) -> None:
     for text in (letter, "a" + letter, letter + "a", "a" + letter + "a"):
         assert not is_name(text.encode())
 
 
-@pytest.mark.parametrize("is_name, most", KINDS)
-def test_rejects_invisible_characters(is_name: Callable[[bytes], bool], most: int) -> None:
+@pytest.mark.parametrize("is_name, max_bytes", KINDS)
+def test_rejects_invisible_characters(is_name: Callable[[bytes], bool], max_bytes: int) -> None:
     """Format characters (category Cf, which has the joiners too), and fillers that have no ink either."""
     assert {"\xad", "\u200b", "\u200c", "\u200d", "\u202e", "\u2066", "\ufeff", "\U000e0041"} <= set(FORMAT)
     for letter in FORMAT + FILLERS:
@@ -88,28 +88,28 @@ def test_rejects_invisible_characters(is_name: Callable[[bytes], bool], most: in
             assert not is_name(text.encode()), ascii(text)
 
 
-@pytest.mark.parametrize("check, words, general, most", CHECKS)
+@pytest.mark.parametrize("check, words, general, max_bytes", CHECKS)
 def test_error_names_the_invisible_character(
-    check: Callable[[bytes], Error | None], words: str, general: Error, most: int
+    check: Callable[[bytes], Error | None], words: str, general: Error, max_bytes: int
 ) -> None:
     for name, number in [("alerts\u200b", "U+200B"), ("\xadx", "U+00AD"), ("a\U000e0041", "U+E0041")]:
         expected = Error(general.code, f"{words}: contains the invisible character {number}")
         assert check(name.encode()) == expected
-        assert check(name.encode() + b"x" * most) == expected
-    assert check(b"a b") == check(b"") == check(b"\xff") == check(b"x" * (most + 1)) == general
+        assert check(name.encode() + b"x" * max_bytes) == expected
+    assert check(b"a b") == check(b"") == check(b"\xff") == check(b"x" * (max_bytes + 1)) == general
     assert check(b"alerts") is check("küche".encode()) is None
     assert general.code in (ErrorCode.BAD_CHANNEL, ErrorCode.BAD_NAME)
 
 
-@pytest.mark.parametrize("is_name, most", KINDS)
+@pytest.mark.parametrize("is_name, max_bytes", KINDS)
 @pytest.mark.parametrize("name", ["a/b", "a.b:c", "küche", "厨房", "🌡", "{a}", '"a"', "-", "0", "$SYS"])
-def test_accepts_all_other_characters(is_name: Callable[[bytes], bool], most: int, name: str) -> None:
+def test_accepts_all_other_characters(is_name: Callable[[bytes], bool], max_bytes: int, name: str) -> None:
     assert is_name(name.encode())
 
 
-@pytest.mark.parametrize("is_name, most", KINDS)
+@pytest.mark.parametrize("is_name, max_bytes", KINDS)
 @pytest.mark.parametrize("name", [b"\xff", b"a\xc3", b"\xc0\xaf", b"\xed\xa0\x80"])
-def test_rejects_invalid_utf8(is_name: Callable[[bytes], bool], most: int, name: bytes) -> None:
+def test_rejects_invalid_utf8(is_name: Callable[[bytes], bool], max_bytes: int, name: bytes) -> None:
     assert not is_name(name)
 
 
@@ -132,7 +132,7 @@ SIGNS = st.text(
 )
 
 
-def is_name(candidate: bytes, most: int) -> bool:
+def is_name(candidate: bytes, max_bytes: int) -> bool:
     try:
         text = candidate.decode()
     except UnicodeDecodeError:
@@ -141,7 +141,7 @@ def is_name(candidate: bytes, most: int) -> bool:
     bad = invisible or any(
         sign.isspace() or unicodedata.category(sign) in ("Cc", "Cf") or sign in "*>#+?" for sign in text
     )
-    return 0 < len(candidate) <= most and not bad
+    return 0 < len(candidate) <= max_bytes and not bad
 
 
 @holds(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.pubsub.helpers import channel, heard, outlet_of, publish, subscribe, subscriber, told
+from tests.pubsub.helpers import callback_calls, channel, outlet_of, publish, received, subscribe, subscriber
 from twistedsock.codecs.line_encoder import LINE_ENCODER
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.history import FRAME_COST
@@ -38,12 +38,12 @@ def test_nick_defaults_to_the_id() -> None:
 
 @pytest.mark.parametrize("blocked", [SOCKET_FULL, REPLY_PENDING, SOCKET_FULL | REPLY_PENDING])
 def test_blocked_subscriber_does_not_catch_up(blocked: int) -> None:
-    here, somebody = channel(), subscriber(b"p1")
+    here, reader = channel(), subscriber(b"p1")
     publish(here, b"a")
-    subscribe(here, somebody, live=False).fall_behind(1)
-    outlet_of(somebody).blocked = blocked
-    assert not catch_up(somebody)
-    assert heard(somebody) == [] and somebody.behind
+    subscribe(here, reader, live=False).fall_behind(1)
+    outlet_of(reader).blocked = blocked
+    assert not catch_up(reader)
+    assert received(reader) == [] and reader.behind
 
 
 def test_caught_up_subscriber_sends_nothing() -> None:
@@ -51,49 +51,49 @@ def test_caught_up_subscriber_sends_nothing() -> None:
 
 
 def test_caught_up_subscription_rejoins_its_group() -> None:
-    here, somebody = channel(), subscriber(b"p1")
+    here, reader = channel(), subscriber(b"p1")
     publish(here, b"a", b"b", b"c")
-    subscription = subscribe(here, somebody, live=False)
+    subscription = subscribe(here, reader, live=False)
     subscription.fall_behind(2)
-    assert not catch_up(somebody)
-    assert heard(somebody) == ["MSG c 2 p0 b", "MSG c 3 p0 c"]
-    assert not somebody.behind and is_live(subscription)
+    assert not catch_up(reader)
+    assert received(reader) == ["MSG c 2 p0 b", "MSG c 3 p0 c"]
+    assert not reader.behind and is_live(subscription)
     publish(here, b"d")
-    assert heard(somebody) == ["MSG c 4 p0 d"]
+    assert received(reader) == ["MSG c 4 p0 d"]
 
 
 def test_catches_up_a_chunk_at_a_time() -> None:
-    here, somebody = channel(), subscriber(b"p1")
+    here, reader = channel(), subscriber(b"p1")
     publish(here, BIG, BIG, BIG)
-    subscription = subscribe(here, somebody, live=False)
+    subscription = subscribe(here, reader, live=False)
     subscription.fall_behind(1)
-    assert catch_up(somebody) and subscription.cursor == 2
-    assert len(heard(somebody)) == 1 and not is_live(subscription)
-    assert catch_up(somebody) and subscription.cursor == 3
-    assert not catch_up(somebody) and is_live(subscription)
-    assert len(heard(somebody)) == 2
+    assert catch_up(reader) and subscription.cursor == 2
+    assert len(received(reader)) == 1 and not is_live(subscription)
+    assert catch_up(reader) and subscription.cursor == 3
+    assert not catch_up(reader) and is_live(subscription)
+    assert len(received(reader)) == 2
 
 
 def test_full_socket_stops_catching_up() -> None:
-    here, somebody = channel(), subscriber(b"p1")
+    here, reader = channel(), subscriber(b"p1")
     publish(here, BIG, BIG)
-    subscription = subscribe(here, somebody, live=False)
+    subscription = subscribe(here, reader, live=False)
     subscription.fall_behind(1)
-    outlet_of(somebody).room = 100
-    assert not catch_up(somebody)
-    assert subscription.cursor == 2 and len(outlet_of(somebody).waiting) <= CHUNK_BYTES
+    outlet_of(reader).room = 100
+    assert not catch_up(reader)
+    assert subscription.cursor == 2 and len(outlet_of(reader).waiting) <= CHUNK_BYTES
 
 
 def test_channels_take_turns_in_catching_up() -> None:
-    busy, quiet, somebody = channel(), channel(), subscriber(b"p1")
+    busy, quiet, reader = channel(), channel(), subscriber(b"p1")
     publish(busy, BIG, BIG)
     publish(quiet, b"a")
     for here in (busy, quiet):
-        subscribe(here, somebody, live=False).fall_behind(1)
-    assert catch_up(somebody)
-    heard(somebody)
-    assert catch_up(somebody)
-    assert heard(somebody) == ["MSG c 1 p0 a"]
+        subscribe(here, reader, live=False).fall_behind(1)
+    assert catch_up(reader)
+    received(reader)
+    assert catch_up(reader)
+    assert received(reader) == ["MSG c 1 p0 a"]
 
 
 @pytest.mark.parametrize(
@@ -101,75 +101,75 @@ def test_channels_take_turns_in_catching_up() -> None:
     [(1, ["LOST c 1 3"]), (3, ["LOST c 3 3"]), (4, [])],
 )
 def test_reports_dropped_events_as_lost(cursor: int, lost: list[str]) -> None:
-    here, somebody = channel(history_events=2), subscriber(b"p1")
+    here, reader = channel(history_events=2), subscriber(b"p1")
     publish(here, b"a", b"b", b"c", b"d", b"e")
-    subscription = subscribe(here, somebody, live=False)
+    subscription = subscribe(here, reader, live=False)
     subscription.fall_behind(cursor)
-    catch_up(somebody)
-    assert heard(somebody) == [*lost, "MSG c 4 p0 d", "MSG c 5 p0 e"]
+    catch_up(reader)
+    assert received(reader) == [*lost, "MSG c 4 p0 d", "MSG c 5 p0 e"]
     assert is_live(subscription)
 
 
 def test_reports_lost_events_of_an_empty_history() -> None:
-    here, somebody = channel(history_events=0), subscriber(b"p1")
+    here, reader = channel(history_events=0), subscriber(b"p1")
     publish(here, b"a", b"b")
-    subscription = subscribe(here, somebody, live=False)
+    subscription = subscribe(here, reader, live=False)
     subscription.fall_behind(1)
-    catch_up(somebody)
-    assert heard(somebody) == ["LOST c 1 2"] and is_live(subscription)
+    catch_up(reader)
+    assert received(reader) == ["LOST c 1 2"] and is_live(subscription)
 
 
 def test_session_closed_for_lost_events_gets_nothing() -> None:
     asked: list[bool] = []
-    here, somebody = channel(history_events=0), subscriber(b"p1", on_lag=lambda: bool(asked.append(True)))
+    here, reader = channel(history_events=0), subscriber(b"p1", on_lag=lambda: bool(asked.append(True)))
     publish(here, b"a")
-    subscribe(here, somebody, live=False).fall_behind(1)
-    assert not catch_up(somebody)
-    assert asked == [True] and heard(somebody) == []
+    subscribe(here, reader, live=False).fall_behind(1)
+    assert not catch_up(reader)
+    assert asked == [True] and received(reader) == []
 
 
 def test_calls_back_when_falling_behind_and_catching_up() -> None:
-    here, there, somebody = channel(history_events=1), channel(), subscriber(b"p1")
+    here, there, reader = channel(history_events=1), channel(), subscriber(b"p1")
     publish(here, b"a", b"b")
     publish(there, b"a")
-    subscribe(here, somebody, live=False).fall_behind(1)
-    subscribe(there, somebody, live=False).fall_behind(1)
-    assert told(somebody) == ["behind c 1"]
-    catch_up(somebody)
-    assert told(somebody) == ["behind c 1", "lost c 1 to 1"]
-    catch_up(somebody)
-    assert told(somebody) == ["behind c 1", "lost c 1 to 1", "caught up c"]
+    subscribe(here, reader, live=False).fall_behind(1)
+    subscribe(there, reader, live=False).fall_behind(1)
+    assert callback_calls(reader) == ["behind c 1"]
+    catch_up(reader)
+    assert callback_calls(reader) == ["behind c 1", "lost c 1 to 1"]
+    catch_up(reader)
+    assert callback_calls(reader) == ["behind c 1", "lost c 1 to 1", "caught up c"]
 
 
 def test_null_callbacks_accept_all_calls() -> None:
-    here, somebody = channel(history_events=1), subscriber(b"p1")
-    somebody.callbacks = NULL_CALLBACKS
+    here, reader = channel(history_events=1), subscriber(b"p1")
+    reader.callbacks = NULL_CALLBACKS
     publish(here, b"a", b"b")
-    subscription = subscribe(here, somebody, live=False)
+    subscription = subscribe(here, reader, live=False)
     subscription.fall_behind(1)
-    assert not catch_up(somebody) and heard(somebody) == []
+    assert not catch_up(reader) and received(reader) == []
     subscription.cursor = 2
-    catch_up(somebody)
-    assert heard(somebody) == ["MSG c 2 p0 b"]
+    catch_up(reader)
+    assert received(reader) == ["MSG c 2 p0 b"]
 
 
 def test_catching_up_without_echo_omits_own_events() -> None:
-    here, somebody = channel(), subscriber(b"p1")
+    here, reader = channel(), subscriber(b"p1")
     publish(here, b"a", publisher=b"p1")
     publish(here, b"b", publisher=b"p2")
-    subscription = subscribe(here, somebody, echo=False, live=False)
+    subscription = subscribe(here, reader, echo=False, live=False)
     subscription.fall_behind(1)
-    catch_up(somebody)
-    assert heard(somebody) == ["MSG c 2 p2 b"] and is_live(subscription)
+    catch_up(reader)
+    assert received(reader) == ["MSG c 2 p2 b"] and is_live(subscription)
 
 
 def test_catching_up_on_own_events_sends_nothing() -> None:
-    here, somebody = channel(), subscriber(b"p1")
+    here, reader = channel(), subscriber(b"p1")
     publish(here, b"a", publisher=b"p1")
-    subscription = subscribe(here, somebody, echo=False, live=False)
+    subscription = subscribe(here, reader, echo=False, live=False)
     subscription.fall_behind(1)
-    assert not catch_up(somebody)
-    assert outlet_of(somebody).sends == 0 and is_live(subscription)
+    assert not catch_up(reader)
+    assert outlet_of(reader).sends == 0 and is_live(subscription)
 
 
 def test_subscribers_catching_up_together_share_encoded_chunks() -> None:
@@ -177,45 +177,45 @@ def test_subscribers_catching_up_together_share_encoded_chunks() -> None:
     everybody = [subscriber(id) for id in (b"p1", b"p2")]
     selective = subscriber(b"p3")
     publish(here, b"a", publisher=b"p3")
-    for somebody in everybody:
-        subscribe(here, somebody, live=False).fall_behind(1)
+    for reader in everybody:
+        subscribe(here, reader, live=False).fall_behind(1)
     subscribe(here, selective, echo=False, live=False).fall_behind(1)
-    for somebody in [everybody[0], selective, everybody[1]]:
-        catch_up(somebody, shared)
-    assert [heard(somebody) for somebody in everybody] == [["MSG c 1 p3 a"]] * 2
-    assert heard(selective) == []
+    for reader in [everybody[0], selective, everybody[1]]:
+        catch_up(reader, shared)
+    assert [received(reader) for reader in everybody] == [["MSG c 1 p3 a"]] * 2
+    assert received(selective) == []
     assert len(shared) == 1
     assert here.stats.delivered == 2
 
 
 @pytest.mark.parametrize(
-    "most, told",
+    "max_changes, expected",
     [
         (2, ["JOIN c p2 p2", "LEAVE c p2 p2"]),
         (1, ["NOTICE joins and leaves on c were dropped because you read too slowly: send WHO c"]),
         (0, ["NOTICE joins and leaves on c were dropped because you read too slowly: send WHO c"]),
     ],
 )
-def test_missed_presence_changes_follow_the_events(most: int, told: list[str]) -> None:
-    here, somebody = channel(), subscriber(b"p1")
+def test_missed_presence_changes_follow_the_events(max_changes: int, expected: list[str]) -> None:
+    here, reader = channel(), subscriber(b"p1")
     publish(here, b"a")
-    subscription = subscribe(here, somebody, presence=True, live=False)
+    subscription = subscribe(here, reader, presence=True, live=False)
     subscription.fall_behind(1)
     member = Member(b"p2", b"p2")
-    subscription.keep_missed([PresenceChange(member, True)], most)
-    subscription.keep_missed([PresenceChange(member, False)], most)
-    assert not somebody.catch_up({})
-    assert heard(somebody) == ["MSG c 1 p0 a", *told]
+    subscription.keep_missed([PresenceChange(member, True)], max_changes)
+    subscription.keep_missed([PresenceChange(member, False)], max_changes)
+    assert not reader.catch_up({})
+    assert received(reader) == ["MSG c 1 p0 a", *expected]
     assert subscription.missed is None
 
 
 def test_missing_a_change_skips_no_event() -> None:
-    here, somebody = channel(head=4), subscriber(b"p1")
-    subscription = subscribe(here, somebody, presence=True)
+    here, reader = channel(head=4), subscriber(b"p1")
+    subscription = subscribe(here, reader, presence=True)
     subscription.keep_missed([PresenceChange(Member(b"p2", b"p2"), True)], 10)
     publish(here, b"a")
-    catch_up(somebody)
-    assert heard(somebody) == ["MSG c 5 p0 a", "JOIN c p2 p2"]
+    catch_up(reader)
+    assert received(reader) == ["MSG c 5 p0 a", "JOIN c p2 p2"]
 
 
 def test_missed_changes_are_limited_per_subscriber() -> None:
@@ -244,15 +244,15 @@ def test_a_member_is_one_object_until_the_nick_changes() -> None:
 
 
 def test_missed_changes_count_for_the_memory_budget() -> None:
-    here, somebody = channel(), subscriber(b"p1")
-    subscription = subscribe(here, somebody, presence=True)
+    here, reader = channel(), subscriber(b"p1")
+    subscription = subscribe(here, reader, presence=True)
     change = PresenceChange(Member(b"p2", b"ann"), joined=True)
     subscription.keep_missed([change] * 3, 10)
-    assert somebody.memory_budget.used == 3 * CHANGE_COST
-    somebody.memory_budget.limit = 5 * CHANGE_COST
+    assert reader.memory_budget.used == 3 * CHANGE_COST
+    reader.memory_budget.limit = 5 * CHANGE_COST
     subscription.keep_missed([change] * 2, 10)
-    assert somebody.memory_budget.used == 5 * CHANGE_COST
+    assert reader.memory_budget.used == 5 * CHANGE_COST
     subscription.keep_missed([change], 10)
-    assert (subscription.missed, somebody.missed, somebody.memory_budget.used) == ([], 0, 0)
-    catch_up(somebody)
-    assert heard(somebody) == ["NOTICE joins and leaves on c were dropped because you read too slowly: send WHO c"]
+    assert (subscription.missed, reader.missed, reader.memory_budget.used) == ([], 0, 0)
+    catch_up(reader)
+    assert received(reader) == ["NOTICE joins and leaves on c were dropped because you read too slowly: send WHO c"]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.pubsub.helpers import await_flush, channel, heard, outlet_of, publish, subscribe, subscriber
+from tests.pubsub.helpers import await_flush, channel, outlet_of, publish, received, subscribe, subscriber
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub import undelivered
 from twistedsock.pubsub.channel import Channel
@@ -37,14 +37,14 @@ def after(count: int) -> Callable[[], bool]:
 
 
 def test_appending_to_the_history_sends_nothing() -> None:
-    here, somebody = channel(), subscriber(b"p1")
-    subscribe(here, somebody)
+    here, reader = channel(), subscriber(b"p1")
+    subscribe(here, reader)
     waits(here, b"a")
     waits(here, b"b")
-    assert len(here.history) == 2 and here.has_undelivered_events and heard(somebody) == []
+    assert len(here.history) == 2 and here.has_undelivered_events and received(reader) == []
     publish(here, b"c")
-    assert heard(somebody) == ["MSG c 1 p0 a", "MSG c 2 p0 b", "MSG c 3 p0 c"] and not here.has_undelivered_events
-    assert outlet_of(somebody).sends == 1
+    assert received(reader) == ["MSG c 1 p0 a", "MSG c 2 p0 b", "MSG c 3 p0 c"] and not here.has_undelivered_events
+    assert outlet_of(reader).sends == 1
 
 
 def test_a_subscription_gets_nothing_that_was_published_before_it() -> None:
@@ -57,7 +57,7 @@ def test_a_subscription_gets_nothing_that_was_published_before_it() -> None:
     waits(here, b"c", b"p3")
     publish(here)
     publish(here, b"d")
-    assert [len(heard(somebody)) for somebody in (first, second, third)] == [4, 3, 1]
+    assert [len(received(reader)) for reader in (first, second, third)] == [4, 3, 1]
 
 
 def test_a_watcher_gets_events_and_presence_changes_in_their_order_in_one_send() -> None:
@@ -69,8 +69,8 @@ def test_a_watcher_gets_events_and_presence_changes_in_their_order_in_one_send()
     waits(here, b"b")
     joins(here, b"p6")
     publish(here, b"c")
-    assert heard(watcher) == ["MSG c 1 p0 a", "JOIN c p5 p5", "MSG c 2 p0 b", "JOIN c p6 p6", "MSG c 3 p0 c"]
-    assert heard(plain) == ["MSG c 1 p0 a", "MSG c 2 p0 b", "MSG c 3 p0 c"]
+    assert received(watcher) == ["MSG c 1 p0 a", "JOIN c p5 p5", "MSG c 2 p0 b", "JOIN c p6 p6", "MSG c 3 p0 c"]
+    assert received(plain) == ["MSG c 1 p0 a", "MSG c 2 p0 b", "MSG c 3 p0 c"]
     assert outlet_of(watcher).sends == outlet_of(plain).sends == 1
     assert here.stats.delivered == 6
 
@@ -81,7 +81,7 @@ def test_a_watcher_without_echo_gets_neither_its_own_events_nor_its_own_join() -
     joins(here, b"p1", b"p2")
     waits(here, b"a", b"p1")
     publish(here, b"b")
-    assert heard(watcher) == ["JOIN c p2 p2", "MSG c 2 p0 b"]
+    assert received(watcher) == ["JOIN c p2 p2", "MSG c 2 p0 b"]
 
 
 def test_one_subscription_can_be_sent_its_events_first() -> None:
@@ -93,22 +93,22 @@ def test_one_subscription_can_be_sent_its_events_first() -> None:
     waits(here, b"a")
     for _ in range(2):
         here.send_undelivered(subscription)
-    assert heard(early) == ["JOIN c p5 p5", "MSG c 1 p0 a"] and heard(late) == []
+    assert received(early) == ["JOIN c p5 p5", "MSG c 1 p0 a"] and received(late) == []
     joins(here, b"p6")
     publish(here, b"b")
-    assert heard(early) == ["JOIN c p6 p6", "MSG c 2 p0 b"]
-    assert heard(late) == ["JOIN c p5 p5", "MSG c 1 p0 a", "JOIN c p6 p6", "MSG c 2 p0 b"]
+    assert received(early) == ["JOIN c p6 p6", "MSG c 2 p0 b"]
+    assert received(late) == ["JOIN c p5 p5", "MSG c 1 p0 a", "JOIN c p6 p6", "MSG c 2 p0 b"]
 
 
 def test_a_subscription_that_ends_gets_nothing_more() -> None:
-    here, somebody = channel(), subscriber(b"p1")
-    subscription = subscribe(here, somebody)
+    here, reader = channel(), subscriber(b"p1")
+    subscription = subscribe(here, reader)
     waits(here, b"a")
     here.send_undelivered(subscription)
     waits(here, b"b")
     here.remove_subscription(subscription)
     publish(here, b"c")
-    assert heard(somebody) == ["MSG c 1 p0 a"]
+    assert received(reader) == ["MSG c 1 p0 a"]
 
 
 @pytest.mark.parametrize("room, cursor, missed", [(0, 2, 1), (70_000, 3, 0)])
@@ -128,8 +128,8 @@ def test_a_socket_that_is_full_falls_behind_where_it_stopped(room: int, cursor: 
     publish(here)
     while watcher.catch_up({}):
         pass
-    told = [line.split(" ")[:3] for line in heard(watcher)]
-    assert sorted(told) == [["JOIN", "c", "p5"], *[["MSG", "c", str(offset)] for offset in (1, 2, 3)]]
+    lines = [line.split(" ")[:3] for line in received(watcher)]
+    assert sorted(lines) == [["JOIN", "c", "p5"], *[["MSG", "c", str(offset)] for offset in (1, 2, 3)]]
 
 
 def test_a_subscription_that_is_behind_reads_events_from_the_log_and_misses_no_join() -> None:
@@ -141,12 +141,12 @@ def test_a_subscription_that_is_behind_reads_events_from_the_log_and_misses_no_j
     here.send_undelivered(subscription)
     # The lanes have not got the event yet, so this one must not rejoin its group and get it again.
     assert watcher.catch_up({}) and subscription in watcher.behind
-    assert heard(watcher) == ["MSG c 1 p0 a"]
+    assert received(watcher) == ["MSG c 1 p0 a"]
     publish(here, b"b")
     assert not watcher.catch_up({})
-    assert heard(watcher) == ["MSG c 2 p0 b", "JOIN c p5 p5"]
+    assert received(watcher) == ["MSG c 2 p0 b", "JOIN c p5 p5"]
     publish(here, b"c")
-    assert heard(watcher) == ["MSG c 3 p0 c"]
+    assert received(watcher) == ["MSG c 3 p0 c"]
 
 
 def test_round_continues_and_reaches_each_watcher_once() -> None:
@@ -160,10 +160,10 @@ def test_round_continues_and_reaches_each_watcher_once() -> None:
     joins(here, b"q2")
     while not here.send_changes(enough):
         pass
-    assert [heard(watcher) for watcher in watchers] == [["JOIN c q1 q1", "JOIN c q2 q2"]] * 5
+    assert [received(watcher) for watcher in watchers] == [["JOIN c q1 q1", "JOIN c q2 q2"]] * 5
     assert sum(outlet_of(watcher).sends for watcher in watchers) == 5 + 2
     publish(here, b"a")
-    assert [heard(watcher) for watcher in watchers] == [["MSG c 1 p0 a"]] * 5
+    assert [received(watcher) for watcher in watchers] == [["MSG c 1 p0 a"]] * 5
 
 
 def test_an_event_in_the_middle_of_a_round_comes_after_the_joins_before_it() -> None:
@@ -174,23 +174,23 @@ def test_an_event_in_the_middle_of_a_round_comes_after_the_joins_before_it() -> 
     joins(here, b"q1")
     assert not here.send_changes(after(2))
     publish(here, b"a", publisher=b"q1")
-    assert [heard(watcher) for watcher in watchers] == [["JOIN c q1 q1", "MSG c 1 q1 a"]] * 4
-    assert heard(plain) == ["MSG c 1 q1 a"]
+    assert [received(watcher) for watcher in watchers] == [["JOIN c q1 q1", "MSG c 1 q1 a"]] * 4
+    assert received(plain) == ["MSG c 1 q1 a"]
 
 
 def test_former_watcher_gets_nothing_of_the_round() -> None:
     here, first, second = channel(), subscriber(b"p1"), subscriber(b"p2")
-    one, two = (subscribe(here, somebody, presence=True) for somebody in (first, second))
+    one, two = (subscribe(here, reader, presence=True) for reader in (first, second))
     joins(here, b"q1")
     assert not here.send_changes(after(1))
     here.change_options(one, echo=True, presence=False)
     assert here.send_changes()
-    assert heard(first) == [] and heard(second) == ["JOIN c q1 q1"]
+    assert received(first) == [] and received(second) == ["JOIN c q1 q1"]
     here.remove_subscription(two)
     joins(here, b"q2")
     assert here.send_changes()
     publish(here, b"a")
-    assert heard(first) == ["MSG c 1 p0 a"] and heard(second) == []
+    assert received(first) == ["MSG c 1 p0 a"] and received(second) == []
 
 
 def test_a_slow_watcher_does_not_hold_up_a_round() -> None:
@@ -203,10 +203,10 @@ def test_a_slow_watcher_does_not_hold_up_a_round() -> None:
     joins(here, b"q2")
     while not here.send_changes(enough):
         pass
-    assert heard(fast) == ["JOIN c q1 q1", "JOIN c q2 q2"]
+    assert received(fast) == ["JOIN c q1 q1", "JOIN c q2 q2"]
     outlet_of(slow).blocked = 0
     assert not slow.catch_up({})
-    assert heard(slow) == ["JOIN c q1 q1", "JOIN c q2 q2"]
+    assert received(slow) == ["JOIN c q1 q1", "JOIN c q2 q2"]
 
 
 def test_channels_take_turns_in_sending_changes() -> None:
@@ -222,12 +222,12 @@ def test_channels_take_turns_in_sending_changes() -> None:
     other = server.line_client()
     other.send("PUB a 1", "SUB a", "SUB b", "PUB b 2")
     server.turn()
-    told = ["MSG a 1 p4 1", "JOIN a p4 p4", "JOIN b p4 p4", "MSG b 1 p4 2"]
+    expected = ["MSG a 1 p4 1", "JOIN a p4 p4", "JOIN b p4 p4", "MSG b 1 p4 2"]
     for watcher in watchers:
-        heard = watcher.received()
-        assert sorted(heard) == sorted(told)
-        assert [line for line in heard if " a " in line] == told[:2]
-        assert [line for line in heard if " b " in line] == told[2:]
+        lines = watcher.received()
+        assert sorted(lines) == sorted(expected)
+        assert [line for line in lines if " a " in line] == expected[:2]
+        assert [line for line in lines if " b " in line] == expected[2:]
 
 
 def test_event_keeps_its_order_during_a_round() -> None:
@@ -249,13 +249,13 @@ def test_a_watcher_that_catches_up_in_the_middle_of_a_round_gets_everything_once
     outlet_of(slow).blocked = REPLY_PENDING
     joins(here, b"q1")
     assert not here.send_changes(after(1))
-    assert slow.behind and heard(other) == []
+    assert slow.behind and received(other) == []
     outlet_of(slow).blocked = 0
-    assert not slow.catch_up({}) and heard(slow) == ["JOIN c q1 q1"]
+    assert not slow.catch_up({}) and received(slow) == ["JOIN c q1 q1"]
     publish(here, b"a")
     publish(here, b"b")
-    assert heard(slow) == ["MSG c 1 p0 a", "MSG c 2 p0 b"]
-    assert heard(other) == ["JOIN c q1 q1", "MSG c 1 p0 a", "MSG c 2 p0 b"]
+    assert received(slow) == ["MSG c 1 p0 a", "MSG c 2 p0 b"]
+    assert received(other) == ["JOIN c q1 q1", "MSG c 1 p0 a", "MSG c 2 p0 b"]
 
 
 @pytest.fixture
@@ -325,12 +325,12 @@ def test_events_wait_for_a_limited_number_of_rounds(few: None) -> None:
     ticks = iter(range(1_000_000))
     server.clock = lambda: 2000.0 + next(ticks)
     server.line_client().send("SUB k", "PUB k x")
-    heard: list[str] = []
+    lines: list[str] = []
     turns = 0
-    while "MSG k 1 p7 x" not in heard:
+    while "MSG k 1 p7 x" not in lines:
         server.line_client().send("SUB k")
         server.turns.step()
-        heard = plain.received()
+        lines = plain.received()
         turns += 1
     assert 1 < turns < 50
 

@@ -81,8 +81,8 @@ def test_sends_long_history_completely(connect, server, headers):
     client.send_bytes(get(b"/channels/k/events", *headers))
     client.half_close()
     server.turn()
-    heard = client.transport.output()
-    assert heard.endswith(b"\r\n0\r\n\r\n") and heard.count(b'"type":"event"') == 200
+    output = client.transport.output()
+    assert output.endswith(b"\r\n0\r\n\r\n") and output.count(b'"type":"event"') == 200
     assert client.transport.disconnecting and not client.transport.aborted
 
 
@@ -114,9 +114,9 @@ def test_event_stream_continues(connect, server, reactor, target):
     client.half_close()
     client.half_close()  # when reading resumes, the transport reports the end once more
     publish(server, "k", "hot")
-    told = client.transport.output().partition(b"\r\n\r\n")[2].decode()
+    text = client.transport.output().partition(b"\r\n\r\n")[2].decode()
     if target != b"/stream":
-        assert read_events(told)[0][-1].message["data"] == "hot"
+        assert read_events(text)[0][-1].message["data"] == "hot"
     assert not client.transport.disconnecting
 
 
@@ -210,8 +210,8 @@ def test_websocket_answers_unparsed_input(connect, server, monkeypatch):
     client.half_close()
     assert not client.transport.disconnecting
     settle(server)
-    heard = client.transport.output()
-    assert b'{"type":"pong"}' in heard and heard.endswith(b"\x88\x02\x03\xe8")
+    output = client.transport.output()
+    assert b'{"type":"pong"}' in output and output.endswith(b"\x88\x02\x03\xe8")
     assert client.transport.disconnecting
 
 

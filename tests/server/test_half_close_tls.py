@@ -75,7 +75,7 @@ class Client:
         if carry:
             self._carry()
 
-    def heard(self):
+    def received(self):
         """All text that was received."""
         self._incoming.write(bytes(self._socket.sent))
         self._socket.sent.clear()
@@ -191,13 +191,13 @@ def test_client_of_tls_1_3_receives_replies_after_close_notify(connect, server, 
     """RFC 8446 section 6.1: close_notify ends one direction."""
     client = connect()
     client.say(SENT, carry=not together)
-    before = client.heard()
+    before = client.received()
     client.half_close()
     if fin:
         client.transport.readConnectionLost(Failure(ConnectionDone()))
     server.turn()
     reactor.turn()
-    assert (before + client.heard()).splitlines()[1:] == [b"OK 1", b"PONG", b"BYE"]
+    assert (before + client.received()).splitlines()[1:] == [b"OK 1", b"PONG", b"BYE"]
     assert client.transport.disconnecting or client.transport.disconnected
 
 
@@ -205,10 +205,10 @@ def test_in_tls_1_2_close_notify_ends_both_directions(connect, server, reactor):
     """RFC 5246 section 7.2.1: unsent data is discarded."""
     client = connect(ssl.TLSVersion.TLSv1_2)
     client.say(SENT, carry=False)
-    client.heard()
+    client.received()
     client.half_close()
     server.turn()
-    assert b"BYE" not in client.heard()
+    assert b"BYE" not in client.received()
     assert client.transport.disconnecting or client.transport.disconnected
     assert server.broker.channels[b"k"].head == 1
 
@@ -244,7 +244,7 @@ def test_end_without_close_notify_is_a_truncation(connect, server):
 def test_aborted_connection_ends_without_close_notify(connect, server, fake_socket, reactor):
     """With close_notify, an incomplete response would look complete (RFC 9112 section 9.8)."""
     client = connect()
-    client.heard()
+    client.received()
     client.transport.protocol.abortConnection()
     reactor.turn()
     assert fake_socket.sent == b"" and client.transport.disconnected
@@ -253,11 +253,11 @@ def test_aborted_connection_ends_without_close_notify(connect, server, fake_sock
 
 def test_reads_nothing_after_close_notify(connect, server, fake_socket):
     client = connect()
-    client.heard()
+    client.received()
     client.half_close()
     fake_socket.incoming.append(b"\x17\x03\x03\x00\x05abcde")
     client.transport.doRead()
-    assert client.heard().splitlines()[-1] == b"BYE"
+    assert client.received().splitlines()[-1] == b"BYE"
 
 
 @implementer(IHalfCloseableProtocol)
@@ -279,7 +279,7 @@ def test_input_after_close_notify_is_ignored_up_to_a_limit(connect, factory, fak
         fake_socket.incoming.append(b"x" * 16384)
         client.transport.doRead()
     reactor.turn()
-    assert client.heard() == b"more" and not client.transport.disconnected
+    assert client.received() == b"more" and not client.transport.disconnected
     fake_socket.incoming.append(b"x")
     client.transport.doRead()
     reactor.turn()

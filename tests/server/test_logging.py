@@ -37,7 +37,7 @@ def log(lines):
     return Logger("kitchen", observer=LogPublisher(lambda event: lines.append(format_json(event))))
 
 
-def said(lines):
+def parse_entry(lines):
     (line,) = lines
     assert line.endswith("}\n") and line.count("\n") == 1
     assert line.isascii()
@@ -64,30 +64,30 @@ def test_line_has_time_level_namespace_and_message():
 def test_includes_fields_with_plain_values_only(log, lines):
     values = {"one": 1, "half": 0.5, "yes": True, "none": None, "bytes": b"\xff\xc3\xa9", "words": "é"}
     log.info("looked", thing=object(), many=[1], endless=float("inf"), **values)
-    told = said(lines)
+    entry = parse_entry(lines)
     for name in ("time", "level", "namespace", "message"):
-        del told[name]
-    assert told == {**values, "bytes": "\\xffé", "endless": "inf"}
+        del entry[name]
+    assert entry == {**values, "bytes": "\\xffé", "endless": "inf"}
 
 
 def test_fields_of_an_event_do_not_replace_those_of_the_line(log, lines):
     log.info("truth", message="lie", time=1, namespace="lie", traceback="lie")
-    told = said(lines)
-    assert (told["message"], told["level"], told["namespace"]) == ("truth", "info", "kitchen")
-    assert "traceback" not in told
+    entry = parse_entry(lines)
+    assert (entry["message"], entry["level"], entry["namespace"]) == ("truth", "info", "kitchen")
+    assert "traceback" not in entry
 
 
 def test_omits_field_that_repeats_the_message(log, lines):
     log.info("{words}", words="the oven is hot")
-    assert "words" not in said(lines)
+    assert "words" not in parse_entry(lines)
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "\x1b[2J", "\x9b2J", "\u2028", "\ud800", "\0"])
 def test_escapes_control_characters(log, lines, name):
     log.info("{nick} came", nick=name)
-    told = said(lines)
-    assert told["nick"] == name
-    assert name in told["message"]
+    entry = parse_entry(lines)
+    assert entry["nick"] == name
+    assert name in entry["message"]
 
 
 def test_traceback_is_one_string(log, lines):
@@ -95,10 +95,10 @@ def test_traceback_is_one_string(log, lines):
         raise ValueError("flour\nis out")
     except ValueError:
         log.failure("no bread")
-    told = said(lines)
-    assert (told["level"], told["message"]) == ("critical", "no bread")
-    assert told["traceback"].startswith("Traceback (most recent call last)")
-    assert "flour\nis out" in told["traceback"]
+    entry = parse_entry(lines)
+    assert (entry["level"], entry["message"]) == ("critical", "no bread")
+    assert entry["traceback"].startswith("Traceback (most recent call last)")
+    assert "flour\nis out" in entry["traceback"]
 
 
 def test_reports_failure_whose_text_cannot_be_formatted(log, lines, monkeypatch):
@@ -107,7 +107,7 @@ def test_reports_failure_whose_text_cannot_be_formatted(log, lines, monkeypatch)
 
     monkeypatch.setattr(Failure, "getTraceback", broken)
     log.failure("no bread", Failure(ValueError()))
-    assert said(lines)["traceback"] == "the traceback could not be written"
+    assert parse_entry(lines)["traceback"] == "the traceback could not be written"
 
 
 def test_event_without_message_is_no_line():
@@ -119,9 +119,9 @@ def test_event_of_the_old_log_has_no_duplicate_fields(lines):
     observed = LogPublisher(lambda event: lines.append(format_json(event)))
     old = OldPublisher(observerPublisher=LogPublisher(), publishPublisher=observed)
     old.msg("the", "bread", system="oven", loaves=2)
-    told = said(lines)
-    assert (told["message"], told["loaves"]) == ("the bread", 2)
-    assert set(told) == {"time", "level", "namespace", "message", "loaves"}
+    entry = parse_entry(lines)
+    assert (entry["message"], entry["loaves"]) == ("the bread", 2)
+    assert set(entry) == {"time", "level", "namespace", "message", "loaves"}
 
 
 @pytest.fixture
@@ -192,10 +192,12 @@ def test_rejects_stdout_for_a_daemon(signals):
 
 
 def test_syslog_messages_have_a_priority(monkeypatch):
-    told, opened = [], []
+    messages, opened = [], []
     monkeypatch.setattr(syslog, "openlog", opened.append)
     monkeypatch.setattr(
-        logging, "SyslogObserver", lambda prefix: SyslogObserver(prefix, lambda *said: told.append(said))
+        logging,
+        "SyslogObserver",
+        lambda prefix: SyslogObserver(prefix, lambda *args: messages.append(args)),
     )
     observer = json_observer({"syslog": 1, "prefix": "bridge", "logfile": "b.log"}, lambda call: call())
     log = Logger("kitchen", observer=LogPublisher(observer))
@@ -203,11 +205,11 @@ def test_syslog_messages_have_a_priority(monkeypatch):
     log.error("fire")
     observer({})
     assert opened == ["bridge"]
-    assert [(priority, json.loads(line)["message"]) for priority, line in told] == [
+    assert [(priority, json.loads(line)["message"]) for priority, line in messages] == [
         (syslog.LOG_INFO, "bread\nbutter"),
         (syslog.LOG_ERR, "fire"),
     ]
-    assert all("\n" not in line for _, line in told)
+    assert all("\n" not in line for _, line in messages)
 
 
 @pytest.fixture
@@ -231,14 +233,14 @@ def test_line_has_client_traffic_and_reason(watched, logged):
     peer.send("NICK ann", "SUB kitchen", "PUB kitchen secret")
     watched.now += 2.5
     peer.session.connection_lost("cleanly")
-    (told,) = logged_lines(logged)
-    assert {name: told[name] for name in ("level", "namespace", "message")} == {
+    (entry,) = logged_lines(logged)
+    assert {name: entry[name] for name in ("level", "namespace", "message")} == {
         "level": "info",
         "namespace": "twistedsock.server.logging.ConnectionLog",
-        "message": f"line client {told['id']} 'ann' of 127.0.0.1:50000 disconnected after 2.5 s, "
+        "message": f"line client {entry['id']} 'ann' of 127.0.0.1:50000 disconnected after 2.5 s, "
         "200 bytes sent, 100 received, by the client: 'it closed the connection'",
     }
-    assert {name: value for name, value in told.items() if name not in ("time", "level", "namespace", "message")} == {
+    assert {name: value for name, value in entry.items() if name not in ("time", "level", "namespace", "message")} == {
         "id": peer.session.client.id.decode(),
         "nick": "ann",
         "subject": None,
@@ -264,8 +266,8 @@ def test_line_has_client_traffic_and_reason(watched, logged):
 )
 def test_line_has_a_default_reason(watched, logged, how, by, why):
     watched.line_client().session.connection_lost(how)
-    (told,) = logged_lines(logged)
-    assert (told["by"], told["why"], told["how"]) == (by, why, how)
+    (entry,) = logged_lines(logged)
+    assert (entry["by"], entry["why"], entry["how"]) == (by, why, how)
 
 
 def test_line_names_the_subject(watched, logged):
@@ -295,9 +297,9 @@ def test_line_has_the_reason_of_the_server(watched, logged):
     peer = watched.line_client()
     peer.session.close(CloseReason.GOING_AWAY, b"the server is going away")
     peer.session.connection_lost()
-    (told,) = logged_lines(logged)
-    assert (told["by"], told["why"]) == ("server", "the server is going away")
-    assert told["sent"] is told["received"] is None, "of a Unix socket nothing is known"
+    (entry,) = logged_lines(logged)
+    assert (entry["by"], entry["why"]) == ("server", "the server is going away")
+    assert entry["sent"] is entry["received"] is None, "of a Unix socket nothing is known"
 
 
 def test_line_has_no_credentials(watched, logged):

@@ -45,10 +45,10 @@ class Lines:
         install_direct_writes(port, server.context.memory_budget)
         self._make = port.transport
 
-    def connect(self, address="127.0.0.1", told=None):
+    def connect(self, address="127.0.0.1", proxied=None):
         socket, protocol = FakeSocket(), self._factory.buildProtocol(None)
-        if told is not None:
-            protocol.proxied_address = IPv4Address("TCP", told, 50000)
+        if proxied is not None:
+            protocol.proxied_address = IPv4Address("TCP", proxied, 50000)
         transport = self._make(socket, protocol, (address, 50000), self._server, 1, self.reactor)
         protocol.makeConnection(transport)
         return transport, socket
@@ -221,8 +221,8 @@ def test_closes_connection_whose_message_exceeds_the_budget(port, memory_budget,
     memory_budget.limit = 10
     client.send_bytes(pieces[0])
     assert memory_budget.used == 0
-    (kind, told), close = client.frames()
-    assert kind == TEXT and b'"code":"limit"' in told and WORDS.encode() in told
+    (kind, message), close = client.frames()
+    assert kind == TEXT and b'"code":"limit"' in message and WORDS.encode() in message
     assert close[0] == CLOSE and int.from_bytes(close[1], "big") == 1013
     for _ in range(50):
         client.send_bytes(pieces[1])
@@ -306,11 +306,11 @@ STEPS = st.one_of(
 
 
 @given(st.lists(STEPS, max_size=40), st.sampled_from([5 * KB, 50 * KB, 10_000 * KB]))
-def test_any_history_keeps_the_budget_and_ends_at_zero(steps, most):
+def test_any_history_keeps_the_budget_and_ends_at_zero(steps, limit):
     """The limit is exceeded at most by the error for the last client."""
     server = FakeServer()
     lines, memory_budget = Lines(server), server.context.memory_budget
-    memory_budget.limit = most
+    memory_budget.limit = limit
     publisher = server.line_client()
     publisher.send(*["PUB big " + "x" * KB] * 20)
     server.turn()
@@ -336,7 +336,7 @@ def test_any_history_keeps_the_budget_and_ends_at_zero(steps, most):
                 "watches": b"\n" + b"SUB big presence=on\nUNSUB big\n" * much,
             }[step]
             transport.protocol.dataReceived(data)
-        assert 0 <= memory_budget.used <= most
+        assert 0 <= memory_budget.used <= limit
     for transport, socket in peers:
         socket.room = None
         if not transport.disconnected:

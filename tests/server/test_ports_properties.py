@@ -64,7 +64,7 @@ def live(connection: Connection, clock: Clock, server: FakeServer, pieces: list[
     """Send the pieces, with another action after each. Returns how many bytes were kept after each."""
     sizes = []
     waiting = list(pieces)
-    somebody = server.line_client()
+    bystander = server.line_client()
     for act in [*acts, *("" for _ in pieces)]:
         if act in ("waits", "waits long"):
             for _ in range(3 if act == "waits" else 40):
@@ -76,11 +76,11 @@ def live(connection: Connection, clock: Clock, server: FakeServer, pieces: list[
             del waiting[0]
         sizes.append(kept_by(connection.protocol))
         assert 0 <= server.context.memory_budget.used <= server.context.memory_budget.limit
-        somebody.send("PUB a received by subscribers")
+        bystander.send("PUB a received by subscribers")
         clock.advance(0)
         server.turn()
         connection.close_if_server_closed()
-    somebody.disconnect()
+    bystander.disconnect()
     for _ in range(3):
         connection.drain()
         clock.advance(0)
@@ -115,11 +115,11 @@ def ends(connection: Connection, clock: Clock, server: FakeServer) -> None:
     assert not clock.getDelayedCalls(), clock.getDelayedCalls()
 
 
-@holds(examples=80, data=TYPED, cuts=CUTS, acts=st.lists(ACT, max_size=4), most=ROOM)
-def test_line_port_survives_any_input(data: bytes, cuts: list[int], acts: list[Any], most: int) -> None:
+@holds(examples=80, data=TYPED, cuts=CUTS, acts=st.lists(ACT, max_size=4), budget=ROOM)
+def test_line_port_survives_any_input(data: bytes, cuts: list[int], acts: list[Any], budget: int) -> None:
     """Any bytes, split anywhere: no exception, no logged error, bounded memory, and nothing left at the end."""
     server = FakeServer(**LIMITS)
-    server.context.memory_budget.limit = most
+    server.context.memory_budget.limit = budget
     with counted(), quiet_reactor() as clock:
         connection = Connection(LineFactory(server.context, clock, 0, "http://127.0.0.1:8082/"), 8081)
         pieces = cut(data, cuts)
@@ -131,11 +131,11 @@ def test_line_port_survives_any_input(data: bytes, cuts: list[int], acts: list[A
         ends(connection, clock, server)
 
 
-@holds(examples=80, data=BROWSED, cuts=CUTS, acts=st.lists(ACT, max_size=4), most=ROOM)
-def test_web_port_survives_any_input(data: bytes, cuts: list[int], acts: list[Any], most: int) -> None:
+@holds(examples=80, data=BROWSED, cuts=CUTS, acts=st.lists(ACT, max_size=4), budget=ROOM)
+def test_web_port_survives_any_input(data: bytes, cuts: list[int], acts: list[Any], budget: int) -> None:
     """Any bytes, split anywhere: no exception, no logged error, bounded memory, and nothing left at the end."""
     server = FakeServer(**LIMITS)
-    server.context.memory_budget.limit = most
+    server.context.memory_budget.limit = budget
     with counted(), quiet_reactor() as clock:
         factory = WebFactory(server.context, clock, OriginPolicy(AllowedOrigins()), 0, 10, 5, lambda: [])
         connection = Connection(factory, 8082)

@@ -53,10 +53,10 @@ def test_adopts_the_address_in_the_header_at_any_split(lines, header):
     for cut in range(len(header) + 1):
         peer = lines()
         peer.send_bytes(header[:cut])
-        heard = peer.transport.output()
-        assert heard == b"" or cut == len(header)
+        output = peer.transport.output()
+        assert output == b"" or cut == len(header)
         peer.send_bytes(header[cut:] + b"INFO\n")
-        welcome, info = (heard + peer.transport.output()).splitlines()
+        welcome, info = (output + peer.transport.output()).splitlines()
         assert welcome.split()[3] == b"from=203.0.113.7:4711"
         assert b" from=203.0.113.7:4711 to=127.0.0.1:8081 " in info
         peer.lose()
@@ -244,4 +244,4 @@ def test_stops_the_wrapped_factory(reactor):
 
 def test_direct_connections_have_no_additional_attributes(server, reactor, wire):
     protocol = LineFactory(server.context, reactor, 0).buildProtocol(IPv4Address("TCP", STRANGER, 1))
-    assert "told" not in vars(protocol)
+    assert "proxied_address" not in vars(protocol)

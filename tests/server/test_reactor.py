@@ -34,8 +34,8 @@ class FakePoller:
     def unregister(self, descriptor):
         del self.registered[descriptor]
 
-    def poll(self, timeout, most):
-        self.asked.append((timeout, most))
+    def poll(self, timeout, max_events):
+        self.asked.append((timeout, max_events))
         events, self.events = self.events, []
         return events
 
@@ -121,9 +121,9 @@ def test_reads_and_writes_ready_descriptors(reactor, poller, reading, logged):
 @pytest.mark.parametrize("timeout", [0, 1.5, None])
 def test_waits_for_the_timeout(reactor, poller, timeout):
     reactor.doIteration(timeout)
-    ((waited, most),) = poller.asked
+    ((waited, max_events),) = poller.asked
     assert waited == timeout or (timeout is None and waited == -1)
-    assert most == 1, "the pipe that wakes it up"
+    assert max_events == 1, "the pipe that wakes it up"
 
 
 def test_failed_read_disconnects(reactor, poller, reading, logged):
@@ -234,20 +234,20 @@ def steady_reactor(clocks):
 @pytest.mark.parametrize("step", [-3600, 3600])
 def test_timers_ignore_steps_of_the_wall_clock(steady_reactor, clocks, monkeypatch, step):
     """Calls, delayed calls, loops, and Autobahn's timers."""
-    told = []
+    calls = []
     monkeypatch.setattr(txaio.config, "loop", steady_reactor)
-    steady_reactor.callLater(10, told.append, "late")
-    steady_reactor.callLater(1, told.append, "put off").reset(10)
-    loop = LoopingCall(told.append, "again")
+    steady_reactor.callLater(10, calls.append, "late")
+    steady_reactor.callLater(1, calls.append, "put off").reset(10)
+    loop = LoopingCall(calls.append, "again")
     loop.clock = steady_reactor
     loop.start(10, now=False)
-    txaio.make_batched_timer(1).call_later(10, told.append, "pinged")
+    txaio.make_batched_timer(1).call_later(10, calls.append, "pinged")
     clocks.wall += step
     clocks.passes(8)
     steady_reactor.runUntilCurrent()
-    assert told == []
+    assert calls == []
     assert steady_reactor.timeout() == pytest.approx(2, abs=1)
     clocks.passes(2)
     steady_reactor.runUntilCurrent()
-    assert sorted(told) == ["again", "late", "pinged", "put off"]
+    assert sorted(calls) == ["again", "late", "pinged", "put off"]
     loop.stop()

@@ -73,7 +73,7 @@ class RecordingSocket(socket.socket):
     """Records socket options. It is not connected."""
 
     def setsockopt(self, *option):
-        self.__dict__.setdefault("told", set()).add(option)
+        self.__dict__.setdefault("options", set()).add(option)
 
 
 @pytest.fixture(params=[socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
@@ -96,12 +96,12 @@ def test_tunes_the_innermost_socket(recording, layers):
         transport = SimpleNamespace(transport=transport)
     tune_socket(transport, 4096)
     size = {(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)}
-    assert recording.told == (size if recording.family == socket.AF_UNIX else OF_TCP | size)
+    assert recording.options == (size if recording.family == socket.AF_UNIX else OF_TCP | size)
 
 
 def test_send_buffer_can_be_left_to_the_kernel(recording):
     tune_socket(SimpleNamespace(socket=recording), 0)
-    assert getattr(recording, "told", set()) == (set() if recording.family == socket.AF_UNIX else OF_TCP)
+    assert getattr(recording, "options", set()) == (set() if recording.family == socket.AF_UNIX else OF_TCP)
 
 
 def test_ignores_transport_without_a_socket(wire):
@@ -132,10 +132,10 @@ def test_tunes_the_listening_socket_if_options_are_inherited(recording, monkeypa
     prepare_listening_socket(port, 4096)
     is_tcp = recording.family != socket.AF_UNIX
     size = {(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)}
-    assert getattr(recording, "told", set()) == (OF_TCP | size if inherits and is_tcp else set())
+    assert getattr(recording, "options", set()) == (OF_TCP | size if inherits and is_tcp else set())
     with RecordingSocket(recording.family, socket.SOCK_STREAM) as connection:
         tune_socket(accepted(port, connection), 4096)
-        assert hasattr(connection, "told") is not (inherits and is_tcp)
+        assert hasattr(connection, "options") is not (inherits and is_tcp)
 
 
 def test_formats_the_address_of_a_port_once():
@@ -173,18 +173,22 @@ SIGNS_OF_LIFE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 3}
 def test_keepalive_options_add_up_to_the_timeout(recording):
     """Half of it without traffic, then three probes."""
     tune_socket(SimpleNamespace(socket=recording), 0, 120)
-    told = {option: value for level, option, value in getattr(recording, "told", ()) if level == socket.IPPROTO_TCP}
+    options = {
+        option: value for level, option, value in getattr(recording, "options", ()) if level == socket.IPPROTO_TCP
+    }
     if recording.family == socket.AF_UNIX:
-        assert told == {}
+        assert options == {}
     else:
-        assert told == {socket.TCP_NODELAY: 1} | {getattr(socket, name): value for name, value in SIGNS_OF_LIFE.items()}
+        assert options == {socket.TCP_NODELAY: 1} | {
+            getattr(socket, name): value for name, value in SIGNS_OF_LIFE.items()
+        }
 
 
 def test_omits_options_that_the_platform_lacks(recording, monkeypatch):
     for name in SIGNS_OF_LIFE:
         monkeypatch.delattr(socket, name)
     tune_socket(SimpleNamespace(socket=recording), 0, 120)
-    assert getattr(recording, "told", set()) == (set() if recording.family == socket.AF_UNIX else OF_TCP)
+    assert getattr(recording, "options", set()) == (set() if recording.family == socket.AF_UNIX else OF_TCP)
 
 
 @pytest.mark.skipif(not sockets.OPTIONS_ARE_INHERITED, reason="as on Linux")
@@ -239,13 +243,13 @@ def tcp_info(rtt: int, acked: int, received: int, notsent: int) -> bytes:
 
 
 class TalkativeSocket(FakeSocket):
-    told = tcp_info(1500, 1000, 200, 30)
+    info = tcp_info(1500, 1000, 200, 30)
 
     def getsockopt(self, level, option, size):
         assert (level, option) == (socket.IPPROTO_TCP, socket.TCP_INFO)
-        if isinstance(self.told, int):
-            raise OSError(self.told, "set by the test")
-        return self.told[:size]
+        if isinstance(self.info, int):
+            raise OSError(self.info, "set by the test")
+        return self.info[:size]
 
 
 @pytest.fixture
@@ -268,9 +272,9 @@ def test_tcp_stats_of_tls_include_its_buffer(transport, reactor):
     assert BufferedOutlet(above, reactor).tcp_stats() == TcpStats(1000, 200, 35, 0.0015)
 
 
-@pytest.mark.parametrize("told", [ENOTCONN, tcp_info(1, 2, 3, 4)[:104]])
-def test_no_tcp_stats_of_unix_sockets_and_old_kernels(transport, told):
-    transport.socket.told = told
+@pytest.mark.parametrize("info", [ENOTCONN, tcp_info(1, 2, 3, 4)[:104]])
+def test_no_tcp_stats_of_unix_sockets_and_old_kernels(transport, info):
+    transport.socket.info = info
     assert transport.tcp_stats() is None
 
 
@@ -296,7 +300,7 @@ def unanswered_info(retransmits: int, probes: int, milliseconds: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("told", "seconds"),
+    ("info", "seconds"),
     [
         (unanswered_info(0, 0, 9000), 0),
         (unanswered_info(1, 0, 9000), 0),
@@ -306,8 +310,8 @@ def unanswered_info(retransmits: int, probes: int, milliseconds: int) -> bytes:
         (unanswered_info(2, 2, 9000)[:56], 0),
     ],
 )
-def test_connection_is_unanswered_since_its_last_acknowledgement(transport, told, seconds):
-    transport.socket.told = told
+def test_connection_is_unanswered_since_its_last_acknowledgement(transport, info, seconds):
+    transport.socket.info = info
     assert seconds_unanswered(transport) == seconds
 
 
@@ -332,12 +336,12 @@ def reachability(turns):
     return Reachability(120, turns.append)
 
 
-def connect(reactor, reachability, told):
+def connect(reactor, reachability, info):
     """A connection of a listening port, with this TCP_INFO."""
     port = SimpleNamespace(transport=Server)
     install_direct_writes(port, None, reachability)
     connection = port.transport(TalkativeSocket(), Protocol(), ("127.0.0.1", 50000), None, 1, reactor)
-    connection.socket.told = told
+    connection.socket.info = info
     connection.protocol.makeConnection(connection)
     return connection
 

@@ -36,10 +36,10 @@ def call(server, reactor, wire):
 
 def test_answers_commands_in_order(call):
     call.send("NICK ann", "SUB kitchen", "PUB kitchen 21.5", "nonsense", "PING x")
-    heard = call.received()
-    assert heard[:3] == ["OK ann", "OK kitchen offset=0 epoch=e1", "OK 1"]
-    assert heard[3].startswith("ERR unknown-command ")
-    assert heard[4:] == ["PONG x", "MSG kitchen 1 ann 21.5"]
+    lines = call.received()
+    assert lines[:3] == ["OK ann", "OK kitchen offset=0 epoch=e1", "OK 1"]
+    assert lines[3].startswith("ERR unknown-command ")
+    assert lines[4:] == ["PONG x", "MSG kitchen 1 ann 21.5"]
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
@@ -263,9 +263,9 @@ def test_cr_nul_ends_a_line_at_any_split(server, reactor, wire):
         call.received()
         call.send_bytes(data[:cut])
         call.send_bytes(data[cut:])
-        heard = call.transport.output().replace(b"\xff\xfc\x06", b"").decode().split()
-        assert [word for word in heard if word != "OK"][:2] == ["PONG", "1"]
-        assert heard[-4:] == ["PONG", "2", "PONG", "3"]
+        words = call.transport.output().replace(b"\xff\xfc\x06", b"").decode().split()
+        assert [word for word in words if word != "OK"][:2] == ["PONG", "1"]
+        assert words[-4:] == ["PONG", "2", "PONG", "3"]
         call.lose()
 
 

@@ -67,20 +67,20 @@ def test_queue_has_one_timer(deadlines, reactor):
 
 
 def test_expired_item_can_start_again_or_stop_another(reactor):
-    def expired(who):
-        told.append(who)
-        if len(told) < 3:
+    def expire(who):
+        expired.append(who)
+        if len(expired) < 3:
             deadlines.start(who)
         deadlines.stop("b")
 
-    told = []
-    deadlines = TimeoutQueue(reactor, 10, expired)
+    expired = []
+    deadlines = TimeoutQueue(reactor, 10, expire)
     deadlines.start("a")
     reactor.advance(1)
     deadlines.start("b")
     for _ in range(40):
         reactor.advance(1)
-    assert told == ["a"] * 3
+    assert expired == ["a"] * 3
     assert not reactor.getDelayedCalls()
 
 
@@ -239,8 +239,8 @@ def client(port: WebSocketPort) -> WebSocketClient:
 
 
 def was_closed(client: WebSocketClient, words: str) -> bool:
-    told = words.encode()
-    return client.frames()[-3:] == [(TEXT, b"NOTICE " + told), (TEXT, b"BYE"), (CLOSE, POLICY + told)]
+    reason = words.encode()
+    return client.frames()[-3:] == [(TEXT, b"NOTICE " + reason), (TEXT, b"BYE"), (CLOSE, POLICY + reason)]
 
 
 FIRST_FRAGMENT = bytes([0x01]) + frame(TEXT, b"PING ")[1:]

@@ -38,8 +38,8 @@ class Connection:
         self.server = tls.buildProtocol(None)
         self.wire = StringTransport()
         self.server.makeConnection(self.wire)
-        self.heard, self.sent = [], b""
-        self.server.wrappedProtocol.dataReceived = self.heard.append
+        self.received, self.sent = [], b""
+        self.server.wrappedProtocol.dataReceived = self.received.append
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         if "shows" in options:
@@ -123,7 +123,7 @@ def test_client_receives_the_certificate(authority, tmp_path):
     connection = Connection(Certificates(ENDPOINT, tmp_path))
     assert connection.serial == serial
     connection.say(b"PING\n")
-    assert connection.heard == [b"PING\n"]
+    assert connection.received == [b"PING\n"]
 
 
 def test_new_certificate_applies_to_new_connections(authority, tmp_path):
@@ -138,7 +138,7 @@ def test_new_certificate_applies_to_new_connections(authority, tmp_path):
     before.server.wrappedProtocol.transport.write(b"PONG\n")
     assert before.hear() == b"PONG\n"
     before.say(b"PING\n")
-    assert before.heard == [b"PING\n"]
+    assert before.received == [b"PING\n"]
 
 
 def spoil_the_certificate(folder, authority):
@@ -250,7 +250,7 @@ class TestClients:
     def test_valid_certificate_has_a_subject(self, authority, connect):
         authority.issue("ann", "Ann of Ærø")
         connection = connect(shows="ann")
-        assert connection.heard == [b"PING\n"]
+        assert connection.received == [b"PING\n"]
         assert subject_of(connection.server) == "Ann of Ærø".encode()
 
     def test_rejects_client_without_certificate(self, connect):

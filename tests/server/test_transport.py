@@ -26,11 +26,11 @@ from twistedsock.server.transport import (
 
 class Listening(Protocol):
     def __init__(self):
-        self.heard = bytearray()
+        self.received = bytearray()
         self.lost = None
 
     def dataReceived(self, data):
-        self.heard += data
+        self.received += data
 
     def connectionLost(self, reason):
         self.lost = reason.type
@@ -140,7 +140,7 @@ def test_reads_client_that_no_longer_reads(transport, fake_socket, reactor, gone
     assert transport not in reactor.writers
     fake_socket.incoming = [b"PUB kitchen 21.5\n"]
     assert transport.doRead() is None
-    assert transport.listening.heard == b"PUB kitchen 21.5\n"
+    assert transport.listening.received == b"PUB kitchen 21.5\n"
     assert transport.listening.lost is None
 
 
@@ -170,7 +170,7 @@ def test_reads_input_before_a_break_although_reading_was_paused(transport, fake_
     transport.resumeProducing()
     assert transport in reactor.readers
     transport.doRead()
-    assert transport.listening.heard == b"PUB kitchen 1\n"
+    assert transport.listening.received == b"PUB kitchen 1\n"
     why = transport.doRead()
     assert isinstance(why, ConnectionLost)
     transport.connectionLost(Failure(why))

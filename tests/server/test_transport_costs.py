@@ -101,8 +101,8 @@ def test_complete_input_is_not_counted(place, kind, monkeypatch):
     assert socket.sent.lower().count(b"pong") == 2002
 
 
-@pytest.mark.parametrize(("kind", "most"), [("lines", 2.5 * 1024), ("web", 5 * 1024)])
-def test_idle_connection_takes_little_memory(place, kind, most):
+@pytest.mark.parametrize(("kind", "max_bytes"), [("lines", 2.5 * 1024), ("web", 5 * 1024)])
+def test_idle_connection_takes_little_memory(place, kind, max_bytes):
     """Including the parts of Twisted and Autobahn: ten thousand of them need 50 MB at most."""
     factory = getattr(place, kind)
     hello = upgrade() if kind == "web" else b""
@@ -119,4 +119,4 @@ def test_idle_connection_takes_little_memory(place, kind, most):
         tracemalloc.stop()
     said = bytes(sockets[-1].sent)
     assert b"welcome" in said.lower()
-    assert each < most
+    assert each < max_bytes

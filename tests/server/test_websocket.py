@@ -50,10 +50,10 @@ def test_selects_the_first_supported_subprotocol(
     head = client.shake_hands(*offered)
     assert head.startswith(b"HTTP/1.1 101 ")
     assert b"\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
-    told = [
+    headers = [
         line.partition(": ")[2] for line in head.decode().split("\r\n") if line.startswith("Sec-WebSocket-Protocol:")
     ]
-    assert told == ([chosen] if chosen else [])
+    assert headers == ([chosen] if chosen else [])
     assert client.received() == [welcome]
 
 

@@ -112,15 +112,15 @@ def test_input_after_a_body_is_the_next_request(client: SiteClient) -> None:
     assert [response.body for response in client.send_bytes(sent)] == [b"one", b"two", b"ok\n"]
 
 
-@pytest.mark.parametrize(("path", "most"), [("/echo", 65_536), ("/little", 10), ("/large", 1_000_000)])
-def test_each_route_limits_its_bodies(site: EchoSite, path: str, most: int) -> None:
-    assert site().request(path, "POST", b"x" * most).status == 200
+@pytest.mark.parametrize(("path", "max_bytes"), [("/echo", 65_536), ("/little", 10), ("/large", 1_000_000)])
+def test_each_route_limits_its_bodies(site: EchoSite, path: str, max_bytes: int) -> None:
+    assert site().request(path, "POST", b"x" * max_bytes).status == 200
     client = site()
-    (response,) = client.send_bytes(request_bytes(path, "POST", Content_Length=str(most + 1)))
+    (response,) = client.send_bytes(request_bytes(path, "POST", Content_Length=str(max_bytes + 1)))
     assert (response.status, response.code) == (413, "too-long")
-    assert str(most) in response.problem["detail"]
+    assert str(max_bytes) in response.problem["detail"]
     assert client.is_closing and response.headers["connection"] == "close"
-    assert client.send_bytes(b"x" * (most + 1) + request_bytes()) == []
+    assert client.send_bytes(b"x" * (max_bytes + 1) + request_bytes()) == []
 
 
 def test_rejects_a_chunked_body_when_it_becomes_too_long(client: SiteClient) -> None:
@@ -296,8 +296,8 @@ def test_each_request_has_its_own_timeout(build: Build, reactor: FakeReactor) ->
 def test_rejects_smuggled_requests(site: EchoSite, head: bytes) -> None:
     client = site()
     client.protocol.dataReceived(BODY + head + b"\r\n" + b"abc" + request_bytes("/healthz"))
-    heard = client.transport.output()
-    assert heard.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 501 ")) and heard.count(b"HTTP/1.1 ") == 1
+    output = client.transport.output()
+    assert output.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 501 ")) and output.count(b"HTTP/1.1 ") == 1
     assert client.is_closing and site.order == []
     client.protocol.dataReceived(request_bytes("/healthz"))
     assert client.transport.output() == b""
@@ -394,11 +394,11 @@ def test_handles_pipelined_requests_in_time_slices(site: EchoSite) -> None:
     assert len(client.responses()) == 4
     assert not client.transport.is_reading
     client.protocol.dataReceived(b"thz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-    heard = []
+    counts = []
     while len(site.server.turns):
         site.server.turns.step()
-        heard.append(len(client.responses()))
-    assert [count for count in heard if count] == [4, 3]
+        counts.append(len(client.responses()))
+    assert [count for count in counts if count] == [4, 3]
     assert client.transport.is_reading
     assert client.request("/healthz").status == 200
 

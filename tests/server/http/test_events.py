@@ -294,15 +294,15 @@ def test_charges_each_event_of_a_batch_once(make_api: MakeAPI) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "?wait=1&since=0&epoch=e1"])
-@pytest.mark.parametrize("size, most", [(10, 10), (60_000, 3)])
-def test_charges_a_remote_client_for_long_responses(make_api: MakeAPI, query: str, size: int, most: int) -> None:
+@pytest.mark.parametrize("size, allowed", [(10, 10), (60_000, 3)])
+def test_charges_a_remote_client_for_long_responses(make_api: MakeAPI, query: str, size: int, allowed: int) -> None:
     """A command for each 4 KiB."""
     api = make_api(commands_burst=45, commands_per_second=1)
     api.server.line_client().send("PUB kitchen " + "x" * size)
     api.server.turn()
     api.connect("192.0.2.7")
     statuses = [api("GET", KITCHEN + query).status for _ in range(10)]
-    assert statuses == [200] * most + [429] * (10 - most)
+    assert statuses == [200] * allowed + [429] * (10 - allowed)
 
 
 def test_charges_for_all_pieces_of_a_history(make_api: MakeAPI) -> None:

@@ -258,8 +258,8 @@ def test_sends_keep_alive_comments_spread_over_time(make: Make, server: FakeServ
         reactor.advance(1)
         spoken.append([client.transport.output() for client in clients])
     for index in range(4):
-        assert b"".join(heard[index] for heard in spoken) == b":\n\n"
-    assert max(len([heard for heard in second if heard]) for second in spoken) == 1
+        assert b"".join(piece[index] for piece in spoken) == b":\n\n"
+    assert max(len([piece for piece in second if piece]) for second in spoken) == 1
     for client in clients:
         client.disconnect()
     assert not reactor.getDelayedCalls() or all(call.time - reactor.seconds() > 1 for call in reactor.getDelayedCalls())
