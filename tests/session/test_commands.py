@@ -9,7 +9,7 @@ from twistedsock.session import commands
 from twistedsock.session.commands import MAX_OFFSET, Command
 
 
-def test_the_largest_number_is_the_largest_that_javascript_holds() -> None:
+def test_largest_offset_is_exact_in_javascript() -> None:
     assert MAX_OFFSET == 9_007_199_254_740_991
 
 
@@ -32,19 +32,19 @@ def test_the_largest_number_is_the_largest_that_javascript_holds() -> None:
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, dict) else "",
 )
-def test_what_is_not_given(command: Any, given: dict[str, object]) -> None:
+def test_default_values(command: Any, given: dict[str, object]) -> None:
     assert {field: getattr(command, field) for field in given} == given
 
 
 @pytest.mark.parametrize("kind", get_args(Command), ids=lambda kind: kind.__name__)
-def test_a_command_is_frozen(kind: type) -> None:
+def test_commands_are_immutable(kind: type) -> None:
     values: Any = [b"x"] * len([field for field in kind.__struct_fields__])
     command = kind(*values)
     with pytest.raises(AttributeError):
         setattr(command, next(iter(kind.__struct_fields__), "tag"), b"y")
 
 
-def test_a_token_is_not_shown() -> None:
+def test_repr_does_not_contain_the_token() -> None:
     command = commands.Auth(b"secret", b"7")
     assert "secret" not in f"{command} {command!r}"
     assert "7" in repr(command)

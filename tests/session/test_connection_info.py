@@ -13,7 +13,7 @@ from twistedsock.stats import TcpStats
 from twistedsock.testing import FakePolicy, FakeServer
 
 
-def test_a_record_tells_who_it_is_and_how_it_fares() -> None:
+def test_record_describes_client_and_progress() -> None:
     server = FakeServer(policy=FakePolicy({">": "rw"}, {"t": ("ann", {">": "rw"}, None)}))
     peer = server.line_client()
     peer.send("AUTH t", "SUB k", "SUB m")
@@ -44,13 +44,13 @@ def test_a_record_tells_who_it_is_and_how_it_fares() -> None:
     assert peer.session.lag == 3
 
 
-def test_what_is_not_known_is_null() -> None:
+def test_unknown_values_are_null() -> None:
     record = connection_info(FakeServer().json_client().session, 1000.0)
     assert (record.subject, record.dialect, record.lag) == ("", "json", 0)
     assert record.unsent is record.sent is record.received is record.rtt_ms is None
 
 
-def test_a_closing_session_still_tells_what_it_had_read() -> None:
+def test_closing_session_reports_its_last_progress() -> None:
     """Its subscriptions have ended, and an administrator wants to know what they were."""
     server = FakeServer()
     peer, publisher = server.line_client(), server.line_client()
@@ -83,7 +83,7 @@ class Ends:
         self.records.append(closed_connection_info(session, self._hall.now, self._epoch))
 
 
-def test_an_end_tells_who_it_was_how_long_how_much_and_why() -> None:
+def test_record_of_a_close_has_client_duration_traffic_and_reason() -> None:
     server = FakeServer(policy=FakePolicy({}, {"t": ("ann", {}, None)}))
     ends = Ends(server, 100.0)
     peer = server.json_client()
@@ -110,7 +110,7 @@ def test_an_end_tells_who_it_was_how_long_how_much_and_why() -> None:
 
 
 @pytest.mark.parametrize(("how", "by"), [("", "peer"), ("cleanly", "peer"), ("broken", "peer"), ("aborted", "server")])
-def test_an_end_without_a_reason_tells_how_the_connection_ended(how: str, by: str) -> None:
+def test_close_without_a_reason_reports_how_the_connection_ended(how: str, by: str) -> None:
     server = FakeServer()
     peer = server.line_client()
     peer.pipeline.connection_lost(how)
@@ -118,7 +118,7 @@ def test_an_end_without_a_reason_tells_how_the_connection_ended(how: str, by: st
     assert (end.by, end.why, end.how, end.subject, end.sent) == (by, how, how, "", None)
 
 
-def test_an_end_by_the_server_tells_its_reason() -> None:
+def test_close_by_the_server_reports_its_reason() -> None:
     server = FakeServer()
     peer = server.line_client()
     peer.session.close(CloseReason.GOING_AWAY, b"the server is going away")

@@ -1,4 +1,4 @@
-"""A key under which something is done once: asked again, while it is under way, otherwise, and when it is forgotten."""
+"""Tests of idempotency keys: a repeated request gets the first response and publishes only once."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ class Clock:
 
 
 class Deed:
-    """Something that is done; it counts how often."""
+    """Counts its calls."""
 
     def __init__(self, answer: Any = DONE) -> None:
         self.answer = answer
@@ -52,7 +52,7 @@ def name(key: bytes, who: bytes = b"ann") -> tuple[bytes, bytes, bytes]:
     return who, b"kitchen", key
 
 
-def test_what_has_been_done_is_answered_and_not_done_again(known: Idempotency) -> None:
+def test_repeats_the_response_without_publishing_again(known: Idempotency) -> None:
     deed = Deed()
     assert known.once(name(b"1"), b"f", deed) == OnceResult(DONE, False)
     assert known.once(name(b"1"), b"f", deed) == OnceResult(DONE, True)
@@ -62,14 +62,14 @@ def test_what_has_been_done_is_answered_and_not_done_again(known: Idempotency) -
     assert deed.times == 4
 
 
-def test_another_request_under_the_same_key_is_refused(known: Idempotency) -> None:
+def test_rejects_another_request_with_the_same_key(known: Idempotency) -> None:
     deed = Deed()
     known.once(name(b"1"), b"f", deed)
     assert known.once(name(b"1"), b"g", deed) == OnceResult(KEY_REUSED, False)
     assert deed.times == 1
 
 
-def test_who_asks_while_it_is_under_way_gets_the_same_outcome(known: Idempotency) -> None:
+def test_repetition_of_an_unfinished_request_gets_its_response(known: Idempotency) -> None:
     answer = Future[PublishResponse]()
     deed, told = Deed(answer), []
     assert known.once(name(b"1"), b"f", deed) == OnceResult(answer, False)
@@ -83,7 +83,7 @@ def test_who_asks_while_it_is_under_way_gets_the_same_outcome(known: Idempotency
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_what_was_refused_may_be_done_the_next_time(known: Idempotency, late: bool) -> None:
+def test_errors_are_not_remembered(known: Idempotency, late: bool) -> None:
     answer: Any = Future[PublishResponse]() if late else UNAVAILABLE
     told: list[PublishResponse | Error] = []
     known.once(name(b"1"), b"f", Deed(answer))
@@ -97,13 +97,13 @@ def test_what_was_refused_may_be_done_the_next_time(known: Idempotency, late: bo
     assert known.once(name(b"1"), b"g", Deed()) == OnceResult(DONE, False)
 
 
-def test_what_tells_of_nothing_done_may_be_done_the_next_time(known: Idempotency) -> None:
+def test_responses_without_a_publication_are_not_remembered(known: Idempotency) -> None:
     nothing = PublishResponse(b"nothing", is_done=False)
     assert known.once(name(b"1"), b"f", Deed(nothing)) == OnceResult(nothing, False)
     assert known.once(name(b"1"), b"f", Deed()) == OnceResult(DONE, False)
 
 
-def test_a_fault_leaves_nothing_behind(known: Idempotency) -> None:
+def test_exceptions_are_not_remembered(known: Idempotency) -> None:
     def fails() -> PublishResponse:
         raise ZeroDivisionError
 
@@ -113,7 +113,7 @@ def test_a_fault_leaves_nothing_behind(known: Idempotency) -> None:
     assert known.once(name(b"1"), b"f", Deed()) == OnceResult(DONE, False)
 
 
-def test_a_key_is_forgotten_when_it_is_old(known: Idempotency, clock: Clock) -> None:
+def test_forgets_old_keys(known: Idempotency, clock: Clock) -> None:
     known.once(name(b"1"), b"f", Deed())
     clock.now += KEY_LIFETIME_SECONDS / 2
     known.once(name(b"2"), b"f", Deed())
@@ -122,7 +122,7 @@ def test_a_key_is_forgotten_when_it_is_old(known: Idempotency, clock: Clock) -> 
     assert known.once(name(b"2"), b"f", Deed()) == OnceResult(DONE, True)
 
 
-def test_keys_of_several_clients_are_bounded_together(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_the_keys_of_all_clients(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request, "MAX_REMEMBERED_BYTES", 3 * KEY_BYTES)
     known = Idempotency(clock)
     for key in (b"a", b"b", b"c", b"d"):
@@ -130,7 +130,7 @@ def test_keys_of_several_clients_are_bounded_together(clock: Clock, monkeypatch:
     assert len(known) == 3
 
 
-def test_answers_are_bounded_in_bytes(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_the_bytes_of_responses(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request, "MAX_REMEMBERED_BYTES", 3 * KEY_BYTES)
     known = Idempotency(clock)
     for key in (b"1", b"2", b"3"):
@@ -139,7 +139,7 @@ def test_answers_are_bounded_in_bytes(clock: Clock, monkeypatch: pytest.MonkeyPa
     assert not known.once(name(b"1"), b"f", Deed()).is_repeated
 
 
-def test_a_client_with_many_keys_forgets_its_own_first(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_with_many_keys_loses_its_own_first(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request, "MAX_REMEMBERED_BYTES", 8 * KEY_BYTES)
     known = Idempotency(clock)
     for key in (b"1", b"2"):
@@ -155,7 +155,7 @@ def test_a_client_with_many_keys_forgets_its_own_first(clock: Clock, monkeypatch
     assert not known.once(name(b"93"), b"f", Deed()).is_repeated
 
 
-def test_a_client_alone_can_use_all_keys(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_client_alone_can_use_all_keys(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request, "MAX_REMEMBERED_BYTES", 8 * KEY_BYTES)
     known = Idempotency(clock)
     for number in range(8):
@@ -163,7 +163,7 @@ def test_a_client_alone_can_use_all_keys(clock: Clock, monkeypatch: pytest.Monke
     assert all(known.once(name(b"%d" % number), b"f", Deed(PublishResponse(b""))).is_repeated for number in range(8))
 
 
-def test_what_was_forgotten_under_way_is_not_remembered(known: Idempotency, clock: Clock) -> None:
+def test_does_not_remember_a_response_whose_key_was_forgotten(known: Idempotency, clock: Clock) -> None:
     first, second = Future[PublishResponse](), Future[PublishResponse]()
     known.once(name(b"1"), b"f", Deed(first))
     known.once(name(b"2"), b"f", Deed(second))

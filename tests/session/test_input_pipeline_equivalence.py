@@ -160,7 +160,9 @@ STREAM = st.lists(LINE | RUN | RUN, min_size=1, max_size=6).map(b"".join)
 @example(b'PUB a {"a":\n1}\nPUB a {}\n', [], False, None)
 @example(b"PING\nPUB a x\nPUB a y\nPING\nPUB a z\nPUB a z\nQUIT\n", [5, 21, 26], False, 0)
 @example(b"PING\nPUB a 1\nPUB a 2\nPUB a 3\nPUB a 4\nPING\n", [5, 21], False, 0)
-def test_lines_together_are_lines_one_by_one(stream: bytes, cuts: list[int], late: bool, room: int | None) -> None:
+def test_lines_in_one_read_have_the_same_result_as_one_by_one(
+    stream: bytes, cuts: list[int], late: bool, room: int | None
+) -> None:
     places = sorted({min(cut, len(stream)) for cut in cuts})
     pieces = [stream[start:stop] for start, stop in zip([0, *places], [*places, len(stream)], strict=True)]
     together, lines = Spoken(False, LINE_DECODER, late, room), LineSplitter(MAX_OFFSET)
@@ -284,7 +286,7 @@ NAMES = st.sampled_from(["a", "ann", "%b", "100%", "é", 'a"b', "a\\b", "'", "n"
     name=NAMES,
     data=st.data(),
 )
-def test_a_batch_is_written_as_its_events_one_by_one(
+def test_batch_is_encoded_like_its_events_one_by_one(
     dialect: Encoder, is_json: bool, first: int, channel: str, sender: str, name: str, data: st.DataObject
 ) -> None:
     """Whether it is verbatim or not, and whether anybody has looked."""

@@ -20,7 +20,7 @@ def rest(backlog: InputQueue) -> list[Message]:
 
 
 @pytest.mark.parametrize("count", [0, 1, MESSAGES_PER_PART, MESSAGES_PER_PART + 1, 3 * MESSAGES_PER_PART])
-def test_what_waits_comes_out_as_it_went_in(count: int) -> None:
+def test_returns_messages_in_order(count: int) -> None:
     messages: list[Message] = [b"%d" % number * (number % 3) for number in range(count)]
     backlog = InputQueue()
     backlog.extend(messages)
@@ -28,14 +28,14 @@ def test_what_waits_comes_out_as_it_went_in(count: int) -> None:
     assert rest(backlog) == messages
 
 
-def test_commands_wait_among_bytes() -> None:
+def test_keeps_commands_between_messages() -> None:
     messages: list[Message] = [b"a"] * MESSAGES_PER_PART + [Quit()] + [b"b"] * MESSAGES_PER_PART
     backlog = InputQueue()
     backlog.extend(messages)
     assert rest(backlog) == messages
 
 
-def test_few_that_come_one_by_one_are_taken_together() -> None:
+def test_returns_few_messages_together() -> None:
     backlog = InputQueue()
     for number in range(MESSAGES_PER_PART + 1):
         backlog.extend([b"%d" % number])
@@ -43,7 +43,7 @@ def test_few_that_come_one_by_one_are_taken_together() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["extend", "put_back", "take"]), st.integers(0, 2_500)), max_size=6))
-def test_it_is_a_plain_list(steps: list[tuple[str, int]]) -> None:
+def test_stores_few_messages_as_a_list(steps: list[tuple[str, int]]) -> None:
     backlog, plain = InputQueue(), [b""][:0]
     for number, (step, count) in enumerate(steps):
         messages = [b"%d.%d" % (number, index) for index in range(count)]
@@ -60,7 +60,7 @@ def test_it_is_a_plain_list(steps: list[tuple[str, int]]) -> None:
     assert rest(backlog) == plain
 
 
-def test_its_size_is_told() -> None:
+def test_reports_its_size() -> None:
     backlog = InputQueue()
     assert backlog.size == 0
     backlog.extend([b"abc", Quit(), Publish(b"k", Payloads((b"de", b"f"), 3))])

@@ -31,7 +31,7 @@ def owes(peer: LineClient) -> float:
     return meter.recovery(peer.server.now)
 
 
-def test_prices() -> None:
+def test_cost_of_each_command() -> None:
     assert answer_price(8192) == 2
     assert member_price(1_000) == 10
     assert rename_price(100) == 2
@@ -41,7 +41,7 @@ def test_prices() -> None:
 
 
 @pytest.mark.parametrize("command", ["HIST a", "SUB a last=100", "SUB a last=1000"])
-def test_events_of_the_past_are_charged_by_their_size(command: str) -> None:
+def test_history_is_charged_by_its_size(command: str) -> None:
     server = FakeServer()
     server.line_client().send(*["PUB a " + "x" * 1_000] * 100)
     server.turn()
@@ -51,13 +51,13 @@ def test_events_of_the_past_are_charged_by_their_size(command: str) -> None:
     assert 25 <= owes(peer) <= 28
 
 
-def test_nothing_is_charged_for_events_that_are_not_there() -> None:
+def test_does_not_charge_for_missing_events() -> None:
     peer = limited(FakeServer())
     peer.send("SUB a last=5", "HIST b")
     assert owes(peer) == pytest.approx(2, abs=0.1)
 
 
-def test_members_are_charged_by_their_size() -> None:
+def test_member_list_is_charged_by_its_size() -> None:
     server = FakeServer()
     for _ in range(500):
         server.line_client().send("SUB a")
@@ -66,7 +66,7 @@ def test_members_are_charged_by_their_size() -> None:
     assert 2 < owes(peer) < 4
 
 
-def test_a_nick_and_other_rights_are_charged_by_subscriptions() -> None:
+def test_nick_and_token_are_charged_by_subscriptions() -> None:
     policy = FakePolicy({">": "rw"}, {"A": ("ann", {f"x{number}": "r" for number in range(99)}, None)})
     server = FakeServer(policy=policy)
     peer = server.line_client()
@@ -78,13 +78,13 @@ def test_a_nick_and_other_rights_are_charged_by_subscriptions() -> None:
     assert peer.session.client.principal == b"=ann" and owes(peer) == pytest.approx(50 * 103 / 200)
 
 
-def test_nothing_is_charged_to_a_client_on_this_machine() -> None:
+def test_does_not_charge_clients_on_this_machine() -> None:
     peer = FakeServer().line_client()
     peer.send("PUB a x", "HIST a", "WHO a", "NICK ann")
     assert peer.session.rate_limiter is None and not peer.server.context.rate_limiters
 
 
-def test_a_command_that_has_waited_is_judged_by_the_time_at_which_it_is_run() -> None:
+def test_waiting_command_is_charged_at_the_time_of_its_run() -> None:
     """Its client is not read meanwhile, so nothing else would fill its meter."""
     server = FakeServer(late=True)
     peer = server.line_client()
@@ -96,7 +96,7 @@ def test_a_command_that_has_waited_is_judged_by_the_time_at_which_it_is_run() ->
     assert peer.received()[-2:] == ["PONG", "PONG"]
 
 
-def test_a_visitor_knows_what_it_may_read_of_many_channels() -> None:
+def test_request_caches_the_rights_on_channels() -> None:
     server = FakeServer()
     assert RequestClient(server.context, "", b"127.0.0.1:1").readable() is None
     server.context.policy = FakePolicy({"a": "r", "b": "w"})

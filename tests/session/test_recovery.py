@@ -40,7 +40,9 @@ def channel() -> Channel:
         ({"since": 9, "epoch": b"e", "last": 2}, 10, False),
     ],
 )
-def test_where_it_starts(channel: Channel, options: dict[str, object], start: int, recovered: bool | None) -> None:
+def test_first_offset_of_a_subscription(
+    channel: Channel, options: dict[str, object], start: int, recovered: bool | None
+) -> None:
     command = Subscribe(b"k", **options)  # type: ignore[arg-type]
     assert resume_offset(command, channel) == (start, recovered)
 
@@ -55,9 +57,7 @@ def test_where_it_starts(channel: Channel, options: dict[str, object], start: in
         ({"since": 11, "epoch": b"e", "last": 5}, 11, False),
     ],
 )
-def test_where_it_starts_when_the_log_has_run_out(
-    options: dict[str, object], start: int, recovered: bool | None
-) -> None:
+def test_first_offset_when_the_history_is_empty(options: dict[str, object], start: int, recovered: bool | None) -> None:
     channel = Channel(b"k", Position(b"e", 10), Limits(), Stats())
     command = Subscribe(b"k", **options)  # type: ignore[arg-type]
     assert resume_offset(command, channel) == (start, recovered)

@@ -1,4 +1,4 @@
-"""A conversation: every command gets its one reply, in every state, and a refused one changes nothing."""
+"""Tests of sessions: every command gets one reply in every state, and a rejected command changes nothing."""
 
 from collections.abc import Callable
 from typing import get_args
@@ -20,13 +20,13 @@ LONG = "x" * CHUNK_BYTES
 
 
 def meets(server: FakeServer) -> LineClient:
-    """A peer that has read its welcome."""
+    """A client that has received its welcome."""
     peer = server.line_client()
     peer.received()
     return peer
 
 
-def test_the_welcome_names_the_peer_and_both_ends() -> None:
+def test_welcome_contains_the_id_and_both_addresses() -> None:
     assert FakeServer().line_client().received() == [
         "WELCOME sockbridge/1 id=p1 from=127.0.0.1:50000 to=127.0.0.1:8081"
     ]
@@ -73,7 +73,7 @@ STATES: list[tuple[Callable[[Session], None], SessionState]] = [
 
 @pytest.mark.parametrize("before, state", STATES, ids=lambda value: getattr(value, "__name__", ""))
 @pytest.mark.parametrize("command, replies", REPLIES, ids=lambda value: type(value).__name__)
-def test_a_command_is_answered_while_the_conversation_is_open_and_ignored_after(
+def test_runs_commands_until_the_session_closes(
     before: Callable[[Session], None], state: SessionState, command: Command, replies: list[str]
 ) -> None:
     peer = meets(FakeServer())
@@ -91,11 +91,11 @@ def test_a_command_is_answered_while_the_conversation_is_open_and_ignored_after(
         assert peer.session.state is not SessionState.OPEN
 
 
-def test_every_command_has_a_row() -> None:
+def test_covers_every_command() -> None:
     assert {type(command) for command, _ in REPLIES} == set(get_args(Command))
 
 
-def test_help_is_told_as_the_dialect_has_it() -> None:
+def test_help_depends_on_the_protocol() -> None:
     peer = meets(FakeServer())
     peer.send("HELP PUB")
     *lines, last = peer.received()
@@ -119,7 +119,7 @@ def test_help_is_told_as_the_dialect_has_it() -> None:
         ("NICK p2", "bad-name"),
     ],
 )
-def test_a_refusal_is_one_reply_and_the_conversation_goes_on(line: str, code: str) -> None:
+def test_error_is_one_reply_and_keeps_the_session_open(line: str, code: str) -> None:
     server = FakeServer()
     peer, _ = meets(server), meets(server)
     peer.send(line, "PING")
@@ -127,20 +127,20 @@ def test_a_refusal_is_one_reply_and_the_conversation_goes_on(line: str, code: st
     assert error.startswith(f"ERR {code} ") and pong == "PONG"
 
 
-def test_ones_own_id_is_no_foreign_name() -> None:
+def test_client_can_use_its_own_id_as_nick() -> None:
     peer = meets(FakeServer())
     peer.send("NICK ann", "NICK p1")
     assert peer.received() == ["OK ann", "OK p1"]
 
 
-def test_a_nick_need_not_be_unique() -> None:
+def test_nicks_need_not_be_unique() -> None:
     server = FakeServer()
     first, second = meets(server), meets(server)
     first.send("NICK ann"), second.send("NICK ann")
     assert second.received() == ["OK ann"]
 
 
-def test_the_id_of_a_peer_that_has_gone_is_free_as_a_nick() -> None:
+def test_id_of_a_closed_session_can_be_a_nick() -> None:
     server = FakeServer()
     first, second = meets(server), meets(server)
     first.disconnect()
@@ -148,7 +148,7 @@ def test_the_id_of_a_peer_that_has_gone_is_free_as_a_nick() -> None:
     assert second.received() == ["OK p1"]
 
 
-def test_a_new_nick_stands_in_later_events_and_in_who() -> None:
+def test_new_nick_is_in_later_events_and_member_lists() -> None:
     server = FakeServer()
     peer = meets(server)
     peer.send("SUB a", "PUB a x", "NICK ann", "PUB a y", "WHO a")
@@ -156,7 +156,7 @@ def test_a_new_nick_stands_in_later_events_and_in_who() -> None:
     assert peer.received()[3:] == ["OK 2", "MEMBER a p1 ann", "OK 1", "MSG a 1 p1 x", "MSG a 2 ann y"]
 
 
-def test_a_new_nick_reaches_the_backplane_on_each_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sends_a_new_nick_to_the_backplane_for_each_channel(monkeypatch: pytest.MonkeyPatch) -> None:
     server = FakeServer()
     peer = meets(server)
     peer.send("SUB a", "SUB b")
@@ -167,13 +167,13 @@ def test_a_new_nick_reaches_the_backplane_on_each_channel(monkeypatch: pytest.Mo
     assert renamed == [(b"a", ann), (b"b", ann), (b"b", bob)]
 
 
-def test_while_quiet_publishes_are_answered_only_when_they_fail() -> None:
+def test_quiet_mode_reports_only_failed_publishes() -> None:
     peer = meets(FakeServer())
     peer.send("QUIET on", "PUB a x", "EMIT a b x", "PUB a* x", "PING", "QUIET off", "PUB a x")
     assert [reply.split()[0] for reply in peer.received()] == ["OK", "ERR", "PONG", "OK", "OK"]
 
 
-def test_so_many_channels_may_one_peer_subscribe_to() -> None:
+def test_rejects_subscription_over_the_limit_of_a_client() -> None:
     server = FakeServer(max_subscriptions_per_client=2)
     peer = meets(server)
     peer.send("SUB a", "SUB b", "SUB c", "SUB a", "UNSUB b", "SUB c")
@@ -187,7 +187,7 @@ def test_so_many_channels_may_one_peer_subscribe_to() -> None:
     ]
 
 
-def test_an_event_is_heard_by_those_who_read_the_channel() -> None:
+def test_delivers_events_to_subscribers() -> None:
     server = FakeServer()
     writer, reader, other = meets(server), meets(server), meets(server)
     reader.send("SUB a"), other.send("SUB b")
@@ -198,7 +198,7 @@ def test_an_event_is_heard_by_those_who_read_the_channel() -> None:
     assert writer.received() == ["OK 1", "OK 2"]
 
 
-def test_the_ok_of_a_publish_comes_before_ones_own_copy_even_under_fire() -> None:
+def test_sends_ok_before_own_events_under_load() -> None:
     """Output is written before the end of the turn when it fills a chunk."""
     server = FakeServer()
     peer = meets(server)
@@ -207,7 +207,7 @@ def test_the_ok_of_a_publish_comes_before_ones_own_copy_even_under_fire() -> Non
     assert replies == ["OK 1", "OK 1", "MSG a 1", "MSG b 1", "OK 2", "OK 2", "MSG a 2", "MSG b 2"]
 
 
-def test_publishes_in_a_row_are_answered_one_by_one() -> None:
+def test_replies_to_each_joined_publish() -> None:
     server = FakeServer()
     peer = meets(server)
     peer.send("SUB a", "PUB a x", "PUB a y", "PUB b z", "PUB a {}")
@@ -216,13 +216,13 @@ def test_publishes_in_a_row_are_answered_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("quiet", [False, True])
-def test_publishes_in_a_row_are_refused_one_by_one(quiet: bool) -> None:
+def test_rejects_each_joined_publish(quiet: bool) -> None:
     peer = meets(FakeServer())
     peer.send("QUIET on" if quiet else "PING", "PUB a* x", "PUB a* y")
     assert [reply.split()[0] for reply in peer.received()[1:]] == ["ERR", "ERR"]
 
 
-def test_what_was_published_before_is_heard_before_the_answer_to_unsubscribe() -> None:
+def test_sends_earlier_events_before_the_reply_to_unsubscribe() -> None:
     server = FakeServer()
     peer = meets(server)
     peer.send("SUB a", "PUB a x", "UNSUB a", "PUB a y")
@@ -231,7 +231,7 @@ def test_what_was_published_before_is_heard_before_the_answer_to_unsubscribe() -
 
 
 @pytest.mark.parametrize("line", ["QUIT", "UNSUB a", "SUB a", "HIST a last=0"])
-def test_no_copy_of_ones_own_comes_before_its_ok(line: str) -> None:
+def test_sends_no_own_event_before_its_ok(line: str) -> None:
     server = FakeServer()
     peer = meets(server)
     peer.send("SUB a"), peer.received()
@@ -240,7 +240,7 @@ def test_no_copy_of_ones_own_comes_before_its_ok(line: str) -> None:
     assert peer.received()[:2] == ["OK 1", "MSG a 1 p1 x"]
 
 
-def test_echo_off_leaves_out_ones_own_but_not_from_history() -> None:
+def test_echo_off_skips_own_events_but_not_in_history() -> None:
     server = FakeServer()
     peer, other = meets(server), meets(server)
     peer.send("PUB a w", "SUB a last=9 echo=off", "PUB a x")
@@ -278,7 +278,7 @@ def test_echo_can_be_turned_on_again() -> None:
         ("since=4 last=0", []),
     ],
 )
-def test_history(options: str, offsets: list[int | Lost]) -> None:
+def test_history_returns_the_requested_events(options: str, offsets: list[int | Lost]) -> None:
     """Returns the whole history without options, and the newest ``last`` events after ``since`` with both. Dropped
     events are reported, and do not count."""
     server = FakeServer(history_events=3)
@@ -292,7 +292,7 @@ def test_history(options: str, offsets: list[int | Lost]) -> None:
     assert counted == f"OK {sum(isinstance(one, int) for one in offsets)}"
 
 
-def test_the_uptime_is_the_servers() -> None:
+def test_info_contains_the_uptime_of_the_server() -> None:
     server = FakeServer()
     server.now += 61.5
     peer = meets(server)
@@ -300,7 +300,7 @@ def test_the_uptime_is_the_servers() -> None:
     assert "uptime=61 " in peer.received()[0]
 
 
-def test_another_dialect_can_be_spoken_before_the_first_command() -> None:
+def test_protocol_can_change_before_the_first_command() -> None:
     server = FakeServer()
     peer = server.message_client()
     peer.received()
@@ -310,7 +310,7 @@ def test_another_dialect_can_be_spoken_before_the_first_command() -> None:
     assert [message.partition(",")[0] for message in peer.received()] == ['{"type":"pong"}', '{"type":"event"']
 
 
-def test_quitting_hears_what_was_published_and_closes() -> None:
+def test_quit_sends_earlier_events_and_closes() -> None:
     server = FakeServer()
     peer = meets(server)
     peer.send("SUB a", "PUB a x", "QUIT", "PING")
@@ -319,7 +319,7 @@ def test_quitting_hears_what_was_published_and_closes() -> None:
     assert server.broker.local_members(b"a") == []
 
 
-def test_who_is_dismissed_is_told_why_after_all_that_was_published() -> None:
+def test_close_sends_earlier_events_and_the_reason() -> None:
     server = FakeServer()
     peer = meets(server)
     peer.send("SUB a", "PUB a x")
@@ -330,7 +330,7 @@ def test_who_is_dismissed_is_told_why_after_all_that_was_published() -> None:
     assert peer.received() == [] and peer.close_reason is CloseReason.GOING_AWAY
 
 
-def test_who_ceases_hears_nothing_more_and_is_no_member() -> None:
+def test_closing_session_gets_no_events_and_is_no_member() -> None:
     server = FakeServer()
     peer = meets(server)
     peer.send("SUB a", "PUB a x"), peer.received()
@@ -340,7 +340,7 @@ def test_who_ceases_hears_nothing_more_and_is_no_member() -> None:
     assert server.broker.local_members(b"a") == [] and len(server.context.sessions) == 1
 
 
-def test_who_is_lost_is_forgotten() -> None:
+def test_lost_connection_keeps_no_state() -> None:
     server = FakeServer()
     peer = meets(server)
     peer.send("SUB a")
@@ -352,7 +352,7 @@ def test_who_is_lost_is_forgotten() -> None:
     assert peer.received()[1:] == []
 
 
-def test_a_fault_of_ours_is_said_and_the_conversation_goes_on() -> None:
+def test_internal_error_is_reported_and_keeps_the_session_open() -> None:
     def broken(*arguments: object) -> Error:
         raise ZeroDivisionError
 
@@ -364,7 +364,7 @@ def test_a_fault_of_ours_is_said_and_the_conversation_goes_on() -> None:
     assert peer.exceptions == 1
 
 
-def test_subscriptions_are_bounded_in_all() -> None:
+def test_rejects_subscription_over_the_limit_of_the_server() -> None:
     """A change of options does not count as another subscription."""
     server = FakeServer(max_subscriptions=2)
     one, other = server.line_client(), server.line_client()
@@ -379,7 +379,7 @@ def test_subscriptions_are_bounded_in_all() -> None:
     assert [line[:3] for line in other.received()] == ["OK "] * 4 and server.broker.subscription_shares.total == 2
 
 
-def test_refusals_of_many_are_said_no_faster_than_they_are_read() -> None:
+def test_writes_many_errors_as_fast_as_they_are_read() -> None:
     """A read full of publishes that are refused is ten times as much to say."""
     server = FakeServer(max_channels=1)
     peer = server.line_client()
@@ -395,7 +395,7 @@ def test_refusals_of_many_are_said_no_faster_than_they_are_read() -> None:
     assert len(heard) == 5_000 and all(line.startswith("ERR limit ") for line in heard)
 
 
-def test_a_session_can_be_looked_at() -> None:
+def test_session_has_properties_for_operators() -> None:
     server = FakeServer(policy=FakePolicy(tokens={"A": ("ann", {"a": "r"}, None)}))
     peer = server.line_client()
     peer.send("AUTH A", "SUB a")

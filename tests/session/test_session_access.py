@@ -1,4 +1,4 @@
-"""Tokens, rights and nicks in one conversation, whatever the dialect."""
+"""Tests of tokens, rights and nicks of a session."""
 
 from typing import Any
 
@@ -69,7 +69,7 @@ def server(request: pytest.FixtureRequest) -> FakeServer:
         ("AUTH nonsense", "ERR unauthorized that token is not known"),
     ],
 )
-def test_who_shows_nothing_may_do_what_everybody_may(server: FakeServer, command: str, reply: str) -> None:
+def test_clients_without_a_token_have_the_anonymous_rights(server: FakeServer, command: str, reply: str) -> None:
     assert asks(meets(server), command) == [reply]
 
 
@@ -82,11 +82,11 @@ def test_who_shows_nothing_may_do_what_everybody_may(server: FakeServer, command
         ("SUB attic", "ERR forbidden no right to read this channel"),
     ],
 )
-def test_a_token_grants_what_it_says_and_no_more(server: FakeServer, command: str, reply: str) -> None:
+def test_token_grants_its_rights_only(server: FakeServer, command: str, reply: str) -> None:
     assert asks(meets(server, "AUTH A"), command) == [reply]
 
 
-def test_what_is_refused_leaves_nothing_behind_and_keeps_its_place_in_the_order(server: FakeServer) -> None:
+def test_forbidden_commands_keep_no_state_and_reply_in_order(server: FakeServer) -> None:
     peer = meets(server)
     reply = asks(peer, "PUB lobby a", "PUB kitchen b", "SUB kitchen", "PUB lobby c")
     assert [line.split()[0:2] for line in reply] == [
@@ -98,13 +98,13 @@ def test_what_is_refused_leaves_nothing_behind_and_keeps_its_place_in_the_order(
     assert set(server.broker.channels) == {b"lobby"} and peer.session.subscriptions == {}
 
 
-def test_a_token_tells_the_nick_and_how_long_it_lasts(server: FakeServer) -> None:
+def test_reply_to_a_token_contains_nick_and_lifetime(server: FakeServer) -> None:
     assert asks(meets(server), "AUTH A") == ["OK ann"]
     server.wall += 0.5
     assert asks(meets(server), "AUTH AX") == ["OK ann expires=99"]
 
 
-def test_only_vouched_nicks_stand_without_a_mark(server: FakeServer) -> None:
+def test_marks_unverified_nicks(server: FakeServer) -> None:
     reader, ann, mallory = meets(server, "AUTH A", "SUB kitchen"), meets(server, "AUTH A2"), meets(server, "AUTH B")
     assert asks(mallory, "NICK ann", "PUB kitchen hi") == ["OK ~ann", "OK 1"]
     assert asks(ann, "NICK bob", "NICK ann") == ["OK ~bob", "OK ann"]
@@ -116,7 +116,7 @@ def test_only_vouched_nicks_stand_without_a_mark(server: FakeServer) -> None:
     assert reader.received() == ["MSG kitchen 1 ~ann hi"]
 
 
-def test_a_nick_that_was_taken_before_the_token_gives_way_to_the_tokens(server: FakeServer) -> None:
+def test_token_replaces_an_earlier_nick(server: FakeServer) -> None:
     peer = meets(server, "NICK anything")
     assert asks(peer, "AUTH A") == ["OK ann"]
     assert asks(peer, "NICK other", "AUTH A2", "AUTH B", "NICK ann", "AUTH LONG") == [
@@ -128,12 +128,12 @@ def test_a_nick_that_was_taken_before_the_token_gives_way_to_the_tokens(server: 
     ]
 
 
-def test_a_subject_that_is_no_nick_leaves_the_peer_its_id(server: FakeServer) -> None:
+def test_subject_that_is_no_valid_nick_keeps_the_id(server: FakeServer) -> None:
     peer = meets(server)
     assert asks(peer, "AUTH LONG") == [f"OK {peer.id}"]
 
 
-def test_nobody_can_be_another_peers_id(server: FakeServer) -> None:
+def test_rejects_ids_of_other_sessions_as_names(server: FakeServer) -> None:
     meets(server)
     assert asks(meets(server), "AUTH ID") == ["ERR bad-name invalid nick: it is the id of another client"]
 
@@ -150,7 +150,7 @@ def test_another_token_keeps_the_subscriptions_that_it_allows(server: FakeServer
     assert peer.received() == ["MSG kitchen 1 bob hi"]
 
 
-def test_a_token_in_vain_changes_nothing_and_many_end_the_connection(server: FakeServer) -> None:
+def test_invalid_token_changes_nothing_and_many_close_the_connection(server: FakeServer) -> None:
     peer = meets(server, "AUTH A", "SUB kitchen")
     for _ in range(MAX_FAILED_TOKENS - 1):
         assert asks(peer, "AUTH x") == ["ERR unauthorized that token is not known"]
@@ -163,7 +163,7 @@ def test_a_token_in_vain_changes_nothing_and_many_end_the_connection(server: Fak
     assert peer.close_reason is CloseReason.POLICY
 
 
-def test_connections_of_one_identity_are_bounded(server: FakeServer) -> None:
+def test_limits_the_connections_of_one_identity(server: FakeServer) -> None:
     first, second, third = meets(server, "AUTH A"), meets(server, "AUTH A"), meets(server)
     refused = ["ERR limit too many connections with this identity: try again later"]
     assert asks(third, "AUTH A2") == refused
@@ -175,21 +175,21 @@ def test_connections_of_one_identity_are_bounded(server: FakeServer) -> None:
     assert asks(meets(server), "AUTH A") == ["OK ann"]
 
 
-def test_who_is_known_on_arrival_is_so_from_the_first_word_on() -> None:
+def test_handshake_identity_applies_from_the_first_command() -> None:
     server = FakeServer(policy=POLICY)
     peer = LineClient(server, Identity(grants({"kitchen": "rw"}), b"ann"))
     assert peer.received()[0].startswith("WELCOME ")
     assert asks(peer, "PUB kitchen hi", "NICK ann") == ["OK 1", "OK ann"]
 
 
-def test_who_is_refused_on_arrival_is_told_and_closed() -> None:
+def test_rejected_handshake_identity_closes_with_a_reason() -> None:
     server = FakeServer(policy=POLICY)
     peer = LineClient(server, Error(ErrorCode.UNAUTHORIZED, "that token is too old"))
     assert peer.received()[1:] == ["ERR unauthorized that token is too old"]
     assert peer.close_reason is CloseReason.POLICY
 
 
-def test_a_token_that_runs_out_warns_a_minute_before_and_then_closes() -> None:
+def test_expiring_token_warns_a_minute_before_and_then_closes() -> None:
     server = FakeServer(policy=POLICY)
     peer = meets(server, "AUTH AX", "SUB kitchen")
     for seconds, reply in [
@@ -206,7 +206,7 @@ def test_a_token_that_runs_out_warns_a_minute_before_and_then_closes() -> None:
     assert len(server.context.expiry_watcher) == 0
 
 
-def test_a_token_that_is_renewed_loses_no_subscription() -> None:
+def test_renewing_a_token_keeps_subscriptions() -> None:
     server = FakeServer(policy=POLICY)
     peer = meets(server, "AUTH AX", "SUB kitchen")
     server.wall += 50
@@ -216,13 +216,13 @@ def test_a_token_that_is_renewed_loses_no_subscription() -> None:
     assert asks(peer, "PUB kitchen hi") == ["OK 1", "MSG kitchen 1 ann hi"]
 
 
-def test_who_leaves_is_watched_no_longer() -> None:
+def test_stops_watching_the_expiry_after_the_close() -> None:
     server = FakeServer(policy=POLICY)
     meets(server, "AUTH AX").disconnect()
     assert len(server.context.expiry_watcher) == 0
 
 
-def test_a_new_policy_takes_subscriptions_with_a_word_why(server: FakeServer) -> None:
+def test_new_policy_ends_subscriptions_with_a_notice(server: FakeServer) -> None:
     anybody, ann = meets(server, "SUB news", "SUB lobby"), meets(server, "AUTH A", "SUB kitchen")
     gone, quitting = meets(server), meets(server)
     gone.disconnect()
@@ -236,14 +236,14 @@ def test_a_new_policy_takes_subscriptions_with_a_word_why(server: FakeServer) ->
     assert quitting.received() == []
 
 
-def test_who_is_known_no_longer_is_told_and_closed(server: FakeServer) -> None:
+def test_closes_clients_that_the_new_policy_rejects(server: FakeServer) -> None:
     ann = meets(server, "AUTH A", "SUB kitchen")
     server.context.change_policy(FakePolicy({">": "rw"}))
     assert ann.received() == ["NOTICE that token is not known", "BYE"]
     assert ann.close_reason is CloseReason.POLICY
 
 
-def test_a_policy_where_there_was_none_marks_the_nicks_that_it_finds() -> None:
+def test_first_policy_marks_existing_nicks() -> None:
     server = FakeServer()
     peer, nameless = meets(server, "NICK ann", "SUB kitchen"), meets(server)
     server.context.change_policy(FakePolicy({"kitchen": "rw"}))
@@ -251,7 +251,7 @@ def test_a_policy_where_there_was_none_marks_the_nicks_that_it_finds() -> None:
     assert asks(nameless, "INFO")[0].startswith("OK id=p2 nick=p2 ")
 
 
-def test_no_policy_any_more_lets_everybody_do_everything() -> None:
+def test_removing_the_policy_allows_everything() -> None:
     server = FakeServer(policy=POLICY)
     ann, nobody = meets(server, "AUTH AX"), meets(server)
     server.context.change_policy(None)
@@ -262,7 +262,7 @@ def test_no_policy_any_more_lets_everybody_do_everything() -> None:
     nobody.disconnect()
 
 
-def test_a_word_between_does_not_stand_in_the_midst_of_a_long_reply() -> None:
+def test_sends_no_notice_within_a_long_reply() -> None:
     server = FakeServer(policy=FakePolicy({"lobby": "rw", "news": "r"}))
     peer = meets(server, "SUB news", *["PUB lobby " + "x" * 60_000] * 4)
     peer.outlet.room = 1000
@@ -275,7 +275,7 @@ def test_a_word_between_does_not_stand_in_the_midst_of_a_long_reply() -> None:
     assert notice == "NOTICE right to read news lost: the subscription has ended"
 
 
-def test_a_right_that_is_lost_while_a_subscription_waits_is_lost() -> None:
+def test_checks_the_right_again_after_a_subscription_has_waited() -> None:
     server = FakeServer(late=True, policy=POLICY)
     peer = meets(server)
     peer.send("SUB news")
@@ -286,7 +286,7 @@ def test_a_right_that_is_lost_while_a_subscription_waits_is_lost() -> None:
 
 
 @pytest.mark.parametrize("command", ["HIST news", "WHO news"])
-def test_a_right_that_is_lost_while_a_question_waits_is_lost(command: str) -> None:
+def test_checks_the_right_again_after_a_command_has_waited(command: str) -> None:
     server = FakeServer(late=True, policy=POLICY)
     peer = meets(server)
     peer.send(command)
@@ -297,7 +297,7 @@ def test_a_right_that_is_lost_while_a_question_waits_is_lost(command: str) -> No
 
 
 @pytest.mark.parametrize("policy", [POLICY, None])
-def test_a_long_reply_ends_where_the_right_to_read_is_lost(policy: FakePolicy | None) -> None:
+def test_history_ends_when_the_right_to_read_is_lost(policy: FakePolicy | None) -> None:
     server = FakeServer(policy=policy)
     meets(server, *["PUB lobby " + "x" * 1000] * 300)
     lines, messages = server.line_client(), server.json_client()
@@ -319,7 +319,7 @@ def test_a_long_reply_ends_where_the_right_to_read_is_lost(policy: FakePolicy | 
     assert pong["type"] == "pong"
 
 
-def test_a_long_list_of_members_ends_where_the_right_to_read_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_member_list_ends_when_the_right_to_read_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     server = FakeServer(policy=POLICY)
     many = [Member(b"id%d" % number, b"~%032d" % number) for number in range(5_000)]
     monkeypatch.setattr(server.backplane, "members", lambda channel: many)
@@ -342,7 +342,7 @@ def test_a_long_list_of_members_ends_where_the_right_to_read_is_lost(monkeypatch
 
 
 @pytest.mark.parametrize("command", ["HIST kitchen", "WHO kitchen", "SUB kitchen", "PUB kitchen x"])
-def test_what_is_forbidden_is_not_asked_of_the_backplane(command: str) -> None:
+def test_forbidden_commands_do_not_reach_the_backplane(command: str) -> None:
     server = FakeServer(late=True, policy=POLICY)
     peer = meets(server)
     peer.send(command)
@@ -350,7 +350,7 @@ def test_what_is_forbidden_is_not_asked_of_the_backplane(command: str) -> None:
     assert peer.received()[0].startswith("ERR unauthorized ")
 
 
-def test_a_new_policy_judges_the_tokens_that_are_shown_from_then_on(server: FakeServer) -> None:
+def test_new_policy_checks_later_tokens(server: FakeServer) -> None:
     peer = meets(server)
     server.context.change_policy(FakePolicy({"lobby": "rw"}, {"NEW": ("zoe", {"kitchen": "r"}, None)}))
     server.turn()
@@ -359,7 +359,7 @@ def test_a_new_policy_judges_the_tokens_that_are_shown_from_then_on(server: Fake
     assert peer.session.identity is not None and peer.session.identity.subject == b"zoe"
 
 
-def test_a_long_reply_goes_on_where_the_right_to_read_is_kept() -> None:
+def test_long_reply_continues_when_the_right_to_read_is_kept() -> None:
     server = FakeServer(policy=POLICY)
     meets(server, *["PUB lobby " + "x" * 1000] * 300)
     peer = meets(server)
@@ -371,7 +371,7 @@ def test_a_long_reply_goes_on_where_the_right_to_read_is_kept() -> None:
     assert peer.received()[-1] == "OK 300"
 
 
-def test_who_has_heard_its_last_word_is_not_warned() -> None:
+def test_does_not_warn_a_closing_session() -> None:
     server = FakeServer(policy=POLICY)
     peer = meets(server, "AUTH AX", "QUIT")
     server.wall += 50
