@@ -2,7 +2,7 @@
 
 Each lane runs its parts one after the other; the lanes run at the same time, because most tests wait for sockets more
 than they compute. A line of output is shown when it is written, with the name of its part before it. The dots of pytest
-are replaced by a line for each quarter of a part.
+are replaced by a line for each quarter of a part, and the lines of Node about tests that pass are left out.
 """
 
 import re
@@ -48,6 +48,8 @@ class Part:
                 return None
             self.shown = quarter
             return f"{25 * quarter} %"
+        if line.lstrip().startswith("✔"):
+            return None  # Node lists each test that passes
         if line.startswith(("FAILED ", "ERROR ")):
             self.failures.append(line.split()[1])
         for count, outcome, node_outcome, node_count, cases in _COUNTS.findall(line):
