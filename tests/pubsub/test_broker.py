@@ -263,7 +263,7 @@ def test_subscriber_catches_up_over_several_turns() -> None:
 def test_resume_ignores_a_subscriber_that_is_caught_up() -> None:
     server = FakeServer()
     peer = server.line_client()
-    server.broker.resume(peer.session._subscriber)
+    server.broker.resume(peer.session.replies.subscriber)
     assert len(server.turns) == 0
 
 

@@ -51,35 +51,38 @@ NO_INPUT = NoInput()
 
 
 class ReplyWriter:
-    """Writes replies to ``outlet``. ``is_busy`` is set while a command is not finished and the next ones must wait."""
+    """Writes replies to the outlet of the subscriber. ``is_busy`` is set while a command is not finished and the next
+    ones must wait."""
 
     __slots__ = (
         "_broker",
         "_chunks",
         "_chunks_size",
         "_pieces",
-        "_subscriber",
         "encoder",
         "input",
         "input_paused",
         "is_busy",
         "is_closed",
-        "outlet",
+        "subscriber",
     )
 
-    def __init__(self, broker: "Broker", encoder: "Encoder", outlet: Outlet, subscriber: Subscriber) -> None:
+    def __init__(self, broker: "Broker", encoder: "Encoder", subscriber: Subscriber) -> None:
         self.encoder = encoder
-        self.outlet = outlet
         self.input: Input = NO_INPUT
         self.input_paused = False
         """True while no command may be run, because a reply is unfinished or the client does not read its replies."""
         self.is_busy = False
         self.is_closed = False
         self._broker = broker
-        self._subscriber = subscriber
+        self.subscriber = subscriber
         self._chunks: list[bytes] = []
         self._chunks_size = 0
         self._pieces: Iterator[bytes] | None = None
+
+    @property
+    def outlet(self) -> Outlet:
+        return self.subscriber.outlet
 
     @property
     def has_unfinished_reply(self) -> bool:
@@ -105,9 +108,10 @@ class ReplyWriter:
             data = b"".join(self._chunks)
             self._chunks.clear()
             self._chunks_size = 0
-            self.outlet.write(data)
+            outlet = self.subscriber.outlet
+            outlet.write(data)
             self._broker.stats.sent += len(data)
-            if self.outlet.blocked & SOCKET_FULL:
+            if outlet.blocked & SOCKET_FULL:
                 # The server reads no more commands of a client that does not read its replies.
                 self.input_paused = True
                 self.input.pause_if_idle()
@@ -119,7 +123,7 @@ class ReplyWriter:
         if self._pieces is not None:
             self._write_pieces(self._pieces)
         self.resume_input()
-        self._broker.resume(self._subscriber)
+        self._broker.resume(self.subscriber)
 
     def stream(self, pieces: Iterator[bytes]) -> None:
         """Write a reply that can be long: no faster than the client reads, and in time slices."""
@@ -133,11 +137,11 @@ class ReplyWriter:
                 return
 
     def _write_pieces(self, pieces: Iterator[bytes]) -> None:
-        time_slice = self._broker.scheduler.time_slice()
+        time_slice, outlet = self._broker.scheduler.time_slice(), self.subscriber.outlet
         for piece in pieces:
-            self.outlet.write(piece)
+            outlet.write(piece)
             self._broker.stats.sent += len(piece)
-            if self.outlet.blocked & SOCKET_FULL or self._is_over(time_slice):
+            if outlet.blocked & SOCKET_FULL or self._is_over(time_slice):
                 return
         self._pieces = None
         self.is_busy = False
@@ -178,7 +182,7 @@ class ReplyWriter:
     def release_events(self) -> None:
         if self.outlet.blocked & REPLY_PENDING:
             self.outlet.blocked &= ~REPLY_PENDING
-            self._broker.resume(self._subscriber)
+            self._broker.resume(self.subscriber)
 
     def write_error(self, tag: Tag, error: Error) -> None:
         self._broker.stats.count_error(error.code)
@@ -195,7 +199,7 @@ class ReplyWriter:
         self.stream(self._error_pieces(tags, error))
 
     def _error_pieces(self, tags: Sequence[Tag], error: Error) -> Iterator[bytes]:
-        budget, principal = self._broker.memory_budget, self._subscriber.client.source
+        budget, principal = self._broker.memory_budget, self.subscriber.client.source
         held = TAG_BYTES * len(tags)
         budget.add(held, principal)
         try:

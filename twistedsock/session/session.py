@@ -65,7 +65,6 @@ class Session:
         "_final_progress",
         "_listener",
         "_read_only",
-        "_subscriber",
         "broker",
         "client",
         "close_message",
@@ -102,8 +101,8 @@ class Session:
         self.is_rate_limited = context.rate_limiters.is_limited and self.client.principal != LOCAL
         """False for clients on this machine, whatever identity they prove."""
         outlet.principal = self.client.source
-        self._subscriber = Subscriber(self.client, encoder, outlet, self, context.memory_budget, context.stats)
-        self.replies = ReplyWriter(broker, encoder, outlet, self._subscriber)
+        subscriber = Subscriber(self.client, encoder, outlet, self, context.memory_budget, context.stats)
+        self.replies = ReplyWriter(broker, encoder, subscriber)
         self.context = context
         self.broker: Broker = broker
         self._close_transport = close_transport
@@ -150,7 +149,7 @@ class Session:
     @property
     def behind(self) -> dict[Subscription, None]:
         """The subscriptions with events that were not sent yet."""
-        return self._subscriber.behind
+        return self.replies.subscriber.behind
 
     @property
     def lag(self) -> int:
@@ -190,7 +189,7 @@ class Session:
         """Change the protocol, before the first command."""
         self.context.stats.count_session_closed(self.protocol)
         self.context.stats.count_session_opened(encoder.title)
-        self.replies.encoder = self._subscriber.encoder = encoder
+        self.replies.encoder = self.replies.subscriber.encoder = encoder
 
     def flush(self) -> None:
         """Write the replies to the commands that were handled."""
@@ -237,7 +236,7 @@ class Session:
         self.pending_replies = self.deferred_command = None
         self.replies.drop_unfinished_reply()
         self.replies.input = NO_INPUT
-        self._subscriber.callbacks = NULL_CALLBACKS
+        self.replies.subscriber.callbacks = NULL_CALLBACKS
         self.context.stats.count_session_closed(self.protocol)
         self.context.connection_events.closed(self)
         self._drop_auth()
@@ -259,7 +258,7 @@ class Session:
         for subscription in self.subscriptions.values():
             self.broker.unsubscribe(subscription)
         self.subscriptions.clear()
-        self.broker.remove_subscriber(self._subscriber)
+        self.broker.remove_subscriber(self.replies.subscriber)
 
     # Charges and subscriptions
 
@@ -275,7 +274,7 @@ class Session:
             self.broker.send_undelivered(subscription)
 
     def add_subscription(self, channel: "Channel", echo: bool, presence: bool) -> Subscription:
-        subscription = Subscription(self._subscriber, channel, echo, presence)
+        subscription = Subscription(self.replies.subscriber, channel, echo, presence)
         if not self.subscriptions:
             self._checked_identity = self.identity
         elif self._checked_identity is not self.identity:
@@ -382,7 +381,7 @@ class Session:
     def _resume_events(self) -> None:
         if self.replies.outlet.blocked & RIGHTS_UNCHECKED:
             self.replies.outlet.blocked &= ~RIGHTS_UNCHECKED
-            self.broker.resume(self._subscriber)
+            self.broker.resume(self.replies.subscriber)
 
     def _forbid_channel(self, channel: bytes) -> None:
         self.end_subscription(channel)

@@ -37,14 +37,18 @@ class HandshakeInfo(msgspec.Struct, frozen=True, gc=False):
     steps: tuple[Step, ...] = ()
 
 
-class Timeline:
-    __slots__ = ("_handshake", "_steps", "opened_at")
+class Timeline(msgspec.Struct, gc=False, eq=False):
+    """The steps of one connection. Its parts hold no references back, so it needs no garbage collector; that saves 16
+    bytes for each connection."""
 
-    def __init__(self, opened_at: float, handshake: HandshakeInfo | None) -> None:
-        self.opened_at = opened_at
-        self._handshake = handshake
-        # Created for the first step, because most connections are silent.
-        self._steps: list[Step] | None = [*handshake.steps] if handshake is not None and handshake.steps else None
+    opened_at: float
+    _handshake: HandshakeInfo | None = None
+    _steps: list[Step] | None = None
+    """Created for the first step, because most connections are silent."""
+
+    def __post_init__(self) -> None:
+        if self._handshake is not None and self._handshake.steps:
+            self._steps = [*self._handshake.steps]
 
     @property
     def accepted_at(self) -> float:
