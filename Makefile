@@ -11,6 +11,8 @@ bin := .venv/bin
 web_tests := $(addprefix tests/end_to_end/test_,$(addsuffix .py,client console http openapi page publishing streams))
 # The tests of the pure packages, which they cover completely.
 pure_tests := $(addprefix tests/,auth codecs limits pubsub session test_errors.py test_stats.py)
+# Run beside them by make check, so that its two halves take the same time.
+light_tests := tests/behaviours tests/metrics tests/webhooks
 pytest := $(bin)/pytest -q --show-failures-at-once
 pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check
 
@@ -47,10 +49,10 @@ coverage: .venv/for-test ## test the pure packages, which their tests must cover
 	$(pytest) --cov --cov-report=term $(pure_tests)
 
 unit-pure: .venv/for-test
-	HYPOTHESIS_PROFILE=short $(pytest) $(pure_tests) tests/behaviours
+	HYPOTHESIS_PROFILE=short $(pytest) $(pure_tests) $(light_tests)
 
 unit-rest: .venv/for-test
-	HYPOTHESIS_PROFILE=short $(pytest) -m "not end_to_end and not slow" $(addprefix --ignore=,$(pure_tests) tests/behaviours tests/end_to_end)
+	HYPOTHESIS_PROFILE=short $(pytest) -m "not end_to_end and not slow" $(addprefix --ignore=,$(pure_tests) $(light_tests) tests/end_to_end)
 
 tests: commands node_modules/.package-lock.json coverage rest web javascript ## run all tests of this Python, and those in JavaScript
 
