@@ -246,9 +246,9 @@ class HTTPDispatcher(Protocol):
 
     def _admit(self, host: str) -> bool:
         """Count the connection in the connection limits. Returns False if it has been rejected."""
-        error_response = self.factory.context.connection_limiter.acquire(host)
-        if error_response is not None:
-            self._reject(error_response, 503, RETRY_LATER)
+        error = self.factory.context.connection_limiter.acquire(host)
+        if error is not None:
+            self._reject(error, 503, RETRY_LATER)
             return False
         self._host = host
         self._is_admitted = True
