@@ -407,3 +407,12 @@ def test_has_partial_line_until_its_end() -> None:
         splitter.feed(data)
         states.append(splitter.has_partial_line)
     assert states == [False, False, True, True, False, True, True, True, False, False]
+
+
+def test_ends_with_cr_also_while_a_line_is_skipped() -> None:
+    splitter = LineSplitter(10)
+    states = []
+    for data in (b"", b"a\r", b"b", b"\r", b"\n", b"\r", b"x" * 20 + b"\r", b"x", b"\r", b"\n"):
+        splitter.feed(data)
+        states.append(splitter.ends_with_cr)
+    assert states == [False, True, False, True, False, True, True, False, True, False]

@@ -269,6 +269,16 @@ def test_cr_nul_ends_a_line_at_any_split(server, reactor, wire):
         call.lose()
 
 
+@pytest.mark.parametrize("size", [65_537, 70_000, 140_000])
+def test_cr_nul_ends_a_skipped_line_at_any_split(call, size):
+    call.send_bytes(b"PUB kitchen ".ljust(size // 2, b"x"))
+    call.send_bytes(b"x" * (size - size // 2) + b"\r")
+    call.send_bytes(b"\0PING\r\0")
+    error, pong = call.received()
+    assert error.startswith("ERR too-long ")
+    assert pong == "PONG"
+
+
 def test_later_line_that_looks_like_http_is_a_command(call):
     call.send("PING", "GET / HTTP/1.1")
     pong, error = call.received()

@@ -309,18 +309,25 @@ class LineSplitter:
     """Finds the lines of one connection. Lines of more than ``max_bytes`` are skipped; an ``InvalidCommand`` takes
     their place. ``partial`` is the line that is not complete yet."""
 
-    __slots__ = ("_max_bytes", "_skipping", "partial")
+    __slots__ = ("_max_bytes", "_skipped", "partial")
 
-    def __init__(self, most: int) -> None:
-        self._max_bytes = most
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         # A bytes object would be copied by each feed; in a list, a piece of two bytes would take the memory of fifty.
         self.partial: bytearray | None = None
-        self._skipping = False
+        # The last byte so far of a line that is being skipped.
+        self._skipped: bytes | None = None
 
     @property
     def has_partial_line(self) -> bool:
         """True while a line is incomplete."""
-        return self.partial is not None or self._skipping
+        return self.partial is not None or self._skipped is not None
+
+    @property
+    def ends_with_cr(self) -> bool:
+        """True if the input so far ends with CR, also in a line that is being skipped."""
+        last = self._skipped if self.partial is None else self.partial
+        return last is not None and last.endswith(b"\r")
 
     def feed(self, data: bytes) -> list[Line]:
         """The lines that are complete with ``data``. The rest is kept for the next call."""
@@ -328,8 +335,8 @@ class LineSplitter:
         items: list[Line] = []
         if end:
             block, rest = data[:end], data[end:]
-            if self._skipping:
-                self._skipping = False
+            if self._skipped is not None:
+                self._skipped = None
                 block = block[block.find(b"\n") + 1 :]
             elif self.partial is not None:
                 block = b"".join((self.partial, block))
@@ -338,13 +345,15 @@ class LineSplitter:
             items = [command] if command is not None else self._lines(block)
         else:
             rest = data
-        if rest and not self._skipping:
+        if rest and self._skipped is None:
             self._keep(rest, items)
+        elif rest:
+            self._skipped = rest[-1:]
         return items
 
     def discard_partial(self, error: Error) -> InvalidCommand:
         """Drop the incomplete line and skip the rest of it. Returns the command that takes its place."""
-        self.partial, self._skipping = None, True
+        self.partial, self._skipped = None, bytes((self.partial or b"")[-1:])
         return InvalidCommand(error)
 
     def _lines(self, block: bytes) -> list[Line]:

@@ -166,8 +166,7 @@ class LineProtocol(Protocol):
             if answer:
                 self._outlet.write(answer)
         if 0 in data:
-            begun = self._splitter.partial
-            data = replace_returns(data, begun is not None and begun.endswith(b"\r"))
+            data = replace_returns(data, self._splitter.ends_with_cr)
         return data, interrupts > 0, bool(answer)
 
     def _is_other_protocol(self, pipeline: InputPipeline, protocol: WireProtocol | None) -> bool:
