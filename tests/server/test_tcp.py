@@ -155,10 +155,12 @@ def test_recognizes_http_request_at_any_split(server, reactor, wire):
     assert server.broker.channels == {}
 
 
+@pytest.mark.parametrize("before", [b"", b"\r\n"], ids=["at once", "after a blank line"])
 @pytest.mark.parametrize("cut", [3, 100, 70_000])
-def test_http_request_with_a_long_path_runs_nothing(call, cut):
+def test_http_request_with_a_long_path_runs_nothing(call, cut, before):
     """A page can request a path that is longer than the line limit, and put commands into the body."""
     request = b"POST /" + b"x" * 80_000 + b" HTTP/1.1\r\n\r\nPUB kitchen one\n"
+    call.send_bytes(before)
     call.send_bytes(request[:cut])
     call.send_bytes(request[cut:])
     assert call.transport.output().startswith(b"HTTP/1.1 400 ")

@@ -141,7 +141,7 @@ class LineProtocol(Protocol):
         items: Sequence[Any] = self._splitter.feed(data)
         if self._line_has_begun or self._splitter.has_partial_line:
             items = self._watch_unfinished_line(pipeline, items)
-        if items and not self._is_past_first_line:
+        if items and (not self._is_past_first_line or self._opening is not None):
             items = self._begin(pipeline, items)
             if self._closing is not None:
                 return
@@ -185,11 +185,13 @@ class LineProtocol(Protocol):
         return True
 
     def _begin(self, pipeline: InputPipeline, items: Sequence[Any]) -> Sequence[Any]:
-        """The first line is complete, or too long."""
+        """Handle the first items, up to the first line that is not blank. It can be too long, or an HTTP request."""
         opening, is_too_long = self._opening, any(isinstance(item, InvalidCommand) for item in items)
         if opening is not None and is_too_long and opening.looks_like_http():
             self._is_other_protocol(pipeline, WireProtocol.HTTP)
             return ()
+        if self._is_past_first_line:
+            return items
         self._is_past_first_line = True
         self.factory.timeouts.first_command_received(pipeline)
         first = items[0]
