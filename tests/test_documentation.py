@@ -101,6 +101,14 @@ def test_commands_write_secrets_into_private_files(page: Path) -> None:
             assert line.startswith("(umask 077; "), line
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_http_responses_have_the_length_that_their_head_names(page: Path) -> None:
+    """The sessions are played with other ports, so that test cannot compare the lengths."""
+    for block in fenced(page, "console"):
+        for length, body in re.findall(r"^Content-Length: (\d+)\n(?:.+\n)*\n(.*\n)", block, re.MULTILINE):
+            assert len(body.encode()) == int(length), body
+
+
 @pytest.mark.parametrize(
     "name", ["docs/tutorial/first-five-minutes.md", "docs/how-to/run.md", "docs/tutorial/sockets.md"]
 )
