@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tests.authority import Authority
+from twistedsock.errors import CloseReason
 from twistedsock.server.sockets import ListenerConfig
 from twistedsock.server.tcp import LineFactory, LineProtocol
 from twistedsock.server.tls import Certificates
@@ -184,6 +185,8 @@ def connect(factory, reactor, fake_socket):
 
 SENT = b"PUB k a\nPING\n"
 
+LONG = b"PUB k %b\n" % (b"x" * 4000)
+
 
 @pytest.mark.parametrize("fin", [False, True], ids=["close_notify", "close_notify and FIN"])
 @pytest.mark.parametrize("together", [True, False])
@@ -230,6 +233,19 @@ def test_end_of_tls_closes_connection_with_unsent_data(connect, server, fake_soc
     ends(client)
     reactor.turn()
     assert client.transport.disconnected and len(server.context.sessions) == 0
+
+
+@pytest.mark.parametrize("sent", [b"HELP\n" * 200, b"SUB k\n" + 40 * LONG], ids=["replies", "events"])
+def test_close_of_client_that_does_not_read_continues_to_read(connect, server, fake_socket, reactor, sent):
+    """Otherwise its close_notify is not noticed, and the connection is aborted after the linger time."""
+    client = connect()
+    fake_socket.room = 1000
+    client.say(sent)
+    server.turn()
+    (session,) = server.context.sessions
+    assert session.replies.outlet.blocked
+    session.close(CloseReason.TRY_AGAIN, b"too slow")
+    assert client.transport in reactor.readers
 
 
 def test_end_without_close_notify_is_a_truncation(connect, server):

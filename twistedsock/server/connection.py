@@ -68,12 +68,12 @@ def open_session(
 def graceful_close(transport: Any, call_later: Callable[..., Any]) -> Any:
     """End our stream now, and the connection after ``LINGER_SECONDS`` at the latest. The protocol must discard what
     still arrives. Returns the delayed call that aborts the connection, to be cancelled when it is lost before."""
+    transport.resumeProducing()  # if reading was paused, the end of the client's stream would not be noticed
     end_stream = getattr(transport, "loseWriteConnection", None)
     if end_stream is None or ISSLTransport.providedBy(transport):  # TLS ends with close_notify in each direction
         transport.loseConnection()
     else:
         end_stream()
-        transport.resumeProducing()
     return call_later(LINGER_SECONDS, transport.abortConnection)
 
 
