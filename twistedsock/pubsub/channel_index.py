@@ -146,16 +146,16 @@ class ChannelIndex:
         self._waiting: deque[Principal] = deque()
         self._is_running = False
 
-    def search(self, search: ChannelQuery) -> Future[Page]:
+    def search(self, query: ChannelQuery) -> Future[Page]:
         """Find channels, except the server's own."""
-        if search.principal in self._searches:
-            self._searches[search.principal].append(search)
+        if query.principal in self._searches:
+            self._searches[query.principal].append(query)
         else:
-            self._searches[search.principal] = deque([search])
-            self._waiting.append(search.principal)
+            self._searches[query.principal] = deque([query])
+            self._waiting.append(query.principal)
         if not self._started and not self._is_running:
             self._run()
-        return search.page
+        return query.page
 
     def _run(self) -> None:
         scheduler = self._broker.scheduler
@@ -172,17 +172,17 @@ class ChannelIndex:
         channels = self._broker.channels
         while self._start():
             principal = self._started.popleft()
-            search = self._searches[principal][0]
-            is_wanted, is_done = search.is_wanted(), True
+            query = self._searches[principal][0]
+            is_wanted, is_done = query.is_wanted(), True
             try:
-                is_done = not is_wanted or search.advance(channels, time_slice)
+                is_done = not is_wanted or query.advance(channels, time_slice)
             finally:
                 if is_done:  # or it has failed: the next searches of its client must not wait for it
                     self._end(principal)
                 else:
                     self._started.append(principal)
             if is_done and is_wanted:
-                search.settle(channels)
+                query.settle(channels)
             if time_slice.is_over():
                 self._start()
                 return

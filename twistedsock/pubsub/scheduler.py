@@ -1,8 +1,8 @@
 """Turns of the reactor, and how work is shared out over them.
 
 The server has one thread, so work that may take long must not be done at once. It is done in time slices: it runs for
-at most ``TIME_SLICE_SECONDS``, then other work has its turn, and the rest follows in one of the next turns. All such
-work waits in one queue, so each piece of it waits for at most one slice of each other piece.
+at most ``TIME_SLICE_SECONDS``, then other work has its turn, and the rest follows in one of the next turns. The
+deferred work waits in one queue, so each piece of it waits for at most one slice of each other piece.
 """
 
 from collections import OrderedDict

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
 
 Tag = bytes | None
+"""The id that a client gave to a command, which the reply repeats. None if it gave none."""
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
