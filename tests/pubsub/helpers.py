@@ -20,15 +20,15 @@ def channel(head: int = 0, **limits: object) -> Channel:
 
 
 class RecordingCallbacks:
-    """Records calls. ``on_lag`` decides whether lost events are accepted."""
+    """Records calls. ``on_loss`` decides whether lost events are accepted."""
 
-    def __init__(self, on_lag: Callable[[], bool]) -> None:
+    def __init__(self, on_loss: Callable[[], bool]) -> None:
         self.calls: list[str] = []
-        self._on_lag = on_lag
+        self._on_loss = on_loss
 
     def accept_loss(self, channel: bytes, first: int, last: int) -> bool:
         self.calls.append(f"lost {channel.decode()} {first} to {last}")
-        return self._on_lag()
+        return self._on_loss()
 
     def fell_behind(self, channel: bytes, cursor: int) -> None:
         self.calls.append(f"behind {channel.decode()} {cursor}")
@@ -43,12 +43,12 @@ def callback_calls(subscriber: Subscriber) -> list[str]:
     return subscriber.callbacks.calls
 
 
-def subscriber(id: bytes, dialect: Encoder = LINE_ENCODER, on_lag: Callable[[], bool] = lambda: True) -> Subscriber:
+def subscriber(id: bytes, encoder: Encoder = LINE_ENCODER, on_loss: Callable[[], bool] = lambda: True) -> Subscriber:
     return Subscriber(
         Client(id),
-        dialect,
+        encoder,
         FakeOutlet(),
-        RecordingCallbacks(on_lag),
+        RecordingCallbacks(on_loss),
         MemoryBudget(Limits().max_buffered_bytes),
         Stats(),
     )
@@ -75,8 +75,8 @@ def publish(channel: Channel, *payloads: bytes, publisher: bytes = b"p0", now: f
 def await_flush(channel: Channel, payload: bytes, publisher: bytes = b"p0") -> None:
     """Publish an event that waits for the next delivery."""
     channel.head += 1
-    content = Payloads((payload,), len(payload))
-    channel.pending.append(Batch(channel.head, channel.head + 1, publisher, publisher, b"message", content))
+    payloads = Payloads((payload,), len(payload))
+    channel.pending.append(Batch(channel.head, channel.head + 1, publisher, publisher, b"message", payloads))
 
 
 def outlet_of(subscriber: Subscriber) -> FakeOutlet:

@@ -71,9 +71,9 @@ def test_presence_changes_are_encoded_once_per_encoder() -> None:
             encoded.append(changes)
             return LINE_ENCODER.presence(channel, changes)  # type: ignore[arg-type]
 
-    dialect, here = Counted(), channel()
+    encoder, here = Counted(), channel()
     for id in (b"p1", b"p2", b"p3"):
-        subscribe(here, subscriber(id, dialect), presence=True)  # type: ignore[arg-type]
+        subscribe(here, subscriber(id, encoder), presence=True)  # type: ignore[arg-type]
     here.add_presence_change(comes(b"p9"))
     publish(here)
     assert len(encoded) == 1
@@ -88,8 +88,8 @@ def test_joining_watchers_get_only_the_joins_of_other_members() -> None:
             encoded.append(len(changes))
             return super().presence(channel, changes)
 
-    dialect = Counting(Newline())
-    watchers = [subscriber(b"p%d" % number, dialect) for number in range(3)]
+    encoder = Counting(Newline())
+    watchers = [subscriber(b"p%d" % number, encoder) for number in range(3)]
     for watcher in watchers:
         subscribe(here, watcher, presence=True)
     for watcher in watchers:

@@ -24,8 +24,8 @@ def fill(server: FakeServer, events: int, size: int = 1000) -> None:
         server.turn()
 
 
-def until_it_rests(server: FakeServer) -> int:
-    """How many turns it takes."""
+def run_all_turns(server: FakeServer) -> int:
+    """Returns the number of turns until nothing is deferred."""
     count = 0
     while server.turns:
         server.turns.step()
@@ -34,7 +34,7 @@ def until_it_rests(server: FakeServer) -> int:
 
 
 def test_deferred_calls_run_in_order_within_a_time_slice(server: FakeServer) -> None:
-    """Each once, however often it asked; as many in a turn as fit into a share, and one at least."""
+    """A call that waits is not added again. Each turn makes at least one call."""
     called: list[str] = []
     calls: dict[str, Callable[[], None]] = {name: (lambda name=name: called.append(name)) for name in "abc"}
     for name in "abca":
@@ -45,7 +45,7 @@ def test_deferred_calls_run_in_order_within_a_time_slice(server: FakeServer) -> 
     server.clock = Ticking(TIME_SLICE_SECONDS)
     for name in "abc":
         server.broker.scheduler.defer(calls[name])
-    assert until_it_rests(server) == 3 and called == ["a", "b", "c"] * 2
+    assert run_all_turns(server) == 3 and called == ["a", "b", "c"] * 2
 
 
 def test_call_deferred_by_a_deferred_call_runs_last(server: FakeServer) -> None:
@@ -65,7 +65,7 @@ def test_call_deferred_by_a_deferred_call_runs_last(server: FakeServer) -> None:
 
 
 def test_exception_in_a_deferred_call_keeps_the_following_ones(server: FakeServer) -> None:
-    """Those behind it go on in the next turn."""
+    """They are made in the next turn."""
     called: list[int] = []
     server.broker.scheduler.defer(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
     server.broker.scheduler.defer(lambda: called.append(2))
@@ -76,7 +76,7 @@ def test_exception_in_a_deferred_call_keeps_the_following_ones(server: FakeServe
 
 
 def behind(server: FakeServer, count: int) -> list[LineClient]:
-    """Readers that have just asked for all there is."""
+    """Subscribers that have just asked for the whole history."""
     readers = [server.line_client() for _ in range(count)]
     for subscriber in readers:
         subscriber.send("SUB a last=100")
@@ -118,7 +118,7 @@ def test_long_reply_is_written_in_time_slices(server: FakeServer) -> None:
     other.send("PUB b x")
     first = peer.received()
     assert 60 < len(first) < 70 and peer.paused
-    assert until_it_rests(server) > 4
+    assert run_all_turns(server) > 4
     rest = peer.received()
     assert len(first + rest) == 303 and rest[-3] == "OK 300" and not peer.paused
     assert sorted(rest[-2:]) == ["MSG b 1 p3 x", "PONG after"]
@@ -126,7 +126,7 @@ def test_long_reply_is_written_in_time_slices(server: FakeServer) -> None:
 
 @pytest.mark.parametrize("room", [0, 3 * CHUNK_BYTES])
 def test_long_reply_waits_for_the_socket_and_for_its_turn(server: FakeServer, room: int) -> None:
-    """Whichever of the two comes later."""
+    """It continues when both allow it."""
     fill(server, 300)
     peer = server.json_client()
     peer.received()
@@ -145,7 +145,7 @@ def test_long_reply_waits_for_the_socket_and_for_its_turn(server: FakeServer, ro
 
 
 def test_a_long_reply_writes_nothing_to_a_full_socket(server: FakeServer) -> None:
-    """Its first piece fills the socket after the rest has been postponed."""
+    """Its first piece fills the socket after the rest has been deferred."""
     peer = server.line_client()
     peer.received()
     server.clock = Ticking(TIME_SLICE_SECONDS)
@@ -210,13 +210,13 @@ def test_expires_histories_over_several_turns(server: FakeServer) -> None:
     assert len(server.broker.channels) == count - CHANNELS_PER_STEP
     server.broker.expire_histories()
     assert len(server.broker.channels) == count - CHANNELS_PER_STEP
-    assert until_it_rests(server) == 2 and server.broker.channels == {} and server.broker.histories.size == 0
+    assert run_all_turns(server) == 2 and server.broker.channels == {} and server.broker.histories.size == 0
 
 
 def test_flushes_replies_of_too_many_clients_before_the_end_of_the_turn(
     server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each of them may hold a chunk."""
+    """Each of them can hold a chunk."""
     monkeypatch.setattr(broker, "MAX_PENDING_REPLY_WRITERS", 2)
     peers = [server.line_client() for _ in range(3)]
     before = [peer.outlet.sends for peer in peers]

@@ -25,15 +25,15 @@ def catch_up(subscriber: Subscriber, shared: CatchUpCache | None = None) -> bool
 
 
 def is_live(subscription: Subscription) -> bool:
-    lane = subscription.channel.encoding_groups.get(LINE_ENCODER)
-    return lane is not None and (subscription in lane.try_writes or subscription in lane.without_echo)
+    group = subscription.channel.encoding_groups.get(LINE_ENCODER)
+    return group is not None and (subscription in group.try_writes or subscription in group.without_echo)
 
 
 def test_nick_defaults_to_the_id() -> None:
-    peer = Client(b"p1")
-    assert peer.member() == Member(b"p1", b"p1")
-    peer.nick = b"ann"
-    assert peer.member() == Member(b"p1", b"ann")
+    client = Client(b"p1")
+    assert client.member() == Member(b"p1", b"p1")
+    client.nick = b"ann"
+    assert client.member() == Member(b"p1", b"ann")
 
 
 @pytest.mark.parametrize("blocked", [SOCKET_FULL, REPLY_PENDING, SOCKET_FULL | REPLY_PENDING])
@@ -121,7 +121,7 @@ def test_reports_lost_events_of_an_empty_history() -> None:
 
 def test_session_closed_for_lost_events_gets_nothing() -> None:
     asked: list[bool] = []
-    here, reader = channel(history_events=0), subscriber(b"p1", on_lag=lambda: bool(asked.append(True)))
+    here, reader = channel(history_events=0), subscriber(b"p1", on_loss=lambda: bool(asked.append(True)))
     publish(here, b"a")
     subscribe(here, reader, live=False).fall_behind(1)
     assert not catch_up(reader)
@@ -236,11 +236,11 @@ def test_missed_changes_are_limited_per_subscriber() -> None:
 
 
 def test_a_member_is_one_object_until_the_nick_changes() -> None:
-    peer = Client(b"p1")
-    before = peer.member()
-    assert peer.member() is before
-    peer.nick = b"ann"
-    assert peer.member() == Member(b"p1", b"ann") and before.nick == b"p1"
+    client = Client(b"p1")
+    before = client.member()
+    assert client.member() is before
+    client.nick = b"ann"
+    assert client.member() == Member(b"p1", b"ann") and before.nick == b"p1"
 
 
 def test_missed_changes_count_for_the_memory_budget() -> None:

@@ -139,7 +139,7 @@ def test_a_subscription_that_is_behind_reads_events_from_the_log_and_misses_no_j
     waits(here, b"a")
     joins(here, b"p5")
     here.send_undelivered(subscription)
-    # The lanes have not got the event yet, so this one must not rejoin its group and get it again.
+    # The group has not been sent the event yet, so this subscription must not join it again and get the event twice.
     assert watcher.catch_up({}) and subscription in watcher.behind
     assert received(watcher) == ["MSG c 1 p0 a"]
     publish(here, b"b")
