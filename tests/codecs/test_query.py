@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twistedsock.codecs.problem_details import ApiError
-from twistedsock.codecs.query import MAX_PARAMETERS, QueryParameters
+from twistedsock.codecs.query import MAX_PARAMETERS, QueryParameters, read_pagination
 from twistedsock.errors import ErrorCode
 
 
@@ -107,3 +107,23 @@ def test_reads_or_rejects_any_query(query) -> None:
         QueryParameters(query).allow_only((), repeated=())
     except ApiError as refused:
         assert refused.error.code is ErrorCode.BAD_ARGUMENT
+
+
+def test_pages_contain_each_entry_once_in_order() -> None:
+    entries, pages, after = [b"c", b"a", b"d", b"b", b"e"], [], ""
+    while after is not None:
+        page, following = read_pagination(QueryParameters(f"limit=2&after={after}".encode())).page(entries, bytes)
+        pages.append(page)
+        after = None if following is None else following.decode()
+    assert pages == [[b"a", b"b"], [b"c", b"d"], [b"e"]]
+
+
+@pytest.mark.parametrize(("query", "size"), [(b"", 100), (b"limit=1", 1), (b"limit=1000", 1000)])
+def test_page_size_is_limited(query: bytes, size: int) -> None:
+    page, after = read_pagination(QueryParameters(query)).page(range(1001), b"%04d".__mod__)
+    assert (page, after) == (list(range(size)), b"%04d" % (size - 1))
+
+
+@pytest.mark.parametrize("query", [b"limit=0", b"limit=1001"])
+def test_rejects_page_size_outside_the_limits(query: bytes) -> None:
+    assert error(lambda: read_pagination(QueryParameters(query))) == "limit: expected a whole number from 1 to 1000"

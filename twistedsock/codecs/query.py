@@ -1,8 +1,13 @@
-"""Query parameters of HTTP requests. Unknown, repeated and malformed parameters are rejected by name."""
+"""Query parameters of HTTP requests, and pages of lists. Unknown, repeated and malformed parameters are rejected by
+name."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
+from heapq import nsmallest
+from typing import TypeVar
 from urllib.parse import unquote_to_bytes
+
+import msgspec
 
 from twistedsock.codecs.problem_details import ApiError
 from twistedsock.errors import Error, ErrorCode
@@ -12,6 +17,8 @@ MAX_PARAMETERS = 100
 
 TOKEN_PARAMETER = "token"
 """Allowed in every query (RFC 6750 section 2.3); read with the other credentials."""
+
+T = TypeVar("T")
 
 
 def bad_parameter(name: str, words: str) -> ApiError:
@@ -97,3 +104,29 @@ def _decode(text: bytes, where: str) -> str:
 
 def _shown(name: bytes) -> str:
     return unquote_to_bytes(name[:100]).decode(errors="replace")
+
+
+DEFAULT_PAGE_SIZE = 100
+
+MAX_PAGE_SIZE = 1_000
+"""Entries of a list: some hundred KiB, which are written at once."""
+
+PAGINATION_PARAMETERS = ("after", "limit")
+
+
+class Pagination(msgspec.Struct, frozen=True):
+    """A page of a list that is sorted by name: at most ``limit`` entries behind ``after``."""
+
+    after: bytes
+    limit: int
+
+    def page(self, entries: Iterable[T], name: Callable[[T], bytes]) -> tuple[list[T], bytes | None]:
+        """The entries of the page, and ``after`` of the next page, None for the last one."""
+        found = nsmallest(self.limit + 1, [entry for entry in entries if name(entry) > self.after], key=name)
+        return found[: self.limit], name(found[self.limit - 1]) if len(found) > self.limit else None
+
+
+def read_pagination(parameters: QueryParameters) -> Pagination:
+    """Raises ``ApiError`` if a parameter is invalid."""
+    after = (parameters.text("after") or "").encode()
+    return Pagination(after, parameters.integer("limit", MAX_PAGE_SIZE, least=1) or DEFAULT_PAGE_SIZE)

@@ -11,8 +11,8 @@ from tests.server.http.clients import APIClient, MakeAPI
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Payloads, Publication
-from twistedsock.server.http import request as request_module
-from twistedsock.server.http.request import WRITE_TIMEOUT_SECONDS
+from twistedsock.server.http import streaming
+from twistedsock.server.http.streaming import WRITE_TIMEOUT_SECONDS
 from twistedsock.testing import FakePolicy
 
 Logged = list[dict[str, Any]]
@@ -145,7 +145,7 @@ def test_exception_during_the_response_resets_the_connection(
     api: APIClient, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.send("GET", KITCHEN)
-    monkeypatch.setattr(request_module, "next", lambda *arguments: 1 / 0, raising=False)
+    monkeypatch.setattr(streaming, "next", lambda *arguments: 1 / 0, raising=False)
     api.server.turn()
     assert api.transport.aborted
     assert [event["log_failure"].type for event in logged] == [ZeroDivisionError]

@@ -6,11 +6,11 @@ import re
 import msgspec
 
 from twistedsock.codecs.problem_details import ApiError
-from twistedsock.codecs.query import bad_parameter
+from twistedsock.codecs.query import PAGINATION_PARAMETERS, bad_parameter, read_pagination
 from twistedsock.errors import FOR_ADMINS, FOR_ADMINS_WITH_TOKEN, CloseReason, Error, ErrorCode
 from twistedsock.metrics.prometheus import Metrics
 from twistedsock.server.http.headers import DATA_HEADERS, accepts_gzip
-from twistedsock.server.http.request import PAGINATION_PARAMETERS, HTTPRequest, read_pagination
+from twistedsock.server.http.request import HTTPRequest
 from twistedsock.session.connection_info import ConnectionInfo, connection_info
 from twistedsock.session.context import ServerContext
 from twistedsock.session.session import Session

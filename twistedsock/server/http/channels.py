@@ -1,12 +1,13 @@
 """Endpoints that list channels, and the members of one."""
 
 from twistedsock.codecs import http_api
+from twistedsock.codecs.query import PAGINATION_PARAMETERS, read_pagination
 from twistedsock.errors import Error
 from twistedsock.limits.rate import member_price, search_price
 from twistedsock.pubsub.channel_index import ChannelIndex, ChannelQuery, Page
 from twistedsock.pubsub.future import on_result
 from twistedsock.pubsub.values import Member
-from twistedsock.server.http.request import PAGINATION_PARAMETERS, HTTPRequest, read_pagination
+from twistedsock.server.http.request import HTTPRequest
 from twistedsock.session.context import ServerContext
 
 

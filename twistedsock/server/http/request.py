@@ -1,14 +1,9 @@
 """One HTTP request: what endpoints read from it, and the ways to respond to it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from heapq import nsmallest
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from itertools import chain
-from typing import Any, Protocol, TypeVar, cast
-
-import msgspec
-from twisted.internet.interfaces import IPushProducer
-from zope.interface import implementer
+from typing import Any, Protocol, cast
 
 from twistedsock.auth.identity import Identity, Policy
 from twistedsock.codecs.problem_details import HTTP_STATUS, PROBLEM_TYPE, RETRY_AFTER_SECONDS, ApiError, problem_details
@@ -30,6 +25,7 @@ from twistedsock.server.http.origin_policy import RejectedRequest
 from twistedsock.server.http.routing import Route, RouteMatch
 from twistedsock.server.http.site import HTTPSite
 from twistedsock.server.http.static import StaticFile
+from twistedsock.server.http.streaming import StreamingResponse
 from twistedsock.server.http.twisted_web_internals import RequestInternals
 from twistedsock.server.sockets import ListenerConfig, endpoints_of
 from twistedsock.session.context import ServerContext
@@ -43,9 +39,6 @@ AUTHENTICATION_REQUIRED = Error(
 TOKEN_EXPIRED = Error(ErrorCode.UNAUTHORIZED, "token expired: send a new one")
 
 BAD_TOKEN_HEADERS = {b"WWW-Authenticate": b'Bearer error="invalid_token"'}
-
-WRITE_TIMEOUT_SECONDS = 60
-"""Time without progress after which a long response is aborted: as long as a connection can be silent."""
 
 _DATA_BLOCK = header_block(DATA_HEADERS)
 
@@ -431,88 +424,3 @@ class HTTPRequest(RequestInternals):
 
     def parseCookies(self) -> None:
         """Cookies are parsed by the policy that uses one."""
-
-
-@implementer(IPushProducer)
-class StreamingResponse:
-    """The body of a long response, after its head. Writes a piece a turn while the socket accepts data. If it is
-    aborted, the client notices, because the end is missing."""
-
-    def __init__(self, request: HTTPRequest, pieces: Iterator[bytes], is_allowed: Callable[[], bool]) -> None:
-        self._request = request
-        self._pieces = pieces
-        self._is_allowed = is_allowed
-        self._is_paused = self._is_over = False
-
-    def start(self) -> None:
-        request = self._request
-        request.on_disconnect = self.stopProducing
-        request.registerProducer(self, True)
-        request.connection.setTimeout(WRITE_TIMEOUT_SECONDS)
-        self._write_next()
-
-    def resumeProducing(self) -> None:
-        self._is_paused = False
-        self._schedule()
-
-    def pauseProducing(self) -> None:
-        self._is_paused = True
-
-    def stopProducing(self) -> None:
-        """Called when the client has disconnected or has not read for too long."""
-        self._is_over = True
-
-    def _schedule(self) -> None:
-        self._request.context.broker.scheduler.defer(self._write_next)
-
-    def _write_next(self) -> None:
-        if self._is_over or self._is_paused:
-            return
-        request = self._request
-        if not self._is_allowed():
-            request.connection.abort()
-            return
-        try:
-            piece = next(self._pieces, None)
-        except Exception:
-            log_exception()
-            request.connection.abort()
-            return
-        if piece is None:
-            self._is_over, request.on_disconnect = True, None
-            request.connection.setTimeout(None)
-            request.unregisterProducer()
-            request.finish()
-            return
-        request.connection.resetTimeout()
-        request.channel.write(b"%x\r\n%b\r\n" % (len(piece), piece) if request.chunked else piece)
-        if not self._is_paused:
-            self._schedule()
-
-
-T = TypeVar("T")
-
-DEFAULT_PAGE_SIZE = 100
-
-MAX_PAGE_SIZE = 1_000
-"""Entries of a list: some hundred KiB, which are written at once."""
-
-PAGINATION_PARAMETERS = ("after", "limit")
-
-
-class Pagination(msgspec.Struct, frozen=True):
-    """A page of a list that is sorted by name: at most ``limit`` entries behind ``after``."""
-
-    after: bytes
-    limit: int
-
-    def page(self, entries: Iterable[T], name: Callable[[T], bytes]) -> tuple[list[T], bytes | None]:
-        """The entries of the page, and ``after`` of the next page, None for the last one."""
-        found = nsmallest(self.limit + 1, [entry for entry in entries if name(entry) > self.after], key=name)
-        return found[: self.limit], name(found[self.limit - 1]) if len(found) > self.limit else None
-
-
-def read_pagination(parameters: QueryParameters) -> Pagination:
-    """Raises ``ApiError`` if a parameter is invalid."""
-    after = (parameters.text("after") or "").encode()
-    return Pagination(after, parameters.integer("limit", MAX_PAGE_SIZE, least=1) or DEFAULT_PAGE_SIZE)
