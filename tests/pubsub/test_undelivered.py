@@ -1,10 +1,12 @@
 """Events and presence changes that wait: each subscription gets what it needs of them, in order, once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from tests.pubsub.helpers import await_flush, channel, outlet_of, publish, received, subscribe, subscriber
+from twistedsock.codecs.framing import Newline
+from twistedsock.codecs.line_encoder import LineEncoder
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub import undelivered
 from twistedsock.pubsub.channel import Channel
@@ -20,20 +22,20 @@ def joins(here: Channel, *ids: bytes) -> None:
 
 
 def waits(here: Channel, payload: bytes, publisher: bytes = b"p0") -> None:
-    """An event is in the log, and has not been sent."""
+    """An event is in the history, and has not been sent."""
     await_flush(here, payload, publisher)
     here.append_pending(0.0)
 
 
 def after(count: int) -> Callable[[], bool]:
-    """Time enough for so many."""
+    """A time slice that is over after each ``count`` calls."""
     calls = [0]
 
-    def is_enough() -> bool:
+    def is_over() -> bool:
         calls[0] += 1
         return calls[0] % count == 0
 
-    return is_enough
+    return is_over
 
 
 def test_appending_to_the_history_sends_nothing() -> None:
@@ -132,7 +134,20 @@ def test_a_socket_that_is_full_falls_behind_where_it_stopped(room: int, cursor: 
     assert sorted(lines) == [["JOIN", "c", "p5"], *[["MSG", "c", str(offset)] for offset in (1, 2, 3)]]
 
 
-def test_a_subscription_that_is_behind_reads_events_from_the_log_and_misses_no_join() -> None:
+@pytest.mark.parametrize("about", [b"p1", b"p5"])
+def test_full_socket_is_not_offered_presence_changes_that_have_no_message(about: bytes) -> None:
+    class WithoutPresence(LineEncoder):
+        def presence(self, channel: bytes, changes: Sequence[PresenceChange]) -> bytes:
+            return b""
+
+    here, watcher = channel(), subscriber(b"p1", WithoutPresence(Newline()))
+    subscribe(here, watcher, presence=True)
+    joins(here, b"p6", about)
+    outlet_of(watcher).blocked = REPLY_PENDING
+    assert here.send_changes() and not watcher.behind and watcher.missed == 0
+
+
+def test_a_subscription_that_is_behind_reads_events_from_the_history_and_misses_no_join() -> None:
     here, watcher = channel(), subscriber(b"p1")
     subscription = subscribe(here, watcher, presence=True)
     subscription.read_from(1)

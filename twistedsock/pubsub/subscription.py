@@ -50,7 +50,8 @@ class Outlet(Protocol):
 
 class EventEncoder(Protocol):
     """Pure, and shared by all subscribers of one protocol; the subscriptions of a channel that share an encoder are an
-    encoding group. Each method returns the very bytes that go on the socket, frame heads included."""
+    encoding group. Each method returns the very bytes that go on the socket, frame heads included, or ``b""`` if the
+    protocol has no such message."""
 
     overhead: int
     """Bytes that it writes around a payload beside the channel's and the sender's name, roughly."""
