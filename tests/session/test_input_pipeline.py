@@ -183,6 +183,18 @@ def test_does_not_pause_a_closing_client(peer: LineClient) -> None:
     assert peer.received() == ["BYE"]
 
 
+def test_session_that_the_server_closes_is_not_paused(peer: LineClient) -> None:
+    """Whether input waited before, or the last messages fill the socket."""
+    peer.outlet.room = 0
+    peer.session.close(CloseReason.GOING_AWAY, b"enough")
+    assert not peer.pipeline.is_paused
+    other = peer.server.line_client()
+    other.pipeline.pause()
+    assert other.pipeline.is_paused
+    other.session.close(CloseReason.GOING_AWAY, b"enough")
+    assert not other.pipeline.is_paused
+
+
 def test_runs_no_command_after_quit(peer: LineClient) -> None:
     peer.send("PING 1", "QUIT", "PING 2")
     peer.send("PING 3")

@@ -200,13 +200,13 @@ def test_counts_input_that_is_no_command(peer: LineClient) -> None:
     assert not peer.pipeline.is_within_rate() and peer.close_reason is CloseReason.POLICY
 
 
-def test_why_a_peer_was_dismissed_is_known_to_its_shell(peer: LineClient) -> None:
+def test_session_keeps_the_message_of_its_close(peer: LineClient) -> None:
     assert peer.session.close_message == b""
     peer.session.close(CloseReason.POLICY, b"because")
     assert peer.session.close_message == b"because"
 
 
-def test_a_conversation_tells_whether_it_is_read(server: FakeServer, peer: LineClient) -> None:
+def test_is_paused_while_input_waits_for_the_next_time_slice(server: FakeServer, peer: LineClient) -> None:
     server.clock = Ticking(TIME_SLICE_SECONDS)
     assert not peer.pipeline.is_paused
     peer.send(*["PING"] * 3)

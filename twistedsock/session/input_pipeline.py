@@ -186,8 +186,9 @@ class InputPipeline:
 
     @property
     def is_paused(self) -> bool:
-        """True while input waits and the socket is not read."""
-        return self._queue is not None
+        """True while input waits and the socket is not read. When the session closes, the rest of the input is read and
+        discarded."""
+        return self._queue is not None and self.session.state is SessionState.OPEN
 
     def bytes_received(self, size: int) -> None:
         """Count bytes that were read, before their messages are submitted. It can close the session."""
