@@ -287,7 +287,7 @@ def test_decodes_any_bytes_to_command_or_error(line: bytes) -> None:
     assert command is None or isinstance(command, Command)
 
 
-MAX_OFFSET_SPLITTER = 10
+MAX_LINE_BYTES = 10
 TOO_LONG = "too long"
 QUIT = "quit"
 
@@ -304,7 +304,7 @@ def shown(items: list[Line]) -> list[bytes | str]:
     return words
 
 
-def read(pieces: list[bytes], max_bytes: int = MAX_OFFSET_SPLITTER) -> list[bytes | str]:
+def read(pieces: list[bytes], max_bytes: int = MAX_LINE_BYTES) -> list[bytes | str]:
     """The items of all pieces."""
     splitter = LineSplitter(max_bytes)
     return shown([item for piece in pieces for item in splitter.feed(piece)])
@@ -350,13 +350,13 @@ def test_ctrl_d_at_the_start_of_a_line_means_quit(end: bytes, cuts) -> None:
 
 
 def test_error_for_long_line_contains_the_limit() -> None:
-    (mistake,) = LineSplitter(MAX_OFFSET_SPLITTER).feed(b"x" * 50)
+    (mistake,) = LineSplitter(MAX_LINE_BYTES).feed(b"x" * 50)
     assert isinstance(mistake, InvalidCommand)
     assert "10 bytes" in mistake.error.message
 
 
 def test_does_not_buffer_line_over_the_limit() -> None:
-    splitter = LineSplitter(MAX_OFFSET_SPLITTER)
+    splitter = LineSplitter(MAX_LINE_BYTES)
     for _ in range(1000):
         splitter.feed(b"x" * 1000)
     assert splitter.partial is None
@@ -396,7 +396,7 @@ def test_splits_any_bytes_at_any_cut(pieces: list[bytes]) -> None:
         assert QUIT in cut
         cut, whole = cut[: cut.index(QUIT)], whole[: whole.index(QUIT)]
     assert cut == whole
-    assert all(len(item) <= MAX_OFFSET_SPLITTER for item in cut)
+    assert all(len(item) <= MAX_LINE_BYTES for item in cut)
 
 
 def test_has_partial_line_until_its_end() -> None:

@@ -24,7 +24,7 @@ from twistedsock.codecs.websocket import (
 
 ASCII = bytes(byte & 0x7F for byte in range(256))
 MASK = b"\x37\xfa\x21\x3d"
-MAX_OFFSET = 70_000
+MAX_MESSAGE_BYTES = 70_000
 
 HEADS = {
     0: b"\x81\x00",
@@ -69,7 +69,7 @@ def masked(payload: bytes, first: int = 0x81) -> bytes:
     return head + MASK + unmask(payload, MASK)
 
 
-def read(pieces: list[bytes], max_bytes: int = MAX_OFFSET) -> tuple[list[bytes], bytes]:
+def read(pieces: list[bytes], max_bytes: int = MAX_MESSAGE_BYTES) -> tuple[list[bytes], bytes]:
     """The messages of plain frames, and the bytes that Autobahn receives: everything from the first other frame on."""
     frames = PlainFrames(max_bytes)
     messages: list[bytes] = []
@@ -147,7 +147,7 @@ def test_keeps_incomplete_frame(unfinished: bytes, cuts) -> None:
 
 
 def test_drain_returns_incomplete_frame_once() -> None:
-    frames = PlainFrames(MAX_OFFSET)
+    frames = PlainFrames(MAX_MESSAGE_BYTES)
     assert frames.drain() == b""
     assert frames.feed(HELLO[:5]) == ([], b"")
     assert frames.drain() == HELLO[:5]
@@ -163,7 +163,7 @@ def test_decodes_message_of_maximum_size() -> None:
 
 
 def test_joins_pieces_of_a_frame_once() -> None:
-    frames = PlainFrames(MAX_OFFSET)
+    frames = PlainFrames(MAX_MESSAGE_BYTES)
     data = masked(b"x" * 60_000)
     for index in range(len(data) - 1):
         assert frames.feed(data[index : index + 1]) == ([], b"")
@@ -172,10 +172,10 @@ def test_joins_pieces_of_a_frame_once() -> None:
 
 
 def test_finds_end_of_plain_frame() -> None:
-    assert plain_frame(HELLO, 0, MAX_OFFSET) == (len(HELLO), 6)
-    assert plain_frame(b"???" + HELLO, 3, MAX_OFFSET) == (3 + len(HELLO), 9)
-    assert plain_frame(HELLO[:1], 0, MAX_OFFSET)[0] > 1
-    assert plain_frame(OTHER["a ping"], 0, MAX_OFFSET) == (0, 0)
+    assert plain_frame(HELLO, 0, MAX_MESSAGE_BYTES) == (len(HELLO), 6)
+    assert plain_frame(b"???" + HELLO, 3, MAX_MESSAGE_BYTES) == (3 + len(HELLO), 9)
+    assert plain_frame(HELLO[:1], 0, MAX_MESSAGE_BYTES)[0] > 1
+    assert plain_frame(OTHER["a ping"], 0, MAX_MESSAGE_BYTES) == (0, 0)
 
 
 PIECES = st.one_of(
@@ -223,7 +223,7 @@ def test_frames_decoded_together_equal_single_frames(runs: list[tuple[int, int, 
         payloads += alike
     frames = [frame(payload, chance.randbytes(4)) for payload in payloads]
     bad = next((number for number, payload in enumerate(payloads) if not is_utf8(payload)), len(payloads))
-    messages, rest = PlainFrames(MAX_OFFSET).feed(b"".join(frames))
+    messages, rest = PlainFrames(MAX_MESSAGE_BYTES).feed(b"".join(frames))
     assert messages == payloads[:bad]
     assert rest == b"".join(frames[bad:])
 
@@ -232,7 +232,7 @@ def test_frames_decoded_together_equal_single_frames(runs: list[tuple[int, int, 
 def test_keeps_incomplete_frame_behind_similar_frames(missing: int) -> None:
     payloads = [b"%081d" % number for number in range(100)]
     stream = b"".join(frame(payload, MASK) for payload in payloads)
-    plain = PlainFrames(MAX_OFFSET)
+    plain = PlainFrames(MAX_MESSAGE_BYTES)
     messages, rest = plain.feed(stream[:-missing])
     assert (messages, rest) == (payloads[: len(messages)], b"")
     assert messages + plain.feed(stream[-missing:])[0] == payloads
@@ -243,7 +243,7 @@ def test_keeps_incomplete_frame_behind_similar_frames(missing: int) -> None:
 def test_frame_of_another_kind_ends_the_row(place: int, first: int) -> None:
     frames = [frame(b"12345", MASK) for _ in range(32)]
     frames[place] = bytes([first]) + frames[place][1:]
-    messages, rest = PlainFrames(MAX_OFFSET).feed(b"".join(frames))
+    messages, rest = PlainFrames(MAX_MESSAGE_BYTES).feed(b"".join(frames))
     assert messages == [b"12345"] * place
     assert rest == b"".join(frames[place:])
 
@@ -254,13 +254,13 @@ def test_unmasks_similar_frames_together(monkeypatch: pytest.MonkeyPatch) -> Non
         "twistedsock.codecs.websocket.unmask", lambda data, mask: single.append(data) or unmask(data, mask)
     )
     stream = b"".join(frame(b"%081d" % number, MASK) for number in range(MAX_FRAMES_TOGETHER))
-    assert len(PlainFrames(MAX_OFFSET).feed(stream)[0]) == MAX_FRAMES_TOGETHER
+    assert len(PlainFrames(MAX_MESSAGE_BYTES).feed(stream)[0]) == MAX_FRAMES_TOGETHER
     assert not single
 
 
 def test_frame_in_tiny_pieces_needs_no_more_memory_than_its_length() -> None:
     """A list of pieces of two bytes would need 28 times as much."""
-    frames = PlainFrames(MAX_OFFSET)
+    frames = PlainFrames(MAX_MESSAGE_BYTES)
     tracemalloc.start()
     try:
         frames.feed(b"\x81\xfe" + (50_000).to_bytes(2) + MASK)

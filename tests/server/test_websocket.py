@@ -261,7 +261,7 @@ def test_closes_with_1002_for_protocol_errors(sent: bytes, port: WebSocketPort) 
 
 
 BEGINNING, CONTINUATION, END = 0x01, 0x00, 0x80
-MAX_OFFSET = 65_536
+MAX_MESSAGE_BYTES = 65_536
 
 
 @pytest.fixture
@@ -321,7 +321,7 @@ def test_message_in_tiny_pieces_takes_the_memory_of_its_length(port, memory, hea
 
 def test_closes_with_1009_if_fragments_exceed_the_message_limit(port):
     client = port.open()
-    client.send_bytes(frame(BEGINNING, b"x" * MAX_OFFSET))
+    client.send_bytes(frame(BEGINNING, b"x" * MAX_MESSAGE_BYTES))
     assert client.frames() == []
     client.send_bytes(frame(CONTINUATION, b"x"))
     client.is_closed_with(1009)
@@ -329,7 +329,7 @@ def test_closes_with_1009_if_fragments_exceed_the_message_limit(port):
 
 def test_drops_client_that_does_not_answer_the_close_frame(port, clock):
     client = port.open()
-    client.send_bytes(frame(BEGINNING, b"x" * MAX_OFFSET) + frame(CONTINUATION, b"x"))
+    client.send_bytes(frame(BEGINNING, b"x" * MAX_MESSAGE_BYTES) + frame(CONTINUATION, b"x"))
     client.is_closed_with(1009)
     pass_time(clock, 20)
     assert client.transport.is_closed

@@ -20,7 +20,7 @@ from twistedsock.session.encoder import Encoder
 from twistedsock.session.input_pipeline import Decoder
 from twistedsock.testing import FakeServer
 
-MAX_OFFSET = 512
+MAX_LINE_BYTES = 512
 """The least that a line may be bounded to."""
 
 
@@ -39,7 +39,7 @@ class Spoken:
     """All bytes that the server sends to one publisher and to subscribers of every protocol."""
 
     def __init__(self, json_publisher: bool, codec: Decoder, late: bool, room: int | None) -> None:
-        self.server = FakeServer(late, max_line_bytes=MAX_OFFSET)
+        self.server = FakeServer(late, max_line_bytes=MAX_LINE_BYTES)
         self.readers = [self.server.line_client(), self.server.message_client(), self.server.json_client()]
         subscribe: list[Any] = ["SUB a", "SUB a", {"type": "subscribe", "channel": "a"}]
         for reader, command in zip(self.readers, subscribe, strict=True):
@@ -98,7 +98,7 @@ TEXTS = st.sampled_from(
         b"\\",
         b"'",
     ]
-    + [b"x" * 100, b"x" * 200, b"x" * (MAX_OFFSET - 6), b"x" * (MAX_OFFSET - 5)]
+    + [b"x" * 100, b"x" * 200, b"x" * (MAX_LINE_BYTES - 6), b"x" * (MAX_LINE_BYTES - 5)]
 )
 VALUES = st.sampled_from(
     [
@@ -155,7 +155,7 @@ STREAM = st.lists(LINE | RUN | RUN, min_size=1, max_size=6).map(b"".join)
 @example(b"PUB a \xc3\nPUB a \xa9\n", [], False, None)
 @example(b"PUB a [1,\nPUB a 2]\n", [], False, None)
 @example(b"PUB a x\r\nPUB a y\r\n", [], False, None)
-@example(b"PUB a x\nPUB a " + b"y" * MAX_OFFSET + b"\n", [], False, None)
+@example(b"PUB a x\nPUB a " + b"y" * MAX_LINE_BYTES + b"\n", [], False, None)
 @example(b'PUB a x\nPUB a "\\ud83d"\nPUB a y\nPUB a {}\nPUB a ["\\ud83d"]\nPUB a {}\n', [], False, None)
 @example(b'PUB a {"a":\n1}\nPUB a {}\n', [], False, None)
 @example(b"PING\nPUB a x\nPUB a y\nPING\nPUB a z\nPUB a z\nQUIT\n", [5, 21, 26], False, 0)
@@ -165,10 +165,10 @@ def test_lines_in_one_read_have_the_same_result_as_one_by_one(
 ) -> None:
     places = sorted({min(cut, len(stream)) for cut in cuts})
     pieces = [stream[start:stop] for start, stop in zip([0, *places], [*places, len(stream)], strict=True)]
-    together, lines = Spoken(False, LINE_DECODER, late, room), LineSplitter(MAX_OFFSET)
+    together, lines = Spoken(False, LINE_DECODER, late, room), LineSplitter(MAX_LINE_BYTES)
     for piece in pieces:
         together.receive(lines.feed(piece))
-    alone, lines = Spoken(False, OneByOne(LINE_DECODER), late, room), LineSplitter(MAX_OFFSET)
+    alone, lines = Spoken(False, OneByOne(LINE_DECODER), late, room), LineSplitter(MAX_LINE_BYTES)
     with (
         patch.object(Publication, "can_join", return_value=False),
         patch.object(line_decoder, "decode_block", return_value=None),

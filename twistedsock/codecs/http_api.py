@@ -226,8 +226,7 @@ def _position_object(channel: bytes, position: Position) -> bytes:
 def history_response(page: HistoryPage) -> Iterator[bytes]:
     """A page of the history, in pieces. The history is read as the pieces are requested. Every offset before ``next``
     is the offset of an event, or in ``lost`` or ``gaps``."""
-    following = format_position(Position(page.position.epoch, page.position.offset))
-    tail = b',"next":%b}\n' % quote(following)
+    tail = b',"next":%b}\n' % quote(format_position(page.position))
     return stream_events(page.channel, page.events, b"{" + page_fields(page), tail)
 
 

@@ -103,7 +103,7 @@ def _carried(command: Command) -> int:
 
 
 class Decoder(Protocol):
-    """Implemented by the modules ``codecs.line_decoder`` and ``codecs.json_decoder``."""
+    """Implemented by the class ``LineDecoder`` and by the module ``codecs.json_decoder``."""
 
     def decode(self, message: bytes) -> Command | None:
         """The command in a message; None if it contains none."""
