@@ -104,19 +104,19 @@ class Stage:
     # Results.
 
     def events(self, channel: bytes) -> list[Event]:
-        return [told[3] for told in self.story if told[:2] == ("delivered", channel)]
+        return [entry[3] for entry in self.story if entry[:2] == ("delivered", channel)]
 
     def offsets(self, channel: bytes) -> list[int]:
         return [event.offset for event in self.events(channel)]
 
     def epochs(self, channel: bytes) -> set[bytes]:
-        return {told[2] for told in self.story if told[:2] == ("delivered", channel)}
+        return {entry[2] for entry in self.story if entry[:2] == ("delivered", channel)}
 
     def answers(self, channel: bytes) -> list[int | Error]:
-        return [told[2] for told in self.story if told[:2] == ("answered", channel)]
+        return [entry[2] for entry in self.story if entry[:2] == ("answered", channel)]
 
     def changes(self, channel: bytes) -> list[PresenceChange]:
-        return [told[2] for told in self.story if told[:2] == ("changed", channel)]
+        return [entry[2] for entry in self.story if entry[:2] == ("changed", channel)]
 
 
 ANN, BOB = Member(b"p1", b"ann"), Member(b"p2", b"bob")

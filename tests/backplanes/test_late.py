@@ -67,7 +67,7 @@ def test_releases_the_newest_first_backwards(stage: LateStage) -> None:
 
 def test_delivers_before_answering(stage: LateStage) -> None:
     stage.publish(b"a", b"x")
-    assert [told[0] for told in stage.story] == ["delivered", "answered"]
+    assert [entry[0] for entry in stage.story] == ["delivered", "answered"]
 
 
 def test_fails_the_requested_number(stage: LateStage) -> None:

@@ -141,19 +141,19 @@ def test_each_encoder_has_its_own_group() -> None:
     publish(here, b"a")
     assert received(line) == ["MSG c 1 p0 a"]
     assert b'"data":"a"' in outlet_of(page).sent
-    assert {encoding: len(lane) for encoding, lane in here.encoding_groups.items()} == {
+    assert {encoder: len(group) for encoder, group in here.encoding_groups.items()} == {
         LINE_ENCODER: 1,
         JSON_MESSAGE_ENCODER: 1,
     }
 
 
 def test_empty_group_encodes_nothing() -> None:
-    class Proud:
+    class Failing:
         def batch(self, channel: bytes, batch: object) -> bytes:
             raise AssertionError("encoded without members")
 
-    lane = EncodingGroup(Proud(), Stats())  # type: ignore[arg-type]
-    lane.broadcast(b"c", [])
+    group = EncodingGroup(Failing(), Stats())  # type: ignore[arg-type]
+    group.broadcast(b"c", [])
 
 
 @pytest.mark.parametrize("echo", [True, False])

@@ -21,21 +21,21 @@ class Budget:
     def __init__(self, limit: int) -> None:
         self.now = 0.0
         self.unused: list[Channel] = []
-        self.logs = HistoryBudget(limit, lambda: self.now, self.unused.append)
+        self.histories = HistoryBudget(limit, lambda: self.now, self.unused.append)
 
     def writes(self, written: Channel, *payloads: bytes) -> None:
         for payload in payloads:
             await_flush(written, payload)
-        written.deliver(self.logs.prepare_delivery(written, self.now))
+        written.deliver(self.histories.prepare_delivery(written, self.now))
 
 
 def test_size_follows_appended_and_cleared_events() -> None:
     budget, one, other = Budget(100 * ALONE), channel(), channel()
     budget.writes(one, b"a", b"b")
     budget.writes(other, b"c")
-    assert budget.logs.size == 3 * ALONE == one.history.size + other.history.size
-    budget.logs.clear(one)
-    assert budget.logs.size == ALONE and len(one.history) == 0 and budget.unused == [one]
+    assert budget.histories.size == 3 * ALONE == one.history.size + other.history.size
+    budget.histories.clear(one)
+    assert budget.histories.size == ALONE and len(one.history) == 0 and budget.unused == [one]
 
 
 def test_least_recently_written_history_is_shortened() -> None:
@@ -44,7 +44,7 @@ def test_least_recently_written_history_is_shortened() -> None:
         budget.writes(written, b"x")
     budget.writes(third, b"x")
     assert (len(first.history), len(second.history), len(third.history)) == (2, 0, 1)
-    assert budget.unused == [second] and budget.logs.size == 3 * ALONE
+    assert budget.unused == [second] and budget.histories.size == 3 * ALONE
     budget.writes(third, b"x")
     assert (len(first.history), len(third.history)) == (1, 2) and budget.unused == [second]
 
@@ -52,7 +52,7 @@ def test_least_recently_written_history_is_shortened() -> None:
 def test_empty_history_is_not_shortened() -> None:
     budget, empty, full = Budget(2 * ALONE), channel(), channel()
     budget.writes(empty, b"x")
-    budget.logs.clear(empty)
+    budget.histories.clear(empty)
     budget.writes(full, b"x", b"y", b"z")
     assert len(full.history) == 2 and budget.unused == [empty]
 
@@ -60,10 +60,10 @@ def test_empty_history_is_not_shortened() -> None:
 def test_expires_old_events_of_a_channel() -> None:
     budget, old = Budget(100 * ALONE), channel(history_age=10.0)
     budget.writes(old, b"x")
-    budget.logs.expire(old, 5.0)
-    assert budget.logs.size == ALONE
-    budget.logs.expire(old, 20.0)
-    assert budget.logs.size == 0 and len(old.history) == 0
+    budget.histories.expire(old, 5.0)
+    assert budget.histories.size == ALONE
+    budget.histories.expire(old, 20.0)
+    assert budget.histories.size == 0 and len(old.history) == 0
 
 
 def test_expires_all_channels_in_steps() -> None:
@@ -71,10 +71,10 @@ def test_expires_all_channels_in_steps() -> None:
     for each in channels:
         budget.writes(each, b"x")
     budget.now = 1_000.0
-    expired = [len(budget.unused) for _ in budget.logs.expire_all(channels)]
+    expired = [len(budget.unused) for _ in budget.histories.expire_all(channels)]
     assert expired == [CHANNELS_PER_STEP, 2 * CHANNELS_PER_STEP]
-    assert len(budget.unused) == 3 * CHANNELS_PER_STEP and budget.logs.size == 0
-    assert list(budget.logs.expire_all([])) == []
+    assert len(budget.unused) == 3 * CHANNELS_PER_STEP and budget.histories.size == 0
+    assert list(budget.histories.expire_all([])) == []
 
 
 A, B, C = b"@192.0.2.1", b"@192.0.2.2", b"=carol"
@@ -94,7 +94,7 @@ def test_owner_with_the_largest_histories_loses_events() -> None:
         for each in flooded:
             budget.writes(each, b"x")
     assert len(quiet.history) == 3, "it was written longest ago, but its owner has less than its share"
-    assert sum(len(each.history) for each in flooded) == 7 and budget.logs.size == 10 * ALONE
+    assert sum(len(each.history) for each in flooded) == 7 and budget.histories.size == 10 * ALONE
 
 
 def test_two_greedy_owners_get_half_each() -> None:
@@ -121,7 +121,7 @@ def test_an_owner_alone_can_use_the_whole_limit() -> None:
     alone = [owned(A) for _ in range(4)]
     for number in range(1_000):
         budget.writes(alone[number % 4], b"x")
-    assert budget.logs.size == 100 * ALONE
+    assert budget.histories.size == 100 * ALONE
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -138,13 +138,13 @@ def test_owner_below_its_share_loses_nothing(seed: int) -> None:
                 budget.writes(written, b"x")
                 expected[written] += 1
             elif chance.random() < 0.5:
-                budget.logs.clear(written)
+                budget.histories.clear(written)
                 expected[written] = 0
         else:
             budget.writes(chance.choice(greedy), b"x" * chance.randrange(300))
         assert {each: len(each.history) for each in modest} == expected
-    assert budget.logs.size > 990 * ALONE, "the limit was reached"
-    assert budget.logs.size == sum(each.history.size for each in (*modest, *greedy)) <= 1_000 * ALONE
+    assert budget.histories.size > 990 * ALONE, "the limit was reached"
+    assert budget.histories.size == sum(each.history.size for each in (*modest, *greedy)) <= 1_000 * ALONE
 
 
 def test_history_moves_with_the_owner() -> None:
@@ -152,17 +152,17 @@ def test_history_moves_with_the_owner() -> None:
     moved, kept, others = owned(A), owned(A), owned(B)
     for written in (moved, kept):
         budget.writes(written, *[b"x"] * 3)
-    budget.logs.change_owner(moved, B)
-    assert moved.owner == B and budget.logs.size == 6 * ALONE
+    budget.histories.change_owner(moved, B)
+    assert moved.owner == B and budget.histories.size == 6 * ALONE
     budget.writes(others, *[b"x"] * 6)
     assert (len(moved.history), len(others.history), len(kept.history)) == (1, 6, 3)
 
 
 def test_an_empty_channel_can_change_its_owner() -> None:
     budget, empty = Budget(10 * ALONE), owned(A)
-    budget.logs.change_owner(empty, B)
+    budget.histories.change_owner(empty, B)
     budget.writes(empty, b"x")
-    assert empty.owner == B and budget.logs.size == ALONE and budget.logs.find_history_only(B) is empty
+    assert empty.owner == B and budget.histories.size == ALONE and budget.histories.find_history_only(B) is empty
 
 
 def test_finds_the_least_recently_written_channel_without_subscriptions() -> None:
@@ -171,12 +171,12 @@ def test_finds_the_least_recently_written_channel_without_subscriptions() -> Non
         budget.writes(each, b"x")
     waited_for.waiters = {lambda: None: None}
     subscribe(read, subscriber(b"p1"))
-    assert budget.logs.find_history_only(A) is newest
+    assert budget.histories.find_history_only(A) is newest
     budget.writes(newest, b"x")
-    assert budget.logs.find_history_only(A) is unread
+    assert budget.histories.find_history_only(A) is unread
     await_flush(unread, b"y")
-    assert budget.logs.find_history_only(A) is newest
-    assert budget.logs.find_history_only(B) is None
+    assert budget.histories.find_history_only(A) is newest
+    assert budget.histories.find_history_only(B) is None
 
 
 def test_next_search_continues_behind_used_channels() -> None:
@@ -186,11 +186,11 @@ def test_next_search_continues_behind_used_channels() -> None:
         budget.writes(each, b"x")
         subscribe(each, subscriber(b"p%d" % number))
     budget.writes(unread, b"x")
-    assert budget.logs.find_history_only(A) is None
-    assert budget.logs.find_history_only(A) is unread
+    assert budget.histories.find_history_only(A) is None
+    assert budget.histories.find_history_only(A) is unread
 
 
 def test_reserved_channels_are_never_found() -> None:
     budget, own = Budget(10 * ALONE), Channel(b"$sys/figures", Position(b"e1", 0), Limits(), Stats(), A)
     budget.writes(own, b"x")
-    assert budget.logs.find_history_only(A) is None
+    assert budget.histories.find_history_only(A) is None
