@@ -10,7 +10,7 @@ from twistedsock.errors import ErrorCode
 
 
 def error(what) -> str:
-    """The words of the refusal that something ends with."""
+    """The message of the ``ApiError`` that ``what`` raises."""
     with pytest.raises(ApiError) as refused:
         what()
     assert refused.value.error.code is ErrorCode.BAD_ARGUMENT
