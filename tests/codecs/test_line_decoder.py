@@ -256,6 +256,12 @@ def test_decodes_block_of_lines(block: bytes, payloads: list[bytes] | None) -> N
         assert [*command.payloads.items] == payloads and command.tags == (None,) * len(payloads)
 
 
+@pytest.mark.parametrize("pieces", [[b"PUB a 1\r\nPUB a 2\r\n"], [b"PUB a 1\r", b"\nPUB a 2\r\n"]])
+def test_splitter_decodes_publications_with_crlf_together(pieces: list[bytes]) -> None:
+    splitter = LineSplitter(100)
+    assert [item for piece in pieces for item in splitter.feed(piece)] == [decode_block(b"PUB a 1\nPUB a 2\n", 100)]
+
+
 @pytest.mark.parametrize(("max_bytes", "is_decoded"), [(17, False), (18, True)])
 def test_leaves_block_that_can_hold_a_long_line(max_bytes: int, is_decoded: bool) -> None:
     assert (decode_block(b"PUB a 123456\nPUB a 123456\n", max_bytes) is not None) is is_decoded
@@ -264,7 +270,8 @@ def test_leaves_block_that_can_hold_a_long_line(max_bytes: int, is_decoded: bool
 MESSAGES = {
     "one line each": ([b"PING", b"PUB a 1"], [b"PING", b"PUB a 1"]),
     "several lines": ([b"PING\r\nINFO\n", b"QUIT"], [b"PING", b"INFO", b"", b"QUIT"]),
-    "publications": ([b"PUB a 1\nPUB a 2", b"PUB a 3"], [decode_block(b"PUB a 1\nPUB a 2\nPUB a 3\n", 100)]),
+    "publications": ([b"PUB a 1\r\nPUB a 2", b"PUB a 3"], [decode_block(b"PUB a 1\nPUB a 2\nPUB a 3\n", 100)]),
+    "two carriage returns": ([b"PING\r\r", b"INFO\r\r\n"], [b"PING\r", b"INFO\r", b""]),
 }
 
 

@@ -66,7 +66,11 @@ def decode_block(block: bytes, max_bytes: int) -> Publish | None:
         built = build_payloads(payloads, JSON)
     else:
         built = build_payloads(payloads, TEXT)
-        if not built.is_plain and any([payload.startswith(JSON_START) for payload in payloads]):
+        if (
+            not built.is_plain
+            and any([sign in block for sign in b'{["'])
+            and any([payload.startswith(JSON_START) for payload in payloads])
+        ):
             return None
     if built.size + start > max_bytes or not (built.is_plain and block.isascii() or _are_valid_lines(payloads, block)):
         return None
@@ -341,6 +345,7 @@ class LineSplitter:
             elif self.partial is not None:
                 block = b"".join((self.partial, block))
                 self.partial = None
+            block = block.replace(b"\r\n", b"\n")
             command = decode_block(block, self._max_bytes)
             items = [command] if command is not None else self._lines(block)
         else:
@@ -359,14 +364,12 @@ class LineSplitter:
     def _lines(self, block: bytes) -> list[Line]:
         lines = block.split(b"\n")
         del lines[-1]
-        # Most blocks consist of short lines without CR, which need no check one by one.
-        if len(block) > self._max_bytes or b"\r" in block or CTRL_D in block:
+        # Most blocks consist of short lines, which need no check one by one.
+        if len(block) > self._max_bytes or CTRL_D in block:
             return [self._finish(line) for line in lines]
         return list[Line](lines)
 
     def _finish(self, line: bytes) -> Line:
-        if line.endswith(b"\r"):
-            line = line[:-1]
         if line.startswith(CTRL_D):
             return Quit()
         return line if len(line) <= self._max_bytes else InvalidCommand(self._too_long())
@@ -388,8 +391,6 @@ class LineSplitter:
 
 def split_messages(messages: Sequence[bytes], max_bytes: int) -> list[Line]:
     """The lines of WebSocket messages, each of which can have several."""
-    block = b"\n".join(messages) + b"\n"
+    block = (b"\n".join(messages) + b"\n").replace(b"\r\n", b"\n")
     command = decode_block(block, max_bytes)
-    if command is not None:
-        return [command]
-    return [line.removesuffix(b"\r") for line in block.split(b"\n")[:-1]]
+    return [command] if command is not None else list[Line](block.split(b"\n")[:-1])
