@@ -68,7 +68,12 @@ def test_errors_page_lists_every_code_with_its_status() -> None:
 
 
 def test_api_description_and_types_list_the_codes_of_their_protocol() -> None:
+    codes = {code.decode() for code in ErrorCode}
     json_codes = {code for code, (protocols, _) in documented_errors().items() if "JSON" in protocols}
+    assert json_codes == codes - {"unknown-command", "too-long", "not-utf8"}
+    assert {code for code, (protocols, _) in documented_errors().items() if "lines" in protocols} == codes - {
+        "bad-type"
+    }
     openapi = msgspec.json.decode(text_of(CHECKOUT / "twistedsock/static/openapi.json"))
     assert set(openapi["components"]["schemas"]["Code"]["enum"]) == set(documented_errors())
     declared = text_of(CHECKOUT / "twistedsock/static/sockbridge.d.ts").partition("type ServerCode =")[2]

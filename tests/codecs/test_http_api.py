@@ -105,7 +105,7 @@ def test_rejects_invalid_body(body: bytes, kind: bytes, code: ErrorCode) -> None
     assert refused.value.error.code is code
 
 
-def test_rejects_json_over_the_depth_limit() -> None:
+def test_accepts_json_at_the_depth_limit() -> None:
     body = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
     assert read(body, JSON_TYPE) == (body, True)
 

@@ -1,6 +1,9 @@
 """The channels under $sys/: their content, timing and cost."""
 
+import gc
 import json
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -111,11 +114,28 @@ def test_all_pages_of_connections_belong_to_one_snapshot(server: MonitoredServer
     assert [event["data"]["total"] for event in events(admin)[-3:]] == [2, 2, 2]
 
 
-def test_pages_without_subscribers_have_no_history(server: MonitoredServer) -> None:
+def test_pages_without_subscribers_have_no_history_and_no_table(
+    server: MonitoredServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables: list[weakref.ref[object]] = []
+
+    def recording(build: Callable[..., Any]) -> Callable[..., Any]:
+        def build_and_record(*arguments: Any) -> Any:
+            table = build(*arguments)
+            tables.append(weakref.ref(table))
+            return table
+
+        return build_and_record
+
+    for name in ("ChannelTable", "ConnectionTable"):
+        monkeypatch.setattr(sys_channels, name, recording(getattr(sys_channels, name)))
     admin = server.admin("$sys/channels/name/0", "$sys/peers/id/0", "$sys/peer/p1")
     server.turn()
+    assert len(tables) == 2 and None not in [table() for table in tables]
     admin.session.connection_lost()
     server.pass_seconds(1)
+    gc.collect()
+    assert [table() for table in tables] == [None, None]
     channels = server.broker.channels
     assert [name for name in channels if channels[name].history] == [b"$sys/peer/p1", b"$sys/figures"]
 

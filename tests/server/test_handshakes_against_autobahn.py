@@ -237,7 +237,7 @@ def test_pings_and_the_end_have_the_same_result(clock: Clock) -> None:
     assert short[:2] == long[:2] == stock[:2] == b"\x89\x0c"
     for server in (three.short, three.long, three.stock):
         server.dataReceived(frame(0x88, b"\x03\xe8"))
-        assert server.transport.disconnecting
+        assert server.transport.disconnecting and not server.transport.aborted
         server.transport.end_producer()
         server.connectionLost(Failure(ConnectionDone()))
         assert server.factory.countConnections == 0

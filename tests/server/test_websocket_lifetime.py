@@ -146,7 +146,7 @@ def test_answers_close_frame_and_closes(
     client.send_bytes(frame(TEXT, b"PING") + frame(CLOSE, code.to_bytes(2, "big")))
     session = session_of(server)
     client.is_closed_with(answer, "OK a offset=0 epoch=e1", "PONG")
-    assert client.transport.disconnecting
+    assert client.transport.disconnecting and not client.transport.aborted
     closing = [step for step in session.timeline.steps if step.name == "closing"]
     assert [(step.by, step.words) for step in closing] == [("peer", f"a close frame with code {code}")]
     server.turn()
@@ -225,7 +225,7 @@ def test_aborts_client_that_closes_but_does_not_read(port: WebSocketPort, clock:
     client = port.open(LINE_PROTOCOL)
     client.stall()
     client.send_bytes(frame(CLOSE, b"\x03\xe8"))
-    assert client.transport.disconnecting
+    assert client.transport.disconnecting and not client.transport.aborted
     pass_time(clock, int(LINGER_SECONDS) + 1)
     assert client.transport.aborted
     client.lose()

@@ -21,7 +21,7 @@ from twistedsock.session.input_pipeline import Decoder
 from twistedsock.testing import FakeServer
 
 MAX_LINE_BYTES = 512
-"""The least that a line may be bounded to."""
+"""The smallest maximum that ``--max-line-bytes`` accepts."""
 
 
 class OneByOne:
@@ -165,18 +165,20 @@ def test_lines_in_one_read_have_the_same_result_as_one_by_one(
 ) -> None:
     places = sorted({min(cut, len(stream)) for cut in cuts})
     pieces = [stream[start:stop] for start, stop in zip([0, *places], [*places, len(stream)], strict=True)]
-    together, lines = Spoken(False, LINE_DECODER, late, room), LineSplitter(MAX_LINE_BYTES)
-    for piece in pieces:
-        together.receive(lines.feed(piece))
-    alone, lines = Spoken(False, OneByOne(LINE_DECODER), late, room), LineSplitter(MAX_LINE_BYTES)
-    with (
-        patch.object(Publication, "can_join", return_value=False),
-        patch.object(line_decoder, "decode_block", return_value=None),
-    ):
+
+    def result(decoder: Decoder) -> list[bytes]:
+        spoken, lines = Spoken(False, decoder, late, room), LineSplitter(MAX_LINE_BYTES)
         for piece in pieces:
-            alone.receive(lines.feed(piece))
-        expected = alone.said()
-    assert together.said() == expected
+            spoken.receive(lines.feed(piece))
+        return spoken.said()
+
+    as_blocks = result(LINE_DECODER)
+    with patch.object(line_decoder, "decode_block", return_value=None):
+        joined = result(LINE_DECODER)
+        with patch.object(Publication, "can_join", return_value=False):
+            alone = result(OneByOne(LINE_DECODER))
+    assert as_blocks == alone
+    assert joined == alone
 
 
 QUOTED = st.sampled_from(

@@ -23,6 +23,12 @@ def test_a_later_reply_waits_for_those_before_it() -> None:
     assert not replies and not replies.has_out_of_order()
 
 
+def test_offset_zero_is_a_result() -> None:
+    replies = PendingReplies()
+    assert replies.resolve(replies.add([None]), 0) == [([None], 0)]
+    assert not replies and replies.publishes == 0
+
+
 def test_a_closed_session_does_not_reference_its_pipeline() -> None:
     client = FakeServer().line_client()
     client.disconnect()

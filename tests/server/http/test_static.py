@@ -210,6 +210,15 @@ def test_head_has_no_body(page_client: SiteClient, path: str) -> None:
     assert head.headers["content-length"] == str(len(whole.body))
 
 
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+def test_head_has_the_headers_of_the_same_variant(page_client: SiteClient, encoding: str) -> None:
+    head, whole = (page_client.request("/page.js", method, Accept_Encoding=encoding) for method in ("HEAD", "GET"))
+    assert (head.status, head.body) == (200, b"")
+    assert head.headers["content-length"] == str(len(whole.body))
+    assert head.headers["etag"] == whole.headers["etag"]
+    assert head.headers.get("content-encoding", "") == encoding
+
+
 def test_page_configuration_lists_the_line_ports(page_client: SiteClient) -> None:
     response = page_client.request("/bridge.json")
     assert response.headers["content-type"] == "application/json"
