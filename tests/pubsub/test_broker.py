@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.event_streams import Stream
+from tests.fakes import Ticking
 from twistedsock import errors
 from twistedsock.errors import UNAVAILABLE, CloseReason
 from twistedsock.limits.settings import CHUNK_BYTES, RESERVED_EVENTS
@@ -598,8 +599,7 @@ def test_closes_many_outdated_sessions_in_time_slices() -> None:
     peers = [subscribed(server) for _ in range(50)]
     deliver(server, 1)
     deliver(server, 1, 1, b"e2")
-    clock = iter(range(10_000))
-    server.clock = lambda: float(next(clock))  # each look at the clock is a second later
+    server.clock = Ticking(1.0)
     ended: list[int] = []
     while len(server.turns):
         server.turns.step()
@@ -670,8 +670,7 @@ def test_resubscribing_during_the_closing_keeps_the_session() -> None:
     peers = [subscribed(server) for _ in range(5)]
     deliver(server, 1)
     deliver(server, 1, 1, b"e2")
-    clock = iter(range(10_000))
-    server.clock = lambda: float(next(clock))  # each look at the clock is a second later
+    server.clock = Ticking(1.0)
     while peers[0].close_reason is None:
         server.turns.step()
     peers[4].send("SUB a")

@@ -26,6 +26,17 @@ def connect(server, reactor, transport, web_address="http://127.0.0.1:8082/"):
     return LineConnection(server, LineFactory(server.context, reactor, 0, web_address), transport)
 
 
+def split_calls(server, reactor, wire, data):
+    """Connections after they sent this, in one write or split at one byte. Each is lost before the next one."""
+    for cut in range(len(data) + 1):
+        call = connect(server, reactor, wire())
+        call.received()
+        call.send_bytes(data[:cut])
+        call.send_bytes(data[cut:])
+        yield call
+        call.lose()
+
+
 @pytest.fixture
 def call(server, reactor, wire):
     """A connection after its welcome."""
@@ -46,14 +57,9 @@ def test_answers_commands_in_order(call):
 def test_lines_can_be_split_at_any_byte(server, reactor, wire, end):
     pipeline = end.join([b"SUB kitchen", b"PUB kitchen caf\xc3\xa9", b"PING", b""])
     answers = []
-    for cut in range(len(pipeline) + 1):
-        call = connect(server, reactor, wire())
-        call.received()
-        call.send_bytes(pipeline[:cut])
-        call.send_bytes(pipeline[cut:])
+    for call in split_calls(server, reactor, wire, pipeline):
         answers.append([line.split(" ")[0] for line in call.received()])
         assert sorted(answers[-1]) == ["MSG", "OK", "OK", "PONG"]
-        call.lose()
 
 
 def test_incomplete_line_waits_for_its_end(call):
@@ -145,13 +151,8 @@ def test_http_request_is_rejected_and_not_run(call, method):
 
 def test_recognizes_http_request_at_any_split(server, reactor, wire):
     request = b"GET / HTTP/1.1\r\nPUB kitchen one\r\n\r\nPUB kitchen two\r\n"
-    for cut in range(len(request)):
-        call = connect(server, reactor, wire())
-        call.received()
-        call.send_bytes(request[:cut])
-        call.send_bytes(request[cut:])
+    for call in split_calls(server, reactor, wire, request):
         assert call.transport.output().startswith(b"HTTP/1.1 400 ")
-        call.lose()
     assert server.broker.channels == {}
 
 
@@ -199,16 +200,11 @@ def test_first_line_over_the_memory_budget_runs_nothing(reactor, wire):
     ids=["TLS", "TLS behind an empty line", "SSL 2", "STUN", "NUL", "Latin-1", "PROXY header of version 2"],
 )
 def test_closes_other_protocols_and_runs_nothing(server, reactor, wire, data, words):
-    for cut in range(len(data)):
-        call = connect(server, reactor, wire())
-        call.received()
-        call.send_bytes(data[:cut])
-        call.send_bytes(data[cut:])
+    for call in split_calls(server, reactor, wire, data):
         call.send("PUB kitchen two")
         notice, bye = call.received()
         assert notice.startswith("NOTICE ") and words in notice and bye == "BYE"
         assert call.transport.half_closed
-        call.lose()
     assert server.broker.channels == {}
 
 
@@ -230,13 +226,8 @@ def test_after_the_first_line_nul_is_payload_and_latin_1_is_an_error(call):
 )
 def test_first_line_can_publish_text_that_looks_like_http(server, reactor, wire, payload):
     data = f"PUB news {payload}\n".encode()
-    for cut in range(len(data)):
-        call = connect(server, reactor, wire())
-        call.received()
-        call.send_bytes(data[:cut])
-        call.send_bytes(data[cut:])
+    for call in split_calls(server, reactor, wire, data):
         assert all(line.startswith("OK ") for line in call.received())
-        call.lose()
 
 
 def test_http_method_that_is_a_command_runs_nothing(call):
@@ -248,27 +239,17 @@ def test_http_method_that_is_a_command_runs_nothing(call):
 
 def test_ignores_byte_order_mark_before_the_first_line(server, reactor, wire):
     data = b"\xef\xbb\xbfPING 1\n\xef\xbb\xbfPING 2\n"
-    for cut in range(len(data)):
-        call = connect(server, reactor, wire())
-        call.received()
-        call.send_bytes(data[:cut])
-        call.send_bytes(data[cut:])
+    for call in split_calls(server, reactor, wire, data):
         pong, error = call.received()
         assert pong == "PONG 1" and error.startswith("ERR unknown-command ")
-        call.lose()
 
 
 def test_cr_nul_ends_a_line_at_any_split(server, reactor, wire):
     data = b"PING 1\r\0PUB kitchen a\0b\r\0" + b"PING 2" + DO_TIMING_MARK + b"\r\0PING 3\n"
-    for cut in range(len(data)):
-        call = connect(server, reactor, wire())
-        call.received()
-        call.send_bytes(data[:cut])
-        call.send_bytes(data[cut:])
+    for call in split_calls(server, reactor, wire, data):
         words = call.transport.output().replace(b"\xff\xfc\x06", b"").decode().split()
         assert [word for word in words if word != "OK"][:2] == ["PONG", "1"]
         assert words[-4:] == ["PONG", "2", "PONG", "3"]
-        call.lose()
 
 
 @pytest.mark.parametrize("size", [65_537, 70_000, 140_000])
@@ -318,13 +299,8 @@ def test_sends_timing_mark_before_the_notice(call):
 
 def test_telnet_sequences_can_be_split_at_any_byte(server, reactor, wire):
     data = b"PING a" + DO_TIMING_MARK + b"b\nPING \xff\xff\n"
-    for cut in range(len(data)):
-        call = connect(server, reactor, wire())
-        call.received()
-        call.send_bytes(data[:cut])
-        call.send_bytes(data[cut:])
+    for call in split_calls(server, reactor, wire, data):
         assert call.transport.output().startswith(b"\xff\xfc\x06PONG ab\nERR not-utf8 ")
-        call.lose()
 
 
 def test_telnet_options_after_quit_do_not_pause_reading(call):

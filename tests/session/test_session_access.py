@@ -296,48 +296,41 @@ def test_checks_the_right_again_after_a_command_has_waited(command: str) -> None
     assert server.broker.channels == {}
 
 
-@pytest.mark.parametrize("policy", [POLICY, None])
-def test_history_ends_when_the_right_to_read_is_lost(policy: FakePolicy | None) -> None:
-    server = FakeServer(policy=policy)
-    meets(server, *["PUB lobby " + "x" * 1000] * 300)
+def read_while_losing_the_right(server: FakeServer, verb: str, type: str) -> tuple[list[str], list[Any]]:
+    """What a line and a JSON client receive if they lose the right to read the lobby while the reply is written."""
     lines, messages = server.line_client(), server.json_client()
     for peer in (lines, messages):
         peer.received_bytes()
         peer.outlet.room = 0
-    lines.send("HIST lobby", "PING")
-    messages.send({"type": "history", "channel": "lobby"}, {"type": "ping"})
+    lines.send(f"{verb} lobby", "PING")
+    messages.send({"type": type, "channel": "lobby"}, {"type": "ping"})
     server.context.change_policy(FakePolicy({"lobby": "w"}))
     for peer in (lines, messages):
         peer.outlet.drain()
     server.turn()
-    *events, lost, counted, pong = lines.received()
+    return lines.received(), messages.received()
+
+
+@pytest.mark.parametrize("policy", [POLICY, None])
+def test_history_ends_when_the_right_to_read_is_lost(policy: FakePolicy | None) -> None:
+    server = FakeServer(policy=policy)
+    meets(server, *["PUB lobby " + "x" * 1000] * 300)
+    (*events, lost, counted, pong), (reply, json_pong) = read_while_losing_the_right(server, "HIST", "history")
     assert 0 < len(events) < 200
     assert (lost, counted, pong) == (f"LOST lobby {len(events) + 1} 300", f"OK {len(events)}", "PONG")
-    reply, pong = messages.received()
     assert 0 < len(reply["events"]) < 200
     assert reply["gaps"] == [{"first": len(reply["events"]) + 1, "last": 300}]
-    assert pong["type"] == "pong"
+    assert json_pong["type"] == "pong"
 
 
 def test_member_list_ends_when_the_right_to_read_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     server = FakeServer(policy=POLICY)
     many = [Member(b"id%d" % number, b"~%032d" % number) for number in range(5_000)]
     monkeypatch.setattr(server.backplane, "members", lambda channel: many)
-    lines, messages = server.line_client(), server.json_client()
-    for peer in (lines, messages):
-        peer.received_bytes()
-        peer.outlet.room = 0
-    lines.send("WHO lobby", "PING")
-    messages.send({"type": "who", "channel": "lobby"}, {"type": "ping"})
-    server.context.change_policy(FakePolicy({"lobby": "w"}))
-    for peer in (lines, messages):
-        peer.outlet.drain()
-    server.turn()
-    *members, counted, pong = lines.received()
+    (*members, counted, pong), (reply, json_pong) = read_while_losing_the_right(server, "WHO", "who")
     assert 0 < len(members) < 3_000
     assert (counted, pong) == (f"OK {len(members)}", "PONG")
-    reply, pong = messages.received()
-    assert 0 < len(reply["members"]) < 3_000 and pong["type"] == "pong"
+    assert 0 < len(reply["members"]) < 3_000 and json_pong["type"] == "pong"
     assert server.broker.member_shares.total == 0
 
 
