@@ -5,6 +5,7 @@ libraries load count as well.
 """
 
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,3 +48,9 @@ def test_few_modules_must_be_read_to_understand_one(module: str, limit: int, tmp
     loaded = [name for name in loaded_by(tmp_path, module) if name.startswith("twistedsock.")]
     packages = {name.rpartition(".")[0] for name in loaded}
     assert len(set(loaded) - packages) <= limit, sorted(loaded)
+
+
+def test_no_module_imports_a_test_module() -> None:
+    files = Path(__file__).parent.rglob("*.py")
+    importing = re.compile(r"^\s*(?:from|import) (?:\w+\.)+test_\w+", re.MULTILINE)
+    assert [str(file) for file in files if importing.search(file.read_text())] == []

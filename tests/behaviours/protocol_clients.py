@@ -10,11 +10,17 @@ from collections import deque
 from typing import Any
 
 from tests.event_streams import FallbackClient
+from twistedsock.codecs import http_api
+from twistedsock.pubsub.future import Future
+from twistedsock.session.request import HistoryPage, RequestClient
 from twistedsock.testing import FakeClient, FakeServer
 
 Message = dict[str, Any]
 
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+HERE = b"127.0.0.1:50001"
+"""The address of an HTTP client."""
+
 LOUD = tuple('{["')
 """The first characters of a payload that can be JSON in the line protocol."""
 
@@ -25,6 +31,19 @@ def settle(server: FakeServer) -> None:
         if hasattr(server.backplane, "release"):
             server.backplane.release()
         server.turn()
+
+
+def http_history(server: FakeServer) -> list[dict[str, Any]]:
+    """The history of the channel ``kitchen`` over HTTP."""
+    results: list[Any] = []
+    answer = RequestClient(server.context, "", HERE).history(b"kitchen")
+    if isinstance(answer, Future):
+        answer.then(results.append)
+        settle(server)
+        answer = results[0]
+    assert isinstance(answer, HistoryPage)
+    events: list[dict[str, Any]] = json.loads(b"".join(http_api.history_response(answer)))["events"]
+    return events
 
 
 class ProtocolClient:

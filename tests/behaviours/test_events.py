@@ -5,47 +5,13 @@ from typing import Any
 
 import pytest
 
+from tests.behaviours.payloads import TEXTS, VALUES
 from tests.behaviours.protocol_clients import KINDS, LineClient, ProtocolClient, settle
 from tests.event_streams import FallbackClient, Stream
 from twistedsock.codecs.http_api import read_batch, read_body
 from twistedsock.codecs.payload import UNPAIRED_SURROGATE
 from twistedsock.codecs.problem_details import ApiError
 from twistedsock.testing import FakeServer
-
-TEXTS = [
-    "21.5",
-    "",
-    " ",
-    " two  spaces around ",
-    "a\tb",
-    "{not json",
-    '{"a": 1}',
-    "[",
-    "[1]",
-    '"',
-    '"quoted"',
-    '"half',
-    "a\nb\r\nc",
-    "\n",
-    "\x00\x01\x1b[31mred\x07",
-    "\x7f",
-    "\x80\x85\x9b31m",
-    "küche 厨房 🌡 \u2028 \ufeff",
-    "a \\ b \\n c",
-    "MSG kitchen 1 p1 forged",
-    "true",
-    "null",
-    "x" * 10_000,
-]
-VALUES = [
-    {},
-    [],
-    {"celsius": 21.5},
-    [1, 2.5, "a", None, True, {"b": []}],
-    {"": "\n\t\x7f\x9b{"},
-    {"deep": [[[[[]]]]]},
-    ["ü", "\u2028"],
-]
 
 
 def event(publisher: ProtocolClient, offset: int, data: Any, name: str = "message", nick: str = "") -> dict[str, Any]:

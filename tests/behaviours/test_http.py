@@ -6,16 +6,12 @@ from typing import Any
 
 import pytest
 
-from tests.behaviours.protocol_clients import ProtocolClient, settle
-from tests.behaviours.test_events import TEXTS, VALUES
-from twistedsock.codecs import http_api
+from tests.behaviours.payloads import TEXTS, VALUES
+from tests.behaviours.protocol_clients import HERE, ProtocolClient, http_history
 from twistedsock.codecs.http_api import read_batch, read_body
-from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.values import Publication
-from twistedsock.session.request import HistoryPage, RequestClient
+from twistedsock.session.request import RequestClient
 from twistedsock.testing import FakeServer
-
-HERE = b"127.0.0.1:50001"
 
 
 def bodies(data: Any) -> Iterator[tuple[bytes, bytes]]:
@@ -28,19 +24,6 @@ def bodies(data: Any) -> Iterator[tuple[bytes, bytes]]:
         yield json.dumps(data).encode() + b"\n", b""
 
 
-def history(server: FakeServer) -> list[dict[str, Any]]:
-    """The history of the channel ``kitchen`` over HTTP."""
-    results: list[Any] = []
-    answer = RequestClient(server.context, "", HERE).history(b"kitchen")
-    if isinstance(answer, Future):
-        answer.then(results.append)
-        settle(server)
-        answer = results[0]
-    assert isinstance(answer, HistoryPage)
-    events: list[dict[str, Any]] = json.loads(b"".join(http_api.history_response(answer)))["events"]
-    return events
-
-
 @pytest.mark.parametrize("data", [*TEXTS, *VALUES], ids=lambda data: ascii(data)[:30])
 def test_delivers_payloads_that_were_published_over_http(server: FakeServer, reader: ProtocolClient, data: Any) -> None:
     reader.request("subscribe", channel="kitchen")
@@ -50,7 +33,7 @@ def test_delivers_payloads_that_were_published_over_http(server: FakeServer, rea
         client = RequestClient(server.context, "", HERE)
         client.publish_all([one for one in read_batch(batch, b"", 65_536) if not isinstance(one, tuple)])
         assert [event["data"] for event in reader.received()] == [data, data]
-    assert all(event["data"] == data for event in history(server))
+    assert all(event["data"] == data for event in http_history(server))
 
 
 @pytest.mark.parametrize("data", [*TEXTS, *VALUES], ids=lambda data: ascii(data)[:30])
@@ -58,7 +41,7 @@ def test_history_over_http_contains_published_payloads(
     server: FakeServer, publisher: ProtocolClient, data: Any
 ) -> None:
     publisher.request("publish", channel="kitchen", data=data)
-    (event,) = history(server)
+    (event,) = http_history(server)
     assert event == {
         "type": "event",
         "channel": "kitchen",

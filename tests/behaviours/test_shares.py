@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.behaviours.protocol_clients import ProtocolClient, settle
-from tests.behaviours.test_http import history
+from tests.behaviours.protocol_clients import ProtocolClient, http_history, settle
 from twistedsock.auth.identity import Identity, grants
 from twistedsock.codecs.http_api import read_body
 from twistedsock.pubsub.future import on_result
@@ -80,4 +79,4 @@ def test_http_requests_of_one_client_cannot_use_up_the_channels(server: FakeServ
     assert reader.request("publish", channel="kitchen", data="mine")["type"] == "ok"
     posts("yard", b"198.51.100.7:4000", Identity(grants({">": "rw"}), b"ann"))
     assert isinstance(outcomes[-1], Position), "a client with an identity counts apart from its address"
-    assert [event["data"] for event in history(server)] == ["mine"]
+    assert [event["data"] for event in http_history(server)] == ["mine"]

@@ -75,6 +75,11 @@ class ServerProcess:
     def page(self) -> str:
         return self.pages[0]
 
+    @property
+    def authority(self) -> str:
+        """Host and port of the page."""
+        return self.page.partition("://")[2].rstrip("/")
+
     def log(self) -> str:
         return self._log.read_text()
 

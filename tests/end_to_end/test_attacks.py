@@ -22,12 +22,8 @@ MEGABYTE = 1024 * 1024
 INNER = "GET /bridge.json HTTP/1.1\r\nHost: {host}\r\n\r\n"
 
 
-def authority(server):
-    return server.page.partition("://")[2].rstrip("/")
-
-
 def upgrade(server, *headers):
-    lines = [f"Host: {authority(server)}", "Upgrade: websocket", "Connection: Upgrade", *headers]
+    lines = [f"Host: {server.authority}", "Upgrade: websocket", "Connection: Upgrade", *headers]
     return ("GET /ws HTTP/1.1\r\n" + "\r\n".join(lines) + f"\r\n{KEY}\r\n").encode()
 
 
@@ -61,7 +57,7 @@ def test_a_page_of_another_site_cannot_open_a_websocket(start, tell, bystander, 
     sentence = f"refused a WebSocket of origin {origin!r}; --allow-origin would allow it"
     with bystander(server, sentence):
         for _ in range(3):
-            answer = tell(authority(server), upgrade(server, f"Origin: {origin}"))
+            answer = tell(server.authority, upgrade(server, f"Origin: {origin}"))
             assert statuses(answer) == [b"403"]
             assert origin.encode() not in answer
 
@@ -106,7 +102,7 @@ def test_commands_in_a_tls_handshake_are_not_run(server, tell, line_client, byst
         )
         assert b"OK" not in answer
         begun = time.monotonic()
-        assert statuses(tell(authority(server), client_hello(b""))) == [b"400"]
+        assert statuses(tell(server.authority, client_hello(b""))) == [b"400"]
         assert time.monotonic() - begun < 5
     assert line_client(server.lines[0]).request(f"HIST {channel}") == "OK 0"
 
@@ -117,7 +113,7 @@ def test_commands_in_a_tls_handshake_are_not_run(server, tell, line_client, byst
 @pytest.mark.parametrize("later", [False, True], ids=["first", "kept-alive"])
 def test_endless_headers_are_refused(server, open_socket, bystander, later):
     """431 from the server, or 400 from twisted.web, which reads later requests of a connection."""
-    host = authority(server)
+    host = server.authority
     usage = ProcessUsage([server.process.pid])
     with bystander(server), open_socket(host) as endless:
         before = usage.memory()
@@ -144,7 +140,7 @@ def test_endless_headers_are_refused(server, open_socket, bystander, later):
 def test_unfinished_heads_do_not_disturb_other_clients(server, open_socket, bystander):
     """tests/server/test_web.py tests the timeouts themselves."""
     with bystander(server) as other:
-        slow = [open_socket(authority(server)) for _ in range(200)]
+        slow = [open_socket(server.authority) for _ in range(200)]
         for byte in upgrade(server)[:-4][:60]:
             for connection in slow:
                 connection.sendall(bytes((byte,)))
@@ -156,7 +152,7 @@ def test_unfinished_heads_do_not_disturb_other_clients(server, open_socket, byst
 def test_a_handshake_sent_byte_by_byte_times_out(start, open_socket, bystander):
     """No byte extends the deadline."""
     server = start("--handshake-timeout=3")
-    with bystander(server), open_socket(authority(server)) as slow, open_socket(authority(server)) as silent:
+    with bystander(server), open_socket(server.authority) as slow, open_socket(server.authority) as silent:
         head = iter(upgrade(server))
         answer, began = b"", time.monotonic()
         slow.settimeout(0.1)
@@ -174,7 +170,7 @@ def test_a_handshake_sent_byte_by_byte_times_out(start, open_socket, bystander):
 def test_a_handshake_with_a_body_cannot_smuggle_requests_past_a_proxy(server, tell, bystander, header):
     with bystander(server):
         request = upgrade(server, header) + frame(0x81, b'{"type":"ping","id":1}')
-        assert statuses(tell(authority(server), request)) == [b"400"]
+        assert statuses(tell(server.authority, request)) == [b"400"]
 
 
 SMUGGLED = {
@@ -206,7 +202,7 @@ SMUGGLED = {
 def test_ambiguous_requests_cannot_smuggle_another_one(server, tell, bystander, line_client, later):
     """Ambiguous requests get 400 and the connection closes: what follows is not answered. As the first request of a
     connection, and after a correct one."""
-    host = authority(server)
+    host = server.authority
     inner = INNER.format(host=host)
     reader = line_client(server.lines[0])
     reader.request("SUB smuggled")
@@ -221,7 +217,7 @@ def test_ambiguous_requests_cannot_smuggle_another_one(server, tell, bystander, 
 def test_later_requests_of_a_connection_are_checked_like_the_first(start, open_socket, bystander):
     """The first request named the page's own host; each request is checked."""
     server = start()
-    host = authority(server)
+    host = server.authority
     inner = INNER.format(host=host).encode()
     sentence = "refused a request for host 'evil.example'; --allow-host would allow it"
     with bystander(server, sentence), open_socket(host) as connection:
@@ -389,7 +385,7 @@ def test_invalid_frames_close_the_connection_with_the_reason(server, web_client,
 )
 def test_compression_is_declined(server, open_socket, bystander, offer, status):
     """Data that is not unpacked cannot explode."""
-    with bystander(server), open_socket(authority(server)) as connection:
+    with bystander(server), open_socket(server.authority) as connection:
         connection.sendall(upgrade(server, f"Sec-WebSocket-Extensions: {offer}"))
         answer = connection.recv(65536)
         assert statuses(answer) == [status]
@@ -542,8 +538,8 @@ def test_lone_surrogates_are_rejected(server, stage, tell, bystander, channel):
             assert stage.types(data.encode()).startswith("ERR bad-json ")
             for kind in ("application/json", "application/x-www-form-urlencoded"):
                 answer = tell(
-                    authority(server),
-                    f"POST /channels/{channel}/events HTTP/1.1\r\nHost: {authority(server)}\r\nContent-Type: {kind}\r\n"
+                    server.authority,
+                    f"POST /channels/{channel}/events HTTP/1.1\r\nHost: {server.authority}\r\nContent-Type: {kind}\r\n"
                     f"Content-Length: {len(data)}\r\nConnection: close\r\n\r\n{data}".encode(),
                 )
                 assert statuses(answer) == [b"400"] and b'"code":"bad-json"' in answer
@@ -625,7 +621,7 @@ def test_invalid_utf8_and_byte_order_marks(server, stage, bystander):
 def test_requests_of_strangers_cannot_write_log_lines(start, tell, bystander):
     """Not in a header, and not by an error that the request causes."""
     server = start()
-    host = authority(server)
+    host = server.authority
     forged = "2026-01-01T00:00:00+0000 [-] all is well"
     with bystander(
         server,

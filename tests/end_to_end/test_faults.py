@@ -30,10 +30,6 @@ def break_off(connection):
     connection.close()
 
 
-def authority(server):
-    return server.page.partition("://")[2].rstrip("/")
-
-
 # Clients that die.
 
 MIDST = {
@@ -62,7 +58,7 @@ def test_a_client_disconnects_in_the_middle_of_something(
     watcher = line_client(server.lines[0])
     with bystander(server):
         for _ in range(20):
-            connection = open_socket(authority(server) if web else server.lines[0])
+            connection = open_socket(server.authority if web else server.lines[0])
             connection.sendall(data)
             (break_off if reset else socket.socket.close)(connection)
 
@@ -89,7 +85,7 @@ def test_processes_are_killed_in_the_middle_of_a_frame_and_of_a_line(server, lin
     watcher.request("SUB killed presence=on")
     with bystander(server):
         for address, data in [
-            (authority(server), HANDSHAKE + whole + whole[:-3]),
+            (server.authority, HANDSHAKE + whole + whole[:-3]),
             (server.lines[0], b"PUB killed whole\nPUB killed ha"),
         ]:
             process = subprocess.Popen([sys.executable, "-c", peer, address, data.hex()])
@@ -135,8 +131,8 @@ def test_a_half_closed_client_receives_all_replies(server, line_client, web_clie
         assert heard[:500] == [f"OK {offset}" for offset in range(1, 501)]
         assert heard[500:] == [f"MSG {channel} 500 {typist.id} x", "OK 1", "BYE"]
         typist.close()
-        with open_socket(authority(server)) as asking:
-            asking.sendall(f"GET /bridge.json HTTP/1.1\r\nHost: {authority(server)}\r\n\r\n".encode())
+        with open_socket(server.authority) as asking:
+            asking.sendall(f"GET /bridge.json HTTP/1.1\r\nHost: {server.authority}\r\n\r\n".encode())
             answer = b""
             while not answer.endswith(b"}"):
                 answer += asking.recv(65536)
@@ -159,7 +155,7 @@ def test_a_client_that_never_closes_its_half_is_aborted(server, line_client, web
         before = open_files(server.process.pid)
         typist = line_client(server.lines[0])
         page = web_client(server.page)
-        lost = open_socket(authority(server))
+        lost = open_socket(server.authority)
         typist.send("QUIT", "PUB stubborn after")
         page.socket.sendall(b"\x83\x80\0\0\0\0" + frame(0x81, b'{"type":"publish","channel":"stubborn","data":1}'))
         lost.sendall(b"nonsense\r\n\r\n")
@@ -240,7 +236,7 @@ def start_without_log(twistd, tmp_path, environment, eventually):
 def ask_for_foreign_hosts(server, open_socket, count):
     """Each of the first hundred would be a line of the log."""
     for number in range(count):
-        with open_socket(authority(server)) as connection:
+        with open_socket(server.authority) as connection:
             connection.sendall(b"GET / HTTP/1.1\r\nHost: evil%d\r\nConnection: close\r\n\r\n" % number)
             assert connection.recv(100).startswith(b"HTTP/1.1 421 ")
 

@@ -8,7 +8,6 @@ import threading
 import pytest
 
 from tests.end_to_end.conftest import TIMEOUT_SECONDS
-from tests.end_to_end.test_http import authority
 
 pytestmark = pytest.mark.end_to_end
 
@@ -18,7 +17,7 @@ TLS = "ssl:0:interface=127.0.0.1:"
 
 def nc(server, data):
     """All bytes until the server closes the connection."""
-    host, _, port = authority(server).rpartition(":")
+    host, _, port = server.authority.rpartition(":")
     done = subprocess.run(
         ["nc", "-N", host, port], input=data, capture_output=True, timeout=TIMEOUT_SECONDS, check=True
     )
@@ -54,7 +53,7 @@ def test_a_long_poll_is_answered(server, line_client, channel):
 
 
 def test_a_stream_continues(server, line_client, open_socket, channel):
-    client = open_socket(authority(server))
+    client = open_socket(server.authority)
     client.sendall(get(f"/channels/{channel}/events", "Accept: text/event-stream"))
     client.shutdown(socket.SHUT_WR)
     told = b""
@@ -68,7 +67,7 @@ def test_a_stream_continues(server, line_client, open_socket, channel):
 
 
 def test_a_stream_ends_soon_after_its_client_disconnects(server, line_client, open_socket, channel):
-    client, watcher = open_socket(authority(server)), line_client(server.lines[0])
+    client, watcher = open_socket(server.authority), line_client(server.lines[0])
     watcher.request(f"SUB {channel} presence=on")
     client.sendall(get(f"/channels/{channel}/events?nick=reader", "Accept: text/event-stream"))
     assert watcher.receive().startswith(f"JOIN {channel} ")
@@ -118,5 +117,5 @@ def test_commands_sent_with_close_notify_over_tls_1_3_are_answered(start, line_c
     publisher = line_client(server.lines[0], True)
     publisher.socket.sendall(b"PUB k " + b"x" * 1000 + b"\n")
     assert publisher.receive() == "OK 2"
-    told = HalfClosingTLS(authority(server), get("/channels/k/events"), ssl.TLSVersion.TLSv1_3).heard
+    told = HalfClosingTLS(server.authority, get("/channels/k/events"), ssl.TLSVersion.TLSv1_3).heard
     assert told.startswith(b"HTTP/1.1 200 OK") and told.count(b'"type":"event"') == 2

@@ -19,10 +19,6 @@ pytestmark = pytest.mark.end_to_end
 PUBLISH = "POST /channels/{channel}/events HTTP/1.1\r\nHost: {host}\r\n"
 
 
-def authority(server):
-    return server.page.partition("://")[2].rstrip("/")
-
-
 @pytest.fixture
 def curl(server):
     """``curl(path, *options)``: returns its output, errors included."""
@@ -92,7 +88,7 @@ def test_serves_head_gzip_and_conditional_requests(curl):
 
 def test_answers_pipelined_requests_in_order(server, open_socket, bystander, channel):
     """Nine thousand requests at once on one connection. The bystander is served meanwhile."""
-    host, count = authority(server), 9_000
+    host, count = server.authority, 9_000
     one = PUBLISH.format(channel=channel, host=host) + "Content-Length: 5\r\n\r\nhello"
     with bystander(server) as other, open_socket(host) as connection:
         sender = threading.Thread(target=connection.sendall, args=(one.encode() * count,))
@@ -109,7 +105,7 @@ def test_answers_pipelined_requests_in_order(server, open_socket, bystander, cha
 
 
 def test_chunks_of_one_byte_do_not_delay_other_clients(server, open_socket, bystander, channel):
-    host = authority(server)
+    host = server.authority
     head = PUBLISH.format(channel=channel, host=host) + "Transfer-Encoding: chunked\r\n\r\n"
     with bystander(server) as other:
         for _ in range(20):
@@ -123,8 +119,8 @@ def test_chunks_of_one_byte_do_not_delay_other_clients(server, open_socket, byst
 def test_client_that_does_not_read_costs_no_memory(server, open_socket, bystander):
     """Requests for a thousand files of tens of KiB at once."""
     usage = ProcessUsage([server.process.pid])
-    one = f"GET /page.js HTTP/1.1\r\nHost: {authority(server)}\r\n\r\n".encode()
-    with bystander(server) as other, open_socket(authority(server)) as greedy:
+    one = f"GET /page.js HTTP/1.1\r\nHost: {server.authority}\r\n\r\n".encode()
+    with bystander(server) as other, open_socket(server.authority) as greedy:
         before = usage.memory()
         greedy.settimeout(1)
         with pytest.raises(TimeoutError):
@@ -135,7 +131,7 @@ def test_client_that_does_not_read_costs_no_memory(server, open_socket, bystande
 
 
 def test_body_is_not_parsed_as_a_request(server, open_socket, bystander, channel):
-    host = authority(server)
+    host = server.authority
     inner = f"POST /channels/{channel}/events HTTP/1.1\r\nHost: {host}\r\nContent-Length: 3\r\n\r\nboo"
     with bystander(server), open_socket(host) as connection:
         for path in (f"/channels/{channel}/events", "/nothing"):
@@ -153,7 +149,7 @@ def test_body_is_not_parsed_as_a_request(server, open_socket, bystander, channel
 def test_shutdown_answers_long_polls(start, open_socket):
     """A long poll is answered before its wait is over, and idle connections are closed."""
     server = start("--shutdown-timeout=20")
-    host = authority(server)
+    host = server.authority
     with open_socket(host) as waiting, open_socket(host) as idle:
         idle.sendall(f"GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         assert statuses(idle.recv(65536)) == [200]

@@ -17,10 +17,6 @@ from tests.event_streams import read_events
 pytestmark = pytest.mark.end_to_end
 
 
-def authority(server: Any) -> str:
-    return str(server.page).partition("://")[2].rstrip("/")
-
-
 def documented(kind: str) -> list[str]:
     """The examples of this language on the page about streams."""
     page = Path(__file__).parent.parent.parent / "docs" / "reference" / "streams.md"
@@ -117,8 +113,8 @@ def test_slow_client_does_not_disturb_others_and_is_told_of_losses(
     start: Any, line_client: Any, open_socket: Any
 ) -> None:
     server = start("--history-events", "200", "--history-bytes", "400000", "--send-buffer-bytes", "16384")
-    slow = open_socket(authority(server))
-    slow.sendall(f"GET /events?channel=k HTTP/1.1\r\nHost: {authority(server)}\r\n\r\n".encode())
+    slow = open_socket(server.authority)
+    slow.sendall(f"GET /events?channel=k HTTP/1.1\r\nHost: {server.authority}\r\n\r\n".encode())
     data = b""
     while b"event: ok" not in data:
         data += slow.recv(1000)
@@ -219,7 +215,7 @@ LISTEN = """url => {
 
 
 def port_of(server: Any) -> int:
-    return int(authority(server).rpartition(":")[2])
+    return int(server.authority.rpartition(":")[2])
 
 
 @pytest.mark.parametrize("channels", [("kitchen",), ("kitchen", "cellar")])
@@ -288,7 +284,7 @@ def test_documented_commands(start: Any, line_client: Any) -> None:
     server = start()
     peer = line_client(server.lines[0])
     stream, waiting = (
-        Curl(*shlex.split(command.replace("localhost:8082", authority(server)))[1:]) for command in documented("sh")
+        Curl(*shlex.split(command.replace("localhost:8082", server.authority))[1:]) for command in documented("sh")
     )
     stream.received(2)
     peer.request("PUB kitchen 21.5")
