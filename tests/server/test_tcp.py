@@ -27,7 +27,7 @@ def connect(server, reactor, transport, web_address="http://127.0.0.1:8082/"):
 
 
 def split_calls(server, reactor, wire, data):
-    """Connections after they sent this, in one write or split at one byte. Each is lost before the next one."""
+    """Connections that sent this, in one write or split at one byte. Each is lost before the next one."""
     for cut in range(len(data) + 1):
         call = connect(server, reactor, wire())
         call.received()
