@@ -5,6 +5,8 @@ than they compute. A line of output is shown when it is written, with the name o
 are replaced by a line for each quarter of a part, and the lines of Node about tests that pass are left out.
 """
 
+import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -23,6 +25,12 @@ LANES: dict[str, list[Lane]] = {
 }
 ALONE: dict[str, Lane] = {"check": [], "test": ["dist"]}
 """Targets that run when all lanes have ended: a build writes into the checkout."""
+
+STOP_SECONDS = 15.0
+"""Time for the tests that run to end their servers, after Ctrl-C or SIGTERM."""
+
+OUTPUT_SECONDS = 5.0
+"""Time to read the rest of the output of a part that has ended. A detached server could keep it open for ever."""
 
 _DOTS = re.compile(r"^[.sFExX]+ *\[ *(\d+)%\]$")
 _COUNTS = re.compile(r"\b(\d+) (passed|failed|errors?)\b|^ℹ (pass|fail) (\d+)$|^All (\d+) cases")
@@ -65,50 +73,94 @@ class Runner:
         self._make = make
         self._write = write
         self._lock = threading.Lock()
-        self._processes: list[subprocess.Popen[str]] = []
+        # Each has a session of its own, which holds all that its part starts and does not detach.
+        self._running: list[subprocess.Popen[str]] = []
+        self._is_stopping = False
 
     def run(self, lanes: Sequence[Lane], alone: Lane = ()) -> list[Part]:
         """Run all lanes at the same time, then the targets that have to run alone. A part that fails stops nothing."""
         lanes_of_parts = [[Part(target) for target in lane] for lane in lanes]
-        threads = [threading.Thread(target=self._run_lane, args=(lane,), daemon=True) for lane in lanes_of_parts]
+        last = [Part(target) for target in alone]
+        self._run_lanes(lanes_of_parts)
+        self._run_lanes([last])
+        return [part for lane in [*lanes_of_parts, last] for part in lane]
+
+    def stop(self) -> None:
+        """End all parts: interrupt them, so that pytest ends the servers of its tests, and kill those that take longer
+        than ``STOP_SECONDS``."""
+        self._is_stopping = True
+        try:
+            self._signal(signal.SIGINT)
+            self._wait(STOP_SECONDS)
+        finally:
+            self._signal(signal.SIGKILL)
+            self._wait(OUTPUT_SECONDS)
+
+    def _run_lanes(self, lanes: Sequence[Sequence[Part]]) -> None:
+        # All in threads, so that a signal interrupts none of them between the start of a process and its registration.
+        threads = [threading.Thread(target=self._run_lane, args=(lane,), daemon=True) for lane in lanes]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        last = [Part(target) for target in alone]
-        self._run_lane(last)
-        return [part for lane in [*lanes_of_parts, last] for part in lane]
-
-    def stop(self) -> None:
-        for process in self._processes:
-            process.terminate()
 
     def _run_lane(self, parts: Sequence[Part]) -> None:
         for part in parts:
             started = time.monotonic()
-            command = [self._make, "--no-print-directory", part.target]
-            with subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-            ) as process:
-                self._processes.append(process)
-                assert process.stdout is not None
-                for line in process.stdout:
-                    shown = part.read(line.rstrip("\n"))
-                    if shown is not None:
-                        self._show(part, shown)
+            with self._lock:
+                if self._is_stopping:
+                    return
+                process = subprocess.Popen(
+                    [self._make, "--no-print-directory", part.target],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    errors="replace",
+                    start_new_session=True,
+                )
+                self._running.append(process)
+            reader = threading.Thread(target=self._read, args=(part, process), daemon=True)
+            reader.start()
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            with self._lock:
+                # Programs that the part has left behind would also keep its output open. The id of the group is not
+                # reused before wait().
+                _signal_group(process, signal.SIGKILL)
+                self._running.remove(process)
                 part.status = process.wait()
+            reader.join(OUTPUT_SECONDS)
             part.seconds = time.monotonic() - started
             result = "passed" if part.status == 0 else "FAILED"
             self._show(part, f"{result} after {duration(part.seconds)}")
 
+    def _read(self, part: Part, process: "subprocess.Popen[str]") -> None:
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                shown = part.read(line.rstrip("\n"))
+                if shown is not None:
+                    self._show(part, shown)
+
+    def _signal(self, number: int) -> None:
+        with self._lock:
+            for process in self._running:
+                _signal_group(process, number)
+
+    def _wait(self, seconds: float) -> None:
+        # Not with join(): Python 3.11 takes a thread whose join() was interrupted for ended.
+        end = time.monotonic() + seconds
+        while self._running and time.monotonic() < end:
+            time.sleep(0.05)
+
     def _show(self, part: Part, line: str) -> None:
         with self._lock:
             self._write(f"{part.target:>10} | {line}")
+
+
+def _signal_group(process: "subprocess.Popen[str]", number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
 
 
 def duration(seconds: float) -> str:
@@ -142,13 +194,18 @@ def main(make: str, name: str) -> int:
     """Run the lanes of ``name``; returns the exit status of the program."""
     runner = Runner(make, show)
 
-    def stop(*event: object) -> None:
-        runner.stop()
-        sys.exit(1)
+    def stop(number: int, frame: object) -> None:
+        sys.exit(128 + number)
 
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # A background job of a shell ignores SIGINT. With a handler, the parts do not inherit that.
+        if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
     started = time.monotonic()
-    parts = runner.run(LANES[name], ALONE[name])
+    try:
+        parts = runner.run(LANES[name], ALONE[name])
+    finally:
+        runner.stop()
     show(table(parts, time.monotonic() - started))
     return int(any(part.status != 0 for part in parts))
 

@@ -2,8 +2,10 @@
 
 import importlib.util
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +101,47 @@ def test_make_test_says_first_what_it_installs() -> None:
     script = CHECKOUT / "tools" / "install-commands"
     said = subprocess.run([script, "--announce"], capture_output=True, text=True, check=True).stdout
     assert "minutes on 2 cores" in said
+
+
+def test_a_program_that_a_part_leaves_behind_is_ended(run_tests: Any, make: Any) -> None:
+    """It holds the output of its part open, which would never end."""
+    starts = "import subprocess\nprint(subprocess.Popen(['sleep', '600']).pid, flush=True)\nraise SystemExit(3)"
+    lines: list[str] = []
+    (part,) = run_tests.Runner(make(starts=starts), lines.append).run([["starts"]])
+    assert part.status == 3
+    _wait_until_ended(int(lines[0].rpartition("| ")[2]))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_all_programs_of_all_parts(make: Any, tmp_path: Path, number: signal.Signals) -> None:
+    """The first part takes a moment to clean up. Its child ignores SIGINT, as the background jobs of a shell do."""
+    child = "import signal, time; signal.signal(2, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
+    cleans = (
+        f"import subprocess, sys, time\nchild = subprocess.Popen([sys.executable, '-c', {child!r}])\n"
+        "print(child.pid, flush=True)\ntry: time.sleep(600)\n"
+        f"finally:\n    time.sleep(0.3)\n    open({str(tmp_path / 'cleaned')!r}, 'w')"
+    )
+    never = f"open({str(tmp_path / 'started')!r}, 'w')"
+    name = make(cleans=cleans, never=never)
+    source = "import runpy, sys; run = runpy.run_path(sys.argv[1]); run['LANES']['x'] = [['cleans', 'never']]; "
+    source += "run['ALONE']['x'] = ['never']; sys.exit(run['main'](sys.argv[2], 'x'))"
+    command = [sys.executable, "-c", source, str(CHECKOUT / "tools" / "run_tests.py"), name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline().rpartition("| ")[2])
+        assert process.stdout.readline().endswith("ready\n")
+        process.send_signal(number)
+        assert process.wait(30) == 128 + number
+    assert (tmp_path / "cleaned").exists()
+    assert not (tmp_path / "started").exists()
+    _wait_until_ended(pid)
+
+
+def _wait_until_ended(pid: int) -> None:
+    """Wait until the process has ended. It is a zombie until the first process of the machine reaps it."""
+    stat = Path(f"/proc/{pid}/stat")
+    for _ in range(500):
+        if not stat.exists() or ") Z " in stat.read_text():
+            return
+        time.sleep(0.01)
+    pytest.fail(f"process {pid} still runs")
