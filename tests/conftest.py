@@ -58,17 +58,27 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class FailuresAtOnce:
-    """Prints the traceback of a failed test at once, before the end of a long run."""
+    """Prints the traceback of a failed test, or of a file that cannot be imported, at once, before the end of a long
+    run."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
 
     @pytest.hookimpl(trylast=True)
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self._print(report, "ERROR")
+
+    @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._print(report, "FAILED" if report.when == "call" else "ERROR")
+
+    def _print(self, report: pytest.CollectReport | pytest.TestReport, result: str) -> None:
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
-        if report.failed and terminal is not None:
+        if terminal is not None:
             terminal.write_line("")
-            terminal.write_line(f"{'FAILED' if report.when == 'call' else 'ERROR'} {report.nodeid}")
+            terminal.write_line(f"{result} {report.nodeid}")
             terminal.write_line(report.longreprtext)
             for title, content in report.sections:
                 terminal.write_sep("-", title)

@@ -145,3 +145,13 @@ def _wait_until_ended(pid: int) -> None:
             return
         time.sleep(0.01)
     pytest.fail(f"process {pid} still runs")
+
+
+def test_a_test_file_that_cannot_be_imported_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text((CHECKOUT / "tests" / "conftest.py").read_text())
+    (tmp_path / "test_broken.py").write_text("import no_such_module\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--show-failures-at-once", "."]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert "\nERROR test_broken.py\n" in ended.stdout
+    assert "No module named 'no_such_module'" in ended.stdout
