@@ -14,11 +14,11 @@ from twisted.internet.task import Clock
 
 from twistedsock.codecs.http_api import MAX_BATCH_EVENTS
 from twistedsock.codecs.problem_details import HTTP_STATUS
+from twistedsock.codecs.query import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from twistedsock.errors import ErrorCode
 from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.names import CHANNEL_BYTES, EVENT_NAME_BYTES, NICK_BYTES
 from twistedsock.server.http.admin import MAX_REASON_LENGTH
-from twistedsock.server.http.request import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from twistedsock.server.http.routes import build_routes
 from twistedsock.testing import FakeServer
 
