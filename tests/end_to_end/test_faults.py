@@ -202,16 +202,20 @@ class WithoutLog:
                 stdout=said,
                 stderr=said,
             )
-        self.lines, self.pages = [f"127.0.0.1:{lines}"], [f"http://127.0.0.1:{web}/"]
+        self.lines, self.authority = [f"127.0.0.1:{lines}"], f"127.0.0.1:{web}"
+        self.pages = [f"http://{self.authority}/"]
         self.page = self.pages[0]
 
     def log(self):
         return self._said.read_text()
 
     def listens(self):
+        """Whether both ports accept connections."""
         assert self.process.poll() is None, self.log()
         try:
-            socket.create_connection(("127.0.0.1", int(self.lines[0].split(":")[1]))).close()
+            for address in (self.lines[0], self.authority):
+                host, port = address.split(":")
+                socket.create_connection((host, int(port))).close()
         except ConnectionRefusedError:
             return False
         return True
@@ -224,7 +228,7 @@ def start_without_log(twistd, tmp_path, environment, eventually):
 
     def starting(*options):
         bridges.append(WithoutLog(twistd, tmp_path, environment, *options))
-        eventually(bridges[-1].listens, "the port of the bridge")
+        eventually(bridges[-1].listens, "the ports of the server")
         return bridges[-1]
 
     yield starting
