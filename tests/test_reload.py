@@ -13,11 +13,10 @@ from twisted.logger import LogLevel, formatEvent
 
 from tests.authority import Authority
 from tests.memory_reactor import LOOPBACK, Reactor, connect
-from twistedsock import service as service_module
-from twistedsock import tap
+from twistedsock import reload, tap
 from twistedsock.auth.identity import RIGHTS, Right
 from twistedsock.auth.origins import ListenerScope
-from twistedsock.service import POLICY_REMOVED, SockbridgeService
+from twistedsock.reload import POLICY_REMOVED, Reloader
 from twistedsock.session.context import ServerContext
 from twistedsock.webhooks.collector import EventCollector
 
@@ -36,7 +35,7 @@ def authority(tmp_path):
 def reactor(monkeypatch):
     reactor = Reactor()
     reactor.callFromThread = lambda call: call()
-    monkeypatch.setattr(service_module, "RELOAD_PAUSE_SECONDS", 0)  # the clock is not the fake one
+    monkeypatch.setattr(reload, "RELOAD_PAUSE_SECONDS", 0)  # the clock is not the fake one
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)
     reactor.stopped = 0
     monkeypatch.setattr(reactor, "stop", lambda: setattr(reactor, "stopped", reactor.stopped + 1))
@@ -94,7 +93,7 @@ def test_changes_hosts_and_origins(configure, start, reactor, new_messages):
     assert gate.check_host("old.example:8082", HERE) is None
     configure(f'tcp = "{LOOPBACK}"', 'web = "tcp:8082:interface=127.0.0.1"', 'allow-host = ["new.example"]')
     new_messages()
-    service.reload()
+    service.reloader.reload()
     assert new_messages() == ["reloaded: configuration"]
     assert gate.check_host("new.example:8082", HERE) is None
     assert gate.check_host("old.example:8082", HERE) is not None
@@ -108,10 +107,10 @@ def test_names_settings_that_require_a_restart(configure, start, new_messages):
     )
     for _ in range(2):
         new_messages()
-        service.reload()
+        service.reloader.reload()
         assert new_messages() == ["reloaded: configuration", "restart required to change: max-line-bytes, tcp"]
     configure('web = "none"')
-    service.reload()
+    service.reloader.reload()
     assert new_messages() == ["reloaded: configuration"]
 
 
@@ -120,7 +119,7 @@ def test_command_line_overrides_file(configure, start, new_messages):
     service = start("--max-line-bytes", "1000", "--tcp", LOOPBACK)
     configure('web = "none"', "max-line-bytes = 2000", 'tcp = "tcp:9999"')
     new_messages()
-    service.reload()
+    service.reloader.reload()
     assert new_messages() == ["reloaded: configuration"]
 
 
@@ -139,7 +138,7 @@ def test_invalid_file_changes_nothing(configure, start, new_messages, authority,
     authority.issue("server", "localhost")
     configure('allow-host = ["new.example"]', line)
     new_messages()
-    service.reload()
+    service.reloader.reload()
     (message,) = new_messages()
     assert message.startswith(f"reload failed, configuration unchanged: {tmp_path}/{words}")
     assert service.lines[0].certificates.expires_at == before
@@ -151,7 +150,7 @@ def test_missing_file_changes_nothing(configure, start, new_messages, tmp_path):
     service = start()
     (tmp_path / "bridge.toml").unlink()
     new_messages()
-    service.reload()
+    service.reloader.reload()
     file = tmp_path / "bridge.toml"
     assert new_messages() == [f"reload failed, configuration unchanged: cannot read {file}: No such file or directory"]
 
@@ -162,7 +161,7 @@ def test_unreadable_key_changes_nothing(configure, start, new_messages, tmp_path
     key = '[[access.key]]\nid = "1"\nalgorithm = "HS256"\nfile = "gone"'
     configure('web = "none"', 'allow-host = ["new.example"]', key)
     new_messages()
-    service.reload()
+    service.reloader.reload()
     words = f"access.key[0].file: cannot read {tmp_path}/gone: No such file or directory"
     assert new_messages() == [f"reload failed, configuration unchanged: {words}"]
     assert service.origin_policy.check_host("new.example", HERE) is not None
@@ -178,7 +177,7 @@ def test_logs_exception_of_a_session_and_continues(configure, start, new_message
     monkeypatch.setattr(ServerContext, "change_policy", change_policy)
     configure('web = "none"', 'allow-host = ["new.example"]', "[access]")
     new_messages()
-    service.reload()
+    service.reloader.reload()
     assert new_messages() == ["checking the rights of connected clients failed", "reloaded: configuration"]
     assert service.origin_policy.check_host("new.example", HERE) is None
 
@@ -188,7 +187,7 @@ def test_removing_allow_insecure_changes_nothing(configure, start, new_messages)
     service = start()
     configure('tcp = "tcp:8081"', 'web = "none"')
     new_messages()
-    service.reload()
+    service.reloader.reload()
     (message,) = new_messages()
     assert message.startswith("reload failed, configuration unchanged: tcp:8081 accepts clients from other machines")
 
@@ -199,7 +198,7 @@ def test_removing_the_policy_changes_nothing(configure, start, new_messages):
     policy = service.context.policy
     configure("")
     new_messages()
-    service.reload()
+    service.reloader.reload()
     assert new_messages() == [f"reload failed, configuration unchanged: {POLICY_REMOVED}"]
     assert service.context.policy is policy is not None
 
@@ -210,7 +209,7 @@ def test_reads_certificates_again(configure, start, new_messages, authority, tmp
     assert new_messages(LogLevel.warn) == []
     until = datetime.now(UTC) + timedelta(days=80)
     authority.issue("server", "localhost", until=until)
-    service.reload()
+    service.reloader.reload()
     assert new_messages() == [f"reloaded: configuration, certificate {tmp_path}/server.pem (until {until:%Y-%m-%d})"]
     assert (
         service.lines[0].certificates.expires_at
@@ -225,7 +224,7 @@ def test_invalid_certificate_leaves_the_old_one(configure, start, new_messages, 
     before = service.lines[0].certificates.expires_at
     (tmp_path / "server.key").write_text("not yet")
     new_messages()
-    service.reload()
+    service.reloader.reload()
     assert new_messages() == [
         f"certificate of {TLS} unchanged: no private key in {tmp_path}/server.key",
         "reloaded: configuration",
@@ -240,10 +239,10 @@ def test_warns_of_certificate_that_expires_soon(configure, start, new_messages, 
     words = f"the certificate {tmp_path}/server.pem expires at {until:%Y-%m-%d %H:%M} UTC"
     service = start()
     assert new_messages(LogLevel.warn) == [words]
-    service.reload()
+    service.reloader.reload()
     assert new_messages(LogLevel.warn) == [words]
     authority.issue("server", "localhost", until=datetime(2021, 2, 3, tzinfo=UTC))
-    service.reload()
+    service.reloader.reload()
     assert new_messages(LogLevel.warn) == [f"the certificate {tmp_path}/server.pem expired at 2021-02-03 00:00 UTC"]
 
 
@@ -263,22 +262,22 @@ def test_changes_client_authorities(configure, start, new_messages, authority, t
     assert certificates.authorities == tmp_path / "authority.pem"
     Authority(tmp_path, "other")
     configure(*listens, *with_clients_of("other.pem"))
-    service.reload()
+    service.reloader.reload()
     assert certificates.authorities == tmp_path / "other.pem"
     configure(*listens, *with_clients_of("none.pem"))
     new_messages()
-    service.reload()
+    service.reloader.reload()
     # The rights in the file may depend on the new authorities.
     words = f"client-ca of {TLS}: {tmp_path}/none.pem: No such file or directory"
     assert new_messages() == [f"reload failed, configuration unchanged: {words}"]
     assert certificates.authorities == tmp_path / "other.pem"
     configure(*listens, *with_clients_of("other.pem"))
     (tmp_path / "other.pem").write_text("not yet")
-    service.reload()
+    service.reloader.reload()
     words = f"certificate of {TLS} unchanged: no certificate in {tmp_path}/other.pem"
     assert new_messages() == [words, "reloaded: configuration"]
     configure(*listens, "[access]")
-    service.reload()
+    service.reloader.reload()
     assert certificates.authorities is None
 
 
@@ -287,7 +286,7 @@ def test_removed_endpoint_keeps_its_client_authorities(configure, start, new_mes
     service = start()
     configure(f'tcp = "{LOOPBACK}"', 'web = "none"', "[access]")
     new_messages()
-    service.reload()
+    service.reloader.reload()
     assert new_messages()[-1] == "restart required to change: tcp"
     assert service.lines[0].certificates.authorities == tmp_path / "authority.pem"
 
@@ -300,7 +299,7 @@ def test_removed_endpoint_keeps_its_rights(configure, start, new_messages):
     for rights in ("rw", "r"):
         configure(f'tcp = "{LOOPBACK}"', 'web = "none"', "[access]", everybody, *allowing(LOOPBACK, rights))
         new_messages()
-        service.reload()
+        service.reloader.reload()
         assert new_messages() == ["reloaded: configuration", "restart required to change: tcp"]
         policy = service.context.policy
         assert policy.anonymous(public).grants.on(b"lobby") == Right.READ
@@ -313,7 +312,7 @@ def hang_up(monkeypatch, start, reactor, configure):
     handlers = {}
     done = []
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
-    monkeypatch.setattr(SockbridgeService, "reload", lambda service: done.append("reload"))
+    monkeypatch.setattr(Reloader, "reload", lambda reloader: done.append("reload"))
     configure('web = "none"')
 
     def begin(terminal, ignored=False, before_it_runs=lambda: None):
@@ -342,7 +341,7 @@ def test_sighup_reloads(hang_up, reactor, terminal):
 
 def test_several_signals_are_one_reload(hang_up, reactor, monkeypatch):
     send = hang_up(False)
-    monkeypatch.setattr(service_module, "RELOAD_PAUSE_SECONDS", 3600)
+    monkeypatch.setattr(reload, "RELOAD_PAUSE_SECONDS", 3600)
     send()
     reactor.advance(0)
     for _ in range(5):
@@ -352,7 +351,7 @@ def test_several_signals_are_one_reload(hang_up, reactor, monkeypatch):
         call for call in reactor.getDelayedCalls() if getattr(call.func, "__name__", "") == "_reload_if_requested"
     ]
     pause.reset(0)
-    monkeypatch.setattr(service_module, "RELOAD_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(reload, "RELOAD_PAUSE_SECONDS", 0)
     for _ in range(3):
         reactor.advance(0)
         assert hang_up.done == ["reload"] * 2
@@ -364,11 +363,11 @@ def test_several_signals_are_one_reload(hang_up, reactor, monkeypatch):
 def test_constant_signals_are_one_reload_per_pause(configure, start, new_messages, reactor, access, monkeypatch):
     configure('web = "none"', f'tcp = "{LOOPBACK}"', *access)
     service = start()
-    monkeypatch.setattr(service_module, "RELOAD_PAUSE_SECONDS", 3600)
+    monkeypatch.setattr(reload, "RELOAD_PAUSE_SECONDS", 3600)
     new_messages()
     for _ in range(3):
         for _ in range(5):
-            service.request_reload()
+            service.reloader.request()
         assert new_messages() == ["reloaded: configuration"]
         (pause,) = [
             one for one in reactor.getDelayedCalls() if getattr(one.func, "__name__", "") == "_reload_if_requested"
@@ -388,7 +387,7 @@ def test_reload_waits_until_the_last_one_has_reached_all_sessions(configure, sta
     configure('web = "none"', f'tcp = "{LOOPBACK}"', "[access]", 'anonymous = { "b" = "r" }')
     new_messages()
     for _ in range(5):
-        service.request_reload()
+        service.reloader.request()
     assert new_messages() == ["reloaded: configuration"]
     while any(protocol.pipeline.session.subscriptions for protocol in protocols):
         assert new_messages() == []
@@ -401,10 +400,10 @@ def test_reload_waits_until_the_last_one_has_reached_all_sessions(configure, sta
 def test_continues_after_a_failed_reload(start, configure, reactor, monkeypatch):
     configure('web = "none"')
     service = start()
-    monkeypatch.setattr(service, "reload", lambda: 1 / 0)
+    monkeypatch.setattr(service.reloader, "reload", lambda: 1 / 0)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
-            service.request_reload()
+            service.reloader.request()
         reactor.advance(0)
 
 
@@ -463,12 +462,12 @@ def test_changes_webhooks_unless_they_are_invalid(configure, start, new_messages
     assert hooks_of(service) == []
     configure('web = "none"', HOOK)
     new_messages()
-    service.reload()
+    service.reloader.reload()
     assert new_messages() == ["reloaded: configuration"]
     (hook,) = hooks_of(service)
     assert list(service.webhooks.statistics) == ["127.0.0.1:9000"]
     secret.write_text("short")
-    service.reload()
+    service.reloader.reload()
     assert new_messages() == [
         "reload failed, configuration unchanged: webhook[0].secret-file: "
         f"{secret} contains 5 bytes: a secret must have at least 16"
@@ -476,12 +475,12 @@ def test_changes_webhooks_unless_they_are_invalid(configure, start, new_messages
     assert hooks_of(service) == [hook]
     secret.write_text("another secret, as long")
     secret.chmod(0o644)
-    service.reload()
+    service.reloader.reload()
     assert set(new_messages()) == {
         "reloaded: configuration",
         f"users other than the owner can read the secret in {secret} (mode 0644): chmod 600",
     }
     assert hook.target.secret == b"another secret, as long"
     configure('web = "none"')
-    service.reload()
+    service.reloader.reload()
     assert hooks_of(service) == []

@@ -1,15 +1,13 @@
-"""The server: builds all parts from the settings, starts them, reloads the configuration, and drains connections when
-it stops. This is also the API for programs that embed the server."""
+"""The server: builds all parts from the settings, starts them, and drains connections when it stops. This is also the
+API for programs that embed the server."""
 
 import random
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
@@ -19,30 +17,26 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
-from twistedsock.auth.keys import AccessError
 from twistedsock.auth.origins import AllowedOrigins
-from twistedsock.auth.policy import TablePolicy, build_policy
 from twistedsock.backplanes.memory import MemoryBackplane
-from twistedsock.config import NO_POLICY, Settings, SettingsError, listeners, trusted_proxies
+from twistedsock.config import Settings, SettingsError, listeners, trusted_proxies
 from twistedsock.errors import CloseReason
-from twistedsock.limits.principal import is_loopback
 from twistedsock.metrics.statistics import ProcessStatistics
 from twistedsock.metrics.sys_channels import TICK_SECONDS, Monitor
 from twistedsock.pubsub.values import Lost
+from twistedsock.reload import Reloader, client_authorities, read_policy, read_webhooks
 from twistedsock.server.accept_errors import install_accept_backoff
 from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.http.routes import build_routes
 from twistedsock.server.http.routing import Routes
 from twistedsock.server.listeners import EndpointError, Listener, parse_endpoint
 from twistedsock.server.proxy_protocol import expect_proxy_headers
-from twistedsock.server.sockets import ListenerConfig, host_of, prepare_listening_socket
+from twistedsock.server.sockets import ListenerConfig, prepare_listening_socket
 from twistedsock.server.tcp import LineFactory
-from twistedsock.server.tls import CertificateError, Certificates, LoadedCertificate
 from twistedsock.server.transport import Reachability, install_direct_writes
 from twistedsock.server.twisted_internals import install_half_close_tls
 from twistedsock.server.web import WebFactory
 from twistedsock.session.context import ServerContext, build_context
-from twistedsock.webhooks.config import WebhookError, WebhookTarget, read_targets
 from twistedsock.webhooks.manager import WebhookManager
 
 SWEEP_SECONDS = 5.0
@@ -50,15 +44,6 @@ SWEEP_SECONDS = 5.0
 
 EXPIRY_SECONDS = 1.0
 """How often expired tokens are looked for, which expire in whole seconds."""
-
-RELOAD_PAUSE_SECONDS = 0.5
-"""The pause after a reload, which reads files and checks every session. Signals can arrive by the hundred."""
-
-RELOADED_SETTINGS = ("allow_origin", "allow_host", "access", "webhook")
-"""The settings that ``reload`` changes. The others require a restart."""
-
-POLICY_REMOVED = "[access] was removed from the configuration file: restart the server to run without an access policy"
-"""A file that is half written, or that a full disk has emptied, must not give all rights to every client."""
 
 _ID_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 """31 characters that are hard to confuse."""
@@ -100,66 +85,6 @@ def draw_epoch() -> bytes:
     return secrets.token_hex(4).encode()
 
 
-def read_policy(settings: Settings) -> TablePolicy | None:
-    """Return the access policy, or None without one. Raises SettingsError if a key is invalid."""
-    if settings.access is None:
-        return None
-    try:
-        return build_policy(settings.access, time.time)
-    except AccessError as error:
-        raise SettingsError(str(error)) from None
-
-
-def read_webhooks(settings: Settings) -> list[WebhookTarget]:
-    """Return the webhooks. Raises SettingsError if one of their files is invalid."""
-    try:
-        return read_targets(settings.webhook)
-    except WebhookError as error:
-        raise SettingsError(str(error)) from None
-
-
-class ReloadScheduler:
-    """Runs one reload at a time, and pauses after it. Requests meanwhile become one more reload.
-
-    A reload ends when the new policy has been applied to all sessions, which can take several reactor turns: the
-    caller reports that with ``review_started`` and ``review_finished``."""
-
-    def __init__(self, reload: Callable[[], None], reactor: Any) -> None:
-        self._reload = reload
-        self._reactor = reactor
-        self._is_busy = self._is_requested = self._is_reviewing = False
-        self._pause: Any = None
-
-    def request(self) -> None:
-        """Reload now, or after the reload or the pause that is under way."""
-        self._is_requested = True
-        if not self._is_busy:
-            self._reload_if_requested()
-
-    def review_started(self) -> None:
-        self._is_reviewing = True
-
-    def review_finished(self) -> None:
-        self._is_reviewing = False
-        if self._is_busy:
-            self._start_pause()
-
-    def _reload_if_requested(self) -> None:
-        self._is_busy = self._is_requested
-        if self._is_busy:
-            self._is_requested = False
-            try:
-                self._reload()
-            finally:
-                if not self._is_reviewing:
-                    self._start_pause()
-
-    def _start_pause(self) -> None:
-        # A review that finishes within the reload has started it already.
-        if self._pause is None or not self._pause.active():
-            self._pause = self._reactor.callLater(RELOAD_PAUSE_SECONDS, self._reload_if_requested)
-
-
 class SockbridgeService(Service):
     """The whole server. ``reactor`` provides time, endpoints and turns. ``read_settings`` returns the settings that the
     configuration file contains now, or raises SettingsError."""
@@ -173,7 +98,6 @@ class SockbridgeService(Service):
         self, settings: Settings, reactor: Any, version: str, read_settings: Callable[[], Settings] | None = None
     ) -> None:
         self._settings = settings
-        self._read_settings = read_settings or (lambda: settings)
         self._reactor = reactor
         backplane = MemoryBackplane(draw_epoch)
         self.context: ServerContext = build_context(
@@ -204,7 +128,6 @@ class SockbridgeService(Service):
         if self._reachability.interval:
             check = self._loop(lambda: self._reachability.check(), "checking for unreachable clients failed")
             self._loops.append((self._reachability.interval, check))
-        self._reloads = ReloadScheduler(lambda: self.reload(), reactor)
         self._stop_at = 0.0
         self._shutdown_timeout: Any = None
         self.origin_policy = OriginPolicy(AllowedOrigins(settings.allow_origin, settings.allow_host))
@@ -216,6 +139,15 @@ class SockbridgeService(Service):
         self._trusted = trusted_proxies(settings)
         self.lines = self._build_listeners(settings.tcp, self._line_factory)
         self.web = self._build_listeners(settings.web, self._web_factory)
+        self.reloader = Reloader(
+            self.context,
+            reactor,
+            settings,
+            read_settings or (lambda: settings),
+            self._listeners,
+            self.origin_policy,
+            self.webhooks,
+        )
 
     def setServiceParent(self, parent: Any) -> None:
         """twistd asks the application for its log observer before it begins to log."""
@@ -242,7 +174,7 @@ class SockbridgeService(Service):
     ) -> list[Listener]:
         built = []
         for description in listeners(descriptions):
-            authorities = _client_authorities(self._settings, description)
+            authorities = client_authorities(self._settings, description)
             try:
                 endpoint = parse_endpoint(description, self._reactor, authorities)
             except EndpointError as error:
@@ -279,7 +211,7 @@ class SockbridgeService(Service):
             listening.addCallbacks(lambda port, listener=listener: self._prepare_port(listener, port), failures.append)
             for failure in failures:
                 raise StartFailed(f"sockbridge: cannot listen on {listener.description}: {_reason(failure)}")
-        if error := self._find_insecure_listener(self._settings):
+        if error := self.reloader.find_insecure_listener(self._settings):
             raise StartFailed(f"sockbridge: {error}")
         if self.web:
             page = self.web[0].page_address()
@@ -292,7 +224,7 @@ class SockbridgeService(Service):
             loop.start(seconds, now=False)
         for hint in self.hints():
             self._log.info("{hint}", hint=hint)
-        self._warn([*self._certificate_warnings(), *self._key_warnings(), *self.webhooks.warnings])
+        self.reloader.log_warnings()
 
     def _prepare_port(self, listener: Listener, port: IListeningPort) -> None:
         install_direct_writes(port, self.context.memory_budget, self._reachability)
@@ -301,31 +233,6 @@ class SockbridgeService(Service):
         expect_proxy_headers(port, self._reactor, listener.factory.listening, self._settings.handshake_timeout)
         install_accept_backoff(port, self._reactor)
         listener.port = port
-
-    def _find_insecure_listener(self, settings: Settings) -> str | None:
-        """Return an error if other machines can connect although there is no access policy."""
-        if settings.allow_insecure or settings.access is not None:
-            return None
-        if settings.trusted_proxy:
-            return f"trusted-proxy {NO_POLICY}"
-        for listener in self._listeners:
-            host = host_of(listener.address) if listener.port is not None else ""
-            if host and not is_loopback(host):
-                return f"{listener.description} {NO_POLICY}"
-        return None
-
-    def _certificate_warnings(self) -> list[str]:
-        used = [listener.certificates for listener in self._listeners]
-        warnings = [certificates.expiry_warning(time.time()) for certificates in used if certificates is not None]
-        return [warning for warning in dict.fromkeys(warnings) if warning is not None]
-
-    def _key_warnings(self) -> tuple[str, ...]:
-        policy = self.context.policy
-        return policy.warnings if isinstance(policy, TablePolicy) else ()
-
-    def _warn(self, warnings: Iterable[str]) -> None:
-        for warning in warnings:
-            self._log.warn("{warning}", warning=warning)
 
     # Periodic work.
 
@@ -360,83 +267,6 @@ class SockbridgeService(Service):
 
     def _call_in_next_turn(self, turn: Callable[[], None]) -> None:
         self._reactor.callLater(0, turn)
-
-    # Reload.
-
-    def request_reload(self) -> None:
-        """Reload soon. Several requests in quick succession become one reload."""
-        self._reloads.request()
-
-    def reload(self) -> None:
-        """Read the settings, the access policy, the webhooks and the certificates again. Connections stay open. If the
-        settings are invalid, nothing changes. If a certificate is invalid, the old one stays. Logs the result."""
-        try:
-            settings = self._read_settings()
-            if error := self._find_insecure_listener(settings):
-                raise SettingsError(error)
-            if self.context.policy is not None and settings.access is None:
-                raise SettingsError(POLICY_REMOVED)
-            settings = self._keep_rights_of_unlisted(settings)
-            certificates = self._read_certificates(settings)
-            targets = read_webhooks(settings)
-            policy = read_policy(settings)
-        except SettingsError as error:
-            self._log.warn("reload failed, configuration unchanged: {error}", error=str(error))
-            return
-        self._apply_policy(policy)
-        before = self._settings
-        changes = {name: getattr(settings, name) for name in RELOADED_SETTINGS}
-        self._settings = msgspec.structs.replace(before, **changes)
-        self.origin_policy.origins = AllowedOrigins(settings.allow_origin, settings.allow_host)
-        for used, loaded in certificates:
-            used.replace(loaded)
-        self.webhooks.configure(targets)
-        reloaded = dict.fromkeys(f"certificate {used.description}" for used, _ in certificates)
-        self._log.info("reloaded: {parts}", parts=", ".join(["configuration", *reloaded]))
-        others = [field for field in msgspec.structs.fields(Settings) if field.name not in RELOADED_SETTINGS]
-        changed = [one.encode_name for one in others if getattr(settings, one.name) != getattr(before, one.name)]
-        if changed:
-            self._log.warn("restart required to change: {names}", names=", ".join(changed))
-        self._warn([*self._key_warnings(), *self.webhooks.warnings, *self._certificate_warnings()])
-
-    def _keep_rights_of_unlisted(self, settings: Settings) -> Settings:
-        """Return the settings with the old rights of listeners that were removed from the file. They stay open until a
-        restart, and must not fall back to other rights."""
-        before, access = self._settings.access, settings.access
-        if before is None or access is None:
-            return settings
-        unlisted = {listener.description for listener in self._listeners} - {*settings.tcp, *settings.web}
-        kept = tuple(listener for listener in before.listener if listener.endpoint in unlisted)
-        access = msgspec.structs.replace(access, listener=access.listener + kept)
-        return msgspec.structs.replace(settings, access=access)
-
-    def _read_certificates(self, settings: Settings) -> list[tuple[Certificates, LoadedCertificate]]:
-        """Read the certificates again, and return the valid ones. Raises SettingsError if a listener cannot use a new
-        file of client authorities, because the new policy may depend on it."""
-        read = []
-        for listener in self._listeners:
-            certificates = listener.certificates
-            if certificates is None:
-                continue
-            # A listener that was removed from the file stays open until a restart, with its old authorities.
-            listed = listener.description in settings.tcp + settings.web
-            authorities = _client_authorities(settings, listener.description) if listed else certificates.authorities
-            try:
-                read.append((certificates, certificates.load(authorities)))
-            except CertificateError as error:
-                if authorities != certificates.authorities:
-                    raise SettingsError(f"client-ca of {listener.description}: {error}") from None
-                self._log.warn(
-                    "certificate of {endpoint} unchanged: {error}", endpoint=listener.description, error=str(error)
-                )
-        return read
-
-    def _apply_policy(self, policy: TablePolicy | None) -> None:
-        try:
-            self._reloads.review_started()
-            self.context.change_policy(policy, self._reloads.review_finished)
-        except Exception:  # about single sessions: the policy has changed nevertheless
-            self._log.failure("checking the rights of connected clients failed")
 
     # Drain and stop.
 
@@ -510,11 +340,6 @@ class SockbridgeService(Service):
                 noun=noun if count == 1 else f"{noun}s",
                 event=event,
             )
-
-
-def _client_authorities(settings: Settings, endpoint: str) -> Path | None:
-    """Return the file of the authorities of client certificates, or None if the listener requires none."""
-    return None if settings.access is None else settings.access.client_ca(endpoint)
 
 
 def _reason(failure: Failure) -> str:

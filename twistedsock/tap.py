@@ -174,7 +174,7 @@ def makeService(options: Options) -> IService:
     reactor.addSystemEventTrigger("after", "shutdown", connections.log_omitted)
     _raise_file_limit(options.settings.max_connections)
     reactor.callWhenRunning(_tune_garbage_collector)
-    _handle_hangup(service.request_reload, reactor)
+    _handle_hangup(service.reloader.request, reactor)
     reactor.addSystemEventTrigger("before", "shutdown", _handle_second_signal, service.stop_now, reactor)
     return service
 

@@ -18,7 +18,7 @@ class ExpiryWatcher:
     def __init__(
         self, wall_clock: Callable[[], float], make_calls: Callable[[Iterable[Callable[[], None]], str], None]
     ) -> None:
-        self.wall_clock = wall_clock
+        self._wall_clock = wall_clock
         self._make_calls = make_calls
         # The next call, and the end of the token. At most one entry for each connection.
         self._times: dict[ExpiryCallback, tuple[float, float]] = {}
@@ -32,14 +32,14 @@ class ExpiryWatcher:
         self._times.pop(callback, None)
         if expires is not None:
             warning = expires - EXPIRY_WARNING_SECONDS
-            at = warning if warning > self.wall_clock() else expires
+            at = warning if warning > self._wall_clock() else expires
             self._times[callback] = (at, expires)
             self._next = min(self._next, at)
 
     def check(self) -> None:
         """Make all calls that are due, although some of them raise: their exceptions are raised together at the end, as
         an ExceptionGroup."""
-        now = self.wall_clock()
+        now = self._wall_clock()
         if now < self._next:
             return
         due = {callback: times for callback, times in self._times.items() if times[0] <= now}

@@ -52,7 +52,7 @@ class ServerStatistics(msgspec.Struct, frozen=True):
 def read_statistics(context: ServerContext, memory_bytes: int, cpu_seconds: float) -> ServerStatistics:
     broker, stats = context.broker, context.stats
     return ServerStatistics(
-        time=round(context.expiry_watcher.wall_clock(), 3),
+        time=round(context.wall_clock(), 3),
         uptime=round(broker.clock() - context.started, 1),
         version=context.version.decode(),
         peers=count_clients(context),

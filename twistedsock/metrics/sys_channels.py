@@ -293,7 +293,7 @@ class Monitor:
     def _epoch(self, now: float) -> float:
         """The time when the broker's clock was 0, in seconds since 1970. It is constant until the wall clock is
         set, so that a step has the same time in each event."""
-        epoch = self._context.expiry_watcher.wall_clock() - now
+        epoch = self._context.wall_clock() - now
         if abs(epoch - self._known_epoch) > CLOCK_STEP_SECONDS:
             self._known_epoch = epoch
         return self._known_epoch

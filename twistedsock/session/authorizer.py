@@ -91,4 +91,4 @@ class SessionAuth:
     def seconds_left(self) -> int | None:
         """Until the token expires; None if it does not."""
         expires = self.identity.expires
-        return None if expires is None else max(0, int(expires - self._context.expiry_watcher.wall_clock()))
+        return None if expires is None else max(0, int(expires - self._context.wall_clock()))

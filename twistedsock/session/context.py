@@ -81,6 +81,7 @@ def build_context(
         limits,
         version.encode(),
         clock(),
+        wall_clock,
         ExpiryWatcher(wall_clock, broker.scheduler.run_calls),
         RateLimiterPool(limits),
     )

@@ -108,6 +108,8 @@ class SessionContext(Generic[S]):
     version: bytes
     started: float
     """The broker's clock at the start of the server."""
+    wall_clock: Callable[[], float]
+    """Returns seconds since 1970. It can jump."""
     expiry_watcher: ExpiryWatcher
     rate_limiters: RateLimiterPool
     """The rates of remote clients."""

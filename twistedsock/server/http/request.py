@@ -221,7 +221,7 @@ class HTTPRequest(RequestInternals):
                 return outcome
             self.identity, self.identified_by = outcome, context.policy
             identity = outcome
-        is_expired = identity.expires is not None and identity.expires <= context.expiry_watcher.wall_clock()
+        is_expired = identity.expires is not None and identity.expires <= context.wall_clock()
         return TOKEN_EXPIRED if is_expired else None
 
     # Responses.

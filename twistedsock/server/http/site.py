@@ -67,7 +67,7 @@ class HTTPSite:
     @property
     def date(self) -> bytes:
         """The value of the header ``Date`` (RFC 9110 section 6.6.1)."""
-        second = int(self.context.expiry_watcher.wall_clock())
+        second = int(self.context.wall_clock())
         if second != self._second:
             self._second, self._date = second, datetimeToString(second)
         return self._date
