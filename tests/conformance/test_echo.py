@@ -69,5 +69,5 @@ def test_echoes_nothing_after_a_close_frame(client: WebSocketClient) -> None:
 
 def test_session_without_welcome_is_counted(client: WebSocketClient, port: WebSocketPort) -> None:
     assert len(port.factory.context.sessions) == 1
-    client.lose()
+    client.disconnect()
     assert len(port.factory.context.sessions) == 0

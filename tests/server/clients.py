@@ -11,7 +11,7 @@ from tests.fakes import FakeTransport, connect
 from tests.server.websocket_streams import frame
 from twistedsock.server.tcp import LineFactory
 from twistedsock.server.websocket import WebSocketFactory
-from twistedsock.testing import FakeServer, read_frames
+from twistedsock.testing import FakeServer
 
 HOST = "127.0.0.1:8082"
 UPGRADE = {
@@ -25,16 +25,18 @@ TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
 PING_INTERVAL, PING_TIMEOUT = 20, 10
 
 
-def request(path: str = "/", method: str = "GET", host: str = HOST, **headers: str) -> bytes:
-    """The head of a request. In the names of headers, ``_`` stands for ``-``."""
-    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+def request_bytes(path: str = "/", method: str = "GET", body: bytes = b"", **headers: str) -> bytes:
+    """A request. Underscores in names of headers become hyphens."""
+    headers = {"Host": HOST, **headers}
+    if body and "Transfer_Encoding" not in headers:
+        headers.setdefault("Content_Length", str(len(body)))
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
-def upgrade(path: str = "/ws", host: str = HOST, **headers: str) -> bytes:
+def upgrade(path: str = "/ws", **headers: str) -> bytes:
     """The head of a WebSocket handshake."""
-    return request(path, host=host, **UPGRADE, **headers)
+    return request_bytes(path, **UPGRADE, **headers)
 
 
 class Connection:
@@ -55,7 +57,7 @@ class Connection:
     def half_close(self) -> None:
         self.protocol.readConnectionLost()
 
-    def lose(self) -> None:
+    def disconnect(self) -> None:
         """The connection is lost."""
         self.protocol.connectionLost(Failure(ConnectionDone()))
 
@@ -87,27 +89,6 @@ class LineConnection(Connection):
         data = self.transport.output()
         assert data.endswith(b"\n") or not data
         return data.decode().split("\n")[:-1]
-
-
-class WebConnection(Connection):
-    """A connection to the web port."""
-
-    def received(self) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers (with names in lower case) and body of one response."""
-        head, _, body = self.transport.output().partition(b"\r\n\r\n")
-        status, *lines = head.decode().split("\r\n")
-        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-        return int(status.split(" ")[1]), headers, body
-
-    def ask(self, data: bytes) -> tuple[int, dict[str, str], bytes]:
-        self.send_bytes(data)
-        return self.received()
-
-    def websocket_client(self) -> str:
-        """The address of the client in the welcome of a WebSocket."""
-        head, _, frames = self.transport.output().partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 101 "), head
-        return read_frames(frames)[0].partition('"from":"')[2].partition('"')[0]
 
 
 class WebSocketClient:
@@ -177,7 +158,7 @@ class WebSocketClient:
             self.transport.producer.resumeProducing()
         self.server.factory.reactor.advance(0)
 
-    def lose(self) -> None:
+    def disconnect(self) -> None:
         """The connection is lost."""
         self.transport.end_producer()
         self.server.connectionLost(Failure(ConnectionDone()))

@@ -1,12 +1,14 @@
 """Fixtures for tests of the server, without sockets."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from twisted.internet.task import Clock
 
 from tests.fakes import FakeReactor, FakeSocket, FakeTransport, autobahn_loop, connect
 from tests.server.clients import WebSocketPort
+from tests.server.http.clients import MakeWebPort, WebPort
 from twistedsock.testing import FakeServer
 
 
@@ -44,6 +46,18 @@ def clock() -> Iterator[Clock]:
 def port(server: FakeServer, clock: Clock) -> WebSocketPort:
     """A WebSocket port, to open clients on."""
     return WebSocketPort(server, clock)
+
+
+@pytest.fixture
+def make_web(autobahn_reactor: FakeReactor) -> MakeWebPort:
+    """Build a web port: ``make_web(server, origins=None, listening=…)``."""
+    return partial(WebPort, autobahn_reactor)
+
+
+@pytest.fixture
+def web(make_web: MakeWebPort, server: FakeServer) -> WebPort:
+    """A web port. ``web(here=…, there=…)`` opens a connection."""
+    return make_web(server)
 
 
 @pytest.fixture

@@ -7,29 +7,12 @@ import pytest
 from tests.behaviours.protocol_clients import settle
 from tests.event_streams import read_events
 from tests.server.clients import CLOSE, PING, TEXT
-from tests.server.http.clients import web_port
 from tests.server.websocket_streams import HANDSHAKE, frame
 from twistedsock.codecs.sse import KEEP_ALIVE_COMMENT
 from twistedsock.errors import CloseReason
 from twistedsock.server.http.sse import FIRST_PROBE_SECONDS, PROBE_INTERVAL_SECONDS
 
 HOST = b"Host: 127.0.0.1:8082\r\n"
-
-
-@pytest.fixture
-def connect(server, reactor, wire, clock):
-    """Open a connection to the web port."""
-    opening = web_port(reactor, server)
-
-    def make():
-        client = opening()
-        client.send_bytes = lambda data: client.protocol.dataReceived(
-            data
-        )  # the protocol changes after the request head
-        client.half_close = client.protocol.readConnectionLost
-        return client
-
-    return make
 
 
 def get(target, *headers):
@@ -51,23 +34,23 @@ def publish(server, channel, *payloads):
         b"POST /events HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab",
     ],
 )
-def test_discards_incomplete_request(connect, sent):
-    client = connect()
+def test_discards_incomplete_request(web, sent):
+    client = web()
     client.send_bytes(sent)
     client.half_close()
     assert client.transport.output() == b"" and client.transport.disconnecting
 
 
-def test_closes_idle_connection(connect):
-    client = connect()
+def test_closes_idle_connection(web):
+    client = web()
     client.send_bytes(get(b"/healthz"))
     assert client.response()[0] == 200 and not client.transport.disconnecting
     client.half_close()
     assert client.transport.disconnecting
 
 
-def test_closes_rejected_request_at_once(connect):
-    client = connect()
+def test_closes_rejected_request_at_once(web):
+    client = web()
     client.send_bytes(b"nonsense\r\n\r\n")
     assert client.transport.half_closed and not client.transport.disconnecting
     client.half_close()
@@ -75,9 +58,9 @@ def test_closes_rejected_request_at_once(connect):
 
 
 @pytest.mark.parametrize("headers", [(), (b"Connection: close",)])
-def test_sends_long_history_completely(connect, server, headers):
+def test_sends_long_history_completely(web, server, headers):
     publish(server, "k", *["x" * 1000] * 200)
-    client = connect()
+    client = web()
     client.send_bytes(get(b"/channels/k/events", *headers))
     client.half_close()
     server.turn()
@@ -86,8 +69,8 @@ def test_sends_long_history_completely(connect, server, headers):
     assert client.transport.disconnecting and not client.transport.aborted
 
 
-def test_answers_long_poll(connect, server):
-    client = connect()
+def test_answers_long_poll(web, server):
+    client = web()
     client.send_bytes(get(b"/channels/k/events?wait=9"))
     client.half_close()
     server.turn()
@@ -98,8 +81,8 @@ def test_answers_long_poll(connect, server):
     assert client.transport.disconnecting
 
 
-def test_answers_all_pipelined_requests(connect, server):
-    client = connect()
+def test_answers_all_pipelined_requests(web, server):
+    client = web()
     client.send_bytes(get(b"/channels/k/events?wait=9") + get(b"/healthz") + get(b"/readyz") + b"GET /half HT")
     client.half_close()
     publish(server, "k", "hot")
@@ -108,8 +91,8 @@ def test_answers_all_pipelined_requests(connect, server):
 
 
 @pytest.mark.parametrize("target", [b"/channels/k/events", b"/events?channel=k&channel=l", b"/stream"])
-def test_event_stream_continues(connect, server, reactor, target):
-    client = connect()
+def test_event_stream_continues(web, server, reactor, target):
+    client = web()
     client.send_bytes(get(target, b"Accept: text/event-stream"))
     client.half_close()
     client.half_close()  # when reading resumes, the transport reports the end once more
@@ -120,8 +103,8 @@ def test_event_stream_continues(connect, server, reactor, target):
     assert not client.transport.disconnecting
 
 
-def test_event_stream_after_other_requests_continues(connect, server, reactor):
-    client = connect()
+def test_event_stream_after_other_requests_continues(web, server, reactor):
+    client = web()
     client.send_bytes(get(b"/channels/k/events?wait=9") + get(b"/channels/k/events", b"Accept: text/event-stream"))
     client.half_close()
     publish(server, "k", "hot")
@@ -132,9 +115,9 @@ def test_event_stream_after_other_requests_continues(connect, server, reactor):
     assert b"hotter" in client.transport.output()
 
 
-def test_event_stream_probes_its_client(connect, server, reactor):
+def test_event_stream_probes_its_client(web, server, reactor):
     """If the client has exited, its machine answers the first comment with a reset, and the next write fails."""
-    client = connect()
+    client = web()
     client.send_bytes(get(b"/channels/k/events", b"Accept: text/event-stream"))
     client.transport.output()
     client.half_close()
@@ -149,9 +132,9 @@ def test_event_stream_probes_its_client(connect, server, reactor):
     assert not reactor.getDelayedCalls() and len(server.context.sessions) == 0
 
 
-def test_event_stream_after_the_half_close_has_one_probe(connect, reactor):
+def test_event_stream_after_the_half_close_has_one_probe(web, reactor):
     """The end is reported again when reading resumes."""
-    client = connect()
+    client = web()
     client.send_bytes(get(b"/events?channel=k&wait=1") + get(b"/channels/k/events", b"Accept: text/event-stream"))
     client.half_close()
     reactor.advance(1)
@@ -163,8 +146,8 @@ def test_event_stream_after_the_half_close_has_one_probe(connect, reactor):
     assert client.transport.output() == KEEP_ALIVE_COMMENT
 
 
-def test_closes_ended_event_stream(connect, server):
-    client = connect()
+def test_closes_ended_event_stream(web, server):
+    client = web()
     client.send_bytes(get(b"/channels/k/events", b"Accept: text/event-stream"))
     [session] = server.context.sessions
     session.close(CloseReason.POLICY, b"enough")
@@ -184,8 +167,8 @@ def frames(data):
 
 
 @pytest.mark.parametrize("target", [b"/ws", b"/ws?"], ids=["short handshake", "Autobahn"])
-def test_websocket_answers_its_input_and_closes(connect, server, target):
-    client = connect()
+def test_websocket_answers_its_input_and_closes(web, server, target):
+    client = web()
     sent = b"".join(frame(TEXT, b'{"type":"ping","id":%d}' % number) for number in range(3))
     client.send_bytes(HANDSHAKE.replace(b"/ws", target) + sent)
     client.half_close()
@@ -198,9 +181,9 @@ def test_websocket_answers_its_input_and_closes(connect, server, target):
     assert len(server.context.sessions) == 0
 
 
-def test_websocket_answers_unparsed_input(connect, server, monkeypatch):
+def test_websocket_answers_unparsed_input(web, server, monkeypatch):
     """TLS delivers the end of the stream while the input waits."""
-    client = connect()
+    client = web()
     client.send_bytes(HANDSHAKE)
     client.transport.output()
     # At each check of the clock, the time slice is over.
@@ -215,8 +198,8 @@ def test_websocket_answers_unparsed_input(connect, server, monkeypatch):
     assert client.transport.disconnecting
 
 
-def test_closing_websocket_does_not_wait_for_a_close_frame(connect, server):
-    client = connect()
+def test_closing_websocket_does_not_wait_for_a_close_frame(web, server):
+    client = web()
     client.send_bytes(HANDSHAKE)
     [session] = server.context.sessions
     session.close(CloseReason.POLICY, b"enough")
@@ -225,8 +208,8 @@ def test_closing_websocket_does_not_wait_for_a_close_frame(connect, server):
     assert client.transport.disconnecting
 
 
-def test_closes_handshake_rejected_by_autobahn(connect):
-    client = connect()
+def test_closes_handshake_rejected_by_autobahn(web):
+    client = web()
     client.send_bytes(HANDSHAKE.replace(b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Version: 99"))
     client.half_close()
     assert client.transport.disconnecting

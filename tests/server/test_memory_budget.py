@@ -10,12 +10,10 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 from tests.fakes import FakeReactor, FakeSocket
-from tests.server.clients import CLOSE, TEXT, LineConnection, WebConnection, upgrade
+from tests.server.clients import CLOSE, TEXT, LineConnection, upgrade
 from tests.server.websocket_streams import frame
-from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.limits.principal import LOCAL
 from twistedsock.pubsub.subscription import SOCKET_FULL
-from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.tcp import LineFactory
 from twistedsock.server.transport import (
     NOT_READING,
@@ -24,7 +22,6 @@ from twistedsock.server.transport import (
     charge_to,
     install_direct_writes,
 )
-from twistedsock.server.web import WebFactory
 from twistedsock.server.web_endpoints import JSON_PROTOCOL, LINE_PROTOCOL
 from twistedsock.testing import FakeServer
 
@@ -180,7 +177,7 @@ def test_counts_unfinished_line(server, reactor, wire, memory_budget):
     assert call.received() == ["PONG " + "x" * 5 * KB]
     call.send_bytes(b"x" * 5 * KB)
     assert memory_budget.used == 5 * KB
-    call.lose()
+    call.disconnect()
     assert memory_budget.used == 0
 
 
@@ -211,7 +208,7 @@ def test_counts_unfinished_message(port, memory_budget, pieces):
     assert 4 * KB < counted < 6 * KB
     client.send_bytes(pieces[1])
     assert KB - 20 < memory_budget.used - counted < KB + 20
-    client.lose()
+    client.disconnect()
     assert memory_budget.used == 0
 
 
@@ -230,7 +227,7 @@ def test_closes_connection_whose_message_exceeds_the_budget(port, memory_budget,
     assert not any(isinstance(value, bytes | bytearray) and value for value in vars(client.server).values())
     other.send("PING still")
     assert other.received() == ["PONG still"]
-    client.lose()
+    client.disconnect()
 
 
 def test_complete_message_is_not_counted(port, memory_budget):
@@ -262,38 +259,28 @@ def test_counts_frames_that_wait_for_the_next_time_slice(port, server, memory_bu
     assert memory_budget.used == 0
 
 
-@pytest.fixture
-def visit(server, reactor, wire, clock):
-    def visit():
-        return WebConnection(
-            WebFactory(server.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: []), wire(port=8082)
-        )
-
-    return visit
-
-
-def test_counts_unfinished_request_head(visit, memory_budget):
+def test_counts_unfinished_request_head(web, memory_budget):
     head = upgrade(X_Long="x" * 5 * KB)
-    guest, other = visit(), visit()
-    guest.send_bytes(head[: 4 * KB])
+    client, other = web(), web()
+    client.send_bytes(head[: 4 * KB])
     other.send_bytes(head[: 3 * KB])
     assert memory_budget.used == 7 * KB
-    other.lose()
+    other.disconnect()
     assert memory_budget.used == 4 * KB
-    guest.send_bytes(head[4 * KB :])
+    client.send_bytes(head[4 * KB :])
     assert memory_budget.used == 0
-    assert guest.received()[0] == 101
-    guest.lose()
+    assert client.response()[0] == 101
+    client.disconnect()
 
 
-def test_rejects_request_head_over_the_budget(visit, memory_budget):
+def test_rejects_request_head_over_the_budget(web, memory_budget):
     memory_budget.limit = 10
-    guest = visit()
-    guest.send_bytes(upgrade(X_Long="x" * 5 * KB)[: 4 * KB])
-    status, headers, body = guest.received()
+    client = web()
+    client.send_bytes(upgrade(X_Long="x" * 5 * KB)[: 4 * KB])
+    status, headers, body = client.response()
     assert (status, headers["retry-after"]) == (503, "5") and WORDS in body.decode()
-    assert memory_budget.used == 0 and guest.transport.half_closed
-    guest.lose()
+    assert memory_budget.used == 0 and client.transport.half_closed
+    client.disconnect()
 
 
 STEPS = st.one_of(

@@ -3,20 +3,17 @@
 from types import SimpleNamespace
 
 import pytest
-import txaio
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import LogLevel, formatEvent
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
-from tests.server.clients import WebConnection
-from twistedsock.auth.origins import AllowedOrigins
+from tests.server.clients import Connection, upgrade
+from tests.server.http.clients import WebClient
 from twistedsock.auth.trusted_proxies import parse_trusted
-from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.proxy_protocol import DEFAULT_TIMEOUT_SECONDS, ProxyProtocolFactory, expect_proxy_headers
 from twistedsock.server.sockets import ListenerConfig
 from twistedsock.server.tcp import LineFactory, LineProtocol
-from twistedsock.server.web import WebFactory
 from twistedsock.testing import FakeServer
 
 PROXY, STRANGER = "10.0.0.1", "198.51.100.9"
@@ -25,41 +22,44 @@ LINE = b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n"
 BLOCK = bytes.fromhex("0d0a0d0a000d0a515549540a 2111000c cb007107 c0000201 1267 01bb")
 UNKNOWN = b"PROXY UNKNOWN\r\n"
 UNIX_CLIENT = bytes.fromhex("0d0a0d0a000d0a515549540a 213100d8") + bytes(216)
-UPGRADE = (
-    b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-)
 
 
 @pytest.fixture
-def lines(server, reactor, wire):
-    """Connect to a proxied line port: ``lines(there=…)``."""
-    factory = ProxyProtocolFactory(LineFactory(server.context, reactor, 0, listening=LISTENING), reactor, LISTENING)
-    return lambda there=PROXY: WebConnection(factory, wire(there=there))
+def make_lines(reactor, wire):
+    """Connect to the proxied line port of a server: ``make_lines(server)(there=…)``."""
+
+    def make(server, listening=LISTENING):
+        lines = LineFactory(server.context, reactor, 0, listening=listening)
+        factory = ProxyProtocolFactory(lines, reactor, listening)
+        return lambda there=PROXY: Connection(factory, wire(there=there))
+
+    return make
 
 
 @pytest.fixture
-def web(server, reactor, wire, monkeypatch):
+def lines(make_lines, server):
+    return make_lines(server)
+
+
+@pytest.fixture
+def web(make_web, server, reactor, wire):
     """Connect to a proxied web port: ``web(there=…)``."""
-    txaio.use_twisted()
-    monkeypatch.setattr(txaio.config, "loop", reactor)
-    wrapped = WebFactory(server.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [], LISTENING)
-    factory = ProxyProtocolFactory(wrapped, reactor, LISTENING)
-    return lambda there=PROXY: WebConnection(factory, wire(port=8082, there=there))
+    factory = ProxyProtocolFactory(make_web(server, listening=LISTENING).factory, reactor, LISTENING)
+    return lambda there=PROXY: WebClient(factory, wire(port=8082, there=there))
 
 
 @pytest.mark.parametrize("header", [LINE, BLOCK])
 def test_adopts_the_address_in_the_header_at_any_split(lines, header):
     for cut in range(len(header) + 1):
-        peer = lines()
-        peer.send_bytes(header[:cut])
-        output = peer.transport.output()
+        client = lines()
+        client.send_bytes(header[:cut])
+        output = client.transport.output()
         assert output == b"" or cut == len(header)
-        peer.send_bytes(header[cut:] + b"INFO\n")
-        welcome, info = (output + peer.transport.output()).splitlines()
+        client.send_bytes(header[cut:] + b"INFO\n")
+        welcome, info = (output + client.transport.output()).splitlines()
         assert welcome.split()[3] == b"from=203.0.113.7:4711"
         assert b" from=203.0.113.7:4711 to=127.0.0.1:8081 " in info
-        peer.lose()
+        client.disconnect()
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_adopts_the_address_in_the_header_at_any_split(lines, header):
     ],
 )
 def test_headers_of_other_address_families(lines, header, shown):
-    peer = lines()
-    peer.send_bytes(header)
-    assert peer.transport.output().split()[3] == b"from=" + shown
+    client = lines()
+    client.send_bytes(header)
+    assert client.transport.output().split()[3] == b"from=" + shown
 
 
 LOCAL_CLIENTS = [
@@ -89,9 +89,9 @@ LOCAL_CLIENTS = [
 
 @pytest.mark.parametrize("header", LOCAL_CLIENTS)
 def test_client_of_a_remote_proxy_is_not_local(lines, server, header):
-    peer = lines()
-    peer.send_bytes(header + b"SUB $sys/peers\n")
-    welcome, answer = peer.transport.output().splitlines()
+    client = lines()
+    client.send_bytes(header + b"SUB $sys/peers\n")
+    welcome, answer = client.transport.output().splitlines()
     assert welcome.split()[3].startswith(b"from=10.0.0.1:")
     assert answer.startswith(b"ERR forbidden ")
     (session,) = server.context.sessions
@@ -99,87 +99,85 @@ def test_client_of_a_remote_proxy_is_not_local(lines, server, header):
 
 
 @pytest.mark.parametrize("header", LOCAL_CLIENTS)
-def test_local_proxy_can_have_local_clients(server, reactor, wire, header):
-    listening = ListenerConfig("tcp:8081", True, parse_trusted(["127.0.0.1"]))
-    factory = ProxyProtocolFactory(LineFactory(server.context, reactor, 0, listening=listening), reactor, listening)
-    peer = WebConnection(factory, wire(there="127.0.0.1"))
-    peer.send_bytes(header + b"SUB $sys/figures\n")
-    assert b"\nOK " in peer.transport.output()
-
-
-@pytest.mark.parametrize("header", LOCAL_CLIENTS)
-def test_forwarded_for_of_a_local_client_of_a_remote_proxy_is_ignored(web, header):
-    peer = web()
-    peer.send_bytes(header + UPGRADE + b"X-Forwarded-For: 192.0.2.66\r\n\r\n")
-    assert peer.websocket_client().startswith("192.0.2.66:" if header == UNIX_CLIENT else "10.0.0.1:")
+def test_local_proxy_can_have_local_clients(make_lines, server, header):
+    lines = make_lines(server, ListenerConfig("tcp:8081", True, parse_trusted(["127.0.0.1"])))
+    client = lines(there="127.0.0.1")
+    client.send_bytes(header + b"SUB $sys/figures\n")
+    assert b"\nOK " in client.transport.output()
 
 
 def test_frees_the_header_protocol(lines):
-    peer = lines()
-    assert not isinstance(peer.transport.protocol, LineProtocol)
-    peer.send_bytes(LINE)
-    assert isinstance(peer.transport.protocol, LineProtocol)
+    client = lines()
+    assert not isinstance(client.transport.protocol, LineProtocol)
+    client.send_bytes(LINE)
+    assert isinstance(client.transport.protocol, LineProtocol)
 
 
-def test_counts_the_connection_for_the_reported_address(reactor, wire):
+def test_counts_the_connection_for_the_reported_address(make_lines):
     server = FakeServer(max_connections_per_address=1)
-    factory = ProxyProtocolFactory(LineFactory(server.context, reactor, 0, listening=LISTENING), reactor, LISTENING)
-    first, again, other = (WebConnection(factory, wire(there=PROXY)) for _ in range(3))
+    lines = make_lines(server)
+    first, again, other = (lines() for _ in range(3))
     first.send_bytes(LINE)
     again.send_bytes(BLOCK)
     other.send_bytes(LINE.replace(b"113.7", b"113.8"))
-    assert [peer.transport.output().split()[0] for peer in (first, again, other)] == [b"WELCOME", b"ERR", b"WELCOME"]
-    for peer in (first, again, other):
-        peer.lose()
+    assert [client.transport.output().split()[0] for client in (first, again, other)] == [
+        b"WELCOME",
+        b"ERR",
+        b"WELCOME",
+    ]
+    for client in (first, again, other):
+        client.disconnect()
     assert server.context.connection_limiter.connections == 0
-    last = WebConnection(factory, wire(there=PROXY))
+    last = lines()
     last.send_bytes(LINE)
     assert last.transport.output().startswith(b"WELCOME ")
 
 
 def test_header_of_an_untrusted_client_is_no_command(lines):
-    peer = lines(STRANGER)
-    assert peer.transport.output().split()[3] == b"from=198.51.100.9:50000"
-    peer.send_bytes(LINE)
-    assert peer.transport.output().startswith(b"ERR unknown-command ")
+    client = lines(STRANGER)
+    assert client.transport.output().split()[3] == b"from=198.51.100.9:50000"
+    client.send_bytes(LINE)
+    assert client.transport.output().startswith(b"ERR unknown-command ")
 
 
 def test_header_of_an_untrusted_client_is_no_request(web):
-    peer = web(STRANGER)
-    peer.send_bytes(LINE + UPGRADE + b"\r\n")
-    assert peer.transport.output().startswith(b"HTTP/1.1 400 ")
+    client = web(STRANGER)
+    client.send_bytes(LINE + upgrade())
+    assert client.transport.output().startswith(b"HTTP/1.1 400 ")
     honest = web(STRANGER)
-    honest.send_bytes(UPGRADE + b"\r\n")
+    honest.send_bytes(upgrade())
     assert honest.websocket_client() == "198.51.100.9:50000"
 
 
-@pytest.mark.parametrize("extra", [b"", b"Upgrade: also-by-autobahn\r\n", b"X-Forwarded-For: 192.0.2.66\r\n"])
-def test_websocket_adopts_the_address_in_the_header(web, extra):
-    peer = web()
-    peer.send_bytes(BLOCK)
-    peer.send_bytes(UPGRADE + extra + b"\r\n")
-    assert peer.websocket_client() == "203.0.113.7:4711"
+FORWARDED = {"X-Forwarded-For": "192.0.2.66"}
 
 
-def test_trusts_forwarded_for_of_a_proxy_behind_the_proxy(web):
-    peer = web()
-    peer.send_bytes(LINE.replace(b"203.0.113.7", b"10.9.9.9") + UPGRADE + b"X-Forwarded-For: 192.0.2.66\r\n\r\n")
-    assert peer.websocket_client() == "192.0.2.66:0"
-
-
-def test_ignores_forwarded_for_if_the_header_names_no_client(web):
-    peer = web()
-    peer.send_bytes(UNKNOWN + UPGRADE + b"X-Forwarded-For: 192.0.2.66\r\n\r\n")
-    assert peer.websocket_client() == "10.0.0.1:50000"
+@pytest.mark.parametrize(
+    ("header", "headers", "reported"),
+    [
+        (BLOCK, {}, "203.0.113.7:4711"),
+        (BLOCK, {"upgrade": "also-by-autobahn"}, "203.0.113.7:4711"),
+        (BLOCK, FORWARDED, "203.0.113.7:4711"),
+        (LINE.replace(b"203.0.113.7", b"10.9.9.9"), FORWARDED, "192.0.2.66:0"),  # a proxy behind the proxy
+        (UNKNOWN, FORWARDED, "10.0.0.1:50000"),
+        *((header, FORWARDED, "10.0.0.1:4711") for header in LOCAL_CLIENTS if header != UNIX_CLIENT),
+        (UNIX_CLIENT, FORWARDED, "192.0.2.66:0"),
+    ],
+)
+def test_websocket_adopts_the_reported_address(web, header, headers, reported):
+    client = web()
+    client.send_bytes(header)
+    client.send_bytes(upgrade(**headers))
+    assert client.websocket_client() == reported
 
 
 def test_closes_connections_without_a_header_and_logs_once(lines, server, logged):
     for data in (b"SUB kitchen\n", b"GET / HTTP/1.1\r\n"):
-        peer = lines()
-        peer.send_bytes(data)
-        assert peer.transport.aborted
-        assert peer.transport.output() == b""
-        peer.lose()
+        client = lines()
+        client.send_bytes(data)
+        assert client.transport.aborted
+        assert client.transport.output() == b""
+        client.disconnect()
     (event,) = logged
     assert event["log_level"] is LogLevel.warn
     assert formatEvent(event) == (
@@ -190,20 +188,20 @@ def test_closes_connections_without_a_header_and_logs_once(lines, server, logged
 
 
 def test_closes_connection_whose_header_is_late(lines, reactor, logged):
-    peer, swift = lines(), lines()
-    peer.send_bytes(LINE[:-1])
+    client, swift = lines(), lines()
+    client.send_bytes(LINE[:-1])
     swift.send_bytes(LINE)
     reactor.advance(DEFAULT_TIMEOUT_SECONDS)
-    assert peer.transport.aborted
+    assert client.transport.aborted
     assert not swift.transport.aborted
     assert len(logged) == 1
 
 
 def test_health_check_of_a_proxy_is_not_logged(lines, reactor, logged):
-    peer = lines()
-    peer.lose()
+    client = lines()
+    client.disconnect()
     reactor.advance(DEFAULT_TIMEOUT_SECONDS)
-    assert not peer.transport.aborted
+    assert not client.transport.aborted
     assert logged == []
 
 
@@ -212,8 +210,7 @@ def test_proxy_on_a_unix_socket(server, reactor, wire, logged):
     for data in (LINE, b"nonsense"):
         transport = wire()
         transport.peerAddr = UNIXAddress(b"")
-        peer = WebConnection(factory, transport)
-        peer.send_bytes(data)
+        Connection(factory, transport).send_bytes(data)
     assert "the proxy at a Unix socket " in formatEvent(logged[0])
 
 
@@ -221,10 +218,10 @@ def test_header_comes_before_a_wrapping_protocol(server, reactor, wire):
     lines = LineFactory(server.context, reactor, 0, listening=LISTENING)
     port = SimpleNamespace(factory=WrappingFactory(lines))
     expect_proxy_headers(port, reactor, LISTENING)
-    peer = WebConnection(port.factory, wire(there=PROXY))
-    peer.send_bytes(LINE)
-    assert isinstance(peer.transport.protocol, ProtocolWrapper)
-    assert peer.transport.output().split()[3] == b"from=203.0.113.7:4711"
+    client = Connection(port.factory, wire(there=PROXY))
+    client.send_bytes(LINE)
+    assert isinstance(client.transport.protocol, ProtocolWrapper)
+    assert client.transport.output().split()[3] == b"from=203.0.113.7:4711"
 
 
 def test_leaves_other_ports_unchanged(reactor):

@@ -5,94 +5,71 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import txaio
-from twisted.internet.error import ConnectionDone
-from twisted.python.failure import Failure
 
-from tests.server.http.clients import WebClient, web_port
+from tests.fakes import connect
+from tests.server.clients import TEXT, Connection, upgrade
+from tests.server.http.clients import MakeWebPort
 from tests.server.websocket_streams import frame
-from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.errors import ErrorCode
-from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.sockets import ListenerConfig
 from twistedsock.server.tcp import LineFactory
-from twistedsock.server.web import WebFactory
 from twistedsock.testing import FakePolicy, FakeServer
 
 BURST = 50
 POLICY = FakePolicy({"a": "r"}, {"A": ("ann", {"a": "rw"}, None), "B": ("bob", {"a": "rw"}, None)})
 HERE, NEIGHBOUR, AWAY = "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"
-TEXT = 0x81
-UPGRADE = {
-    "Upgrade": "websocket",
-    "Connection": "Upgrade",
-    "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==",
-    "Sec_WebSocket_Version": "13",
-}
 
 
 class Server:
     """Each method opens a connection, sends ``count`` commands, closes it, and returns how many were run."""
 
-    def __init__(self, reactor: Any, wire: Any) -> None:
+    def __init__(self, make_web: MakeWebPort, reactor: Any) -> None:
         self.server = FakeServer(policy=POLICY, commands_per_second=1, commands_burst=BURST)
-        self._reactor = reactor
-        self._wire = wire
+        self.web = make_web(self.server)
         self._lines = LineFactory(self.server.context, reactor, 0)
-        self._there = HERE
-        self._connect = web_port(reactor, self.server, transport=lambda **ends: wire(there=self._there, **ends))
+
+    def connect_line(self, address: str) -> Connection:
+        return Connection(self._lines, connect(there=address))
 
     def lines(self, address: str, commands: int, token: str = "") -> int:
-        transport, protocol = self._wire(there=address), self._lines.buildProtocol(None)
-        protocol.makeConnection(transport)
+        client = self.connect_line(address)
         authenticate = b"AUTH %b\n" % token.encode() if token else b""
-        protocol.dataReceived(authenticate + b"PING\n" * commands)
-        protocol.connectionLost(Failure(ConnectionDone()))
-        ran: int = transport.output().count(b"PONG\n")
-        return ran
+        client.send_bytes(authenticate + b"PING\n" * commands)
+        client.disconnect()
+        return client.transport.output().count(b"PONG\n")
 
     def websocket(self, address: str, commands: int, token: str = "") -> int:
-        client = self._web(address)
-        client.request("/ws?token=" + token if token else "/ws", **UPGRADE)
-        client.protocol.dataReceived(frame(TEXT, b'{"type":"ping"}') * commands)
+        client = self.web(there=address)
+        client.send_bytes(upgrade("/ws?token=" + token if token else "/ws"))
+        client.send_bytes(frame(TEXT, b'{"type":"ping"}') * commands)
         client.disconnect()
-        ran: int = client.transport.output().count(b'"pong"')
-        return ran
+        return client.transport.output().count(b'"pong"')
 
     def stream(self, address: str, commands: int, token: str = "") -> int:
-        client = self._web(address)
+        client = self.web(there=address)
         client.request("/stream" + ("?token=" + token if token else ""), Accept="text/event-stream")
         status, _, body = client.response()
         if status != 200:
             return 0
         key = json.loads(body.partition(b"data: ")[2].partition(b"\n")[0])["key"]
         messages = b'{"type":"ping"}\n' * commands
-        self._web(address).request("/stream", "POST", messages, Sockbridge_Stream=key)
+        self.web(there=address).request("/stream", "POST", messages, Sockbridge_Stream=key)
         client.disconnect()
-        ran: int = client.transport.output().count(b'"pong"')
-        return ran
+        return client.transport.output().count(b'"pong"')
 
     def http(self, address: str, commands: int, token: str = "") -> int:
-        client = self._web(address)
+        client = self.web(there=address)
         for _ in range(commands):
             client.request("/channels/a/members" + ("?token=" + token if token else ""))
             if client.transport.disconnecting:
                 break
         client.disconnect()
-        ran: int = client.transport.output().count(b"HTTP/1.1 200 ")
-        return ran
-
-    def _web(self, address: str) -> WebClient:
-        self._there = address
-        client: WebClient = self._connect()
-        return client
+        return client.transport.output().count(b"HTTP/1.1 200 ")
 
 
 @pytest.fixture
-def server(reactor: Any, wire: Any, monkeypatch: pytest.MonkeyPatch) -> Server:
-    txaio.use_twisted()
-    monkeypatch.setattr(txaio.config, "loop", reactor)
-    return Server(reactor, wire)
+def server(make_web: MakeWebPort, reactor: Any) -> Server:
+    return Server(make_web, reactor)
 
 
 Ask = Callable[..., int]
@@ -169,7 +146,7 @@ def test_local_clients_have_no_rate_limit(server: Server, ask: Ask) -> None:
 
 def test_invalid_body_is_charged_by_its_size(server: Server) -> None:
     body = b'"' + rb"\ud83d" * 3000 + b'"'
-    client = server._web(HERE).request("/channels/a/events?token=A", "POST", body, Content_Type="application/json")
+    client = server.web(there=HERE).request("/channels/a/events?token=A", "POST", body, Content_Type="application/json")
     assert client.response()[0] == 400
     assert server.http(HERE, 8, "A") == 4
 
@@ -177,8 +154,8 @@ def test_invalid_body_is_charged_by_its_size(server: Server) -> None:
 def test_rejects_handshake_over_the_rate_with_retry_after(server: Server) -> None:
     for _ in range(9):
         server.lines(HERE, 30)
-    client = server._web(HERE)
-    status, headers, _ = client.request("/ws", **UPGRADE).response()
+    client = server.web(there=HERE)
+    status, headers, _ = client.ask(upgrade())
     assert (status, headers["retry-after"]) == (429, "1") and client.transport.half_closed
     assert server.server.context.stats.errors[ErrorCode.RATE]
 
@@ -186,21 +163,21 @@ def test_rejects_handshake_over_the_rate_with_retry_after(server: Server) -> Non
 def test_rejects_line_connection_over_the_rate(server: Server) -> None:
     for _ in range(9):
         server.lines(HERE, 30)
-    transport, protocol = server._wire(there=HERE), server._lines.buildProtocol(None)
-    protocol.makeConnection(transport)
+    transport = server.connect_line(HERE).transport
     assert transport.output().startswith(b"ERR rate ") and transport.half_closed
     assert server.server.context.connection_limiter.connections == 0
 
 
-def test_aborts_connection_over_the_rate_before_its_tls_handshake(server: Server) -> None:
+def test_aborts_connection_over_the_rate_before_its_tls_handshake(
+    server: Server, make_web: MakeWebPort, reactor: Any
+) -> None:
     context, secure = server.server.context, ListenerConfig("ssl:1")
-    lines = LineFactory(context, server._reactor, 0, listening=secure)
-    web = WebFactory(context, server._reactor, OriginPolicy(AllowedOrigins()), 0, 0, 0, list, secure)
+    web = make_web(server.server, listening=secure).factory
+    lines = LineFactory(context, reactor, 0, listening=secure)
     aborted = []
     for factory in (web, lines) * 5:
-        transport, protocol = server._wire(there=HERE), factory.buildProtocol(None)
-        protocol.makeConnection(transport)
-        aborted.append(transport.aborted)
-        protocol.connectionLost(Failure(ConnectionDone()))
+        client = Connection(factory, connect(there=HERE))
+        aborted.append(client.transport.aborted)
+        client.disconnect()
     assert aborted == [False] * 5 + [True] * 5
     assert context.connection_limiter.connections == 0

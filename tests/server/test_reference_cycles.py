@@ -4,31 +4,24 @@ hold an unfinished line or frame."""
 import gc
 
 import pytest
-import txaio
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 
+from tests.server.clients import request_bytes, upgrade
 from tests.server.websocket_streams import frame
-from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.server.connection import LINGER_SECONDS
 from twistedsock.server.http.connection import HTTPConnection
-from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.http.request import HTTPRequest
 from twistedsock.server.http.sse import EventStream
 from twistedsock.server.tcp import LineFactory, LineProtocol
 from twistedsock.server.transport import BufferedOutlet, DirectTCPTransport
-from twistedsock.server.web import HTTPDispatcher, WebFactory
+from twistedsock.server.web import HTTPDispatcher
 from twistedsock.server.websocket import WebSocketConnection
 from twistedsock.session.input_pipeline import InputPipeline
 from twistedsock.session.session import Session
 
-UPGRADE = (
-    b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:8081\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-)
-PLAIN = UPGRADE + b"\r\n"
-AUTOBAHNS = UPGRADE + b"Sec-WebSocket-Extensions: x-unknown\r\n\r\n"
-HTTP = b"%b %b HTTP/1.1\r\nHost: 127.0.0.1:8081\r\n"
+PLAIN, AUTOBAHNS = upgrade(), upgrade(Sec_WebSocket_Extensions="x-unknown")
+POLL = request_bytes("/channels/a/events?wait=30")
 SUBSCRIBE = frame(0x81, b'{"type":"subscribe","id":1,"channel":"a","presence":true}')
 
 OURS = (
@@ -62,11 +55,8 @@ def quiet():
 
 
 @pytest.fixture
-def factories(server, reactor, monkeypatch):
-    txaio.use_twisted()
-    monkeypatch.setattr(txaio.config, "loop", reactor)
-    web = WebFactory(server.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [])
-    return {"lines": LineFactory(server.context, reactor, 0), "web": web}
+def factories(make_web, server, reactor):
+    return {"lines": LineFactory(server.context, reactor, 0), "web": make_web(server, ping_interval=30).factory}
 
 
 VISITS = {
@@ -75,21 +65,18 @@ VISITS = {
     "leaves a line unfinished": ("lines", b"SUB a presence=on\nPUB a " + b"x" * 60_000),
     "asks for a page at the wrong door": ("lines", b"GET / HTTP/1.1\r\n"),
     "speaks as telnet": ("lines", b"\xff\xfd\x06\xff\xf4"),
-    "asks and goes": ("web", HTTP % (b"GET", b"/channels/a/events?wait=30") + b"\r\n"),
-    "asks for several and goes": ("web", HTTP % (b"GET", b"/events?channel=a&channel=b&wait=30") + b"\r\n"),
-    "asks for too much at once": ("web", (HTTP % (b"GET", b"/channels/a/events?wait=30") + b"\r\n") * 50),
-    "leaves a body unfinished": (
-        "web",
-        HTTP % (b"POST", b"/events") + b"Content-Length: 60001\r\n\r\n" + b"x" * 60_000,
-    ),
-    "leaves a chunk unfinished": ("web", HTTP % (b"POST", b"/events") + b"Transfer-Encoding: chunked\r\n\r\n9\r\nx"),
-    "breaks the rules of HTTP": ("web", HTTP % (b"GET", b"/healthz") + b"\r\nGET / HTTP/1.1\r\n a\r\n\r\n"),
-    "streams": ("web", HTTP % (b"GET", b"/channels/a/events") + b"Accept: text/event-stream\r\n\r\n"),
-    "streams several": ("web", HTTP % (b"GET", b"/events?channel=a&channel=b&presence=on") + b"\r\n"),
-    "streams in place of a WebSocket": ("web", HTTP % (b"GET", b"/stream") + b"\r\n"),
-    "asks for a page": ("web", b"GET /page.css HTTP/1.1\r\nHost: 127.0.0.1:8081\r\n\r\n"),
+    "asks and goes": ("web", POLL),
+    "asks for several and goes": ("web", request_bytes("/events?channel=a&channel=b&wait=30")),
+    "asks for too much at once": ("web", POLL * 50),
+    "leaves a body unfinished": ("web", request_bytes("/events", "POST", b"x" * 60_001)[:-1]),
+    "leaves a chunk unfinished": ("web", request_bytes("/events", "POST", b"9\r\nx", Transfer_Encoding="chunked")),
+    "breaks the rules of HTTP": ("web", request_bytes("/healthz") + b"GET / HTTP/1.1\r\n a\r\n\r\n"),
+    "streams": ("web", request_bytes("/channels/a/events", Accept="text/event-stream")),
+    "streams several": ("web", request_bytes("/events?channel=a&channel=b&presence=on")),
+    "streams in place of a WebSocket": ("web", request_bytes("/stream")),
+    "asks for a page": ("web", request_bytes("/page.css")),
     "leaves a head unfinished": ("web", b"GET / HTTP/1.1\r\n"),
-    "is refused": ("web", UPGRADE + b"Origin: http://evil.example\r\n\r\n"),
+    "is refused": ("web", upgrade(Origin="http://evil.example")),
     "subscribes": ("web", PLAIN + SUBSCRIBE),
     "subscribes after Autobahn's handshake": ("web", AUTOBAHNS + SUBSCRIBE),
     "leaves a frame unfinished": ("web", PLAIN + frame(0x81, b"x" * 60_000)[:-1]),
@@ -130,8 +117,7 @@ def test_slow_subscriber_is_freed(quiet, factories, server, reactor, fake_socket
 def test_client_with_unread_history_is_freed(quiet, factories, server, reactor, fake_socket):
     server.line_client().send(*["PUB a " + "x" * 1_000] * 300)
     before = left()
-    sent = HTTP % (b"GET", b"/channels/a/events") + b"\r\n"
-    lose_while_blocked(factories["web"], sent, server, reactor, fake_socket)
+    lose_while_blocked(factories["web"], request_bytes("/channels/a/events"), server, reactor, fake_socket)
     assert sorted(left()) == sorted(before)
 
 

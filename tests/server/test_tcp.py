@@ -34,7 +34,7 @@ def split_calls(server, reactor, wire, data):
         call.send_bytes(data[:cut])
         call.send_bytes(data[cut:])
         yield call
-        call.lose()
+        call.disconnect()
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_answers_all_commands_after_a_half_close(call):
     assert call.transport.half_closed
     call.half_close()
     assert call.transport.disconnecting
-    call.lose()
+    call.disconnect()
     assert len(call.server.context.sessions) == 0
 
 
@@ -125,11 +125,11 @@ def test_aborts_connection_that_stays_open_after_bye(call, reactor):
 
 def test_lost_connection_releases_everything(call, reactor):
     call.send("SUB kitchen", "QUIT")
-    call.lose()
+    call.disconnect()
     assert len(call.server.context.sessions) == call.server.context.connection_limiter.connections == 0
     assert call.server.broker.local_members(b"kitchen") == []
     assert not reactor.getDelayedCalls()
-    call.lose()
+    call.disconnect()
     assert call.server.context.connection_limiter.connections == 0
 
 
@@ -323,9 +323,9 @@ def test_rejects_connection_over_the_limit(reactor, wire):
     assert server.context.stats.received == len("PING\n")
     second.half_close()
     assert second.transport.disconnecting
-    second.lose()
+    second.disconnect()
     assert server.context.connection_limiter.connections == 1
-    first.lose()
+    first.disconnect()
     assert server.context.connection_limiter.connections == 0
 
 

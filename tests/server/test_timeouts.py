@@ -208,7 +208,7 @@ def test_closes_idle_client(call: LineConnection, reactor: Any) -> None:
 
 def test_lost_connection_has_no_timers(call: LineConnection, reactor: Any) -> None:
     call.send_bytes(b"PI")
-    call.lose()
+    call.disconnect()
     assert not reactor.getDelayedCalls()
 
 
@@ -305,7 +305,7 @@ def test_closes_idle_websocket(client: WebSocketClient, clock: Clock) -> None:
 
 def test_lost_websocket_has_no_timers(client: WebSocketClient, clock: Clock) -> None:
     client.send_bytes(FIRST_FRAGMENT)
-    client.lose()
+    client.disconnect()
     assert not clock.getDelayedCalls()
 
 
@@ -338,7 +338,7 @@ def test_resumes_reading_after_parsing_and_draining(client: WebSocketClient, ser
 def test_lost_websocket_is_not_parsed_further(client: WebSocketClient, server: FakeServer) -> None:
     server.clock = Ticking(TIME_SLICE_SECONDS)
     client.send_bytes(frame(PING, b"") * PARSE_BYTES + frame(TEXT, b"PUB a 1"))
-    client.lose()
+    client.disconnect()
     server.turn()
     assert b"a" not in server.broker.channels
 

@@ -5,19 +5,14 @@ import tracemalloc
 from types import SimpleNamespace
 
 import pytest
-import txaio
 from twisted.internet.address import IPv4Address
 
-from tests.fakes import FakeReactor, FakeSocket
+from tests.fakes import FakeSocket
 from tests.server.clients import upgrade
 from tests.server.websocket_streams import frame
-from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.limits.shares import MemoryBudget
-from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.tcp import LineFactory
 from twistedsock.server.transport import DirectTCPTransport
-from twistedsock.server.web import WebFactory
-from twistedsock.testing import FakeServer
 
 READERS = 50
 CONNECTIONS = 300
@@ -30,14 +25,11 @@ class Transport(DirectTCPTransport):
 class Place:
     """A server with both ports."""
 
-    def __init__(self, monkeypatch):
-        txaio.use_twisted()
-        self.reactor = FakeReactor()
-        monkeypatch.setattr(txaio.config, "loop", self.reactor)
-        self.server = FakeServer()
+    def __init__(self, reactor, web):
+        self.reactor, self.server = reactor, web.server
         self.port = SimpleNamespace(_realPortNumber=8081, getHost=lambda: IPv4Address("TCP", "127.0.0.1", 8081))
         self.lines = LineFactory(self.server.context, self.reactor, 0)
-        self.web = WebFactory(self.server.context, self.reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [])
+        self.web = web.factory
 
     def connect(self, factory, socket, data=b""):
         """A connection that has sent ``data``."""
@@ -55,8 +47,8 @@ class Place:
 
 
 @pytest.fixture
-def place(monkeypatch):
-    return Place(monkeypatch)
+def place(reactor, web):
+    return Place(reactor, web)
 
 
 def test_delivery_costs_one_system_call(place):

@@ -2,13 +2,10 @@
 RFC 6455 section 4.2. Each row is sent byte for byte, as the first request of a connection and behind another one."""
 
 import pytest
-import txaio
 
 from tests.server.http.clients import read_responses
 from twistedsock.auth.origins import AllowedOrigins
-from twistedsock.server.http.origin_policy import OriginPolicy
-from twistedsock.server.web import WebFactory
-from twistedsock.testing import FakeServer, read_frames
+from twistedsock.testing import read_frames
 
 LOOPBACK, ANYWHERE = "127.0.0.1", "192.0.2.1"
 HOST = b"Host: 127.0.0.1:8082\r\n"
@@ -25,23 +22,49 @@ def post(*headers, body=b"", version=b"HTTP/1.1"):
 
 
 @pytest.fixture
-def connect(reactor, wire, monkeypatch, logged):
-    """Open a connection to the web port: ``connect(here)`` returns its protocol and its transport."""
-    txaio.use_twisted()
-    monkeypatch.setattr(txaio.config, "loop", reactor)
-    factory = WebFactory(
-        FakeServer().context, reactor, OriginPolicy(AllowedOrigins((), ("bridge.example.org",))), 0, 0, 3, lambda: []
-    )
-
-    def make(here=LOOPBACK):
-        transport = wire(here, 8082, "198.51.100.7")
-        protocol = factory.buildProtocol(None)
-        protocol.makeConnection(transport)
-        return protocol, transport
-
-    yield make
+def web(make_web, server, logged):
+    """A web port: ``web(here=…)`` opens a connection."""
+    yield make_web(server, origins=AllowedOrigins((), ("bridge.example.org",)))
     logged.clear()  # rejected hosts
 
+
+CHUNKED = b"Transfer-Encoding: chunked"
+
+# Bodies whose end is ambiguous: nothing of them must count as the next request.
+SMUGGLED = [
+    (b"Content-Length: 3", b"Content-Length: 3"),
+    (b"Content-Length: 3", b"Content-Length: 30"),
+    (b"Content-Length: 0", b"Content-Length: 3"),
+    (b"Content-Length: 3", CHUNKED),
+    (b"Content-Length: 0", CHUNKED),
+    (CHUNKED, b"Content-Length: 3"),
+    (CHUNKED, CHUNKED),
+    (CHUNKED, b"Transfer-Encoding: identity"),
+    (b"Transfer-Encoding: identity",),
+    (b"Transfer-Encoding: gzip",),
+    (b"Transfer-Encoding: chunked, gzip",),
+    (b"Transfer-Encoding: chunked, chunked",),
+    (b"Transfer-Encoding: xchunked",),
+    (b"Transfer-Encoding : chunked",),
+    (b"Transfer-Encoding:", b" chunked"),
+    (b"X: y", b" Transfer-Encoding: chunked"),
+    (b" Content-Length: 3",),
+    (b"Content-Length: 3 \x0b",),
+    (b"Content-Length: +3",),
+    (b"Content-Length: 0x3",),
+    (b"Content-Length: -1",),
+    (b"Content-Length: 3_0",),
+    (b"Content-Length: 3, 3",),
+    (b"Content-Length:",),
+    (b"Content-Length: " + b"9" * 20,),
+    (b"Content-Length: " + b"9" * 5000,),
+    (b"Content-Length: 3", b"Host: 127.0.0.1"),
+    (b"Content-Length: 3", b"Origin: http://a", b"Origin: http://127.0.0.1:8082"),
+    (b"Content-Length: 3", b"X: a\x00b"),
+    (b"X: a\nContent-Length: 3",),
+    (b"Content-Length: 3", b"no colon"),
+    (b"Content-Length: 3", b"bad name: x"),
+]
 
 REQUESTS = {
     # Section 2.2: empty lines, line ends, white space before the first header.
@@ -111,47 +134,58 @@ REQUESTS = {
     "a host that is not ours": (get(host=b"Host: evil.example\r\n"), 421),
     # Section 6: the end of a body.
     "a length": (post(b"Content-Length: 2", body=b"hi"), 201),
-    "two lengths": (post(b"Content-Length: 2", b"Content-Length: 2", body=b"hi"), 400),
-    "a list of lengths": (post(b"Content-Length: 2, 2", body=b"hi"), 400),
-    "a length with a sign": (post(b"Content-Length: +2", body=b"hi"), 400),
-    "a length and chunks": (post(b"Content-Length: 2", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"), 400),
-    "chunks": (post(b"Transfer-Encoding: chunked", body=b"2\r\nhi\r\n0\r\n\r\n"), 201),
+    "chunks": (post(CHUNKED, body=b"2\r\nhi\r\n0\r\n\r\n"), 201),
     "chunks in upper case": (post(b"Transfer-Encoding: CHUNKED", body=b"2\r\nhi\r\n0\r\n\r\n"), 201),
-    "chunks in HTTP/1.0": (post(b"Transfer-Encoding: chunked", body=b"0\r\n\r\n", version=b"HTTP/1.0"), 400),
-    "another coding": (post(b"Transfer-Encoding: gzip", body=b"hi"), 400),
+    "chunks behind a tab": (post(b"Transfer-Encoding:\tchunked", body=b"2\r\nhi\r\n0\r\n\r\n"), 201),
+    "chunks before a space": (post(b"Transfer-Encoding: chunked ", body=b"2\r\nhi\r\n0\r\n\r\n"), 201),
+    "chunks in HTTP/1.0": (post(CHUNKED, body=b"0\r\n\r\n", version=b"HTTP/1.0"), 400),
     "another coding below chunks": (post(b"Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n"), 501),
-    "chunks in chunks": (post(b"Transfer-Encoding: chunked, chunked", body=b"0\r\n\r\n"), 400),
-    "chunks that are not the last coding": (post(b"Transfer-Encoding: chunked, gzip", body=b"0\r\n\r\n"), 400),
+    **{f"the ambiguous body {headers!r:.60}": (post(*headers, body=b"abc"), 400) for headers in SMUGGLED},
     # Section 7.1: chunks.
-    "a chunk with an extension": (post(b"Transfer-Encoding: chunked", body=b'2;a="b"\r\nhi\r\n0\r\n\r\n'), 201),
-    "a chunk with a trailer": (post(b"Transfer-Encoding: chunked", body=b"2\r\nhi\r\n0\r\nHost: evil\r\n\r\n"), 201),
-    "a chunk without a size": (post(b"Transfer-Encoding: chunked", body=b"\r\nhi\r\n0\r\n\r\n"), 400),
-    "a chunk with a sign": (post(b"Transfer-Encoding: chunked", body=b"+2\r\nhi\r\n0\r\n\r\n"), 400),
-    "a chunk with 0x": (post(b"Transfer-Encoding: chunked", body=b"0x2\r\nhi\r\n0\r\n\r\n"), 400),
-    "a chunk that is longer than its size": (post(b"Transfer-Encoding: chunked", body=b"1\r\nhi\r\n0\r\n\r\n"), 400),
-    "a chunk that ends with LF": (post(b"Transfer-Encoding: chunked", body=b"2\nhi\n0\n\n" + b"x" * 300), 400),
+    "a chunk with an extension": (post(CHUNKED, body=b'2;a="b"\r\nhi\r\n0\r\n\r\n'), 201),
+    "a chunk with a trailer": (post(CHUNKED, body=b"2\r\nhi\r\n0\r\nHost: evil\r\n\r\n"), 201),
+    "a chunk without a size": (post(CHUNKED, body=b"\r\nhi\r\n0\r\n\r\n"), 400),
+    "a chunk with a sign": (post(CHUNKED, body=b"+2\r\nhi\r\n0\r\n\r\n"), 400),
+    "a chunk with a minus sign": (post(CHUNKED, body=b"-1\r\n"), 400),
+    "a chunk with 0x": (post(CHUNKED, body=b"0x2\r\nhi\r\n0\r\n\r\n"), 400),
+    "a chunk that is longer than its size": (post(CHUNKED, body=b"1\r\nhi\r\n0\r\n\r\n"), 400),
+    "a chunk that ends with LF": (post(CHUNKED, body=b"2\nhi\n0\n\n" + b"x" * 300), 400),
+    "a chunk with a long extension": (post(CHUNKED, body=b"2;" + b"x" * 1000 + b"\r\nhi\r\n0\r\n\r\n"), 400),
+    "a chunk with a long trailer": (post(CHUNKED, body=b"0\r\n" + b"X: y\r\n" * 10_000), 400),
+    # Other protocols and long heads.
+    "a command": (b"SUB kitchen\r\n\r\n", 400),
+    "the beginning of TLS": (b"\x16\x03\x01\x02\x00\r\n\r\n", 400),
+    "an endless request line": (b"x" * 20_000, 431),
+    "an endless header": (b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000, 431),
 }
 
 
 @pytest.mark.parametrize(("request_bytes", "status"), REQUESTS.values(), ids=REQUESTS)
 @pytest.mark.parametrize("before", [b"", BRIDGE], ids=["first", "second"])
-def test_accepts_or_rejects_request(connect, before, request_bytes, status):
-    protocol, transport = connect()
+def test_accepts_or_rejects_request(web, server, before, request_bytes, status):
+    client = web()
     if before:
-        protocol.dataReceived(before)
-        assert b"200 OK" in transport.output()
-    protocol.dataReceived(request_bytes)
-    [answer] = read_responses(transport.output())
+        client.send_bytes(before)
+        assert b"200 OK" in client.transport.output()
+    closes = status in (400, 431, 501)
+    client.send_bytes(request_bytes + (BRIDGE if closes else b""))
+    [answer] = read_responses(client.transport.output())
     assert answer.status == status
+    assert len(server.broker.channels) == (status == 201)
+    if closes:
+        assert client.transport.half_closed or client.transport.disconnecting
+        for more in (b"\r\n", BRIDGE):  # TLS can deliver more input
+            client.send_bytes(more)
+            assert client.transport.output() == b""
 
 
 @pytest.mark.parametrize("cut", range(1, 6))
-def test_ignores_empty_line_before_the_request_at_any_split(connect, cut):
-    protocol, transport = connect()
+def test_ignores_empty_line_before_the_request_at_any_split(web, cut):
+    client = web()
     sent = b"\r\n" + BRIDGE
-    protocol.dataReceived(sent[:cut])
-    protocol.dataReceived(sent[cut:])
-    assert [answer.status for answer in read_responses(transport.output())] == [200]
+    client.send_bytes(sent[:cut])
+    client.send_bytes(sent[cut:])
+    assert [answer.status for answer in read_responses(client.transport.output())] == [200]
 
 
 @pytest.mark.parametrize(
@@ -167,27 +201,27 @@ def test_ignores_empty_line_before_the_request_at_any_split(connect, cut):
         (get(b"/readyz", host=b"", version=b"HTTP/1.0"), 200),
     ],
 )
-def test_other_interfaces_accept_any_valid_host_for_public_paths(connect, request_bytes, status):
-    protocol, transport = connect(ANYWHERE)
-    protocol.dataReceived(request_bytes)
-    [answer] = read_responses(transport.output())
+def test_other_interfaces_accept_any_valid_host_for_public_paths(web, request_bytes, status):
+    client = web(ANYWHERE)
+    client.send_bytes(request_bytes)
+    [answer] = read_responses(client.transport.output())
     assert answer.status == status
 
 
-def test_options_lists_the_methods_of_a_path(connect):
+def test_options_lists_the_methods_of_a_path(web):
     for target, allow in ((b"/channels/a/events", "POST, GET, HEAD"), (b"/", "GET, HEAD")):
-        protocol, transport = connect()
-        protocol.dataReceived(get(target, method=b"OPTIONS"))
-        [answer] = read_responses(transport.output())
+        client = web()
+        client.send_bytes(get(target, method=b"OPTIONS"))
+        [answer] = read_responses(client.transport.output())
         assert (answer.status, answer.headers["allow"], answer.body) == (204, allow, b"")
         assert not {name for name in answer.headers if name.startswith("access-control-")}
 
 
 @pytest.mark.parametrize("accept", ["", "*/*", "text/event-stream", "text/event-stream, text/html"])
-def test_opens_event_stream_whatever_else_is_accepted(connect, accept):
-    protocol, transport = connect()
-    protocol.dataReceived(get(b"/events?channel=kitchen", *([b"Accept: " + accept.encode()] if accept else [])))
-    assert b"event: ok" in transport.output()
+def test_opens_event_stream_whatever_else_is_accepted(web, accept):
+    client = web()
+    client.send_bytes(get(b"/events?channel=kitchen", *([b"Accept: " + accept.encode()] if accept else [])))
+    assert b"event: ok" in client.transport.output()
 
 
 def upgrade(*headers, target=b"/ws", host=HOST, version=b"HTTP/1.1", method=b"GET"):
@@ -227,6 +261,11 @@ MALFORMED_OFFERS = [
 
 HANDSHAKES = {
     "an ordinary handshake": (upgrade(), 101),
+    "a length of 0": (upgrade(b"Content-Length: 0"), 101),
+    "a length": (upgrade(b"Content-Length: 5"), 400),
+    "a length of 00": (upgrade(b"Content-Length: 00"), 400),
+    "chunks": (upgrade(CHUNKED), 400),
+    "a length of 0 and a coding": (upgrade(b"Content-Length: 0", b"Transfer-Encoding: identity"), 400),
     "an empty line before it": (b"\r\n" + upgrade(), 101),
     "the absolute form": (upgrade(target=b"http://127.0.0.1:8082/ws"), 101),
     "the absolute form with a host that is not ours": (upgrade(target=b"http://evil.example/ws"), 421),
@@ -264,11 +303,11 @@ HANDSHAKES = {
 
 @pytest.mark.parametrize(("handshake", "status"), HANDSHAKES.values(), ids=HANDSHAKES)
 @pytest.mark.parametrize("target", [b" /ws", b" /ws?"], ids=["short", "Autobahn"])
-def test_accepts_or_rejects_handshake(connect, target, handshake, status):
+def test_accepts_or_rejects_handshake(web, target, handshake, status):
     """``/ws?`` is a form that only Autobahn parses."""
-    protocol, transport = connect()
-    protocol.dataReceived(handshake.replace(b" /ws", target))
-    head, _, rest = transport.output().partition(b"\r\n\r\n")
+    client = web()
+    client.send_bytes(handshake.replace(b" /ws", target))
+    head, _, rest = client.transport.output().partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 %d " % status)
     if status == 101:
         assert b"sec-websocket-extensions" not in head.lower(), "no extension is accepted"

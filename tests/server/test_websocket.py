@@ -63,7 +63,7 @@ def test_rejects_unknown_subprotocols_with_400(port: WebSocketPort, server: Fake
     assert head.startswith(b"HTTP/1.1 400 ")
     assert JSON_PROTOCOL.encode() in head and LINE_PROTOCOL.encode() in head
     assert client.transport.is_closed
-    client.lose()
+    client.disconnect()
     assert len(server.context.sessions) == 0
 
 
@@ -89,7 +89,7 @@ def test_drops_connection_without_a_handshake(port: WebSocketPort, clock: Clock)
     client.send_bytes(b"GET /ws HTTP/1.1\r\n")
     pass_time(clock, HANDSHAKE_TIMEOUT + 1)
     assert client.transport.aborted
-    client.lose()
+    client.disconnect()
     assert not clock.getDelayedCalls()
 
 

@@ -100,7 +100,7 @@ def test_drops_client_that_does_not_answer_a_ping(port: WebSocketPort, clock: Cl
     last_ping(client)
     pass_time(clock, PING_TIMEOUT)
     assert client.transport.aborted
-    client.lose()
+    client.disconnect()
     assert len(server.context.sessions) == 0
     assert not clock.getDelayedCalls()
 
@@ -151,7 +151,7 @@ def test_answers_close_frame_and_closes(
     assert [(step.by, step.words) for step in closing] == [("peer", f"a close frame with code {code}")]
     server.turn()
     assert server.broker.channels == {}
-    client.lose()
+    client.disconnect()
     assert len(server.context.sessions) == 0
     assert not clock.getDelayedCalls()
 
@@ -176,7 +176,7 @@ def test_sends_notice_and_close_frame_then_closes(
     client.answer_close(CLOSE_CODES[ending])
     assert [step.by for step in session.timeline.steps if step.name == "closing"] == ["server"]
     assert client.transport.aborted and client.server.wasClean
-    client.lose()
+    client.disconnect()
     assert len(server.context.sessions) == 0
     assert not clock.getDelayedCalls()
 
@@ -195,7 +195,7 @@ def test_drops_client_that_does_not_answer_a_close_frame(port: WebSocketPort, cl
     client.send("QUIT")
     pass_time(clock, CLOSE_TIMEOUT_SECONDS)
     assert client.transport.aborted
-    client.lose()
+    client.disconnect()
     assert len(server.context.sessions) == 0
     assert not clock.getDelayedCalls()
 
@@ -228,7 +228,7 @@ def test_aborts_client_that_closes_but_does_not_read(port: WebSocketPort, clock:
     assert client.transport.disconnecting and not client.transport.aborted
     pass_time(clock, int(LINGER_SECONDS) + 1)
     assert client.transport.aborted
-    client.lose()
+    client.disconnect()
     assert not clock.getDelayedCalls()
 
 
@@ -255,7 +255,7 @@ def test_late_replies_of_the_backplane_are_not_sent_after_a_close_frame(clock: C
     server.turn()
     client.is_closed_with(1001)
     client.answer_close(1001)
-    client.lose()
+    client.disconnect()
     server.backplane.release()
     server.turn()
     assert len(server.context.sessions) == 0
@@ -271,7 +271,7 @@ def test_broken_connection_ends_its_session_and_is_freed(
         client.stall()
         client.send("PING 1")
     client.server.dataReceived(frame(TEXT, b"PING 2")[:5])
-    client.lose()
+    client.disconnect()
     server.turn()
     client.drain()
     assert len(server.context.sessions) == 0

@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 from tests.behaviours.protocol_clients import settle
 from tests.event_streams import ServerSent, read_events
 from tests.fakes import FakeTransport, connect
+from tests.server.clients import Connection, request_bytes
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.server.http.connection import HTTPConnection
 from twistedsock.server.http.origin_policy import OriginPolicy
@@ -18,18 +19,7 @@ from twistedsock.server.http.routing import Route, Routes
 from twistedsock.server.http.site import HTTPSite
 from twistedsock.server.sockets import DEFAULT_LISTENER, ListenerConfig
 from twistedsock.server.web import WebFactory
-from twistedsock.testing import FakeServer
-
-HOST = "127.0.0.1:8082"
-
-
-def request_bytes(path: str = "/", method: str = "GET", body: bytes = b"", **headers: str) -> bytes:
-    """A request. Underscores in names of headers become hyphens."""
-    headers = {"Host": HOST, **headers}
-    if body and "Transfer_Encoding" not in headers:
-        headers.setdefault("Content_Length", str(len(body)))
-    lines = [f"{method} {path} HTTP/1.1", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
-    return "\r\n".join([*lines, "", ""]).encode() + body
+from twistedsock.testing import FakeServer, read_frames
 
 
 class Response:
@@ -179,14 +169,11 @@ MakeAPI = Callable[..., APIClient]
 """The fixture ``make_api``."""
 
 
-class WebClient:
-    """A connection to the web port, for streams and long polls."""
+class WebClient(Connection):
+    """A connection to the web port."""
 
-    def __init__(self, factory: WebFactory, transport: Any) -> None:
-        self.transport = transport
-        self.protocol: Any = factory.buildProtocol(transport.getPeer())
-        transport.protocol = self.protocol
-        self.protocol.makeConnection(transport)
+    def __init__(self, factory: Any, transport: FakeTransport) -> None:
+        super().__init__(factory, transport)
         self.headers: dict[str, str] = {}
         self.text = ""
         """The unfinished end of the stream."""
@@ -194,13 +181,23 @@ class WebClient:
 
     def request(self, target: str, method: str = "GET", body: bytes = b"", **headers: str) -> "WebClient":
         """Send a request, which may be answered later."""
-        self.protocol.dataReceived(request_bytes(target, method, body, **headers))
+        self.send_bytes(request_bytes(target, method, body, **headers))
         return self
 
     def response(self) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of the response."""
         response = read_response(self.transport.output())
         return response.status, response.headers, response.body
+
+    def ask(self, data: bytes) -> tuple[int, dict[str, str], bytes]:
+        self.send_bytes(data)
+        return self.response()
+
+    def websocket_client(self) -> str:
+        """The address of the client in the welcome of a WebSocket."""
+        status, _, frames = self.response()
+        assert status == 101
+        return read_frames(frames)[0].partition('"from":"')[2].partition('"')[0]
 
     def open_stream(self, target: str, **headers: str) -> "WebClient":
         self.request(target, **{"Accept": "text/event-stream", **headers})
@@ -216,17 +213,26 @@ class WebClient:
         events, self._id = read_events(complete + "\n\n", self._id) if complete else ([], self._id)
         return events
 
-    def disconnect(self) -> None:
-        self.protocol.connectionLost(Failure(ConnectionDone()))
+
+class WebPort:
+    """A web port. Calling it opens a connection."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        server: FakeServer,
+        origins: AllowedOrigins | None = None,
+        listening: ListenerConfig = DEFAULT_LISTENER,
+        ping_interval: int = 0,
+    ) -> None:
+        self.server = server
+        routes = Routes(build_routes(server.context, reactor, list, ping_interval=ping_interval))
+        policy = OriginPolicy(origins or AllowedOrigins())
+        self.factory = WebFactory(server.context, reactor, policy, 0, 0, 3, list, listening, routes)
+
+    def __call__(self, here: str = "127.0.0.1", there: str = "127.0.0.1") -> WebClient:
+        return WebClient(self.factory, connect(here, 8082, there))
 
 
-Connect = Callable[[], WebClient]
-
-
-def web_port(
-    reactor: Any, server: FakeServer, ping_interval: int = 0, transport: Callable[..., FakeTransport] = connect
-) -> Connect:
-    """A web port. Calling the result opens a connection."""
-    routes = Routes(build_routes(server.context, reactor, list, ping_interval=ping_interval))
-    factory = WebFactory(server.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 0, list, routes=routes)
-    return lambda: WebClient(factory, transport(port=8082))
+MakeWebPort = Callable[..., WebPort]
+"""The fixture ``make_web``."""

@@ -10,7 +10,8 @@ from twisted.internet.address import IPv4Address
 
 from tests.authority import Authority
 from tests.fakes import FakeReactor
-from tests.server.http.clients import HOST, FakeSite, request_bytes
+from tests.server.clients import HOST, request_bytes
+from tests.server.http.clients import FakeSite
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.auth.trusted_proxies import parse_trusted
 from twistedsock.errors import TOO_FAST

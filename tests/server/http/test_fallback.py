@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.fakes import FakeReactor, connect
-from tests.server.http.clients import Connect, WebClient, web_port
+from tests.fakes import FakeReactor
+from tests.server.http.clients import MakeWebPort, WebClient, WebPort
 from twistedsock.codecs.websocket import CLOSE_CODES
 from twistedsock.errors import CloseReason
 from twistedsock.session.commands import ReadHistory
@@ -16,18 +15,18 @@ from twistedsock.session.handlers import handle
 from twistedsock.testing import FakePolicy, FakeServer
 
 Logged = list[dict[str, Any]]
-Open = Callable[..., tuple[Connect, WebClient, str]]
+Open = Callable[..., tuple[WebPort, WebClient, str]]
 
 
 @pytest.fixture
-def open_stream(reactor: FakeReactor) -> Open:
-    """Open a stream. Returns ``connect``, the stream and its key."""
+def open_stream(make_web: MakeWebPort) -> Open:
+    """Open a stream. Returns the web port, the stream and its key."""
 
-    def opening(server: FakeServer, **headers: str) -> tuple[Connect, WebClient, str]:
-        connect = web_port(reactor, server)
-        client = connect().open_stream("/stream", **headers)
+    def opening(server: FakeServer, **headers: str) -> tuple[WebPort, WebClient, str]:
+        web = make_web(server)
+        client = web().open_stream("/stream", **headers)
         (welcome,) = client.received()
-        return connect, client, welcome.message["key"]
+        return web, client, welcome.message["key"]
 
     return opening
 
@@ -44,8 +43,8 @@ PING = {"type": "ping", "id": 7}
 
 
 def test_runs_a_session(server: FakeServer, open_stream: Open) -> None:
-    connect, client, key = open_stream(server)
-    sender = connect()
+    web, client, key = open_stream(server)
+    sender = web()
     assert len(key) >= 22
     assert send(sender, key, SUBSCRIBE, {"type": "publish", "id": 2, "channel": "k", "data": "é\n"})[0] == 204
     server.turn()
@@ -62,8 +61,8 @@ def test_runs_a_session(server: FakeServer, open_stream: Open) -> None:
 
 def test_streams_share_an_encoding_group(server: FakeServer, open_stream: Open) -> None:
     for _ in range(3):
-        connect, _, key = open_stream(server)
-        send(connect(), key, SUBSCRIBE)
+        web, _, key = open_stream(server)
+        send(web(), key, SUBSCRIBE)
     assert len(server.broker.channels[b"k"].encoding_groups) == 1
 
 
@@ -82,8 +81,8 @@ def test_rejects_an_invalid_body(
     server: FakeServer, open_stream: Open, body: bytes, kind: str, status: int, code: Any
 ) -> None:
     """Errors of single messages are sent on the stream."""
-    connect, client, key = open_stream(server)
-    sender = connect().request("/stream", method="POST", body=body, Content_Type=kind, Sockbridge_Stream=key)
+    web, client, key = open_stream(server)
+    sender = web().request("/stream", method="POST", body=body, Content_Type=kind, Sockbridge_Stream=key)
     received_status, _, answer = sender.response()
     assert received_status == status
     assert [event.kind for event in client.received()] == (["error"] if b"no json" in body else [])
@@ -92,15 +91,15 @@ def test_rejects_an_invalid_body(
 
 
 def test_limits_the_commands_of_a_request(server: FakeServer, open_stream: Open) -> None:
-    connect, _, key = open_stream(server)
-    sender = connect().request("/stream", method="POST", body=b"x\n" * 131_073, Sockbridge_Stream=key)
+    web, _, key = open_stream(server)
+    sender = web().request("/stream", method="POST", body=b"x\n" * 131_073, Sockbridge_Stream=key)
     assert sender.response()[0] == 413
 
 
 @pytest.mark.parametrize("key", ["", "unknown"])
 def test_rejects_an_unknown_key(server: FakeServer, open_stream: Open, key: str) -> None:
-    connect, client, _ = open_stream(server)
-    status, _, body = send(connect(), key, PING)
+    web, client, _ = open_stream(server)
+    status, _, body = send(web(), key, PING)
     assert status == 404 and "unknown stream key" in json.loads(body)["detail"]
     assert client.received() == []
 
@@ -108,8 +107,8 @@ def test_rejects_an_unknown_key(server: FakeServer, open_stream: Open, key: str)
 def test_limits_concurrent_requests(open_stream: Open, reactor: FakeReactor) -> None:
     """One request whose commands are being run and one more can wait."""
     server = FakeServer(late=True)
-    connect, client, key = open_stream(server)
-    senders = [connect() for _ in range(3)]
+    web, client, key = open_stream(server)
+    senders = [web() for _ in range(3)]
     assert send(senders[0], key, SUBSCRIBE, PING) is None
     assert send(senders[1], key, {"type": "ping", "id": 9}) is None
     status, headers, body = send(senders[2], key, PING)
@@ -123,8 +122,8 @@ def test_limits_concurrent_requests(open_stream: Open, reactor: FakeReactor) -> 
 
 def test_drops_the_commands_of_a_disconnected_request(open_stream: Open) -> None:
     server = FakeServer(late=True)
-    connect, client, key = open_stream(server)
-    first, second, third = connect(), connect(), connect()
+    web, client, key = open_stream(server)
+    first, second, third = web(), web(), web()
     assert send(first, key, SUBSCRIBE) is None
     assert send(second, key, {"type": "ping", "id": 9}) is None
     second.disconnect()
@@ -137,18 +136,18 @@ def test_drops_the_commands_of_a_disconnected_request(open_stream: Open) -> None
 
 def test_closed_stream_rejects_waiting_requests(open_stream: Open) -> None:
     server = FakeServer(late=True)
-    connect, client, key = open_stream(server)
-    first, second = connect(), connect()
+    web, client, key = open_stream(server)
+    first, second = web(), web()
     send(first, key, SUBSCRIBE), send(second, key, PING)
     client.disconnect()
     assert [sender.response()[0] for sender in (first, second)] == [404, 404]
-    assert send(connect(), key, PING)[0] == 404
+    assert send(web(), key, PING)[0] == 404
     assert not len(server.context.sessions) and server.context.memory_budget.used == 0
 
 
 @pytest.mark.parametrize("ending", [CloseReason.GOING_AWAY, CloseReason.POLICY])
 def test_sends_the_reason_of_the_close(server: FakeServer, open_stream: Open, ending: CloseReason) -> None:
-    connect, client, key = open_stream(server)
+    web, client, key = open_stream(server)
     for session in server.context.sessions:
         session.close(ending, b"for a reason")
     notice, close = client.received()
@@ -156,12 +155,12 @@ def test_sends_the_reason_of_the_close(server: FakeServer, open_stream: Open, en
     assert close.kind == "close"
     assert close.message == {"type": "close", "code": CLOSE_CODES[ending], "reason": "for a reason"}
     assert client.transport.half_closed
-    assert send(connect(), key, PING)[0] == 404
+    assert send(web(), key, PING)[0] == 404
 
 
 def test_sends_no_close_event_within_a_long_reply(server: FakeServer, open_stream: Open) -> None:
     """The client drops an incomplete event."""
-    connect, client, key = open_stream(server)
+    web, client, key = open_stream(server)
     server.line_client().send(*["PUB k " + "x" * 30_000] * 9)
     server.turn()
     client.transport.producer.pauseProducing()
@@ -172,57 +171,54 @@ def test_sends_no_close_event_within_a_long_reply(server: FakeServer, open_strea
     assert "close" not in client.text
 
 
-def test_limits_the_rate_of_remote_clients(reactor: FakeReactor) -> None:
-    server = FakeServer(commands_per_second=1, commands_burst=3)
-    port = web_port(reactor, server, transport=partial(connect, there="192.0.2.7"))
-    client = port().open_stream("/stream")
+def test_limits_the_rate_of_remote_clients(make_web: MakeWebPort) -> None:
+    web = make_web(FakeServer(commands_per_second=1, commands_burst=3))
+    client = web(there="192.0.2.7").open_stream("/stream")
     key = client.received()[0].message["key"]
-    sender = port()
-    send(sender, key, *[PING] * 6)
+    send(web(there="192.0.2.7"), key, *[PING] * 6)
     kinds = [event.kind for event in client.received()]
     assert "pong" in kinds and "error" in kinds
 
 
 def test_closes_an_idle_stream(open_stream: Open, reactor: FakeReactor) -> None:
     server = FakeServer(idle_timeout=10.0)
-    connect, client, key = open_stream(server)
+    web, client, key = open_stream(server)
     reactor.advance(6)
-    assert send(connect(), key, PING)[0] == 204
+    assert send(web(), key, PING)[0] == 204
     reactor.advance(6)
     assert [event.kind for event in client.received()] == ["pong"]
     reactor.advance(6)
     assert [event.kind for event in client.received()] == ["notice", "close"]
 
 
-def test_checks_tokens_and_rights(open_stream: Open, reactor: FakeReactor) -> None:
+def test_checks_tokens_and_rights(open_stream: Open) -> None:
     server = FakeServer(policy=FakePolicy({}, {"t": ("ann", {"k": "rw"}, None)}))
-    refused = web_port(reactor, server)().request("/stream?token=x")
-    assert refused.response()[0] in (400, 401)
-    connect, client, key = open_stream(server, Authorization="Bearer t")
-    assert send(connect(), key, SUBSCRIBE, {"type": "subscribe", "id": 2, "channel": "other"})[0] == 204
+    web, client, key = open_stream(server, Authorization="Bearer t")
+    assert web().request("/stream?token=x").response()[0] == 401
+    assert send(web(), key, SUBSCRIBE, {"type": "subscribe", "id": 2, "channel": "other"})[0] == 204
     assert [event.kind for event in client.received()] == ["ok", "error"]
 
 
-def test_limits_the_streams_of_an_identity(open_stream: Open, reactor: FakeReactor) -> None:
+def test_limits_the_streams_of_an_identity(open_stream: Open) -> None:
     server = FakeServer(policy=FakePolicy({}, {"t": ("ann", {"k": "rw"}, None)}), max_connections_per_identity=1)
-    open_stream(server, Authorization="Bearer t")
-    assert web_port(reactor, server)().request("/stream", Authorization="Bearer t").response()[0] == 503
+    web, _, _ = open_stream(server, Authorization="Bearer t")
+    assert web().request("/stream", Authorization="Bearer t").response()[0] == 503
 
 
-def test_head_opens_no_stream(server: FakeServer, reactor: FakeReactor) -> None:
-    status, headers, body = web_port(reactor, server)().request("/stream", method="HEAD").response()
+def test_head_opens_no_stream(server: FakeServer, web: WebPort) -> None:
+    status, headers, body = web().request("/stream", method="HEAD").response()
     assert (status, headers["content-type"], body) == (200, "text/event-stream; charset=utf-8", b"")
     assert not len(server.context.sessions)
 
 
 def test_exception_aborts_the_connection(
-    server: FakeServer, reactor: FakeReactor, monkeypatch: pytest.MonkeyPatch, logged: Logged
+    server: FakeServer, web: WebPort, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     def fail(*arguments: Any) -> None:
         raise RuntimeError("a fault")
 
     monkeypatch.setattr("twistedsock.session.session.Session.send_welcome", fail)
-    client = web_port(reactor, server)().request("/stream")
+    client = web().request("/stream")
     assert client.transport.aborted
     client.disconnect()
     assert logged.pop()["log_failure"].type is RuntimeError
@@ -230,7 +226,7 @@ def test_exception_aborts_the_connection(
 
 
 def test_does_not_log_the_key(server: FakeServer, open_stream: Open, logged: Logged) -> None:
-    connect, client, key = open_stream(server)
-    send(connect(), key, SUBSCRIBE)
+    web, client, key = open_stream(server)
+    send(web(), key, SUBSCRIBE)
     client.disconnect()
     assert not any(key in str(event) for event in logged)

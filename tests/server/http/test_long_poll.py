@@ -7,20 +7,16 @@ from typing import Any
 import pytest
 
 from tests.fakes import FakeReactor
-from tests.server.http.clients import WebClient, web_port
+from tests.server.http.clients import MakeWebPort, WebClient
 from twistedsock.testing import FakePolicy, FakeServer
 
 Ask = Callable[..., WebClient]
 
 
 @pytest.fixture
-def ask(reactor: FakeReactor) -> Any:
+def ask(make_web: MakeWebPort) -> Ask:
     """Send a request on a new connection. The response may come later."""
-
-    def ask(server: FakeServer, target: str, **headers: str) -> Any:
-        return web_port(reactor, server)().request(target, **headers)
-
-    return ask
+    return lambda server, target, **headers: make_web(server)().request(target, **headers)
 
 
 def answer_of(client: WebClient) -> Any:

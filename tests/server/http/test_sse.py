@@ -2,7 +2,6 @@
 
 import gc
 import json
-from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from tests.event_streams import ServerSent, Stream
 from tests.fakes import FakeReactor
-from tests.server.http.clients import Connect, web_port
+from tests.server.http.clients import MakeWebPort, WebPort
 from twistedsock.errors import CloseReason
 from twistedsock.server.http.connection import HTTPConnection
 from twistedsock.server.http.request import HTTPRequest
@@ -19,18 +18,6 @@ from twistedsock.session.session import Session, SessionState
 from twistedsock.testing import FakePolicy, FakeServer
 
 Logged = list[dict[str, Any]]
-Make = Callable[..., Connect]
-
-
-@pytest.fixture
-def make(reactor: FakeReactor) -> Make:
-    """Build a web port: ``make(server)`` returns ``connect``."""
-    return lambda server, interval=0: web_port(reactor, server, interval)
-
-
-@pytest.fixture
-def connect(server: FakeServer, make: Make) -> Connect:
-    return make(server)
 
 
 def publish(server: FakeServer, channel: str, *payloads: Any) -> None:
@@ -42,8 +29,8 @@ def kinds(events: list[ServerSent]) -> list[str]:
     return [event.kind for event in events]
 
 
-def test_opens_a_stream_of_one_channel(server: FakeServer, connect: Connect) -> None:
-    client = connect().open_stream("/channels/kitchen/events")
+def test_opens_a_stream_of_one_channel(server: FakeServer, web: WebPort) -> None:
+    client = web().open_stream("/channels/kitchen/events")
     assert client.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert client.headers["cache-control"] == "no-cache, no-transform"
     assert client.headers["x-accel-buffering"] == "no" and client.headers["connection"] == "close"
@@ -57,8 +44,8 @@ def test_opens_a_stream_of_one_channel(server: FakeServer, connect: Connect) -> 
     assert event.kind == "message" and event.message["data"] == "21.5" and event.id == "e1:1"
 
 
-def test_stream_is_a_session_with_presence(server: FakeServer, connect: Connect) -> None:
-    client = connect().open_stream("/channels/kitchen/events?nick=ann&presence=on")
+def test_stream_is_a_session_with_presence(server: FakeServer, web: WebPort) -> None:
+    client = web().open_stream("/channels/kitchen/events?nick=ann&presence=on")
     watcher = server.line_client()
     watcher.send("WHO kitchen", "SUB kitchen presence=on")
     server.turn()
@@ -71,8 +58,8 @@ def test_stream_is_a_session_with_presence(server: FakeServer, connect: Connect)
     assert server.context.connection_limiter.connections == 0 and len(server.context.sessions) == 1
 
 
-def test_opens_a_stream_of_several_channels(server: FakeServer, connect: Connect) -> None:
-    client = connect().open_stream("/events?channel=a&channel=k%C3%BCche&channel=a")
+def test_opens_a_stream_of_several_channels(server: FakeServer, web: WebPort) -> None:
+    client = web().open_stream("/events?channel=a&channel=k%C3%BCche&channel=a")
     publish(server, "küche", "x")
     publish(server, "a", "y")
     *_, first, second = client.received()
@@ -80,31 +67,31 @@ def test_opens_a_stream_of_several_channels(server: FakeServer, connect: Connect
     assert (second.message["channel"], second.id) == ("a", "e1:1,e2:1")
 
 
-def test_reconnected_stream_recovers_missed_events(server: FakeServer, connect: Connect) -> None:
-    client = connect().open_stream("/channels/k/events")
+def test_reconnected_stream_recovers_missed_events(server: FakeServer, web: WebPort) -> None:
+    client = web().open_stream("/channels/k/events")
     publish(server, "k", "1", "2")
     id = client.received()[-2].id
     client.disconnect()
     publish(server, "k", "3")
     for again in (
-        connect().open_stream("/channels/k/events", Last_Event_ID=id),
-        connect().open_stream(f"/channels/k/events?last-event-id={id}"),
-        connect().open_stream("/channels/k/events?since=1&epoch=e1"),
-        connect().open_stream("/channels/k/events?since=9&epoch=zz", Last_Event_ID=id),
+        web().open_stream("/channels/k/events", Last_Event_ID=id),
+        web().open_stream(f"/channels/k/events?last-event-id={id}"),
+        web().open_stream("/channels/k/events?since=1&epoch=e1"),
+        web().open_stream("/channels/k/events?since=9&epoch=zz", Last_Event_ID=id),
     ):
         server.turn()
         _, ok, *events = again.received()
         assert ok.message["recovered"] is True
         assert [event.message["data"] for event in events] == ["2", "3"]
-    last = connect().open_stream("/channels/k/events?last=1")
+    last = web().open_stream("/channels/k/events?last=1")
     server.turn()
     assert [event.message.get("data") for event in last.received()][2:] == ["3"]
-    other = connect().open_stream("/channels/k/events", Last_Event_ID="e9:1")
+    other = web().open_stream("/channels/k/events", Last_Event_ID="e9:1")
     assert other.received()[1].message["recovered"] is False
 
 
-def test_kept_alive_connection_becomes_a_stream_and_frees_its_http_state(server: FakeServer, connect: Connect) -> None:
-    client = connect()
+def test_kept_alive_connection_becomes_a_stream_and_frees_its_http_state(server: FakeServer, web: WebPort) -> None:
+    client = web()
     client.request("/healthz")
     assert client.response()[0] == 200
     connection = client.protocol.handler
@@ -119,7 +106,6 @@ def test_kept_alive_connection_becomes_a_stream_and_frees_its_http_state(server:
         assert holders == []
     finally:
         gc.enable()
-    client.transport.protocol = None
     assert kinds(client.received()) == ["welcome", "ok"]
 
 
@@ -147,10 +133,10 @@ def test_kept_alive_connection_becomes_a_stream_and_frees_its_http_state(server:
     ],
 )
 def test_rejects_an_invalid_request(
-    server: FakeServer, connect: Connect, target: str, headers: dict[str, str], status: int, code: Any
+    server: FakeServer, web: WebPort, target: str, headers: dict[str, str], status: int, code: Any
 ) -> None:
     server.line_client()
-    client = connect().request(target, Accept="text/event-stream", **headers)
+    client = web().request(target, Accept="text/event-stream", **headers)
     received_status, _, body = client.response()
     assert received_status == status
     if code:
@@ -158,18 +144,18 @@ def test_rejects_an_invalid_request(
         assert not server.broker.channels and len(server.context.sessions) == 1
 
 
-def test_checks_rights_at_the_start_and_later(make: Make, server: FakeServer) -> None:
+def test_checks_rights_at_the_start_and_later(make_web: MakeWebPort, server: FakeServer) -> None:
     server = FakeServer(policy=FakePolicy({"open": "r"}, {"t": ("ann", {"*": "r"}, None)}))
-    connect = make(server)
-    assert connect().request("/channels/k/events", Accept="text/event-stream").response()[0] == 401
+    web = make_web(server)
+    assert web().request("/channels/k/events", Accept="text/event-stream").response()[0] == 401
     wrong = {"Authorization": "Bearer wrong"}
-    assert connect().request("/channels/k/events", Accept="text/event-stream", **wrong).response()[0] == 401
-    client = connect().open_stream("/channels/k/events?token=t")
+    assert web().request("/channels/k/events", Accept="text/event-stream", **wrong).response()[0] == 401
+    client = web().open_stream("/channels/k/events?token=t")
     assert [session.client.nick for session in server.context.sessions] == [b"ann"]
     server.context.change_policy(FakePolicy({}, {"t": ("ann", {"open": "r"}, None)}))
     assert kinds(client.received()) == ["welcome", "ok", "notice"]
     assert client.transport.half_closed
-    forbidden = connect().request("/channels/k/events?token=t", Accept="text/event-stream").response()
+    forbidden = web().request("/channels/k/events?token=t", Accept="text/event-stream").response()
     assert forbidden[0] == 403 and json.loads(forbidden[2])["code"] == "forbidden"
 
 
@@ -178,42 +164,42 @@ def test_checks_rights_at_the_start_and_later(make: Make, server: FakeServer) ->
     [{"max_subscriptions_per_client": 1}, {"max_subscriptions": 1}, {"max_channels": 1}],
     ids=lambda each: str(each),
 )
-def test_rejects_a_stream_over_the_limits(make: Make, limits: Any) -> None:
+def test_rejects_a_stream_over_the_limits(make_web: MakeWebPort, limits: Any) -> None:
     server = FakeServer(**limits)
-    client = make(server)().request("/events?channel=a&channel=b", Accept="text/event-stream")
+    client = make_web(server)().request("/events?channel=a&channel=b", Accept="text/event-stream")
     status, headers, body = client.response()
     assert (status, headers["retry-after"], json.loads(body)["code"]) == (503, "5", "limit")
     assert not server.broker.channels
 
 
-def test_limits_the_streams_of_an_identity(make: Make) -> None:
+def test_limits_the_streams_of_an_identity(make_web: MakeWebPort) -> None:
     server = FakeServer(policy=FakePolicy({}, {"t": ("ann", {"*": "r"}, None)}), max_connections_per_identity=1)
-    connect = make(server)
-    first = connect().open_stream("/channels/k/events?token=t")
-    assert connect().request("/channels/k/events?token=t", Accept="text/event-stream").response()[0] == 503
+    web = make_web(server)
+    first = web().open_stream("/channels/k/events?token=t")
+    assert web().request("/channels/k/events?token=t", Accept="text/event-stream").response()[0] == 503
     first.disconnect()
-    connect().open_stream("/channels/k/events?token=t")
+    web().open_stream("/channels/k/events?token=t")
 
 
-def test_head_opens_no_stream(server: FakeServer, connect: Connect) -> None:
-    client = connect().request("/channels/k/events", method="HEAD", Accept="text/event-stream")
+def test_head_opens_no_stream(server: FakeServer, web: WebPort) -> None:
+    client = web().request("/channels/k/events", method="HEAD", Accept="text/event-stream")
     status, headers, body = client.response()
     assert (status, headers["content-type"], body) == (200, "text/event-stream; charset=utf-8", b"")
     assert "content-length" not in headers and not server.broker.channels and not len(server.context.sessions)
     assert client.request("/healthz").response()[0] == 200
 
 
-def test_opens_a_stream_for_http_1_0(server: FakeServer, connect: Connect) -> None:
-    client = connect()
-    client.protocol.dataReceived(b"GET /events?channel=k HTTP/1.0\r\nHost: 127.0.0.1:8082\r\n\r\n")
+def test_opens_a_stream_for_http_1_0(server: FakeServer, web: WebPort) -> None:
+    client = web()
+    client.send_bytes(b"GET /events?channel=k HTTP/1.0\r\nHost: 127.0.0.1:8082\r\n\r\n")
     status, headers, body = client.response()
     assert status == 200 and headers["connection"] == "close" and b"event: ok" in body
 
 
 def test_slow_client_receives_the_remaining_events_later(
-    server: FakeServer, connect: Connect, reactor: FakeReactor
+    server: FakeServer, web: WebPort, reactor: FakeReactor
 ) -> None:
-    client = connect().open_stream("/channels/k/events")
+    client = web().open_stream("/channels/k/events")
     client.received()
     client.transport.producer.pauseProducing()
     publish(server, "k", *range(5))
@@ -224,33 +210,35 @@ def test_slow_client_receives_the_remaining_events_later(
     assert [event.message["data"] for event in client.received()] == ["0", "1", "2", "3", "4"]
 
 
-def test_limits_input_after_the_request(server: FakeServer, connect: Connect) -> None:
-    client = connect().open_stream("/channels/k/events")
+def test_limits_input_after_the_request(server: FakeServer, web: WebPort) -> None:
+    client = web().open_stream("/channels/k/events")
     client.received()
-    client.protocol.dataReceived(b"GET /healthz HTTP/1.1\r\n\r\n")
-    client.protocol.dataReceived(b"x" * (MAX_IGNORED_BYTES - 100))
+    client.send_bytes(b"GET /healthz HTTP/1.1\r\n\r\n")
+    client.send_bytes(b"x" * (MAX_IGNORED_BYTES - 100))
     assert not client.received() and not client.transport.half_closed
-    client.protocol.dataReceived(b"x" * 100)
+    client.send_bytes(b"x" * 100)
     assert kinds(client.received()) == ["notice"] and client.transport.half_closed
-    client.protocol.dataReceived(b"x" * MAX_IGNORED_BYTES)
+    client.send_bytes(b"x" * MAX_IGNORED_BYTES)
     client.disconnect()
     assert not len(server.context.sessions)
 
 
-def test_drops_pipelined_input(server: FakeServer, connect: Connect) -> None:
-    client = connect()
+def test_drops_pipelined_input(server: FakeServer, web: WebPort) -> None:
+    client = web()
     client.request("/channels/k/events", Accept="text/event-stream", body=b"")
-    other = connect()
-    other.protocol.dataReceived(
+    other = web()
+    other.send_bytes(
         b"GET /events?channel=k HTTP/1.1\r\nHost: 127.0.0.1:8082\r\n\r\n" + b"GET /healthz HTTP/1.1\r\n" * 2_000
     )
     assert other.response()[2].count(b"HTTP/1.1") == 0
     assert other.transport.is_reading
 
 
-def test_sends_keep_alive_comments_spread_over_time(make: Make, server: FakeServer, reactor: FakeReactor) -> None:
-    connect = make(server, interval=30)
-    clients = [connect().open_stream("/channels/k/events") for _ in range(4)]
+def test_sends_keep_alive_comments_spread_over_time(
+    make_web: MakeWebPort, server: FakeServer, reactor: FakeReactor
+) -> None:
+    web = make_web(server, ping_interval=30)
+    clients = [web().open_stream("/channels/k/events") for _ in range(4)]
     for client in clients:
         client.received()
     spoken = []
@@ -265,41 +253,41 @@ def test_sends_keep_alive_comments_spread_over_time(make: Make, server: FakeServ
     assert not reactor.getDelayedCalls() or all(call.time - reactor.seconds() > 1 for call in reactor.getDelayedCalls())
 
 
-def test_sends_a_notice_before_the_close(server: FakeServer, connect: Connect) -> None:
-    client = connect().open_stream("/channels/k/events")
+def test_sends_a_notice_before_the_close(server: FakeServer, web: WebPort) -> None:
+    client = web().open_stream("/channels/k/events")
     for session in server.context.sessions:
         session.close(CloseReason.GOING_AWAY, b"server is shutting down")
     assert kinds(client.received())[-1] == "notice" and client.transport.half_closed
 
 
 def test_exception_aborts_the_connection(
-    server: FakeServer, connect: Connect, monkeypatch: pytest.MonkeyPatch, logged: Logged
+    server: FakeServer, web: WebPort, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     def fail(*arguments: Any) -> None:
         raise RuntimeError("a fault")
 
     monkeypatch.setattr("twistedsock.server.http.sse.subscribe_stream", fail)
-    client = connect().request("/channels/k/events", Accept="text/event-stream")
+    client = web().request("/channels/k/events", Accept="text/event-stream")
     assert client.transport.aborted
     assert logged.pop()["log_failure"].type is RuntimeError
 
 
 @pytest.mark.parametrize("target", ["/channels/k/events", "/events?channel=a&channel=b", "/stream"])
-def test_lost_connection_is_freed(server: FakeServer, connect: Connect, target: str) -> None:
+def test_lost_connection_is_freed(server: FakeServer, web: WebPort, target: str) -> None:
     """Without a run of the garbage collector, which is rare."""
     kinds_of = (EventStream, Session, HTTPConnection, HTTPRequest)
     gc.collect()
     before = len([each for each in gc.get_objects() if isinstance(each, kinds_of)])
     gc.disable()
     try:
-        client = connect()
+        client = web()
         client.request("/healthz")
         client.response()
         client.open_stream(target)
         open_ones = [type(each) for each in gc.get_objects() if isinstance(each, kinds_of)]
         assert len(open_ones) == before + 2, open_ones
-        client.transport.protocol = None
         client.disconnect()
+        client.transport.protocol = None
         del client
         left = [each for each in gc.get_objects() if isinstance(each, kinds_of)]
         assert len(left) == before, left
