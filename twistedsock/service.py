@@ -99,7 +99,7 @@ class SockbridgeService(Service):
     ) -> None:
         self._settings = settings
         self._reactor = reactor
-        backplane = MemoryBackplane(draw_epoch)
+        backplane = MemoryBackplane(draw_epoch, time.time)
         self.context: ServerContext = build_context(
             backplane, settings, version, reactor.seconds, self._call_in_next_turn, self._draw_id, time.time
         )

@@ -398,7 +398,7 @@ class FakeServer:
         self.wall = 1_800_000_000.0
         self.turns = Turns()
         self._ids = self._epochs = 0
-        memory = MemoryBackplane(self._draw_epoch)
+        memory = MemoryBackplane(self._draw_epoch, lambda: self.wall)
         self.backplane: Any = LateBackplane(memory) if late else memory
         self.context: ServerContext = build_context(
             self.backplane,
@@ -428,7 +428,7 @@ class FakeServer:
 
     def restart_backplane(self) -> None:
         """Drop all data of a late backplane."""
-        self.backplane.restart(MemoryBackplane(self._draw_epoch))
+        self.backplane.restart(MemoryBackplane(self._draw_epoch, lambda: self.wall))
 
     def _draw_id(self) -> bytes:
         self._ids += 1

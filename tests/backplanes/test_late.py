@@ -22,7 +22,7 @@ class LateStage(Stage):
     """Releases the answers of the backplane."""
 
     def __init__(self) -> None:
-        super().__init__(LateBackplane(MemoryBackplane(numbers())))
+        super().__init__(LateBackplane(MemoryBackplane(numbers(), lambda: 0.0)))
 
     def step(self) -> bool:
         self.backplane.release(1)
@@ -123,13 +123,13 @@ def test_contract_detects_a_changed_epoch(stage: LateStage) -> None:
     stage.publish(b"a", b"x")
     draw = numbers()
     draw()
-    stage.backplane.restart(MemoryBackplane(draw))
+    stage.backplane.restart(MemoryBackplane(draw, lambda: 0.0))
     stage.publish(b"a", b"y")
     assert stage.offsets(b"a") == [1, 1] and stage.epochs(b"a") == {b"e1", b"e2"} and len(stage.breaks) == 1
 
 
 def test_channel_opened_before_a_restart_can_be_closed(stage: LateStage) -> None:
     stage.open(b"a")
-    stage.backplane.restart(MemoryBackplane(numbers()))
+    stage.backplane.restart(MemoryBackplane(numbers(), lambda: 0.0))
     stage.close(b"a")
     assert stage.open(b"a") == Position(b"e1", 0)

@@ -21,11 +21,21 @@ class Epochs:
 
 @pytest.fixture
 def stage() -> Stage:
-    return Stage(MemoryBackplane(Epochs()))
+    return Stage(MemoryBackplane(Epochs(), lambda: 0.0))
 
 
 class TestContract(BackplaneContract):
     """What every backplane must do."""
+
+
+def test_times_never_decrease_within_a_channel() -> None:
+    now = [1000.0005]
+    stage = Stage(MemoryBackplane(Epochs(), lambda: now[0]))
+    times = []
+    for now[0] in (1000.0005, 990.0, 1000.25, 1000.1, 1000.2519):
+        stage.publish(b"a", b"x", b"y")
+        times.append({event.time for event in stage.events(b"a")[-2:]})
+    assert times == [{1_000_000}, {1_000_000}, {1_000_250}, {1_000_250}, {1_000_251}]
 
 
 def test_answers_at_once(stage: Stage) -> None:

@@ -262,7 +262,11 @@ class JsonClient(ProtocolClient):
                 assert message.pop("id") == self._asked.popleft(), "reply out of order"
             if message["type"] == "error":
                 assert message.pop("message")
+            if message["type"] == "event":
+                self._check_time(message)
             if "events" in message:
+                for event in message["events"]:
+                    self._check_time(event)
                 assert message.pop("epoch") and isinstance(message.pop("offset"), int)
                 gaps = [*([message.pop("lost")] if "lost" in message else []), *message.pop("gaps", [])]
                 if gaps:  # as the other protocol reports them, in one list
@@ -270,6 +274,10 @@ class JsonClient(ProtocolClient):
             if message["type"] == "welcome":
                 message = {"type": "welcome"}
             self.messages.append(message)
+
+    def _check_time(self, event: Message) -> None:
+        """Lines contain no time by default, so the events of both protocols are compared without it."""
+        assert event.pop("time") == int(self.server.wall * 1000)
 
 
 KINDS = {

@@ -128,9 +128,10 @@ def test_streams_receive_events(server: FakeServer, publisher: ProtocolClient) -
     settle(server)
     for stream in streams:
         events = [message for message in stream.received() if message.kind == "message"]
+        time = {"time": 1_800_000_000_000}
         assert [message.message for message in events] == [
-            event(publisher, 1, "a\nb"),
-            event(publisher, 2, {"celsius": 21.5}),
+            event(publisher, 1, "a\nb") | time,
+            event(publisher, 2, {"celsius": 21.5}) | time,
         ]
         assert [message.id.rpartition(":")[2] for message in events] == ["1", "2"]
 

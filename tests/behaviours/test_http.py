@@ -46,6 +46,7 @@ def test_history_over_http_contains_published_payloads(
         "type": "event",
         "channel": "kitchen",
         "offset": 1,
+        "time": 1_800_000_000_000,
         "from": publisher.id,
         "name": "message",
         "data": data,

@@ -295,7 +295,15 @@ def test_batch_results_of_joined_publications() -> None:
 
 def test_history_response_has_events_and_next() -> None:
     body = read_responses(b"".join(http_api.history_response(kept((b"21.5", True), (b"hello", False)))))
-    event = {"type": "event", "channel": "küche", "offset": 3, "from": "ann", "name": "message", "data": 21.5}
+    event = {
+        "type": "event",
+        "channel": "küche",
+        "offset": 3,
+        "time": 0,
+        "from": "ann",
+        "name": "message",
+        "data": 21.5,
+    }
     assert body == {
         "channel": "küche",
         "epoch": "5f2c1a",
@@ -376,6 +384,7 @@ def test_poll_response_has_events() -> None:
         "type": "event",
         "channel": "k",
         "offset": 4,
+        "time": 0,
         "from": "ann",
         "name": "message",
         "data": '"',

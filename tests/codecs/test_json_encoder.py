@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER as JSON
 from twistedsock.codecs.payload import build_payloads
+from twistedsock.codecs.sse import SSE_ENCODER
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.values import TEXT, Batch, Event, Lost, Member, PayloadKind, Position, PresenceChange, Tag
@@ -81,14 +82,15 @@ REPLIES = {
     "history": (
         b"".join(JSON.history(b"4", b"kitchen", [ALARM, VALUE], AT)),
         '{"type":"ok","id":4,"events":['
-        '{"type":"event","channel":"kitchen","offset":18,"from":"ann","name":"alarm","data":"smoke"},'
-        '{"type":"event","channel":"kitchen","offset":19,"from":"ann","name":"message","data":{"celsius": 21.5}}'
+        '{"type":"event","channel":"kitchen","offset":18,"time":0,"from":"ann","name":"alarm","data":"smoke"},'
+        '{"type":"event","channel":"kitchen","offset":19,"time":0,"from":"ann","name":"message",'
+        '"data":{"celsius": 21.5}}'
         '],"offset":17,"epoch":"5f2c1a"}',
     ),
     "history of what is partly gone": (
         b"".join(JSON.history(b"4", b"kitchen", [Lost(9, 17), ALARM, Lost(19, 20)], AT, Lost(2, 8))),
         '{"type":"ok","id":4,"lost":{"first":2,"last":8},"events":['
-        '{"type":"event","channel":"kitchen","offset":18,"from":"ann","name":"alarm","data":"smoke"}'
+        '{"type":"event","channel":"kitchen","offset":18,"time":0,"from":"ann","name":"alarm","data":"smoke"}'
         '],"gaps":[{"first":9,"last":17},{"first":19,"last":20}],"offset":17,"epoch":"5f2c1a"}',
     ),
     "history of nothing": (
@@ -105,7 +107,7 @@ REPLIES = {
     ),
     "event": (
         JSON.batch(b'k"', alone(ALARM)),
-        '{"type":"event","channel":"k\\"","offset":18,"from":"ann","name":"alarm","data":"smoke"}',
+        '{"type":"event","channel":"k\\"","offset":18,"time":0,"from":"ann","name":"alarm","data":"smoke"}',
     ),
     "join": (
         JSON.presence(b"kitchen", [PresenceChange(ANN, True)]),
@@ -158,8 +160,8 @@ def test_encodes_each_event_as_one_message() -> None:
     """The position after each of them must be known."""
     batch = Batch(18, 20, b"k3x9", b"ann", b"alarm", build_payloads((b"smoke", b'"fire"'), TEXT))
     assert [json.loads(text) for text in read_frames(JSON.batch(b"a", batch))] == [
-        {"type": "event", "channel": "a", "offset": 18, "from": "ann", "name": "alarm", "data": "smoke"},
-        {"type": "event", "channel": "a", "offset": 19, "from": "ann", "name": "alarm", "data": '"fire"'},
+        {"type": "event", "channel": "a", "offset": 18, "time": 0, "from": "ann", "name": "alarm", "data": "smoke"},
+        {"type": "event", "channel": "a", "offset": 19, "time": 0, "from": "ann", "name": "alarm", "data": '"fire"'},
     ]
     output = JSON.presence(b"a", [PresenceChange(ANN, True), PresenceChange(ANN, False)])
     assert [json.loads(text)["type"] for text in read_frames(output)] == ["join", "leave"]
@@ -188,6 +190,23 @@ def test_end_of_message_follows_event_that_fills_a_chunk() -> None:
 def test_texts_and_names_are_unchanged(channel: str, name: str, payload: str) -> None:
     event = Event(1, b"p", name.encode(), name.encode(), payload.encode(), TEXT)
     parsed = json.loads(message(JSON.batch(channel.encode(), alone(event))))
-    assert parsed == {"type": "event", "channel": channel, "offset": 1, "from": name, "name": name, "data": payload}
+    assert parsed == {
+        "type": "event",
+        "channel": channel,
+        "offset": 1,
+        "time": 0,
+        "from": name,
+        "name": name,
+        "data": payload,
+    }
     assert json.loads(message(JSON.notice(payload.encode())))["text"] == payload
     assert json.loads(message(JSON.refused(None, Error(ErrorCode.LIMIT, payload))))["message"] == payload
+
+
+def test_every_event_has_its_time() -> None:
+    """So there is no other encoder for that."""
+    assert JSON.with_time() is JSON
+    for texts in [(b"21.5",), (b"21.5", b"21.6"), (b"21.5", b'"')]:
+        batch = Batch(18, 18 + len(texts), b"k3x9", b"ann", b"message", build_payloads(texts, TEXT), 1_795_930_200_123)
+        for encoder in (JSON, SSE_ENCODER):
+            assert encoder.batch(b"a", batch, b"e1").count(b',"time":1795930200123,"from"') == len(texts)

@@ -30,6 +30,19 @@ def alone(event: Event) -> Batch:
     return Batch(event.offset, event.offset + 1, event.publisher, event.sender, event.name, content)
 
 
+def test_events_have_times_where_requested() -> None:
+    timed = LINE_ENCODER.with_time()
+    content = build_payloads((b"21.5", b"21.6"), TEXT)
+    batch = Batch(18, 20, b"k3x9", b"ann", b"message", content, 1_795_930_200_123)
+    lines = b"MSG a 18 2026-11-29T05:30:00.123Z ann 21.5\nMSG a 19 2026-11-29T05:30:00.123Z ann 21.6\n"
+    assert timed.batch(b"a", batch) == lines
+    assert b"".join(timed.history(None, b"a", batch.events(), AT)) == lines + b"OK 2\n"
+    alarm = Batch(20, 21, b"k3x9", b"ann", b"alarm", build_payloads((b"{",), TEXT), 1_795_930_200_124)
+    assert timed.batch(b"a", alarm) == b'EVENT a 20 2026-11-29T05:30:00.124Z ann alarm "{"\n'
+    assert timed.with_time() is timed is LINE_ENCODER.with_time()
+    assert LINE_ENCODER.batch(b"a", batch) == b"MSG a 18 ann 21.5\nMSG a 19 ann 21.6\n"
+
+
 REPLIES = {
     "lost joins and leaves": (
         LINE_ENCODER.presence_lost(b"a"),

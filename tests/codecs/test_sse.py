@@ -48,7 +48,7 @@ def test_confirmation_has_the_position_before_the_first_event() -> None:
 def test_event_id_is_the_position() -> None:
     assert SSE_ENCODER.title == "events"
     assert SSE_ENCODER.batch(b"kitchen", batch(18, b"21.5", is_json=True), b"5f2c1a") == (
-        b'id: 5f2c1a:18\ndata: {"type":"event","channel":"kitchen","offset":18,"from":"ann","name":"message",'
+        b'id: 5f2c1a:18\ndata: {"type":"event","channel":"kitchen","offset":18,"time":0,"from":"ann","name":"message",'
         b'"data":21.5}\n\n'
     )
 
@@ -125,7 +125,7 @@ def test_message_type_is_the_event_type() -> None:
     )
     written = Batch(1, 2, b"p1", b"p1", b"message", build_payloads([b"x"], TEXT))
     assert JSON_SSE_ENCODER.batch(b"k", written) == (
-        b'data: {"type":"event","channel":"k","offset":1,"from":"p1","name":"message","data":"x"}\n\n'
+        b'data: {"type":"event","channel":"k","offset":1,"time":0,"from":"p1","name":"message","data":"x"}\n\n'
     )
     assert JSON_SSE_ENCODER.title == "events"
 

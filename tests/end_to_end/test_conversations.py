@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import struct
+import time
 
 import pytest
 
@@ -23,6 +24,7 @@ def talk(typist, browser, channel):
     assert typist.request(f"PUB {channel} 21.5") == "OK 1"
     assert typist.receive() == f"MSG {channel} 1 {typist.id} 21.5"
     event = browser.receive()
+    assert abs(time.time() - event.pop("time") / 1000) < 60
     assert event == {
         "type": "event", "channel": channel, "offset": 1, "from": typist.id, "name": "message", "data": "21.5"
     }  # fmt: skip

@@ -150,3 +150,13 @@ def test_group_is_removed_with_its_last_subscription() -> None:
     here.remove_subscription(two)
     here.remove_subscription(two)
     assert not here.encoding_groups
+
+
+def test_a_subscription_changes_its_encoder() -> None:
+    here, reader = channel(), subscriber(b"p1")
+    subscription = subscribe(here, reader)
+    timed = LINE_ENCODER.with_time()
+    here.change_options(subscription, echo=True, presence=False, encoder=timed)
+    assert set(here.encoding_groups) == {timed} and subscription.encoder is timed
+    here.change_options(subscription, echo=True, presence=False)
+    assert set(here.encoding_groups) == {LINE_ENCODER} and subscription.encoder is LINE_ENCODER

@@ -59,7 +59,7 @@ def test_page_is_sorted_and_links_the_next_page() -> None:
     [page] = pages_of(_looked(directory, search(limit=2)))
     assert names(page) == [b"a1", b"a2"] and (page.total, page.following) == (4, b"a2")
     first = page.channels[0]
-    assert (first.readers, first.position.offset, first.events, first.size) == (1, 1, 1, 3 + 240 + 48)
+    assert (first.readers, first.position.offset, first.events, first.size) == (1, 1, 1, 3 + 280 + 48)
     [page] = pages_of(_looked(directory, search(after=b"a2", limit=2)))
     assert names(page) == [b"a3", b"b"] and page.following is None
     [page] = pages_of(_looked(directory, search(prefix=b"a", after=b"a3")))

@@ -467,3 +467,40 @@ def check(log: History, limits: Limits, published: list[Any], start: int, now: f
             or len(held) == limits.history_events
             or log.size + len(payload) + EVENT_COST + BATCH_COST > limits.history_bytes
         ), "it was let go without need"
+
+
+# Times.
+
+
+def publish_at(log: History, *times: int) -> None:
+    """A batch of two events for each time."""
+    content = Payloads([b"x", b"y"], 2)
+    for time in times:
+        log.extend([Batch(log.end, log.end + 2, b"p1", b"ann", b"message", content, time)], 0.0)
+
+
+def test_finds_events_by_time() -> None:
+    log = History(Limits())
+    assert (log.first_after(0), log.first_since(0)) == (1, 1)
+    publish_at(log, 100, 200, 200, 300)
+    assert [log.first_after(time) for time in (99, 100, 150, 200, 299, 300)] == [1, 3, 3, 7, 7, 9]
+    assert [log.first_since(time) for time in (100, 101, 200, 201, 300, 301)] == [1, 3, 3, 7, 7, 9]
+
+
+def test_finds_the_rest_of_a_batch_by_time() -> None:
+    log = History(Limits(history_events=3))
+    publish_at(log, 100, 200)
+    assert (log.first, log.first_after(99), log.first_after(100)) == (2, 2, 3)
+
+
+def test_knows_the_time_of_the_newest_dropped_event() -> None:
+    log = History(Limits(history_events=3), 1, 50)
+    assert log.dropped_time == 50
+    publish_at(log, 100)
+    assert log.dropped_time == 50
+    publish_at(log, 200)
+    assert (log.first, log.dropped_time) == (2, 100)
+    log.shrink(0)
+    assert log.dropped_time == 200
+    log.skip_to(10, 400)
+    assert log.dropped_time == 400

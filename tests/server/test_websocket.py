@@ -112,7 +112,15 @@ def test_speaks_json(port: WebSocketPort, server: FakeServer) -> None:
     assert client.received() == [
         {"type": "ok", "id": 1, "channel": "a", "offset": 0, "epoch": "e1"},
         {"type": "ok", "id": 2, "offset": 1},
-        {"type": "event", "channel": "a", "offset": 1, "from": "p1", "name": "message", "data": [1]},
+        {
+            "type": "event",
+            "channel": "a",
+            "offset": 1,
+            "time": 1_800_000_000_000,
+            "from": "p1",
+            "name": "message",
+            "data": [1],
+        },
     ]
 
 

@@ -16,11 +16,21 @@ from twistedsock.session.context import build_context
 from twistedsock.testing import FakePolicy, FakeServer, LineClient
 
 
+def memory_backplane() -> MemoryBackplane:
+    return MemoryBackplane(lambda: b"e1", lambda: 0.0)
+
+
 def test_parts_share_limits_clock_and_ids() -> None:
     limits = Limits(max_connections=1)
     scheduled: list[Callable[[], None]] = []
     context = build_context(
-        MemoryBackplane(lambda: b"e1"), limits, "1.2", lambda: 5.0, scheduled.append, lambda: b"a", lambda: 0.0
+        memory_backplane(),
+        limits,
+        "1.2",
+        lambda: 5.0,
+        scheduled.append,
+        lambda: b"a",
+        lambda: 0.0,
     )
     assert context.limits is limits is context.broker.limits
     assert context.version == b"1.2"
@@ -30,7 +40,7 @@ def test_parts_share_limits_clock_and_ids() -> None:
 
 
 def test_schedules_one_turn_for_several_events() -> None:
-    backplane = MemoryBackplane(lambda: b"e1")
+    backplane = memory_backplane()
     scheduled: list[Callable[[], None]] = []
     context = build_context(backplane, Limits(), "1.2", lambda: 5.0, scheduled.append, lambda: b"a", lambda: 0.0)
     backplane.attach(context.broker)
@@ -43,7 +53,13 @@ def test_schedules_one_turn_for_several_events() -> None:
 def test_uptime_is_in_whole_seconds(now: float, uptime: int) -> None:
     clock = [5.0]
     context = build_context(
-        MemoryBackplane(lambda: b"e1"), Limits(), "1.2", lambda: clock[0], lambda turn: None, lambda: b"a", lambda: 0.0
+        memory_backplane(),
+        Limits(),
+        "1.2",
+        lambda: clock[0],
+        lambda turn: None,
+        lambda: b"a",
+        lambda: 0.0,
     )
     clock[0] = now
     assert context.uptime() == uptime

@@ -18,23 +18,27 @@ one that was closed first is forgotten, of the client that has most."""
 class OffsetSequence:
     """The offsets of one channel in one epoch."""
 
-    __slots__ = ("epoch", "head", "publisher")
+    __slots__ = ("epoch", "head", "publisher", "time")
 
     def __init__(self, epoch: bytes) -> None:
         self.epoch = epoch
         self.head = 0
+        self.time = 0
+        """The time of the newest event."""
         self.publisher = LOCAL
         """The principal that published the first event."""
 
 
 class MemoryBackplane:
     """Answers all calls at once, and delivers the events of all channels, open or not. ``draw_epoch`` returns a random
-    name for an epoch."""
+    name for an epoch, ``wall_clock`` the seconds since 1970. If that clock is set back, the time of the newest event of
+    a channel is repeated until it is reached again."""
 
     is_ready = True
 
-    def __init__(self, draw_epoch: Callable[[], bytes]) -> None:
+    def __init__(self, draw_epoch: Callable[[], bytes], wall_clock: Callable[[], float]) -> None:
         self._draw_epoch = draw_epoch
+        self._wall_clock = wall_clock
         self._sequences: dict[bytes, OffsetSequence] = {}
         self._closed: dict[bytes, OffsetSequence] = {}
         self._published = EvictionQueue[bytes](MAX_REMEMBERED)
@@ -54,7 +58,10 @@ class MemoryBackplane:
         first = sequence.head + 1
         end = first + len(payloads.items)
         sequence.head = end - 1
-        batch = Batch(first, end, publisher.id, publisher.nick, publication.name, payloads)
+        time = int(self._wall_clock() * 1000)
+        if time > sequence.time:
+            sequence.time = time
+        batch = Batch(first, end, publisher.id, publisher.nick, publication.name, payloads, sequence.time)
         self._node.deliver(channel, sequence.epoch, batch)
         return first
 

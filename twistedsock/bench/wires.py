@@ -78,7 +78,7 @@ class Json:
     """The JSON protocol over WebSocket. Without an id, only failed publications are replied to."""
 
     name = "websocket"
-    is_predictable = True
+    is_predictable = False
     reply_mark = b""
     keep_alive: ServerPing | None = None
 
@@ -100,9 +100,10 @@ class Json:
         return b""
 
     def deliveries(self, channel: bytes, payloads: Sequence[bytes], number: int) -> list[bytes]:
+        """The messages, with 0 for the time of publication, which cannot be predicted."""
         return [
             server_frame(
-                b'{"type":"event","channel":"%b","offset":%d,"from":"%b","name":"message","data":"%b"}'
+                b'{"type":"event","channel":"%b","offset":%d,"time":0,"from":"%b","name":"message","data":"%b"}'
                 % (channel, offset, NICK, payload)
             )
             for offset, payload in enumerate(payloads, 1)

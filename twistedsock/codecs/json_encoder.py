@@ -4,6 +4,7 @@ Messages are concatenated from parts that are JSON text already; no JSON library
 server-sent events use the same objects."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Self
 
 from twistedsock.codecs.framing import Framing, TextMessage
 from twistedsock.codecs.payload import payload_to_json, quote, quote_name
@@ -15,9 +16,10 @@ from twistedsock.session.encoder import Endpoints, SessionInfo
 
 def event_message(channel: bytes, event: Event) -> bytes:
     """One event. ``channel`` is quoted already, because many events have the same."""
-    return b'{"type":"event","channel":%b,"offset":%d,"from":%b,"name":%b,"data":%b}' % (
+    return b'{"type":"event","channel":%b,"offset":%d,"time":%d,"from":%b,"name":%b,"data":%b}' % (
         channel,
         event.offset,
+        event.time,
         quote_name(event.sender),
         quote_name(event.name),
         payload_to_json(event.payload, event.kind),
@@ -74,7 +76,7 @@ def stream_list(items: Iterable[bytes], before: bytes, after: Callable[[], bytes
 class JsonEncoder:
     """Replies carry the ``id`` of the command. A command without an id gets no reply that only reports success."""
 
-    overhead = 84
+    overhead = 105
 
     def __init__(self, framing: Framing, title: str = "json") -> None:
         self.title = title
@@ -165,10 +167,14 @@ class JsonEncoder:
         return self._numbered(
             b'{"type":"event","channel":%b,"offset":' % quoted,
             batch.first,
-            b',"from":%b,"name":%b,"data":%b' % (quote_name(batch.sender), quote_name(batch.name), quotes),
+            b',"time":%d,"from":%b,"name":%b,"data":%b'
+            % (batch.time, quote_name(batch.sender), quote_name(batch.name), quotes),
             payloads.items,
             quotes + b"}",
         )
+
+    def with_time(self) -> Self:
+        return self
 
     def fell_behind(self, channel: bytes, cursor: int) -> None:
         """Nothing to do: this encoder does not remember what it has written."""

@@ -9,6 +9,7 @@ from itertools import chain, count
 
 from twistedsock.codecs.framing import Framing, Newline, TextMessage
 from twistedsock.codecs.payload import payload_to_line
+from twistedsock.codecs.times import format_time
 from twistedsock.errors import Error
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
@@ -63,13 +64,6 @@ def _printable(text: bytes) -> bytes:
     return _CONTROL.sub(b"?", text)
 
 
-def _event(channel: bytes, event: Event) -> bytes:
-    payload = payload_to_line(event.payload, event.kind)
-    if event.name == DEFAULT_EVENT_NAME:
-        return b"MSG %b %d %b %b" % (channel, event.offset, event.sender, payload)
-    return b"EVENT %b %d %b %b %b" % (channel, event.offset, event.sender, event.name, payload)
-
-
 def _lost(channel: bytes, first: int, last: int) -> bytes:
     return b"LOST %b %d %d" % (channel, first, last)
 
@@ -86,6 +80,7 @@ class LineEncoder:
 
     def __init__(self, framing: Framing) -> None:
         self.framing = framing
+        self._with_time = self if isinstance(self, TimedLineEncoder) else TimedLineEncoder(framing)
         self._frame = framing.frame
         self._frames = framing.frames
         self._numbered = framing.numbered
@@ -162,7 +157,7 @@ class LineEncoder:
                     yield _lost(channel, one.first, one.last)
                 else:
                     sent += 1
-                    yield _event(channel, one)
+                    yield self._event(channel, one)
 
         yield from self._chunks(lines())
         yield self._frame(b"OK %d" % sent)
@@ -177,13 +172,27 @@ class LineEncoder:
     def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
         payloads = batch.payloads
         if not payloads.is_plain:
-            return b"".join(self._frames([_event(channel, event) for event in batch.events()]))
+            return b"".join(self._frames([self._event(channel, event) for event in batch.events()]))
         name = b"" if batch.name == DEFAULT_EVENT_NAME else batch.name + b" "
         before = b"%b %b " % (b"EVENT" if name else b"MSG", channel)
-        after = b" %b %b" % (batch.sender, name)
+        after = b" %b%b %b" % (self._time(batch.time), batch.sender, name)
         if len(payloads) == 1:
             return self._frame(b"%b%d%b%b" % (before, batch.first, after, payloads.items[0]))
         return self._numbered(before, batch.first, after, payloads.items, b"")
+
+    def _event(self, channel: bytes, event: Event) -> bytes:
+        payload = payload_to_line(event.payload, event.kind)
+        before = (channel, event.offset, self._time(event.time), event.sender)
+        if event.name == DEFAULT_EVENT_NAME:
+            return b"MSG %b %d %b%b %b" % (*before, payload)
+        return b"EVENT %b %d %b%b %b %b" % (*before, event.name, payload)
+
+    def _time(self, milliseconds: int) -> bytes:
+        """The field for the time of an event, with a space after it."""
+        return b""
+
+    def with_time(self) -> "TimedLineEncoder":
+        return self._with_time
 
     def fell_behind(self, channel: bytes, cursor: int) -> None:
         """Nothing to do: this encoder does not remember what it has written."""
@@ -224,6 +233,15 @@ class LineEncoder:
                 gathered, size = [], 0
         if gathered:
             yield b"".join(self._frames(gathered))
+
+
+class TimedLineEncoder(LineEncoder):
+    """Events have their time, after the offset (``time=on``)."""
+
+    overhead = LineEncoder.overhead + 25
+
+    def _time(self, milliseconds: int) -> bytes:
+        return format_time(milliseconds) + b" "
 
 
 class QuietLineEncoder(LineEncoder):

@@ -131,7 +131,8 @@ class SSEEncoder(JsonEncoder):
             before,
             batch.first,
             b'%b{"type":"event","channel":%b,"offset":' % (after, quoted),
-            b',"from":%b,"name":%b,"data":%b' % (quote_name(batch.sender), quote_name(batch.name), quotes),
+            b',"time":%d,"from":%b,"name":%b,"data":%b'
+            % (batch.time, quote_name(batch.sender), quote_name(batch.name), quotes),
             payloads.items,
             quotes + b"}\n\n",
         )

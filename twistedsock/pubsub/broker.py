@@ -30,7 +30,7 @@ from twistedsock.pubsub.history import FRAME_COST
 from twistedsock.pubsub.history_budget import HistoryBudget
 from twistedsock.pubsub.names import check_channel, check_event_name, is_reserved
 from twistedsock.pubsub.scheduler import Scheduler
-from twistedsock.pubsub.subscription import CatchUpCache, Client, Subscriber, Subscription
+from twistedsock.pubsub.subscription import CatchUpCache, Client, EventEncoder, Subscriber, Subscription
 from twistedsock.pubsub.values import Batch, Lost, Member, Position, PresenceChange, Publication
 from twistedsock.stats import Stats
 
@@ -149,7 +149,7 @@ class Broker:
                 first = channel.head + 1
                 batch = batch.part(first, end)
             else:
-                channel = self._move_to(channel, Position(epoch, first - 1))
+                channel = self._move_to(channel, Position(epoch, first - 1), batch.time)
         channel.head = end - 1
         count = end - first
         channel.stats.published += count
@@ -310,7 +310,9 @@ class Broker:
         for observer in (*self.observers, *self.presence_observers):
             observer.joined(channel.name, client.member(), len(channel.subscriptions))
 
-    def change_options(self, subscription: Subscription, echo: bool, presence: bool) -> None:
+    def change_options(
+        self, subscription: Subscription, echo: bool, presence: bool, encoder: EventEncoder | None = None
+    ) -> None:
         """The subscription keeps its position in the channel, and no presence change is reported."""
         channel = self.channels[subscription.channel.name]
         self.histories.update(channel)
@@ -318,7 +320,7 @@ class Broker:
             del self._outdated[subscription]  # the reply has the new epoch
         else:
             channel.send_undelivered(subscription)
-        channel.change_options(subscription, echo, presence)
+        channel.change_options(subscription, echo, presence, encoder)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Remove a subscription. The channel is closed if it has nothing else."""
@@ -378,9 +380,9 @@ class Broker:
 
     # Gaps and epochs.
 
-    def _move_to(self, channel: Channel, position: Position) -> Channel:
+    def _move_to(self, channel: Channel, position: Position, time: int) -> Channel:
         """The next event does not follow the newest one of the channel. A history has no gaps, so it starts again at
-        this position. Returns the channel, which can be another one."""
+        this position; ``time`` is that of the next event. Returns the channel, which can be another one."""
         self._flush_replies()
         channel.deliver(self.histories.prepare_delivery(channel, self.clock()))
         channel.send_changes()  # so that all subscriptions are in their encoding groups
@@ -388,7 +390,7 @@ class Broker:
         size = channel.history.size
         if position.epoch == channel.epoch:
             lost = Lost(channel.head + 1, position.offset)
-            channel.skip(lost)
+            channel.skip(lost, time)
             self.report_gap(channel.name, lost)
         else:
             self._outdated |= dict.fromkeys(channel.restart(position))

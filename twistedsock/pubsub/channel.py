@@ -169,10 +169,15 @@ class Channel:
         else:
             self.join_group(subscription)
 
-    def change_options(self, subscription: Subscription, echo: bool, presence: bool) -> None:
-        """The subscription must have been sent all that waits for it, and all of that must be in the history."""
+    def change_options(
+        self, subscription: Subscription, echo: bool, presence: bool, encoder: EventEncoder | None = None
+    ) -> None:
+        """The subscription must have been sent all that waits for it, and all of that must be in the history. Without
+        ``encoder``, it gets that of its subscriber."""
         self.leave_group(subscription)
+        self._drop_empty_group(subscription)
         subscription.echo, subscription.presence = echo, presence
+        subscription.encoder = subscription.subscriber.encoder if encoder is None else encoder
         if presence:
             self.watchers[subscription] = None
         else:
@@ -189,24 +194,27 @@ class Channel:
         if self.undelivered is not None:
             self.undelivered.remove(subscription)
         self.leave_group(subscription)
-        encoder = subscription.subscriber.encoder
-        if encoder in self.encoding_groups and not self.encoding_groups[encoder]:
-            del self.encoding_groups[encoder]
+        self._drop_empty_group(subscription)
 
     def join_group(self, subscription: Subscription) -> None:
         """The subscription has been sent what its group has been sent, or will be sent by ``Undelivered``."""
         if self.undelivered is not None and self.undelivered.tracks(subscription):
             return
-        encoder = subscription.subscriber.encoder
+        encoder = subscription.encoder
         group = self.encoding_groups.get(encoder)
         if group is None:
             group = self.encoding_groups[encoder] = EncodingGroup(encoder, self.stats, self.epoch)
         group.add(subscription)
 
     def leave_group(self, subscription: Subscription) -> None:
-        group = self.encoding_groups.get(subscription.subscriber.encoder)
+        group = self.encoding_groups.get(subscription.encoder)
         if group is not None:
             group.remove(subscription)
+
+    def _drop_empty_group(self, subscription: Subscription) -> None:
+        encoder = subscription.encoder
+        if encoder in self.encoding_groups and not self.encoding_groups[encoder]:
+            del self.encoding_groups[encoder]
 
     def send_undelivered(self, subscription: Subscription) -> None:
         """Send one subscription what waits for it, so that it gets that before whatever is sent to it next."""
@@ -220,10 +228,11 @@ class Channel:
 
     # Gaps and epochs.
 
-    def skip(self, lost: Lost) -> None:
-        """Events that follow the newest one will never come. Nothing may be pending. The history is dropped, because it
-        has no gaps. Subscriptions that are caught up get a report now, those that are behind when they get there."""
-        self.history.skip_to(lost.last + 1)
+    def skip(self, lost: Lost, time: int) -> None:
+        """Events that follow the newest one, the last of them at ``time`` or before, will never come. Nothing may be
+        pending. The history is dropped, because it has no gaps. Subscriptions that are caught up get a report now,
+        those that are behind when they get there."""
+        self.history.skip_to(lost.last + 1, time)
         for group in self.encoding_groups.values():
             group.report_lost(self.name, lost)
 

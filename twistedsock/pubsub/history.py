@@ -5,7 +5,7 @@ own. It holds batches as they were delivered: their offsets are contiguous. The 
 have been dropped.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -27,16 +27,19 @@ MAX_WASTE = 4
 copying the rest each time would take quadratic time."""
 
 _first = attrgetter("first")
+_time = attrgetter("time")
 
 
 class History:
     """``first`` is the offset of the oldest event, ``end`` the offset of the next one; they are equal if the history is
-    empty. ``size`` is the cost of the events in bytes."""
+    empty. ``size`` is the cost of the events in bytes. ``dropped_time`` is the time of the newest event before
+    ``first``, in milliseconds since 1970; 0 if there was none."""
 
-    __slots__ = ("_batches", "_limits", "_marks", "_waste", "end", "first", "size")
+    __slots__ = ("_batches", "_limits", "_marks", "_waste", "dropped_time", "end", "first", "size")
 
-    def __init__(self, limits: Limits, first: int = 1) -> None:
+    def __init__(self, limits: Limits, first: int = 1, dropped_time: int = 0) -> None:
         self.first = self.end = first
+        self.dropped_time = dropped_time
         self.size = 0
         self._batches: deque[Batch] = deque()
         # Bytes of dropped events that the oldest batch still holds.
@@ -85,11 +88,23 @@ class History:
                     break
             self._drop_before(self.first + dropped)
 
-    def skip_to(self, offset: int) -> None:
-        """Drop all events; the next one has this offset, which is greater than ``end``."""
+    def skip_to(self, offset: int, time: int) -> None:
+        """Drop all events; the next one has this offset, which is greater than ``end``, and this time."""
         self.shrink(0)
+        self.dropped_time = time
         self._marks.clear()
         self.first = self.end = offset
+
+    def first_after(self, time: int) -> int:
+        """The offset of the first event that was published after this time (milliseconds since 1970)."""
+        return self._offset_at(bisect_right(self._batches, time, key=_time))
+
+    def first_since(self, time: int) -> int:
+        """The offset of the first event that was published at this time or after it."""
+        return self._offset_at(bisect_left(self._batches, time, key=_time))
+
+    def _offset_at(self, index: int) -> int:
+        return max(self.first, self._batches[index].first) if index < len(self._batches) else self.end
 
     def events(self, start: int, stop: int) -> Iterator[Event | Lost]:
         """Iterate over the events from offset ``start`` on and before ``stop``. They are read a chunk at a time, as far
@@ -133,6 +148,7 @@ class History:
         while self.first < offset:
             oldest = self._batches[0]
             payloads, start = oldest.payloads, self.first - oldest.first
+            self.dropped_time = oldest.time
             if offset >= oldest.end:
                 self._batches.popleft()
                 self.first, self._waste = oldest.end, 0

@@ -59,6 +59,9 @@ class EventEncoder(Protocol):
     def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
         """Its events, each one message. This is the hot path."""
 
+    def with_time(self) -> "EventEncoder":
+        """The encoder of this protocol that writes the time of each event: the same, if it always does."""
+
     def presence(self, channel: bytes, changes: Sequence[PresenceChange]) -> bytes: ...
 
     def presence_lost(self, channel: bytes) -> bytes:
@@ -113,13 +116,21 @@ class Client:
 class Subscription:
     """One subscriber on one channel. ``cursor`` is the offset of the next event that it needs; it is maintained only
     while the subscription is behind. ``missed`` are presence changes that could not be sent; an empty list means that
-    there were too many to be kept."""
+    there were too many to be kept. ``encoder`` is that of the subscriber, or a variant of it for this channel."""
 
-    __slots__ = ("channel", "cursor", "echo", "missed", "presence", "principal", "subscriber")
+    __slots__ = ("channel", "cursor", "echo", "encoder", "missed", "presence", "principal", "subscriber")
 
-    def __init__(self, subscriber: "Subscriber", channel: ChannelView, echo: bool, presence: bool) -> None:
+    def __init__(
+        self,
+        subscriber: "Subscriber",
+        channel: ChannelView,
+        echo: bool,
+        presence: bool,
+        encoder: EventEncoder | None = None,
+    ) -> None:
         self.subscriber = subscriber
         self.channel = channel
+        self.encoder = subscriber.encoder if encoder is None else encoder
         self.echo = echo
         self.presence = presence
         self.principal = subscriber.client.principal
@@ -140,7 +151,7 @@ class Subscription:
         """Leave the group, and read the history from offset ``cursor`` on."""
         self.cursor = cursor
         self.channel.leave_group(self)
-        self.subscriber.encoder.fell_behind(self.channel.name, cursor)
+        self.encoder.fell_behind(self.channel.name, cursor)
         self.subscriber.mark_behind(self)
 
     def keep_missed(self, changes: list[PresenceChange], limit: int) -> None:
@@ -257,7 +268,7 @@ class Subscriber:
         if subscription.cursor < history.first:
             if not self.callbacks.accept_loss(channel.name, subscription.cursor, history.first - 1):
                 return False
-            data = self.encoder.lost(channel.name, subscription.cursor, history.first - 1)
+            data = subscription.encoder.lost(channel.name, subscription.cursor, history.first - 1)
             channel.stats.lost += history.first - subscription.cursor
             subscription.cursor = history.first
         data += self._read_chunk(subscription, cache)
@@ -278,7 +289,8 @@ class Subscriber:
     def _read_chunk(self, subscription: Subscription, cache: CatchUpCache) -> bytes:
         """Encode about a chunk of the history, and move the cursor behind it."""
         channel, cursor = subscription.channel, subscription.cursor
-        key = (channel, self.encoder, cursor)
+        encoder = subscription.encoder
+        key = (channel, encoder, cursor)
         if subscription.echo and key in cache:
             data, subscription.cursor = cache[key]
             channel.stats.delivered += subscription.cursor - cursor
@@ -287,7 +299,7 @@ class Subscriber:
         if batches:
             subscription.cursor = batches[-1].end
         wanted = [batch for batch in batches if subscription.wants(batch)]
-        data = b"".join([self.encoder.batch(channel.name, batch, channel.epoch) for batch in wanted])
+        data = b"".join([encoder.batch(channel.name, batch, channel.epoch) for batch in wanted])
         channel.stats.delivered += sum(map(len, wanted))
         if subscription.echo:
             cache[key] = (data, subscription.cursor)
@@ -298,5 +310,5 @@ class Subscriber:
         if missed is None:
             return b""
         if not missed:
-            return self.encoder.presence_lost(subscription.channel.name)
-        return self.encoder.presence(subscription.channel.name, missed)
+            return subscription.encoder.presence_lost(subscription.channel.name)
+        return subscription.encoder.presence(subscription.channel.name, missed)

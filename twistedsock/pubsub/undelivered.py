@@ -214,7 +214,7 @@ class Undelivered:
     def _chunks_for(self, subscription: Subscription, start: int) -> Sequence[Chunk]:
         """The chunks that a subscription needs, from an item on. Subscriptions share it unless it leaves out their
         own."""
-        encoder, id = subscription.subscriber.encoder, subscription.subscriber.client.id
+        encoder, id = subscription.encoder, subscription.subscriber.client.id
         if self._last_by_client.get(id, -1) >= start and (subscription.presence or not subscription.echo):
             return join_chunks(self._wanted_chunks(subscription, start))
         key = (start, self.end, subscription.presence)
@@ -234,7 +234,7 @@ class Undelivered:
     def _encode(self, subscription: Subscription, start: int) -> list[Chunk]:
         """The items from ``start`` on, and maybe some before. Each is encoded once, and none before it is needed,
         because some encoders remember what they have encoded."""
-        chunks = self._chunks.setdefault(subscription.subscriber.encoder, [])
+        chunks = self._chunks.setdefault(subscription.encoder, [])
         if chunks and start < _number_of(chunks[0]):
             chunks[:0] = self._encode_part(subscription, start, _number_of(chunks[0]))
         start = _number_of(chunks[-1]) + 1 if chunks else start
@@ -242,7 +242,7 @@ class Undelivered:
         return chunks
 
     def _encode_part(self, subscription: Subscription, start: int, end: int) -> list[Chunk]:
-        encoder, channel = subscription.subscriber.encoder, subscription.channel
+        encoder, channel = subscription.encoder, subscription.channel
         chunks: list[Chunk] = []
         for number in range(start, end):
             item = self.items[number - self._first]

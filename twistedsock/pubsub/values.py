@@ -47,6 +47,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
     """The text that was sent. For a JSON value, its JSON text."""
     kind: PayloadKind
+    time: int = 0
+    """When it was published: milliseconds since 1970, UTC. 0 if unknown."""
 
 
 class Payloads(msgspec.Struct, frozen=True, gc=False):
@@ -108,6 +110,8 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
     sender: bytes
     name: bytes
     payloads: Payloads
+    time: int = 0
+    """When they were published: milliseconds since 1970, UTC. It never decreases within a channel. 0 if unknown."""
 
     def __len__(self) -> int:
         return self.end - self.first
@@ -118,12 +122,12 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
             return self
         start, stop = max(start, self.first), min(stop, self.end)
         payloads = self.payloads.part(start - self.first, stop - self.first)
-        return Batch(start, stop, self.publisher, self.sender, self.name, payloads)
+        return Batch(start, stop, self.publisher, self.sender, self.name, payloads, self.time)
 
     def events(self) -> Iterator[Event]:
-        kind = self.payloads.kind
+        kind, time = self.payloads.kind, self.time
         for offset, payload in enumerate(self.payloads.items, self.first):
-            yield Event(offset, self.publisher, self.sender, self.name, payload, kind)
+            yield Event(offset, self.publisher, self.sender, self.name, payload, kind, time)
 
 
 class Lost(msgspec.Struct, frozen=True, gc=False):
@@ -150,9 +154,9 @@ class PresenceChange(msgspec.Struct, frozen=True, gc=False):
 CHANGE_COST = 176
 """Bytes of memory of a presence change that is kept, with its member and the longest nick."""
 
-BATCH_COST = 240
-"""Bytes of memory that a batch needs in the history beside its events: its objects, and a name of its own. 192 were
-measured on CPython 3.11, and 40 more for the name."""
+BATCH_COST = 280
+"""Bytes of memory that a batch needs in the history beside its events: its objects, and a name and a time of its own.
+200 were measured on CPython 3.11, and 40 more for the name and for the time each."""
 
 EVENT_COST = 48
 """Bytes of memory that each event of a batch needs beside its payload: 41 were measured. Both are counted, so that a

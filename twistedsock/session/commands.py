@@ -34,6 +34,17 @@ class Publish(Publication, frozen=True, gc=False):
         return replace(Publication.joined(self, following), tags=tags)
 
 
+class Moment(msgspec.Struct, frozen=True, gc=False):
+    """A point in time, in milliseconds since 1970, UTC; or since now, if it is relative: then it is negative or 0."""
+
+    milliseconds: int
+    is_relative: bool = False
+
+    def at(self, now: float) -> int:
+        """The milliseconds since 1970. ``now`` is in seconds since 1970."""
+        return self.milliseconds + int(now * 1000) if self.is_relative else self.milliseconds
+
+
 class Subscribe(msgspec.Struct, frozen=True, gc=False):
     channel: bytes
     last: int | None = None

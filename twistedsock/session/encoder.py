@@ -80,3 +80,5 @@ class ReplyEncoder(Protocol):
 
 class Encoder(EventEncoder, ReplyEncoder, Protocol):
     """All that is sent to the clients of one protocol."""
+
+    def with_time(self) -> "Encoder": ...

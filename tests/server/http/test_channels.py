@@ -29,7 +29,7 @@ def test_lists_channels_by_name_in_pages(api: APIClient) -> None:
         "offset": 1,
         "epoch": "e2",
         "events": 1,
-        "bytes": 3 + 240 + 48,
+        "bytes": 3 + 280 + 48,
     }
     assert (names(first), first.json["total"], first.json["next"]) == (["a1", "a2", "b"], 4, "b")
     rest = api("GET", "/channels?limit=3&after=b")

@@ -1,0 +1,36 @@
+"""Times as text (RFC 3339), and as clients give them: an absolute time, or one that is relative to now."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from twistedsock.session.commands import Moment
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+_ABSOLUTE = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+_RELATIVE = re.compile(r"-([0-9]{1,12})(ms|s|m|h|d)")
+
+_UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def format_time(milliseconds: int) -> bytes:
+    """A time as ``2026-11-29T05:30:00.123Z``. ``milliseconds`` since 1970, before the year 10000."""
+    time = _EPOCH + milliseconds * _MILLISECOND
+    return b"%b.%03dZ" % (time.strftime("%Y-%m-%dT%H:%M:%S").encode(), milliseconds % 1_000)
+
+
+def parse_moment(text: str) -> Moment | None:
+    """A time as a client gives it: ``2026-11-29T05:00:00Z`` with or without a fraction of the second, with ``Z`` or an
+    offset from UTC; or relative to now, ``-1h``, in ms, s, m, h or d. None if it is neither."""
+    if relative := _RELATIVE.fullmatch(text):
+        return Moment(-int(relative[1]) * _UNITS[relative[2]], is_relative=True)
+    if _ABSOLUTE.fullmatch(text) is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text.upper())
+    except ValueError:  # for example the 30th of February
+        return None
+    return Moment((time - _EPOCH) // _MILLISECOND)
