@@ -12,7 +12,13 @@ from twistedsock.limits.rate import (
     RateLimiter,
     RateLimiterPool,
     TokenBucket,
+    answer_price,
     max_rate_limiters,
+    member_price,
+    rename_price,
+    rights_price,
+    search_price,
+    token_price,
 )
 from twistedsock.limits.settings import Limits
 
@@ -254,3 +260,12 @@ def test_retry_after_is_the_time_to_wait() -> None:
     meter = RateLimiter(Limits(bytes_per_second=0, commands_per_second=2, commands_burst=1), 0.0)
     meter.check(6, meter.count_bytes(1, 0.0))
     assert meter.retry_after == 3
+
+
+def test_prices_of_work() -> None:
+    assert answer_price(8192) == 2
+    assert member_price(1_000) == 10
+    assert rename_price(100) == 2
+    assert rights_price(100, 4) == 4
+    assert token_price(1024) == 3
+    assert [search_price(99, 0), search_price(1_000, 0), search_price(1_000, 10)] == [0, 10, 50]

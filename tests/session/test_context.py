@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
-from twistedsock.auth.identity import EVERYTHING, Grants, Identity
+from tests.fakes import Ticking
+from tests.session.clients import kinds, settle, welcomed
+from twistedsock.auth.identity import EVERYTHING, Grants, Identity, grants
 from twistedsock.backplanes.memory import MemoryBackplane
 from twistedsock.errors import RIGHTS_NOT_CHECKED, CloseReason, Error
 from twistedsock.limits.principal import LOCAL
@@ -16,53 +19,26 @@ from twistedsock.session.context import build_context
 from twistedsock.testing import FakePolicy, FakeServer, LineClient
 
 
-def memory_backplane() -> MemoryBackplane:
-    return MemoryBackplane(lambda: b"e1", lambda: 0.0)
-
-
-def test_parts_share_limits_clock_and_ids() -> None:
+def test_parts_share_limits_ids_and_turns() -> None:
     limits = Limits(max_connections=1)
     scheduled: list[Callable[[], None]] = []
-    context = build_context(
-        memory_backplane(),
-        limits,
-        "1.2",
-        lambda: 5.0,
-        scheduled.append,
-        lambda: b"a",
-        lambda: 0.0,
-    )
+    backplane = MemoryBackplane(lambda: b"e1", lambda: 0.0)
+    context = build_context(backplane, limits, "1.2", lambda: 5.0, scheduled.append, lambda: b"a", lambda: 0.0)
+    backplane.attach(context.broker)
     assert context.limits is limits is context.broker.limits
     assert context.version == b"1.2"
     assert context.sessions.new_id() == b"a"
     assert context.connection_limiter.acquire("") is None and context.connection_limiter.acquire("") is not None
     assert scheduled == []
-
-
-def test_schedules_one_turn_for_several_events() -> None:
-    backplane = memory_backplane()
-    scheduled: list[Callable[[], None]] = []
-    context = build_context(backplane, Limits(), "1.2", lambda: 5.0, scheduled.append, lambda: b"a", lambda: 0.0)
-    backplane.attach(context.broker)
-    context.broker.publish(Client(b"p"), Publication(b"a", Payloads((b"",), 0), b"message"))
-    context.broker.publish(Client(b"p"), Publication(b"b", Payloads((b"",), 0), b"message"))
+    for channel in (b"a", b"b"):
+        context.broker.publish(Client(b"p"), Publication(channel, Payloads((b"",), 0), b"message"))
     assert scheduled == [context.broker.run_turn]
 
 
-@pytest.mark.parametrize("now, uptime", [(5.0, 0), (5.9, 0), (6.0, 1), (66.5, 61)])
-def test_uptime_is_in_whole_seconds(now: float, uptime: int) -> None:
-    clock = [5.0]
-    context = build_context(
-        memory_backplane(),
-        Limits(),
-        "1.2",
-        lambda: clock[0],
-        lambda turn: None,
-        lambda: b"a",
-        lambda: 0.0,
-    )
-    clock[0] = now
-    assert context.uptime() == uptime
+@pytest.mark.parametrize("seconds, uptime", [(0, 0), (0.9, 0), (1.0, 1), (61.5, 61)])
+def test_uptime_is_in_whole_seconds(server: FakeServer, seconds: float, uptime: int) -> None:
+    server.now += seconds
+    assert server.context.uptime() == uptime
 
 
 def test_authenticates_clients_in_the_handshake_under_a_policy() -> None:
@@ -88,34 +64,13 @@ def test_charges_work_to_remote_clients_only() -> None:
 
 def test_error_in_one_session_does_not_stop_the_recheck_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     server = FakeServer(policy=FakePolicy({"news": "r"}))
-    faulty, other = server.line_client(), server.line_client()
-    other.send("SUB news")
-    other.received()
-    monkeypatch.setattr(FakePolicy, "review", FaultyOnce(FakePolicy.review))
+    faulty, other = welcomed(server), welcomed(server, "SUB news")
+    monkeypatch.setattr(FakePolicy, "review", Mock(side_effect=[RuntimeError("a fault"), Identity(grants({}))]))
     with pytest.raises(ExceptionGroup, match="could not be checked"):
         server.context.change_policy(FakePolicy())
-    assert (
-        faulty.received()[1:] == [f"NOTICE {RIGHTS_NOT_CHECKED.decode()}", "BYE"]
-        and faulty.close_reason is CloseReason.TRY_AGAIN
-    )
+    assert faulty.received() == [f"NOTICE {RIGHTS_NOT_CHECKED.decode()}", "BYE"]
+    assert faulty.close_reason is CloseReason.TRY_AGAIN
     assert other.received() == ["NOTICE right to read news lost: the subscription has ended"]
-
-
-class FaultyOnce:
-    """In the place of a method: the first call fails."""
-
-    def __init__(self, method: Callable[..., object]) -> None:
-        self._method = method
-        self._calls = 0
-
-    def __get__(self, owner: object, kind: object = None) -> Callable[..., object]:
-        def call(*arguments: object) -> object:
-            self._calls += 1
-            if self._calls == 1:
-                raise RuntimeError("a fault")
-            return self._method(owner, *arguments)
-
-        return call
 
 
 @pytest.mark.parametrize(
@@ -143,23 +98,18 @@ def test_is_ready_when_the_backplane_is_ready() -> None:
     assert FakeServer().broker.is_ready
 
 
-class Ticking:
-    """A clock that ends a time slice with each look at it."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        self.now += TIME_SLICE_SECONDS
-        return self.now
+def end_time_slices(server: FakeServer) -> None:
+    """From now on, each look at the clock ends a time slice."""
+    server.clock = Ticking(TIME_SLICE_SECONDS)
 
 
-def members(server: FakeServer, count: int, token: str = "", presence: str = " presence=on") -> list[LineClient]:
+def members(
+    server: FakeServer, count: int, token: str = "", presence: str = " presence=on", also: tuple[str, ...] = ()
+) -> list[LineClient]:
+    """Clients that have subscribed to channel k."""
     peers = [server.line_client() for _ in range(count)]
     for peer in peers:
-        if token:
-            peer.send(f"AUTH {token}")
-        peer.send("SUB k" + presence)
+        peer.send(*[f"AUTH {token}"] if token else [], "SUB k" + presence, *also)
     server.turn()
     for peer in peers:
         peer.received()
@@ -167,7 +117,7 @@ def members(server: FakeServer, count: int, token: str = "", presence: str = " p
 
 
 def leave(server: FakeServer, how: str) -> None:
-    """Everybody with the token loses the channel."""
+    """All clients with the token lose the channel."""
     if how == "dismissed":
         server.context.close_all(CloseReason.GOING_AWAY, b"the server is going away")
     elif how == "expired":
@@ -185,7 +135,7 @@ def departure(count: int, how: str) -> tuple[int, int]:
     """Sends, and turns, when as many lose a channel as stay on it, one at a time."""
     server = FakeServer(policy=FakePolicy(**POLICY))
     leaving, staying = members(server, count, "t"), members(server, count)
-    server.clock = Ticking()
+    end_time_slices(server)
     before = sum(peer.outlet.sends for peer in leaving + staying)
     leave(server, how)
     turns = 0
@@ -208,7 +158,7 @@ def test_cost_of_members_that_leave_together_is_linear(how: str) -> None:
 def test_reports_all_members_that_left() -> None:
     server = FakeServer(policy=FakePolicy(**POLICY))
     leaving, staying = members(server, 5, "t"), members(server, 2)
-    server.clock = Ticking()
+    end_time_slices(server)
     leave(server, "expired")
     server.turn()
     for peer in staying:
@@ -221,23 +171,19 @@ def test_sends_no_event_before_the_rights_are_checked(echo: str) -> None:
     peers = members(server, 3, presence=echo)
     publisher = server.line_client()
     publisher.send("PUB k before")
-    server.clock = Ticking()
+    end_time_slices(server)
     server.context.change_policy(FakePolicy({"k": "w"}))
     publisher.send("PUB k after")
     server.turn()
     for peer in peers:
-        heard = peer.received()
-        assert heard == ["MSG k 1 p4 before", "NOTICE right to read k lost: the subscription has ended"]
+        assert peer.received() == ["MSG k 1 p4 before", "NOTICE right to read k lost: the subscription has ended"]
     assert publisher.received()[1:] == ["OK 1", "OK 2"]
 
 
 def test_session_that_keeps_its_right_loses_no_event() -> None:
     server = FakeServer(policy=FakePolicy({"k": "rw", "l": "r"}))
-    peers = members(server, 3)
-    for peer in peers:
-        peer.send("SUB l"), peer.received()
-    server.turn()
-    server.clock = Ticking()
+    peers = members(server, 3, also=("SUB l",))
+    end_time_slices(server)
     server.context.change_policy(FakePolicy({"k": "rw"}))
     server.line_client().send("PUB k 1", "PUB k 2")
     server.turns.step()
@@ -253,7 +199,7 @@ def test_new_policy_applies_to_commands_at_once(line: str) -> None:
     server = FakeServer(policy=FakePolicy({"k": "rw"}))
     members(server, 3)
     peer = server.line_client()
-    server.clock = Ticking()
+    end_time_slices(server)
     server.context.change_policy(FakePolicy({"l": "rw"}))
     peer.send(line, line.replace(" k", " l"))
     server.turn()
@@ -279,22 +225,18 @@ def test_rejected_token_loses_all_rights_at_once() -> None:
     """Unless the client sends another token before it is closed."""
     server = FakeServer(policy=FakePolicy(tokens={"t": ("ann", {"k": "rw"}, None)}))
     gone, renewed = members(server, 2, "t")
-    server.clock = Ticking()
+    end_time_slices(server)
     server.context.change_policy(FakePolicy(tokens={"u": ("ann", {"k": "rw"}, None)}))
     renewed.send("HIST k", "AUTH u", "HIST k")
     server.turn()
-    heard = [line.split(" ")[0] for line in renewed.received()]
-    assert [word for word in heard if word != "LEAVE"] == ["ERR", "OK", "OK"]
+    assert [kind for kind in kinds(renewed) if kind != "LEAVE"] == ["ERR", "OK", "OK"]
     assert renewed.close_reason is None and gone.close_reason is CloseReason.POLICY
 
 
 def test_policy_that_changes_during_a_recheck_applies() -> None:
     server = FakeServer(policy=FakePolicy({"k": "rw", "l": "r"}))
-    peers = members(server, 3)
-    for peer in peers:
-        peer.send("SUB l"), peer.received()
-    server.turn()
-    server.clock = Ticking()
+    peers = members(server, 3, also=("SUB l",))
+    end_time_slices(server)
     server.context.change_policy(FakePolicy({"k": "rw"}))
     for _ in range(2):
         server.turns.step()
@@ -327,12 +269,8 @@ def test_recheck_with_the_same_rights_skips_the_subscriptions(
 def test_checks_many_subscriptions_in_time_slices() -> None:
     """Commands behind the token wait."""
     server = FakeServer(policy=FakePolicy({"a.>": "rw"}, {"t": ("ann", {"b": "r"}, None)}))
-    server.context.policy = FakePolicy({"a.>": "rw"}, {"t": ("ann", {"b": "r"}, None)})
-    peer, other = server.line_client(), server.line_client()
-    peer.send(*[f"SUB a.{number}" for number in range(10)])
-    peer.received()
-    server.turn()
-    server.clock = Ticking()
+    peer, other = welcomed(server, *[f"SUB a.{number}" for number in range(10)]), server.line_client()
+    end_time_slices(server)
     peer.send("AUTH t", "PING after")
     assert len(peer.session.subscriptions) == 9 and peer.received()[0] == "OK ann"
     other.send("PUB a.9 x")
@@ -346,7 +284,7 @@ def test_connection_can_be_lost_during_a_recheck() -> None:
     server = FakeServer(policy=FakePolicy({"a.>": "rw"}, {"t": ("ann", {"b": "r"}, None)}))
     peer = server.line_client()
     peer.send(*[f"SUB a.{number}" for number in range(10)])
-    server.clock = Ticking()
+    end_time_slices(server)
     peer.send("AUTH t", "PING after")
     peer.disconnect()
     server.turn()
@@ -356,9 +294,7 @@ def test_connection_can_be_lost_during_a_recheck() -> None:
 def test_error_in_a_recheck_closes_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the session would get no more events, and no notice."""
     server = FakeServer(policy=FakePolicy({"a": "rw"}, {"t": ("ann", {"b": "r"}, None)}))
-    peer = server.line_client()
-    peer.send("SUB a")
-    peer.received()
+    peer = welcomed(server, "SUB a")
     monkeypatch.setattr(server.broker, "unsubscribe", lambda subscription: 1 / 0)
     peer.send("AUTH t", "PING")
     server.line_client().send("PUB a x")
@@ -372,20 +308,14 @@ def test_commands_after_a_token_keep_their_order() -> None:
     """They run after the recheck, and one of them can have to wait again."""
     policy = FakePolicy({"a.>": "rw"}, {"t": ("ann", {"a.>": "rw", "b": "r"}, None)})
     server = FakeServer(late=True, policy=policy)
-    peer = server.line_client()
-    for number in range(3):
-        peer.send(f"SUB a.{number}")
-        server.backplane.release()
-        server.turn()
-    peer.received()
-    server.clock = Ticking()
+    peer = welcomed(server, "SUB a.0", "SUB a.1", "SUB a.2")
+    end_time_slices(server)
     peer.send("AUTH t", "SUB b", "PING after")
     server.turn()
     peer.session.resume_writing()
     server.turn()
     assert peer.received() == ["OK ann"]
-    server.backplane.release()
-    server.turn()
+    settle(server)
     assert peer.received() == ["OK b offset=0 epoch=e4", "PONG after"]
 
 
@@ -393,7 +323,7 @@ def test_checks_subscriptions_made_before_a_recheck() -> None:
     own: dict[str, Any] = {"old": ("ann", {"k": "r"}, None)}
     server = FakeServer(policy=FakePolicy(tokens={**own, "t": ("ann", {"k": "r"}, None)}))
     *_, peer = members(server, 3, "t")
-    server.clock = Ticking()
+    end_time_slices(server)
     server.context.change_policy(FakePolicy(tokens={**own, "t": ("ann", {"k": "r", "l": "r"}, None)}))
     peer.send("SUB l", "AUTH old")
     server.turn()
@@ -406,11 +336,8 @@ def test_checks_subscriptions_made_before_a_recheck() -> None:
 def test_recheck_stops_when_the_policy_changes_again(policy: FakePolicy | None, turns: int) -> None:
     """It sends no events to a client whose token is rejected."""
     server = FakeServer(policy=FakePolicy(tokens={"t": ("ann", {"k": "r", "l": "r"}, None)}))
-    peers = members(server, 3, "t", presence="")
-    for peer in peers:
-        peer.send("SUB l"), peer.received()
-    server.turn()
-    server.clock = Ticking()
+    peers = members(server, 3, "t", presence="", also=("SUB l",))
+    end_time_slices(server)
     server.context.change_policy(FakePolicy(tokens={"t": ("ann", {"k": "r"}, None)}))
     for _ in range(turns):
         server.turns.step()
@@ -422,8 +349,7 @@ def test_recheck_stops_when_the_policy_changes_again(policy: FakePolicy | None, 
         assert peer.close_reason is (None if policy is None else CloseReason.POLICY)
 
 
-def test_rechecks_nothing_without_a_policy_before_and_after() -> None:
-    server = FakeServer()
+def test_rechecks_nothing_without_a_policy_before_and_after(server: FakeServer) -> None:
     peer = server.line_client()
     peer.send("SUB k")
     called: list[int] = []

@@ -66,71 +66,21 @@ class Spoken:
         return [self.publisher.received_bytes(), *(reader.received_bytes() for reader in self.readers)]
 
 
-TEXTS = st.sampled_from(
-    [
-        b"",
-        b"x",
-        b"21.5",
-        b" x ",
-        b'"\\ud83d"',
-        b"{x",
-        b"[",
-        b'"',
-        b"x{",
-        b"%",
-        b"%b%d",
-        b"a\tb",
-        b"\r",
-        b"a\rb",
-        b"\x00",
-        b"\x1b[2J",
-    ]
-    + [
-        b"\x7f",
-        "\x85".encode(),
-        "é🌡".encode(),
-        b"\xc3",
-        b"\xa9",
-        b"\xff",
-        b"\x04",
-        b"PUB a x",
-        b"x HTTP/1.1",
-        b"\\",
-        b"'",
-    ]
-    + [b"x" * 100, b"x" * 200, b"x" * (MAX_LINE_BYTES - 6), b"x" * (MAX_LINE_BYTES - 5)]
-)
+ORDINARY = [b"", b"x", b"21.5", b" x ", b"PUB a x", b"x HTTP/1.1", "é🌡".encode()]
+LOOK_LIKE_JSON = [b'"\\ud83d"', b"{x", b"[", b'"', b"x{", b"\\", b"'"]
+LOOK_LIKE_FORMATS = [b"%", b"%b%d"]
+CONTROLS = [b"a\tb", b"\r", b"a\rb", b"\x00", b"\x1b[2J", b"\x7f", "\x85".encode(), b"\x04"]
+NOT_UTF8 = [b"\xc3", b"\xa9", b"\xff"]
+LONG = [b"x" * size for size in (100, 200, MAX_LINE_BYTES - 6, MAX_LINE_BYTES - 5)]
+TEXTS = st.sampled_from(ORDINARY + LOOK_LIKE_JSON + LOOK_LIKE_FORMATS + CONTROLS + NOT_UTF8 + LONG)
 VALUES = st.sampled_from(
-    [
-        b"{}",
-        b"[1]",
-        b'{"a": 1}',
-        b'"x"',
-        b'"\\u0041"',
-        b'"\x7f"',
-        '"é"'.encode(),
-        b"[1] ",
-        b"[1,",
-        b'{"a":\t1}',
-        b'"\xff"',
-    ]
+    [b"{}", b"[1]", b'{"a": 1}', b'"x"', b'"\\u0041"', b'"\x7f"', '"é"'.encode()]
+    + [b"[1] ", b"[1,", b'{"a":\t1}', b'"\xff"']
 )
-FIRST_WORDS = st.sampled_from(
-    [b"PUB a "] * 12
-    + [
-        b"PUB b ",
-        b"PUB  a ",
-        b" PUB a ",
-        b"pub a ",
-        b"PUB a",
-        b"PUB ",
-        b"PUB",
-        b"EMIT a alarm ",
-        b"EMIT a message ",
-        b"",
-    ]
-    + ["PUB é ".encode(), b"PUB \xff ", b"PUB a\r ", b"PUB * ", b"PUB a\t ", b"PING ", b"\x04", b"QUIET on", b"SUB b"]
-)
+OTHER_SPACES = [b"PUB  a ", b" PUB a ", b"PUB a", b"PUB ", b"PUB", b"PUB a\r ", b"PUB a\t "]
+OTHER_CHANNELS = [b"PUB b ", b"PUB * ", "PUB é ".encode(), b"PUB \xff "]
+OTHER_COMMANDS = [b"pub a ", b"EMIT a alarm ", b"EMIT a message ", b"", b"PING ", b"\x04", b"QUIET on", b"SUB b"]
+FIRST_WORDS = st.sampled_from([b"PUB a "] * 12 + OTHER_SPACES + OTHER_CHANNELS + OTHER_COMMANDS)
 ENDS = st.sampled_from([b"\n"] * 8 + [b"\r\n", b"\n\n", b"\r\r\n", b"\n\x04\n", b"\nPUB a "])
 LINE = st.builds(lambda word, payload, end: word + payload + end, FIRST_WORDS, TEXTS | VALUES, ENDS)
 RUN = st.builds(

@@ -3,22 +3,12 @@
 import pytest
 
 from tests.fakes import Ticking
+from tests.session.clients import kinds, welcomed
 from twistedsock.errors import CloseReason
+from twistedsock.limits.rate import RateLimiter
 from twistedsock.limits.settings import TIME_SLICE_SECONDS
 from twistedsock.session.input_pipeline import PUBLISHES_PER_CLOCK_CHECK
-from twistedsock.testing import FakeServer, LineClient
-
-
-@pytest.fixture
-def server() -> FakeServer:
-    return FakeServer()
-
-
-@pytest.fixture
-def peer(server: FakeServer) -> LineClient:
-    peer = server.line_client()
-    peer.received()
-    return peer
+from twistedsock.testing import FakePolicy, FakeServer, LineClient
 
 
 def test_continues_long_input_in_the_next_turn(server: FakeServer, peer: LineClient) -> None:
@@ -55,9 +45,7 @@ def test_checks_the_time_between_publishes(server: FakeServer, peer: LineClient)
     assert peer.paused and len(peer.received()) == 2 * PUBLISHES_PER_CLOCK_CHECK
     server.turn()
     assert len(peer.received()) == PUBLISHES_PER_CLOCK_CHECK and not peer.paused
-    assert (
-        server.broker.channels[b"k0"].head == server.broker.channels[b"k1"].head == 3 * PUBLISHES_PER_CLOCK_CHECK // 2
-    )
+    assert {channel.head for channel in server.broker.channels.values()} == {3 * PUBLISHES_PER_CLOCK_CHECK // 2}
 
 
 def test_schedules_no_turn_after_the_last_command(server: FakeServer, peer: LineClient) -> None:
@@ -101,12 +89,21 @@ def test_endpoint_can_pause_input_that_waits_for_its_turn(server: FakeServer, pe
     assert peer.received() == ["PONG 0", "PONG 1", "pong", "PONG 2"] and not peer.paused
 
 
-def test_who_leaves_while_it_waits_says_nothing_more(server: FakeServer, peer: LineClient) -> None:
+def test_runs_nothing_after_the_connection_is_lost(server: FakeServer, peer: LineClient) -> None:
     server.clock = Ticking(TIME_SLICE_SECONDS)
     peer.send("PING 1", "PING 2", "PUB a 3")
     peer.disconnect()
     server.turn()
     assert b"a" not in server.broker.channels
+
+
+def test_is_paused_while_input_waits_for_the_next_time_slice(server: FakeServer, peer: LineClient) -> None:
+    server.clock = Ticking(TIME_SLICE_SECONDS)
+    assert not peer.pipeline.is_paused
+    peer.send(*["PING"] * 3)
+    assert peer.pipeline.is_paused
+    server.turn()
+    assert not peer.pipeline.is_paused
 
 
 def test_rejects_commands_beyond_the_rate(server: FakeServer, peer: LineClient) -> None:
@@ -132,7 +129,7 @@ def test_replies_to_every_publish_beyond_the_rate(server: FakeServer, peer: Line
     assert peer.received() == ["OK 6"]
 
 
-def test_refusals_keep_their_place_behind_what_the_backplane_has_not_answered() -> None:
+def test_rate_errors_wait_for_earlier_replies() -> None:
     server = FakeServer(late=True)
     peer = server.json_client()
     peer.received()
@@ -149,7 +146,7 @@ def test_refusals_keep_their_place_behind_what_the_backplane_has_not_answered() 
 def test_closes_a_client_that_continues_to_exceed_its_rate(server: FakeServer, peer: LineClient) -> None:
     peer.limit(commands_per_second=1, commands_burst=2)
     peer.send(*["PING"] * 4, "PUB a 5", "PING 6")
-    assert [line.split(" ")[0] for line in peer.received()] == ["PONG", "PONG", "ERR", "ERR", "NOTICE", "BYE"]
+    assert kinds(peer) == ["PONG", "PONG", "ERR", "ERR", "NOTICE", "BYE"]
     assert peer.close_reason is CloseReason.POLICY and b"a" not in server.broker.channels
 
 
@@ -158,13 +155,10 @@ def test_counts_empty_lines_and_interrupts(server: FakeServer, peer: LineClient)
     peer.send_bytes(b"\n" * 15)
     assert peer.received() == [] and peer.close_reason is None
     peer.send_bytes(b"\n" * 9)
-    assert [line.split(" ")[0] for line in peer.received()] == [
-        "NOTICE",
-        "BYE",
-    ] and peer.close_reason is CloseReason.POLICY
+    assert kinds(peer) == ["NOTICE", "BYE"] and peer.close_reason is CloseReason.POLICY
 
 
-def test_who_wants_to_leave_may(peer: LineClient) -> None:
+def test_accepts_quit_beyond_the_rate(peer: LineClient) -> None:
     peer.limit(commands_per_second=1, commands_burst=1)
     peer.send("PING", "PING", "QUIT")
     assert peer.received()[-1] == "BYE" and peer.close_reason is CloseReason.NORMAL
@@ -174,13 +168,10 @@ def test_closes_a_client_that_sends_too_many_bytes_without_a_command(peer: LineC
     peer.limit(bytes_per_second=1, bytes_burst=1000)
     for _ in range(3):
         peer.send_bytes(b"x" * 1000)
-    assert [line.split(" ")[0] for line in peer.received()] == [
-        "NOTICE",
-        "BYE",
-    ] and peer.close_reason is CloseReason.POLICY
+    assert kinds(peer) == ["NOTICE", "BYE"] and peer.close_reason is CloseReason.POLICY
 
 
-def test_commands_that_came_with_too_many_bytes_are_refused(server: FakeServer, peer: LineClient) -> None:
+def test_rejects_commands_in_too_many_bytes(server: FakeServer, peer: LineClient) -> None:
     peer.limit(bytes_per_second=10, bytes_burst=10)
     peer.send("PING 3456789")
     peer.send("PING 2")
@@ -200,16 +191,56 @@ def test_counts_input_that_is_no_command(peer: LineClient) -> None:
     assert not peer.pipeline.is_within_rate() and peer.close_reason is CloseReason.POLICY
 
 
-def test_session_keeps_the_message_of_its_close(peer: LineClient) -> None:
-    assert peer.session.close_message == b""
-    peer.session.close(CloseReason.POLICY, b"because")
-    assert peer.session.close_message == b"because"
+def charged(peer: LineClient) -> float:
+    """The cost that has been charged to the client, in commands."""
+    limiter = peer.session.rate_limiter
+    assert isinstance(limiter, RateLimiter)
+    return limiter.recovery(peer.server.now)
 
 
-def test_is_paused_while_input_waits_for_the_next_time_slice(server: FakeServer, peer: LineClient) -> None:
-    server.clock = Ticking(TIME_SLICE_SECONDS)
-    assert not peer.pipeline.is_paused
-    peer.send(*["PING"] * 3)
-    assert peer.pipeline.is_paused
+HISTORY, MEMBERS = ["PUB a " + "x" * 1_000] * 100, ["SUB b"]
+
+
+@pytest.mark.parametrize(
+    ("own", "command", "low", "high"),
+    [
+        ([], "HIST a", 25, 28),
+        ([], "SUB a last=100", 25, 28),
+        ([], "SUB a last=1000", 25, 28),
+        ([], "HIST empty", 1, 1.1),
+        ([], "SUB empty last=5", 1, 1.1),
+        ([], "WHO b", 2, 4),
+        ([f"SUB c{number}" for number in range(50)], "NICK cleo", 2, 2),
+        ([f"SUB c{number}" for number in range(50)], "AUTH A", 50 * 103 / 200, 50 * 103 / 200),
+    ],
+)
+def test_charges_commands_by_their_work(own: list[str], command: str, low: float, high: float) -> None:
+    """Those on history and members by the size of the reply, those on an identity by its subscriptions and rights."""
+    policy = FakePolicy({">": "rw"}, {"A": ("ann", {f"x{number}": "r" for number in range(99)}, None)})
+    server = FakeServer(policy=policy)
+    welcomed(server, *HISTORY)
+    for _ in range(500):
+        server.line_client().send("SUB b")
+    peer = welcomed(server, *own)
+    peer.limit(commands_per_second=1, commands_burst=100)
+    peer.send(command)
     server.turn()
-    assert not peer.pipeline.is_paused
+    assert low <= charged(peer) <= high
+    assert command != "AUTH A" or peer.session.client.principal == b"=ann"
+
+
+def test_does_not_charge_clients_on_this_machine(server: FakeServer, peer: LineClient) -> None:
+    peer.send("PUB a x", "HIST a", "WHO a", "NICK ann")
+    assert peer.session.rate_limiter is None and not server.context.rate_limiters
+
+
+def test_charges_a_waiting_command_at_the_time_of_its_run() -> None:
+    """Its client is not read meanwhile, so nothing else would fill its bucket."""
+    server = FakeServer(late=True)
+    peer = server.line_client()
+    peer.limit(commands_per_second=1, commands_burst=2)
+    peer.send("SUB a", "PING", "PING")
+    server.now += 10
+    server.backplane.release()
+    server.turn()
+    assert peer.received()[-2:] == ["PONG", "PONG"]

@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.fakes import Ticking
+from tests.session.clients import welcomed
 from twistedsock.errors import CloseReason
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.session.replies import ERRORS_PER_PIECE
@@ -13,15 +15,13 @@ WORDS = "server memory limit reached: try again later"
 
 def stalled(server: FakeServer) -> LineClient:
     """A client that does not read, and whose input waits."""
-    peer = server.line_client()
-    peer.received()
+    peer = welcomed(server)
     peer.outlet.room = 0
     peer.send("PING", *MANY)
     return peer
 
 
-def test_counts_waiting_input_until_it_has_run() -> None:
-    server = FakeServer()
+def test_counts_waiting_input_until_it_has_run(server: FakeServer) -> None:
     peer = stalled(server)
     assert server.context.memory_budget.used == 0  # one read is answered at once, all of it
     peer.send(*MANY)
@@ -35,8 +35,7 @@ def test_counts_waiting_input_until_it_has_run() -> None:
     assert len(peer.received()) == 1 + 3 * len(MANY)
 
 
-def test_releases_waiting_input_when_the_connection_is_lost() -> None:
-    server = FakeServer()
+def test_releases_waiting_input_when_the_connection_is_lost(server: FakeServer) -> None:
     peer = stalled(server)
     peer.send(*MANY)
     peer.session.close(CloseReason.POLICY, b"enough")
@@ -46,8 +45,7 @@ def test_releases_waiting_input_when_the_connection_is_lost() -> None:
     assert server.context.memory_budget.used == 0
 
 
-def test_closes_a_client_with_too_much_waiting_input() -> None:
-    server = FakeServer()
+def test_closes_a_client_with_too_much_waiting_input(server: FakeServer) -> None:
     first, second, little = stalled(server), stalled(server), stalled(server)
     first.send(*MANY)
     server.context.memory_budget.limit = server.context.memory_budget.used
@@ -64,16 +62,9 @@ def test_closes_a_client_with_too_much_waiting_input() -> None:
     assert server.context.memory_budget.used == 0
 
 
-def test_counts_input_behind_a_time_slice_once() -> None:
-    server = FakeServer()
+def test_counts_input_behind_a_time_slice_once(server: FakeServer) -> None:
     peer = server.line_client()
-    session_now = server.clock
-
-    def clock() -> float:
-        server.now += 0.01
-        return session_now()
-
-    server.clock = clock
+    server.clock = Ticking(0.01)
     peer.send(*MANY)
     waits = server.context.memory_budget.used
     assert waits > 5_000
@@ -84,8 +75,7 @@ def test_counts_input_behind_a_time_slice_once() -> None:
 
 
 @pytest.mark.parametrize("room", [True, False])
-def test_counts_errors_that_the_client_does_not_read(room: bool) -> None:
-    server = FakeServer()
+def test_counts_errors_that_the_client_does_not_read(server: FakeServer, room: bool) -> None:
     peer: FakeClient = server.json_client()
     peer.outlet.room = CHUNK_BYTES // 10
     if not room:

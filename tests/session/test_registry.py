@@ -1,7 +1,5 @@
 """The table of sessions, and the listeners to their timelines."""
 
-import pytest
-
 from twistedsock.session.registry import SessionRegistry
 from twistedsock.session.session import Session
 from twistedsock.session.timeline import Step
@@ -70,13 +68,12 @@ def test_calls_back_at_once_if_there_is_no_session() -> None:
     assert calls == ["empty"]
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_ignores_a_second_removal(times: int) -> None:
+def test_ignores_a_second_removal() -> None:
     sessions = registry(b"a")
     id = add(sessions)
-    for _ in range(times):
+    for _ in range(2):
         sessions.remove(id)
-    assert len(sessions) == 0
+        assert len(sessions) == 0
 
 
 class Recorder:

@@ -40,8 +40,7 @@ def test_input_of_a_closed_session_ignores_calls() -> None:
     NO_INPUT.resume()
 
 
-def test_a_long_reply_is_unfinished_until_the_client_reads_it() -> None:
-    server = FakeServer()
+def test_a_long_reply_is_unfinished_until_the_client_reads_it(server: FakeServer) -> None:
     server.line_client().send(*["PUB k " + "x" * 30_000] * 9)
     server.turn()
     reader = server.line_client()

@@ -4,12 +4,24 @@ from typing import Any
 
 import pytest
 
+from tests.fakes import Ticking
+from tests.session.clients import settle
 from twistedsock.auth.identity import Identity, Right, grants
-from twistedsock.errors import RESERVED_CHANNEL, Error, ErrorCode
+from twistedsock.errors import RESERVED_CHANNEL, UNAVAILABLE, Error, ErrorCode
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.values import Lost, Payloads, Position, Publication
-from twistedsock.session.request import HistoryPage, RequestClient
+from twistedsock.session import request as request_module
+from twistedsock.session.request import (
+    KEY_BYTES,
+    KEY_LIFETIME_SECONDS,
+    KEY_REUSED,
+    HistoryPage,
+    Idempotency,
+    OnceResult,
+    PublishResponse,
+    RequestClient,
+)
 from twistedsock.testing import FakePolicy, FakeServer
 
 HERE = b"127.0.0.1:50000"
@@ -19,11 +31,11 @@ POLICY = FakePolicy(
 )
 
 
-def text(*payloads: bytes) -> Payloads:
-    return Payloads(payloads, sum(map(len, payloads)))
+def publication(channel: bytes, *payloads: bytes, name: bytes = b"message") -> Publication:
+    return Publication(channel, Payloads(payloads, sum(map(len, payloads))), name)
 
 
-def visits(server: FakeServer, token: bytes = b"", client: bytes = HERE) -> RequestClient:
+def visitor(server: FakeServer, token: bytes = b"", client: bytes = HERE) -> RequestClient:
     identity = server.context.authenticate("tcp:8082", token or None)
     assert not isinstance(identity, Error)
     return RequestClient(server.context, "tcp:8082", client, identity)
@@ -36,9 +48,7 @@ def settled(server: FakeServer, answer: Any) -> Any:
         server.turn()
         return answer
     answer.then(told.append)
-    for _ in range(4):
-        server.backplane.release()
-        server.turn()
+    settle(server)
     assert len(told) == 1
     return told[0]
 
@@ -55,12 +65,10 @@ def server(request: pytest.FixtureRequest) -> FakeServer:
 def test_publishes_and_keeps_no_state(server: FakeServer) -> None:
     reader = server.line_client()
     reader.send("SUB kitchen")
-    settled(server, visits(server).members(b"kitchen"))
+    settled(server, visitor(server).members(b"kitchen"))
     reader.received()
-    assert settled(server, visits(server).publish(Publication(b"kitchen", text(b"hello", b"again")))) == Position(
-        b"e1", 1
-    )
-    assert settled(server, visits(server).publish(Publication(b"kitchen", text(b"x"), b"alarm"), b"bob")) == Position(
+    assert settled(server, visitor(server).publish(publication(b"kitchen", b"hello", b"again"))) == Position(b"e1", 1)
+    assert settled(server, visitor(server).publish(publication(b"kitchen", b"x", name=b"alarm"), b"bob")) == Position(
         b"e1", 3
     )
     assert reader.received() == ["MSG kitchen 1 p2 hello", "MSG kitchen 2 p2 again", "EVENT kitchen 3 bob alarm x"]
@@ -72,7 +80,7 @@ def test_flushes_many_events_at_once() -> None:
     reader = server.line_client()
     reader.send("SUB kitchen")
     server.turn()
-    visits(server).publish(Publication(b"kitchen", text(b"x" * CHUNK_BYTES)))
+    visitor(server).publish(publication(b"kitchen", b"x" * CHUNK_BYTES))
     assert b"MSG kitchen 1 " in reader.outlet.sent
 
 
@@ -90,14 +98,14 @@ def test_failed_publish_keeps_no_state(
     server: FakeServer, channel: bytes, name: bytes, nick: bytes, refused: ErrorCode
 ) -> None:
     server.line_client()
-    assert code(settled(server, visits(server).publish(Publication(channel, text(b"x"), name), nick))) is refused
+    assert code(settled(server, visitor(server).publish(publication(channel, b"x", name=name), nick))) is refused
     assert len(server.context.sessions) == 1 and not server.broker.channels
 
 
 def test_reports_a_backplane_that_does_not_answer() -> None:
     server = FakeServer(late=True)
     server.backplane.failing = 1
-    assert code(settled(server, visits(server).publish(Publication(b"a", text(b"x"))))) is ErrorCode.UNAVAILABLE
+    assert code(settled(server, visitor(server).publish(publication(b"a", b"x")))) is ErrorCode.UNAVAILABLE
     assert len(server.context.sessions) == 0
 
 
@@ -107,9 +115,9 @@ def test_reports_a_backplane_that_does_not_answer() -> None:
 def test_policy_marks_unverified_nicks(token: bytes, nick: bytes, shown: bytes) -> None:
     server = FakeServer(policy=POLICY)
     channel = b"kitchen" if token else b"lobby"
-    assert visits(server, token).publish(Publication(channel, text(b"x")), nick) == Position(b"e1", 1)
+    assert visitor(server, token).publish(publication(channel, b"x"), nick) == Position(b"e1", 1)
     server.turn()
-    kept = visits(server, token).history(channel)
+    kept = visitor(server, token).history(channel)
     assert isinstance(kept, HistoryPage)
     assert [event.sender for event in kept.events] == [shown]
 
@@ -117,50 +125,50 @@ def test_policy_marks_unverified_nicks(token: bytes, nick: bytes, shown: bytes) 
 def test_rejects_nicks_that_are_ids_of_sessions() -> None:
     server = FakeServer(policy=FakePolicy({}, {"P": ("p1", {"a": "rw"}, None)}))
     server.line_client()
-    assert code(visits(server, b"P").publish(Publication(b"a", text(b"x")))) is ErrorCode.BAD_NAME
+    assert code(visitor(server, b"P").publish(publication(b"a", b"x"))) is ErrorCode.BAD_NAME
 
 
 def test_has_the_rights_of_a_session() -> None:
     server = FakeServer(policy=POLICY)
-    nobody, ann, root = visits(server), visits(server, b"A"), visits(server, b"ROOT")
-    assert code(nobody.publish(Publication(b"kitchen", text(b"x")))) is ErrorCode.UNAUTHORIZED
-    assert code(ann.publish(Publication(b"news", text(b"x")))) is ErrorCode.FORBIDDEN
+    nobody, ann, root = visitor(server), visitor(server, b"A"), visitor(server, b"ROOT")
+    assert code(nobody.publish(publication(b"kitchen", b"x"))) is ErrorCode.UNAUTHORIZED
+    assert code(ann.publish(publication(b"news", b"x"))) is ErrorCode.FORBIDDEN
     assert code(nobody.history(b"kitchen")) is ErrorCode.UNAUTHORIZED
     assert code(nobody.members(b"kitchen")) is ErrorCode.UNAUTHORIZED
     assert ann.members(b"news") == [] and (ann.subject, nobody.subject) == (b"ann", b"")
     assert (nobody.is_admin, ann.is_admin, root.is_admin) == (False, False, True)
     assert root.check_access(b"$sys/figures", Right.READ) is None
     granted = RequestClient(server.context, "tcp:8082", HERE, Identity(grants({"$sys/>": "rw", ">": "rw"}), b"eve"))
-    for someone in (root, granted, visits(FakeServer())):
+    for someone in (root, granted, visitor(FakeServer())):
         for channel in (b"$sys/figures", b"$sys/new"):
-            assert someone.publish(Publication(channel, text(b"x"))) == RESERVED_CHANNEL
-            assert someone.publish_all([Publication(channel, text(b"x"))]) == [RESERVED_CHANNEL]
-    assert visits(FakeServer()).is_admin and not visits(FakeServer(), client=AWAY).is_admin
-    assert visits(FakeServer()).subject == b""
+            assert someone.publish(publication(channel, b"x")) == RESERVED_CHANNEL
+            assert someone.publish_all([publication(channel, b"x")]) == [RESERVED_CHANNEL]
+    assert visitor(FakeServer()).is_admin and not visitor(FakeServer(), client=AWAY).is_admin
+    assert visitor(FakeServer()).subject == b""
 
 
 def test_checks_the_right_to_read_again_after_waiting() -> None:
     server = FakeServer(late=True, policy=POLICY)
-    visitor = visits(server, b"A")
-    answer = visitor.history(b"kitchen")
-    visitor._identity = server.context.policy.anonymous("") if server.context.policy else None
+    ann = visitor(server, b"A")
+    answer = ann.history(b"kitchen")
+    ann._identity = server.context.policy.anonymous("") if server.context.policy else None
     assert code(settled(server, answer)) is ErrorCode.UNAUTHORIZED
     assert not server.broker.channels
 
 
 def test_does_not_open_a_channel_without_the_right_to_read() -> None:
     server = FakeServer(late=True, policy=POLICY)
-    nobody = visits(server)
+    nobody = visitor(server)
     assert code(nobody.history(b"kitchen")) is code(nobody.members(b"kitchen")) is ErrorCode.UNAUTHORIZED
-    assert code(nobody.publish(Publication(b"kitchen", text(b"x")))) is ErrorCode.UNAUTHORIZED
-    outcomes = nobody.publish_all([Publication(b"kitchen", text(b"x"))])
+    assert code(nobody.publish(publication(b"kitchen", b"x"))) is ErrorCode.UNAUTHORIZED
+    outcomes = nobody.publish_all([publication(b"kitchen", b"x")])
     assert isinstance(outcomes, list) and code(outcomes[0]) is ErrorCode.UNAUTHORIZED
     assert len(server.backplane) == 0
 
 
 def publish_nine(server: FakeServer) -> None:
     for number in range(1, 10):
-        settled(server, visits(server).publish(Publication(b"k", text(b"%d" % number))))
+        settled(server, visitor(server).publish(publication(b"k", b"%d" % number)))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +193,7 @@ def test_reads_history_and_reports_recovery(asked: Any, offsets: list[int], reco
     server = FakeServer(history_events=5)
     server.line_client().send("SUB k")
     publish_nine(server)
-    kept = settled(server, visits(server).history(b"k", **asked))
+    kept = settled(server, visitor(server).history(b"k", **asked))
     assert isinstance(kept, HistoryPage)
     assert [event.offset for event in kept.events] == offsets
     assert (kept.recovered, kept.lost, kept.position) == (recovered, lost, Position(b"e1", 9))
@@ -193,30 +201,26 @@ def test_reads_history_and_reports_recovery(asked: Any, offsets: list[int], reco
 
 
 def test_history_of_an_unknown_channel_keeps_no_channel(server: FakeServer) -> None:
-    kept = settled(server, visits(server).history(b"k"))
+    kept = settled(server, visitor(server).history(b"k"))
     assert isinstance(kept, HistoryPage) and list(kept.events) == [] and kept.position.offset == 0
     assert not server.broker.channels
-
-
-def publishing(channel: bytes, *payloads: bytes, name: bytes = b"message") -> Publication:
-    return Publication(channel, text(*payloads), name)
 
 
 def test_batch_has_one_sender_and_a_result_for_each_publication(server: FakeServer) -> None:
     reader = server.line_client()
     reader.send("SUB kitchen", "SUB yard")
-    settled(server, visits(server).members(b"kitchen"))
-    settled(server, visits(server).members(b"yard"))
+    settled(server, visitor(server).members(b"kitchen"))
+    settled(server, visitor(server).members(b"yard"))
     reader.received()
     asked = [
-        publishing(b"kitchen", b"a", b"b"),
-        publishing(b"no good", b"x"),
-        publishing(b"$sys/x", b"x"),
-        publishing(b"yard", b"c"),
-        publishing(b"kitchen", b"x", name=b"no good"),
-        publishing(b"kitchen", b"d", name=b"alarm"),
+        publication(b"kitchen", b"a", b"b"),
+        publication(b"no good", b"x"),
+        publication(b"$sys/x", b"x"),
+        publication(b"yard", b"c"),
+        publication(b"kitchen", b"x", name=b"no good"),
+        publication(b"kitchen", b"d", name=b"alarm"),
     ]
-    told = settled(server, visits(server).publish_all(asked))
+    told = settled(server, visitor(server).publish_all(asked))
     assert [code(one) or one.offset for one in told] == [
         1,
         ErrorCode.BAD_CHANNEL,
@@ -236,7 +240,154 @@ def test_batch_has_one_sender_and_a_result_for_each_publication(server: FakeServ
 
 def test_batch_with_an_invalid_nick_publishes_nothing(server: FakeServer) -> None:
     server.line_client()
-    assert code(settled(server, visits(server).publish_all([publishing(b"a", b"x")], b"no good"))) is ErrorCode.BAD_NAME
-    assert code(settled(server, visits(server).publish_all([publishing(b"a", b"x")], b"p1"))) is ErrorCode.BAD_NAME
-    assert settled(server, visits(server).publish_all([])) == []
+    assert (
+        code(settled(server, visitor(server).publish_all([publication(b"a", b"x")], b"no good"))) is ErrorCode.BAD_NAME
+    )
+    assert code(settled(server, visitor(server).publish_all([publication(b"a", b"x")], b"p1"))) is ErrorCode.BAD_NAME
+    assert settled(server, visitor(server).publish_all([])) == []
     assert len(server.context.sessions) == 1 and not server.broker.channels
+
+
+def test_caches_the_rights_on_channels(server: FakeServer) -> None:
+    assert RequestClient(server.context, "", HERE).readable() is None
+    server.context.policy = FakePolicy({"a": "r", "b": "w"})
+    readable = RequestClient(server.context, "", HERE).readable()
+    assert readable is not None and readable.select([b"a", b"b", b"c"]) == [b"a"]
+
+
+# Idempotency keys: a repeated request gets the first response and publishes only once.
+
+DONE = PublishResponse(b"done")
+EMPTY = PublishResponse(b"")
+FIRST, REPEATED = OnceResult(DONE, False), OnceResult(DONE, True)
+
+
+@pytest.fixture
+def clock() -> Ticking:
+    return Ticking(0)
+
+
+@pytest.fixture
+def known(clock: Ticking) -> Idempotency:
+    return Idempotency(clock)
+
+
+def once(
+    known: Idempotency, key: bytes, body: bytes = b"f", answer: Any = DONE, *, sender: bytes = b"ann"
+) -> OnceResult:
+    """The result of a request whose publication, if it runs, returns the answer."""
+    return known.once((sender, b"kitchen", key), body, lambda: answer)
+
+
+def test_repeats_the_response_without_publishing_again(known: Idempotency) -> None:
+    runs: list[bytes] = []
+
+    def publish() -> PublishResponse:
+        runs.append(b"")
+        return DONE
+
+    assert known.once((b"ann", b"kitchen", b"1"), b"f", publish) == FIRST
+    assert known.once((b"ann", b"kitchen", b"1"), b"f", publish) == REPEATED
+    assert known.once((b"ann", b"kitchen", b"1"), b"g", publish) == OnceResult(KEY_REUSED, False)
+    assert len(runs) == 1
+    for other in ((b"ann", b"kitchen", b"2"), (b"bob", b"kitchen", b"1"), (b"ann", b"yard", b"1")):
+        assert known.once(other, b"f", publish) == FIRST
+    assert len(runs) == 4
+
+
+def test_repetition_of_an_unfinished_request_gets_its_response(known: Idempotency) -> None:
+    answer = Future[PublishResponse]()
+    told: list[PublishResponse | Error] = []
+    assert once(known, b"1", answer=answer) == OnceResult(answer, False)
+    again = once(known, b"1", answer=UNAVAILABLE)
+    assert again.is_repeated and isinstance(again.outcome, Future)
+    again.outcome.then(told.append)
+    assert once(known, b"1", b"g").outcome == KEY_REUSED
+    answer.settle(DONE)
+    assert told == [DONE]
+    assert once(known, b"1", answer=UNAVAILABLE) == REPEATED
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_errors_are_not_remembered(known: Idempotency, late: bool) -> None:
+    answer: Any = Future[PublishResponse]() if late else UNAVAILABLE
+    told: list[PublishResponse | Error] = []
+    once(known, b"1", answer=answer)
+    if late:
+        again = once(known, b"1").outcome
+        assert isinstance(again, Future)
+        again.then(told.append)
+        answer.settle(UNAVAILABLE)
+        assert told == [UNAVAILABLE]
+    assert len(known) == 0
+    assert once(known, b"1", b"g") == FIRST
+
+
+def test_responses_without_a_publication_are_not_remembered(known: Idempotency) -> None:
+    nothing = PublishResponse(b"nothing", is_done=False)
+    assert once(known, b"1", answer=nothing) == OnceResult(nothing, False)
+    assert once(known, b"1") == FIRST
+
+
+def test_exceptions_are_not_remembered(known: Idempotency) -> None:
+    with pytest.raises(ZeroDivisionError):
+        known.once((b"ann", b"kitchen", b"1"), b"f", lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+    assert len(known) == 0
+    assert once(known, b"1") == FIRST
+
+
+def test_forgets_old_keys(known: Idempotency, clock: Ticking) -> None:
+    once(known, b"1")
+    clock.now += KEY_LIFETIME_SECONDS / 2
+    once(known, b"2")
+    clock.now += KEY_LIFETIME_SECONDS / 2
+    assert once(known, b"1", b"g") == FIRST
+    assert once(known, b"2") == REPEATED
+
+
+def test_does_not_remember_a_response_whose_key_was_forgotten(known: Idempotency, clock: Ticking) -> None:
+    first, second = Future[PublishResponse](), Future[PublishResponse]()
+    once(known, b"1", answer=first)
+    once(known, b"2", answer=second)
+    clock.now += KEY_LIFETIME_SECONDS
+    assert once(known, b"1", b"g") == FIRST
+    first.settle(PublishResponse(b"late"))
+    second.settle(UNAVAILABLE)
+    assert once(known, b"1", b"g") == REPEATED
+    assert len(known) == 1
+
+
+@pytest.fixture
+def limited(clock: Ticking, monkeypatch: pytest.MonkeyPatch) -> Idempotency:
+    """With room for eight keys."""
+    monkeypatch.setattr(request_module, "MAX_REMEMBERED_BYTES", 8 * KEY_BYTES)
+    return Idempotency(clock)
+
+
+def test_limits_the_keys_of_all_clients(limited: Idempotency) -> None:
+    for number in range(9):
+        once(limited, b"key", answer=EMPTY, sender=b"%d" % number)
+    assert len(limited) == 8
+
+
+def test_limits_the_bytes_of_responses(limited: Idempotency) -> None:
+    for number in range(8):
+        once(limited, b"%d" % number, answer=PublishResponse(b"x" * (KEY_BYTES // 4)))
+    assert len(limited) == 6
+    assert [once(limited, key).is_repeated for key in (b"2", b"1")] == [True, False]
+
+
+def test_client_with_many_keys_loses_its_own_first(limited: Idempotency) -> None:
+    for key in (b"1", b"2"):
+        once(limited, key, answer=EMPTY, sender=b"bob")
+    for number in range(100):
+        once(limited, b"%d" % number, answer=EMPTY)
+    assert len(limited) == 8
+    assert all(once(limited, key, sender=b"bob").is_repeated for key in (b"1", b"2"))
+    assert [once(limited, key).is_repeated for key in (b"99", b"94", b"93")] == [True, True, False]
+
+
+def test_one_client_alone_can_use_all_keys(limited: Idempotency) -> None:
+    for expected in (False, True):
+        keys = [b"%d" % number for number in range(8)]
+        assert [once(limited, key, answer=EMPTY).is_repeated for key in keys] == [expected] * 8

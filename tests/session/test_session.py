@@ -5,8 +5,9 @@ from typing import get_args
 
 import pytest
 
+from tests.session.clients import ask, kinds, subscribed, welcomed
 from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER
-from twistedsock.errors import INTERNAL, CloseReason, Error
+from twistedsock.errors import INTERNAL, CloseReason
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Lost, Member, Payloads, Publication
@@ -17,13 +18,6 @@ from twistedsock.session.session import Session, SessionState
 from twistedsock.testing import FakePolicy, FakeServer, LineClient
 
 LONG = "x" * CHUNK_BYTES
-
-
-def meets(server: FakeServer) -> LineClient:
-    """A client that has received its welcome."""
-    peer = server.line_client()
-    peer.received()
-    return peer
 
 
 def test_welcome_contains_the_id_and_both_addresses() -> None:
@@ -74,9 +68,8 @@ STATES: list[tuple[Callable[[Session], None], SessionState]] = [
 @pytest.mark.parametrize("before, state", STATES, ids=lambda value: getattr(value, "__name__", ""))
 @pytest.mark.parametrize("command, replies", REPLIES, ids=lambda value: type(value).__name__)
 def test_runs_commands_until_the_session_closes(
-    before: Callable[[Session], None], state: SessionState, command: Command, replies: list[str]
+    peer: LineClient, before: Callable[[Session], None], state: SessionState, command: Command, replies: list[str]
 ) -> None:
-    peer = meets(FakeServer())
     peer.send("SUB attic")
     before(peer.session)
     peer.received()
@@ -95,8 +88,20 @@ def test_covers_every_command() -> None:
     assert {type(command) for command, _ in REPLIES} == set(get_args(Command))
 
 
-def test_help_depends_on_the_protocol() -> None:
-    peer = meets(FakeServer())
+@pytest.mark.parametrize("kind", get_args(Command), ids=lambda kind: kind.__name__)
+def test_commands_are_immutable(kind: type) -> None:
+    fields: tuple[str, ...] = kind.__struct_fields__  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError):
+        setattr(kind(*[b"x"] * len(fields)), next(iter(fields), "tag"), b"y")
+
+
+def test_repr_does_not_contain_the_token() -> None:
+    command = commands.Auth(b"secret", b"7")
+    assert "secret" not in f"{command} {command!r}"
+    assert "7" in repr(command)
+
+
+def test_help_depends_on_the_protocol(peer: LineClient) -> None:
     peer.send("HELP PUB")
     *lines, last = peer.received()
     assert last == "OK" and lines and all(line.startswith("INFO ") for line in lines)
@@ -119,46 +124,35 @@ def test_help_depends_on_the_protocol() -> None:
         ("NICK p2", "bad-name"),
     ],
 )
-def test_error_is_one_reply_and_keeps_the_session_open(line: str, code: str) -> None:
-    server = FakeServer()
-    peer, _ = meets(server), meets(server)
+def test_error_is_one_reply_and_keeps_the_session_open(server: FakeServer, line: str, code: str) -> None:
+    peer, _ = welcomed(server), welcomed(server)
     peer.send(line, "PING")
     error, pong = peer.received()
     assert error.startswith(f"ERR {code} ") and pong == "PONG"
 
 
-def test_client_can_use_its_own_id_as_nick() -> None:
-    peer = meets(FakeServer())
+def test_client_can_use_its_own_id_as_nick(peer: LineClient) -> None:
     peer.send("NICK ann", "NICK p1")
     assert peer.received() == ["OK ann", "OK p1"]
 
 
-def test_nicks_need_not_be_unique() -> None:
-    server = FakeServer()
-    first, second = meets(server), meets(server)
-    first.send("NICK ann"), second.send("NICK ann")
-    assert second.received() == ["OK ann"]
+def test_nicks_need_not_be_unique(server: FakeServer, peer: LineClient) -> None:
+    assert ask(welcomed(server), "NICK ann") == ask(peer, "NICK ann") == ["OK ann"]
 
 
-def test_id_of_a_closed_session_can_be_a_nick() -> None:
-    server = FakeServer()
-    first, second = meets(server), meets(server)
-    first.disconnect()
-    second.send("NICK p1")
-    assert second.received() == ["OK p1"]
+def test_id_of_a_closed_session_can_be_a_nick(server: FakeServer, peer: LineClient) -> None:
+    peer.disconnect()
+    assert ask(welcomed(server), "NICK p1") == ["OK p1"]
 
 
-def test_new_nick_is_in_later_events_and_member_lists() -> None:
-    server = FakeServer()
-    peer = meets(server)
-    peer.send("SUB a", "PUB a x", "NICK ann", "PUB a y", "WHO a")
-    server.turn()
-    assert peer.received()[3:] == ["OK 2", "MEMBER a p1 ann", "OK 1", "MSG a 1 p1 x", "MSG a 2 ann y"]
+def test_new_nick_is_in_later_events_and_member_lists(peer: LineClient) -> None:
+    replies = ask(peer, "SUB a", "PUB a x", "NICK ann", "PUB a y", "WHO a")
+    assert replies[3:] == ["OK 2", "MEMBER a p1 ann", "OK 1", "MSG a 1 p1 x", "MSG a 2 ann y"]
 
 
-def test_sends_a_new_nick_to_the_backplane_for_each_channel(monkeypatch: pytest.MonkeyPatch) -> None:
-    server = FakeServer()
-    peer = meets(server)
+def test_sends_a_new_nick_to_the_backplane_for_each_channel(
+    server: FakeServer, peer: LineClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     peer.send("SUB a", "SUB b")
     renamed: list[tuple[bytes, Member]] = []
     monkeypatch.setattr(server.backplane, "rename", lambda channel, member: renamed.append((channel, member)))
@@ -167,15 +161,14 @@ def test_sends_a_new_nick_to_the_backplane_for_each_channel(monkeypatch: pytest.
     assert renamed == [(b"a", ann), (b"b", ann), (b"b", bob)]
 
 
-def test_quiet_mode_reports_only_failed_publishes() -> None:
-    peer = meets(FakeServer())
+def test_quiet_mode_reports_only_failed_publishes(peer: LineClient) -> None:
     peer.send("QUIET on", "PUB a x", "EMIT a b x", "PUB a* x", "PING", "QUIET off", "PUB a x")
-    assert [reply.split()[0] for reply in peer.received()] == ["OK", "ERR", "PONG", "OK", "OK"]
+    assert kinds(peer) == ["OK", "ERR", "PONG", "OK", "OK"]
 
 
 def test_rejects_subscription_over_the_limit_of_a_client() -> None:
     server = FakeServer(max_subscriptions_per_client=2)
-    peer = meets(server)
+    peer = welcomed(server)
     peer.send("SUB a", "SUB b", "SUB c", "SUB a", "UNSUB b", "SUB c")
     assert [reply.split()[:2] for reply in peer.received()] == [
         ["OK", "a"],
@@ -187,76 +180,56 @@ def test_rejects_subscription_over_the_limit_of_a_client() -> None:
     ]
 
 
-def test_delivers_events_to_subscribers() -> None:
-    server = FakeServer()
-    writer, reader, other = meets(server), meets(server), meets(server)
-    reader.send("SUB a"), other.send("SUB b")
-    writer.send("PUB a x", "EMIT a alarm y")
-    server.turn()
-    assert reader.received() == ["OK a offset=0 epoch=e1", "MSG a 1 p1 x", "EVENT a 2 p1 alarm y"]
-    assert other.received() == ["OK b offset=0 epoch=e2"]
-    assert writer.received() == ["OK 1", "OK 2"]
+def test_delivers_events_to_subscribers(server: FakeServer) -> None:
+    writer, reader, other = welcomed(server), subscribed(server), welcomed(server, "SUB b")
+    assert ask(writer, "PUB a x", "EMIT a alarm y") == ["OK 1", "OK 2"]
+    assert reader.received() == ["MSG a 1 p1 x", "EVENT a 2 p1 alarm y"]
+    assert other.received() == []
 
 
-def test_sends_ok_before_own_events_under_load() -> None:
+def test_sends_ok_before_own_events_under_load(peer: LineClient) -> None:
     """Output is written before the end of the turn when it fills a chunk."""
-    server = FakeServer()
-    peer = meets(server)
     peer.send("SUB a", "SUB b", *[f"PUB a {LONG[:40_000]}", f"PUB b {LONG[:40_000]}"] * 2)
     replies = [line[:7].rstrip() for line in peer.received()[2:]]
     assert replies == ["OK 1", "OK 1", "MSG a 1", "MSG b 1", "OK 2", "OK 2", "MSG a 2", "MSG b 2"]
 
 
-def test_replies_to_each_joined_publish() -> None:
-    server = FakeServer()
-    peer = meets(server)
-    peer.send("SUB a", "PUB a x", "PUB a y", "PUB b z", "PUB a {}")
-    server.turn()
-    assert peer.received()[1:] == ["OK 1", "OK 2", "OK 1", "OK 3", "MSG a 1 p1 x", "MSG a 2 p1 y", "MSG a 3 p1 {}"]
+def test_replies_to_each_joined_publish(peer: LineClient) -> None:
+    replies = ask(peer, "SUB a", "PUB a x", "PUB a y", "PUB b z", "PUB a {}")
+    assert replies[1:] == ["OK 1", "OK 2", "OK 1", "OK 3", "MSG a 1 p1 x", "MSG a 2 p1 y", "MSG a 3 p1 {}"]
 
 
 @pytest.mark.parametrize("quiet", [False, True])
-def test_rejects_each_joined_publish(quiet: bool) -> None:
-    peer = meets(FakeServer())
+def test_rejects_each_joined_publish(peer: LineClient, quiet: bool) -> None:
     peer.send("QUIET on" if quiet else "PING", "PUB a* x", "PUB a* y")
-    assert [reply.split()[0] for reply in peer.received()[1:]] == ["ERR", "ERR"]
+    assert kinds(peer)[1:] == ["ERR", "ERR"]
 
 
-def test_sends_earlier_events_before_the_reply_to_unsubscribe() -> None:
-    server = FakeServer()
-    peer = meets(server)
-    peer.send("SUB a", "PUB a x", "UNSUB a", "PUB a y")
-    server.turn()
-    assert peer.received()[1:] == ["OK 1", "MSG a 1 p1 x", "OK a", "OK 2"]
+@pytest.mark.parametrize(
+    "later, replies",
+    [
+        (["QUIT"], ["BYE"]),
+        (["UNSUB a", "PUB a y"], ["OK a", "OK 2"]),
+        (["SUB a"], ["OK a offset=1 epoch=e1"]),
+        (["HIST a last=0"], ["OK 0"]),
+    ],
+)
+def test_sends_own_event_after_its_ok_and_before_later_replies(
+    server: FakeServer, later: list[str], replies: list[str]
+) -> None:
+    assert ask(subscribed(server), "PUB a x", *later) == ["OK 1", "MSG a 1 p1 x", *replies]
 
 
-@pytest.mark.parametrize("line", ["QUIT", "UNSUB a", "SUB a", "HIST a last=0"])
-def test_sends_no_own_event_before_its_ok(line: str) -> None:
-    server = FakeServer()
-    peer = meets(server)
-    peer.send("SUB a"), peer.received()
-    peer.send("PUB a x", line)
-    server.turn()
-    assert peer.received()[:2] == ["OK 1", "MSG a 1 p1 x"]
-
-
-def test_echo_off_skips_own_events_but_not_in_history() -> None:
-    server = FakeServer()
-    peer, other = meets(server), meets(server)
+def test_echo_off_skips_own_events_but_not_in_history(server: FakeServer, peer: LineClient) -> None:
     peer.send("PUB a w", "SUB a last=9 echo=off", "PUB a x")
-    other.send("PUB a y")
-    server.turn()
+    ask(welcomed(server), "PUB a y")
     assert peer.received() == ["OK 1", "OK a offset=1 epoch=e1", "OK 2", "MSG a 3 p2 y"]
-    peer.send("HIST a")
-    assert peer.received() == ["MSG a 1 p1 w", "MSG a 2 p1 x", "MSG a 3 p2 y", "OK 3"]
+    assert ask(peer, "HIST a") == ["MSG a 1 p1 w", "MSG a 2 p1 x", "MSG a 3 p2 y", "OK 3"]
 
 
-def test_echo_can_be_turned_on_again() -> None:
-    server = FakeServer()
-    peer = meets(server)
-    peer.send("SUB a echo=off", "PUB a x", "SUB a", "PUB a y")
-    server.turn()
-    assert [line for line in peer.received() if line.startswith("MSG")] == ["MSG a 2 p1 y"]
+def test_echo_can_be_turned_on_again(peer: LineClient) -> None:
+    replies = ask(peer, "SUB a echo=off", "PUB a x", "SUB a", "PUB a y")
+    assert [line for line in replies if line.startswith("MSG")] == ["MSG a 2 p1 y"]
 
 
 @pytest.mark.parametrize(
@@ -281,27 +254,20 @@ def test_echo_can_be_turned_on_again() -> None:
 def test_history_returns_the_requested_events(options: str, offsets: list[int | Lost]) -> None:
     """Returns the whole history without options, and the newest ``last`` events after ``since`` with both. Dropped
     events are reported, and do not count."""
-    server = FakeServer(history_events=3)
-    peer = meets(server)
-    peer.send(*["PUB a x"] * 5), peer.received()
-    peer.send(f"HIST a {options}".rstrip())
-    *lines, counted = peer.received()
+    peer = welcomed(FakeServer(history_events=3), *["PUB a x"] * 5)
+    *lines, counted = ask(peer, f"HIST a {options}".rstrip())
     assert lines == [
         f"LOST a {one.first} {one.last}" if isinstance(one, Lost) else f"MSG a {one} p1 x" for one in offsets
     ]
     assert counted == f"OK {sum(isinstance(one, int) for one in offsets)}"
 
 
-def test_info_contains_the_uptime_of_the_server() -> None:
-    server = FakeServer()
+def test_info_contains_the_uptime_of_the_server(server: FakeServer) -> None:
     server.now += 61.5
-    peer = meets(server)
-    peer.send("INFO")
-    assert "uptime=61 " in peer.received()[0]
+    assert "uptime=61 " in ask(welcomed(server), "INFO")[0]
 
 
-def test_protocol_can_change_before_the_first_command() -> None:
-    server = FakeServer()
+def test_protocol_can_change_before_the_first_command(server: FakeServer) -> None:
     peer = server.message_client()
     peer.received()
     peer.session.set_encoder(JSON_MESSAGE_ENCODER)
@@ -310,29 +276,25 @@ def test_protocol_can_change_before_the_first_command() -> None:
     assert [message.partition(",")[0] for message in peer.received()] == ['{"type":"pong"}', '{"type":"event"']
 
 
-def test_quit_sends_earlier_events_and_closes() -> None:
-    server = FakeServer()
-    peer = meets(server)
+def test_quit_sends_earlier_events_and_closes(server: FakeServer, peer: LineClient) -> None:
     peer.send("SUB a", "PUB a x", "QUIT", "PING")
     assert peer.received()[1:] == ["OK 1", "MSG a 1 p1 x", "BYE"]
     assert peer.close_reason is CloseReason.NORMAL and peer.session.state is SessionState.CLOSING
     assert server.broker.local_members(b"a") == []
 
 
-def test_close_sends_earlier_events_and_the_reason() -> None:
-    server = FakeServer()
-    peer = meets(server)
+def test_close_sends_earlier_events_and_the_reason(server: FakeServer, peer: LineClient) -> None:
     peer.send("SUB a", "PUB a x")
+    assert peer.session.close_message == b""
     peer.session.close(CloseReason.GOING_AWAY, b"the server is going away")
+    assert peer.session.close_message == b"the server is going away"
     assert peer.received()[2:] == ["MSG a 1 p1 x", "NOTICE the server is going away", "BYE"]
     assert peer.close_reason is CloseReason.GOING_AWAY
     peer.session.close(CloseReason.NORMAL, b"again")
     assert peer.received() == [] and peer.close_reason is CloseReason.GOING_AWAY
 
 
-def test_closing_session_gets_no_events_and_is_no_member() -> None:
-    server = FakeServer()
-    peer = meets(server)
+def test_closing_session_gets_no_events_and_is_no_member(server: FakeServer, peer: LineClient) -> None:
     peer.send("SUB a", "PUB a x"), peer.received()
     peer.session.mark_closing()
     server.turn()
@@ -340,9 +302,7 @@ def test_closing_session_gets_no_events_and_is_no_member() -> None:
     assert server.broker.local_members(b"a") == [] and len(server.context.sessions) == 1
 
 
-def test_lost_connection_keeps_no_state() -> None:
-    server = FakeServer()
-    peer = meets(server)
+def test_lost_connection_keeps_no_state(server: FakeServer, peer: LineClient) -> None:
     peer.send("SUB a")
     for _ in range(2):
         peer.disconnect()
@@ -352,28 +312,12 @@ def test_lost_connection_keeps_no_state() -> None:
     assert peer.received()[1:] == []
 
 
-def test_internal_error_is_reported_and_keeps_the_session_open() -> None:
-    def broken(*arguments: object) -> Error:
-        raise ZeroDivisionError
-
-    server = FakeServer()
-    peer = meets(server)
-    server.broker.members = broken  # type: ignore[assignment, method-assign]
-    peer.send("WHO a", "PING")
-    assert [reply.split()[:2] for reply in peer.received()] == [["ERR", "internal"], ["PONG"]]
-    assert peer.exceptions == 1
-
-
 def test_rejects_subscription_over_the_limit_of_the_server() -> None:
     """A change of options does not count as another subscription."""
     server = FakeServer(max_subscriptions=2)
-    one, other = server.line_client(), server.line_client()
-    other.received()
-    one.send("SUB a", "SUB b")
-    other.send("SUB c")
-    assert other.received()[0].startswith("ERR limit ") and b"c" not in server.broker.channels
-    one.send("SUB a echo=off")
-    assert one.received()[-1].startswith("OK a ")
+    one, other = welcomed(server, "SUB a", "SUB b"), welcomed(server)
+    assert ask(other, "SUB c")[0].startswith("ERR limit ") and b"c" not in server.broker.channels
+    assert ask(one, "SUB a echo=off")[0].startswith("OK a ")
     one.disconnect()
     other.send("SUB c", "UNSUB c", "SUB a", "SUB b")
     assert [line[:3] for line in other.received()] == ["OK "] * 4 and server.broker.subscription_shares.total == 2
@@ -382,9 +326,7 @@ def test_rejects_subscription_over_the_limit_of_the_server() -> None:
 def test_writes_many_errors_as_fast_as_they_are_read() -> None:
     """A read full of publishes that are refused is ten times as much to say."""
     server = FakeServer(max_channels=1)
-    peer = server.line_client()
-    peer.send("PUB a x")
-    peer.received()
+    peer = welcomed(server, "PUB a x")
     peer.outlet.room = 0
     peer.send(*["PUB b x"] * 5_000)
     assert len(peer.outlet.waiting) <= 2 * CHUNK_BYTES and peer.paused

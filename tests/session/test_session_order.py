@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.session.clients import ask, kinds, settle, subscribed, welcomed
 from twistedsock.errors import CloseReason
 from twistedsock.limits.settings import MAX_PUBLISHES_IN_FLIGHT
 from twistedsock.pubsub.subscription import REPLY_PENDING
@@ -9,20 +10,9 @@ from twistedsock.session.commands import Notice
 from twistedsock.testing import FakeServer, LineClient
 
 
-def meets(server: FakeServer) -> LineClient:
-    peer = server.line_client()
-    peer.received()
-    return peer
-
-
-def subscribed(server: FakeServer, options: str = "") -> LineClient:
-    """A client that subscribes to channel a."""
-    peer = meets(server)
-    peer.send(f"SUB a {options}".rstrip())
-    server.backplane.release()
-    server.turn()
-    peer.received()
-    return peer
+@pytest.fixture
+def server() -> FakeServer:
+    return FakeServer(late=True)
 
 
 def answered(server: FakeServer, most: int | None = None, backwards: bool = False) -> None:
@@ -30,18 +20,14 @@ def answered(server: FakeServer, most: int | None = None, backwards: bool = Fals
     server.turn()
 
 
-def test_replies_to_a_publish_when_the_backplane_has_replied() -> None:
-    server = FakeServer(late=True)
-    peer = meets(server)
+def test_replies_to_a_publish_when_the_backplane_has_replied(server: FakeServer, peer: LineClient) -> None:
     peer.send("PUB a x")
     assert peer.received() == []
     answered(server)
     assert peer.received() == ["OK 1"]
 
 
-def test_several_publishes_wait_together() -> None:
-    server = FakeServer(late=True)
-    peer = meets(server)
+def test_several_publishes_wait_together(server: FakeServer, peer: LineClient) -> None:
     peer.send("PUB a x", "PUB b x", "PUB a x")
     assert len(server.backplane) == 3 and not peer.session.replies.input_paused
     answered(server, 1)
@@ -50,9 +36,7 @@ def test_several_publishes_wait_together() -> None:
     assert peer.received() == ["OK 1", "OK 2"]
 
 
-def test_sorts_results_that_arrive_out_of_order() -> None:
-    server = FakeServer(late=True)
-    peer = meets(server)
+def test_sorts_results_that_arrive_out_of_order(server: FakeServer, peer: LineClient) -> None:
     peer.send("PUB a x", "PUB b x", "PUB c x", "PUB b x")
     answered(server, 2, backwards=True)
     assert peer.received() == []
@@ -63,20 +47,17 @@ def test_sorts_results_that_arrive_out_of_order() -> None:
     assert peer.received() == ["OK 2", "OK 1", "OK 1"]
 
 
-def test_immediate_error_waits_for_earlier_replies() -> None:
-    server = FakeServer(late=True)
-    peer = meets(server)
+def test_immediate_error_waits_for_earlier_replies(server: FakeServer, peer: LineClient) -> None:
     peer.send("PUB a x", "PUB a* x", "PUB a y")
     assert peer.received() == []
     answered(server, 1)
-    assert [reply.split()[0] for reply in peer.received()] == ["OK", "ERR"]
+    assert kinds(peer) == ["OK", "ERR"]
     answered(server)
     assert peer.received() == ["OK 2"]
 
 
-def test_reports_a_failed_publish_and_continues() -> None:
-    server = FakeServer(late=True)
-    reader, peer = subscribed(server), meets(server)
+def test_reports_a_failed_publish_and_continues(server: FakeServer) -> None:
+    reader, peer = subscribed(server), welcomed(server)
     peer.send("PUB a x")
     peer.send("PUB a y")
     server.backplane.failing = 1
@@ -86,17 +67,14 @@ def test_reports_a_failed_publish_and_continues() -> None:
 
 
 @pytest.mark.parametrize("line", ["SUB b", "HIST b", "WHO b"])
-def test_reports_every_failed_command(line: str) -> None:
-    server = FakeServer(late=True)
-    peer = meets(server)
+def test_reports_every_failed_command(server: FakeServer, peer: LineClient, line: str) -> None:
     peer.send(line, "PING")
     server.backplane.failing = 1
     answered(server)
-    assert [reply.split()[0] for reply in peer.received()] == ["ERR", "PONG"]
+    assert kinds(peer) == ["ERR", "PONG"]
 
 
-def test_sends_own_events_after_their_ok() -> None:
-    server = FakeServer(late=True)
+def test_sends_own_events_after_their_ok(server: FakeServer) -> None:
     peer = subscribed(server)
     peer.send("PUB b x", "PUB a y")
     answered(server, 1, backwards=True)  # a's event is delivered, but b's OK must be written first
@@ -106,8 +84,7 @@ def test_sends_own_events_after_their_ok() -> None:
     assert peer.outlet.blocked == 0
 
 
-def test_holds_events_while_an_ok_cannot_be_written() -> None:
-    server = FakeServer(late=True)
+def test_holds_events_while_an_ok_cannot_be_written(server: FakeServer) -> None:
     peer = subscribed(server)
     peer.send("PUB b x", "PUB c x", "PUB a y")
     answered(server, 1, backwards=True)
@@ -117,8 +94,7 @@ def test_holds_events_while_an_ok_cannot_be_written() -> None:
     assert peer.received() == ["OK 1", "OK 1", "MSG a 1 p1 y"]
 
 
-def test_other_clients_get_events_at_once() -> None:
-    server = FakeServer(late=True)
+def test_other_clients_get_events_at_once(server: FakeServer) -> None:
     peer, reader = subscribed(server), subscribed(server)
     peer.send("PUB b x", "PUB a y")
     answered(server, 1, backwards=True)
@@ -142,21 +118,17 @@ def test_other_clients_get_events_at_once() -> None:
         ("NONSENSE", "ERR unknown-command unknown command: try HELP, or QUIT to disconnect"),
     ],
 )
-def test_other_commands_wait_for_earlier_publishes(line: str, reply: str) -> None:
-    server = FakeServer(late=True)
+def test_other_commands_wait_for_earlier_publishes(server: FakeServer, line: str, reply: str) -> None:
     peer = subscribed(server)
     peer.send("PUB a x", "PUB a* x", line)
     assert peer.received() == [] and peer.paused
-    for _ in range(3):
-        answered(server)
+    settle(server)
     first, second, third, *_ = [said for said in peer.received() if not said.startswith("MSG")]
     assert first == "OK 1" and second.startswith("ERR bad-channel") and third == reply
     assert not peer.paused or line == "QUIT"
 
 
-def test_commands_wait_for_a_waiting_command() -> None:
-    server = FakeServer(late=True)
-    peer = meets(server)
+def test_commands_wait_for_a_waiting_command(server: FakeServer, peer: LineClient) -> None:
     peer.send("SUB a", "PUB a x", "PING", "WHO a", "PING again")
     peer.send("HIST a")
     assert peer.received() == []
@@ -169,9 +141,7 @@ def test_commands_wait_for_a_waiting_command() -> None:
     assert not peer.paused
 
 
-def test_sends_notices_before_outstanding_replies() -> None:
-    server = FakeServer(late=True)
-    peer = meets(server)
+def test_sends_notices_before_outstanding_replies(server: FakeServer, peer: LineClient) -> None:
     peer.send("PUB a x")
     peer.send_messages(b"PUB a y")
     peer.pipeline.submit([Notice(b"hello")])
@@ -184,9 +154,7 @@ IN_TURNS = ["PUB a x", "PUB b x"] * (MAX_PUBLISHES_IN_FLIGHT // 2)
 """Publishes to two channels in turn, because consecutive ones to one channel are joined."""
 
 
-def test_limits_the_publishes_that_wait_together() -> None:
-    server = FakeServer(late=True)
-    peer = meets(server)
+def test_limits_the_publishes_that_wait_together(server: FakeServer, peer: LineClient) -> None:
     peer.send(*IN_TURNS, "PUB a x", "PUB b x")
     assert len(server.backplane) == MAX_PUBLISHES_IN_FLIGHT and peer.paused
     server.backplane.release(1)
@@ -197,9 +165,7 @@ def test_limits_the_publishes_that_wait_together() -> None:
     assert peer.received() == [f"OK {number // 2 + 1}" for number in range(MAX_PUBLISHES_IN_FLIGHT + 2)]
 
 
-def test_continues_publishes_over_the_limit_after_the_oldest_result() -> None:
-    server = FakeServer(late=True)
-    peer = meets(server)
+def test_continues_publishes_over_the_limit_after_the_oldest_result(server: FakeServer, peer: LineClient) -> None:
     peer.send(*IN_TURNS, "PUB a x")
     answered(server, MAX_PUBLISHES_IN_FLIGHT - 1, backwards=True)
     assert peer.paused and peer.received() == []
@@ -209,27 +175,21 @@ def test_continues_publishes_over_the_limit_after_the_oldest_result() -> None:
     assert len(peer.received()) == MAX_PUBLISHES_IN_FLIGHT + 1
 
 
-def test_joined_publishes_count_one_by_one() -> None:
-    server = FakeServer(late=True)
-    peer = meets(server)
+def test_joined_publishes_count_one_by_one(server: FakeServer, peer: LineClient) -> None:
     peer.send(*["PUB a x"] * MAX_PUBLISHES_IN_FLIGHT)
     assert len(server.backplane) == 1 and peer.paused
     answered(server)
     assert peer.received() == [f"OK {offset}" for offset in range(1, MAX_PUBLISHES_IN_FLIGHT + 1)] and not peer.paused
 
 
-def test_reports_the_error_of_each_joined_publish() -> None:
-    server = FakeServer(late=True)
-    peer = meets(server)
+def test_reports_the_error_of_each_joined_publish(server: FakeServer, peer: LineClient) -> None:
     peer.send("PUB a x", "PUB a y", "PUB b z")
     server.backplane.failing = 1
     answered(server)
-    assert [reply.split()[0] for reply in peer.received()] == ["ERR", "ERR", "OK"]
+    assert kinds(peer) == ["ERR", "ERR", "OK"]
 
 
-def test_command_waits_for_all_earlier_publishes() -> None:
-    server = FakeServer(late=True)
-    peer = meets(server)
+def test_command_waits_for_all_earlier_publishes(server: FakeServer, peer: LineClient) -> None:
     peer.send("PUB a x", "PUB b x", "PING")
     answered(server, 1)
     assert peer.received() == ["OK 1"]
@@ -239,9 +199,7 @@ def test_command_waits_for_all_earlier_publishes() -> None:
 
 @pytest.mark.parametrize("end", ["connection_lost", "mark_closing", "close"])
 @pytest.mark.parametrize("line", ["PUB a x", "SUB a", "HIST a", "WHO a", "PUB a x\nPING", "PUB a x\nPUB b x"])
-def test_drops_results_after_the_session_was_closed(line: str, end: str) -> None:
-    server = FakeServer(late=True)
-    peer = meets(server)
+def test_drops_results_after_the_session_was_closed(server: FakeServer, peer: LineClient, line: str, end: str) -> None:
     peer.send(line)
     if end == "close":
         peer.session.close(CloseReason.GOING_AWAY, b"enough")
@@ -256,10 +214,9 @@ def test_drops_results_after_the_session_was_closed(line: str, end: str) -> None
     assert server.broker.channels == {}
 
 
-def test_opens_a_channel_again_that_was_closed_while_waiting() -> None:
+def test_opens_a_channel_again_that_was_closed_while_waiting(server: FakeServer) -> None:
     """HIST closes the channel at once; the SUB that waited for the same result must open it again."""
-    server = FakeServer(late=True)
-    first, second = meets(server), meets(server)
+    first, second = welcomed(server), welcomed(server)
     first.send("HIST a"), second.send("SUB a")
     answered(server)
     assert first.received() == ["OK 0"]
@@ -270,57 +227,39 @@ def test_opens_a_channel_again_that_was_closed_while_waiting() -> None:
     assert second.received() == ["MSG a 1 p1 x"]
 
 
-def test_completes_a_long_reply_with_a_late_result() -> None:
-    server = FakeServer(late=True)
-    peer = subscribed(server)
-    peer.send("PUB a x")
-    answered(server)
-    peer.send("PUB b y", "HIST a", "WHO a", "PING")
-    for _ in range(3):
-        answered(server)
-    assert peer.received()[2:] == ["OK 1", "MSG a 1 p1 x", "OK 1", "MEMBER a p1 p1", "OK 1", "PONG"]
+def test_completes_a_long_reply_with_a_late_result(server: FakeServer) -> None:
+    peer = welcomed(server, "SUB a", "PUB a x")
+    replies = ask(peer, "PUB b y", "HIST a", "WHO a", "PING")
+    assert replies == ["OK 1", "MSG a 1 p1 x", "OK 1", "MEMBER a p1 p1", "OK 1", "PONG"]
 
 
-def test_event_has_the_nick_of_the_time_of_its_publish() -> None:
-    server = FakeServer(late=True)
-    reader, peer = subscribed(server), meets(server)
-    peer.send("PUB a x", "NICK ann", "PUB a y")
-    for _ in range(3):
-        answered(server)
+def test_event_has_the_nick_of_the_time_of_its_publish(server: FakeServer) -> None:
+    reader = subscribed(server)
+    ask(welcomed(server), "PUB a x", "NICK ann", "PUB a y")
     assert reader.received() == ["MSG a 1 p2 x", "MSG a 2 ann y"]
 
 
-@pytest.mark.parametrize("other", ["SUB k", "HIST k", "SUB k presence=on"])
+@pytest.mark.parametrize("other", ["SUB a", "HIST a", "SUB a presence=on"])
 def test_early_flush_keeps_ok_before_own_events(other: str) -> None:
     """Another client needs the history of the channel before the end of the turn."""
     server = FakeServer()
-    both, newcomer = server.line_client(), server.line_client()
-    both.send("SUB k")
-    server.turn()
-    both.received_bytes()
-    both.send("PUB k x")
-    newcomer.send(other)
-    server.turn()
-    assert bytes(both.outlet.sent).endswith(b"OK 1\nMSG k 1 p1 x\n")
+    both, newcomer = subscribed(server), welcomed(server)
+    both.send("PUB a x")
+    ask(newcomer, other)
+    assert bytes(both.outlet.sent).endswith(b"OK 1\nMSG a 1 p1 x\n")
 
 
 def test_early_join_keeps_replies_before_events() -> None:
     server = FakeServer()
-    both, newcomer = server.line_client(), server.line_client()
-    both.send("SUB k presence=on")
-    server.turn()
-    both.received_bytes()
-    both.send("PUB k x")
-    newcomer.send("SUB k")
-    server.turn()
-    assert both.received() == ["OK 1", "MSG k 1 p1 x", "JOIN k p2 p2"]
+    both, newcomer = subscribed(server, "presence=on"), welcomed(server)
+    both.send("PUB a x")
+    ask(newcomer, "SUB a")
+    assert both.received() == ["OK 1", "MSG a 1 p1 x", "JOIN a p2 p2"]
 
 
 def test_writes_all_output_before_a_close() -> None:
     """No data can follow a WebSocket close frame."""
-    server = FakeServer()
-    peer = server.line_client()
-    peer.received_bytes()
+    peer = welcomed(FakeServer())
     peer.send("PUB k x")
     peer.session.mark_closing()
     assert bytes(peer.outlet.sent).endswith(b"OK 1\n")

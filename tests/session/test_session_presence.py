@@ -4,17 +4,23 @@ import pytest
 
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub import broker
-from twistedsock.testing import FakeServer, LineClient
+from twistedsock.testing import FakeServer, LateBackplane, LineClient
 
 
-def subscribed(server: FakeServer, options: str = "") -> LineClient:
-    """A client that subscribes to channel a."""
+def joining(server: FakeServer, options: str = "") -> LineClient:
+    """A client that subscribes to channel a. Its turn does not end."""
     peer = server.line_client()
     peer.send(f"SUB a {options}".rstrip())
-    if hasattr(server.backplane, "release"):
+    if isinstance(server.backplane, LateBackplane):
         server.backplane.release()
     peer.received()
     return peer
+
+
+@pytest.fixture
+def watcher(server: FakeServer) -> LineClient:
+    """A client that requests presence, as p1."""
+    return joining(server, "presence=on")
 
 
 def told(server: FakeServer, peer: LineClient) -> list[str]:
@@ -27,17 +33,16 @@ def server(request: pytest.FixtureRequest) -> FakeServer:
     return FakeServer(late=request.param)
 
 
-def test_reports_joins_and_leaves_of_other_clients(server: FakeServer) -> None:
-    watcher = subscribed(server, "presence=on")
-    other = subscribed(server)
+def test_reports_joins_and_leaves_of_other_clients(server: FakeServer, watcher: LineClient) -> None:
+    other = joining(server)
     assert told(server, watcher) == ["JOIN a p2 p2"]
     other.send("UNSUB a")
     assert told(server, watcher) == ["LEAVE a p2 p2"]
 
 
 @pytest.mark.parametrize("end", ["UNSUB a", "QUIT", "connection_lost", "mark_closing"])
-def test_reports_leaves_for_every_kind_of_close(server: FakeServer, end: str) -> None:
-    watcher, other = subscribed(server, "presence=on"), subscribed(server)
+def test_reports_leaves_for_every_kind_of_close(server: FakeServer, end: str, watcher: LineClient) -> None:
+    other = joining(server)
     told(server, watcher)
     if end in ("connection_lost", "mark_closing"):
         getattr(other.session, end)()
@@ -47,29 +52,28 @@ def test_reports_leaves_for_every_kind_of_close(server: FakeServer, end: str) ->
     assert told(server, watcher) == ["LEAVE a p2 p2"]
 
 
-def test_does_not_report_own_joins_and_leaves(server: FakeServer) -> None:
-    watcher = subscribed(server, "presence=on")
+def test_does_not_report_own_joins_and_leaves(server: FakeServer, watcher: LineClient) -> None:
     assert told(server, watcher) == []
     watcher.send("UNSUB a")
     assert told(server, watcher) == ["OK a"]
 
 
 def test_does_not_report_earlier_members_of_the_same_turn(server: FakeServer) -> None:
-    first = subscribed(server, "presence=on")
-    subscribed(server)
-    watcher = subscribed(server, "presence=on")
+    first = joining(server, "presence=on")
+    joining(server)
+    watcher = joining(server, "presence=on")
     assert told(server, watcher) == []
     assert told(server, first) == ["JOIN a p2 p2", "JOIN a p3 p3"]
 
 
 def test_does_not_report_presence_without_a_request(server: FakeServer) -> None:
-    silent = subscribed(server)
-    subscribed(server)
+    silent = joining(server)
+    joining(server)
     assert told(server, silent) == []
 
 
-def test_second_subscription_is_not_a_join(server: FakeServer) -> None:
-    watcher, other = subscribed(server, "presence=on"), subscribed(server)
+def test_second_subscription_is_not_a_join(server: FakeServer, watcher: LineClient) -> None:
+    other = joining(server)
     told(server, watcher)
     for options in ("", " presence=on", " echo=off", " last=3"):
         other.send("SUB a" + options)
@@ -77,32 +81,31 @@ def test_second_subscription_is_not_a_join(server: FakeServer) -> None:
 
 
 def test_second_subscription_can_start_and_stop_presence(server: FakeServer) -> None:
-    watcher = subscribed(server)
-    subscribed(server)
+    watcher = joining(server)
+    joining(server)
     watcher.send("SUB a presence=on")
     assert told(server, watcher) == ["OK a offset=0 epoch=e1"]
-    subscribed(server)
+    joining(server)
     assert told(server, watcher) == ["JOIN a p3 p3"]
     watcher.send("SUB a")
-    subscribed(server)
+    joining(server)
     assert told(server, watcher) == ["OK a offset=0 epoch=e1"]
 
 
-def test_reports_no_presence_after_it_was_stopped(server: FakeServer) -> None:
-    watcher = subscribed(server, "presence=on")
+def test_reports_no_presence_after_it_was_stopped(server: FakeServer, watcher: LineClient) -> None:
     watcher.send("UNSUB a"), watcher.received()
-    subscribed(server)
+    joining(server)
     assert told(server, watcher) == []
 
 
-def test_reports_changes_of_one_turn_in_order(server: FakeServer) -> None:
-    watcher, other = subscribed(server, "presence=on"), subscribed(server)
+def test_reports_changes_of_one_turn_in_order(server: FakeServer, watcher: LineClient) -> None:
+    other = joining(server)
     other.send("UNSUB a", "SUB a", "UNSUB a")
     assert told(server, watcher) == ["JOIN a p2 p2", "LEAVE a p2 p2", "JOIN a p2 p2", "LEAVE a p2 p2"]
 
 
-def test_reports_the_present_nick(server: FakeServer) -> None:
-    watcher, other = subscribed(server, "presence=on"), subscribed(server)
+def test_reports_the_present_nick(server: FakeServer, watcher: LineClient) -> None:
+    other = joining(server)
     other.send("NICK ann"), told(server, watcher)
     other.disconnect()
     assert told(server, watcher) == ["LEAVE a p2 ann"]
@@ -118,28 +121,28 @@ def test_reports_the_present_nick(server: FakeServer) -> None:
 )
 def test_slow_client_gets_presence_later_or_a_request_to_ask(count: int, told: list[str]) -> None:
     server = FakeServer(max_pending_presence=3)
-    watcher = subscribed(server, "presence=on")
+    watcher = joining(server, "presence=on")
     watcher.outlet.room = 1
     watcher.send("PING")
     for _ in range(count):
-        subscribed(server)
+        joining(server)
         server.turn()
     missed = watcher.session.subscriptions[b"a"].missed
     assert missed is not None and len(missed) <= 4
     watcher.outlet.drain()
     server.turn()
     assert watcher.received() == ["PONG", *told]
-    subscribed(server)
+    joining(server)
     server.turn()
     assert watcher.received() == [f"JOIN a p{count + 2} p{count + 2}"]
 
 
 def test_slow_client_gets_no_presence_after_it_was_stopped() -> None:
     server = FakeServer()
-    watcher = subscribed(server, "presence=on")
+    watcher = joining(server, "presence=on")
     watcher.outlet.room = 1
     watcher.send("PING")
-    subscribed(server)
+    joining(server)
     server.turn()
     watcher.send("SUB a")
     watcher.outlet.drain()
@@ -150,9 +153,8 @@ def test_slow_client_gets_no_presence_after_it_was_stopped() -> None:
     assert watcher.received() == ["OK 1", "MSG a 1 p1 x"]
 
 
-def test_reports_connections_lost_in_one_turn_together(server: FakeServer) -> None:
-    watcher = subscribed(server, "presence=on")
-    others = [subscribed(server), subscribed(server)]
+def test_reports_connections_lost_in_one_turn_together(server: FakeServer, watcher: LineClient) -> None:
+    others = [joining(server), joining(server)]
     told(server, watcher)
     sends = watcher.outlet.sends
     for other in others:
@@ -164,7 +166,7 @@ def test_reports_connections_lost_in_one_turn_together(server: FakeServer) -> No
 def test_reports_presence_and_events_of_one_turn_in_order() -> None:
     """A publisher joins before its event, and leaves after it."""
     server = FakeServer()
-    watcher, other = subscribed(server, "presence=on"), server.line_client()
+    watcher, other = joining(server, "presence=on"), server.line_client()
     other.send("PUB a outside", "SUB a", "PUB a inside", "UNSUB a", "PUB a gone")
     assert told(server, watcher) == [
         "MSG a 1 p2 outside",
@@ -180,7 +182,7 @@ def test_reports_presence_and_events_of_one_turn_in_order() -> None:
 
 def test_slow_client_loses_no_event_because_of_a_join() -> None:
     server = FakeServer()
-    watcher, other = subscribed(server, "presence=on"), server.line_client()
+    watcher, other = joining(server, "presence=on"), server.line_client()
     server.turn()
     watcher.outlet.room = 0
     other.send("PUB a 1")
@@ -197,7 +199,7 @@ def test_keeps_at_most_one_chunk_of_presence_for_a_slow_client() -> None:
     watcher.send("SUB a presence=on")
     crowd = []
     for _ in range(CHUNK_BYTES // 32):
-        peer = subscribed(server)
+        peer = joining(server)
         peer.send(f"NICK {name}")
         crowd.append(peer)
     server.turn()

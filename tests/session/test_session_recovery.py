@@ -2,24 +2,14 @@
 
 import pytest
 
+from tests.session.clients import ask, welcomed
 from twistedsock.testing import FakeServer, LineClient
 
 
 def published(count: int, late: bool = False, **limits: object) -> tuple[FakeServer, LineClient]:
-    """A bridge with so many events on channel a, of epoch e1, and a peer that has published them."""
+    """A server with so many events on channel a, of epoch e1, and the client that has published them."""
     server = FakeServer(late, **limits)
-    peer = server.line_client()
-    peer.send(*[f"PUB a {number}" for number in range(1, count + 1)])
-    settle(server)
-    peer.received()
-    return server, peer
-
-
-def settle(server: FakeServer) -> None:
-    for _ in range(3):
-        if hasattr(server.backplane, "release"):
-            server.backplane.release()
-        server.turn()
+    return server, welcomed(server, *[f"PUB a {number}" for number in range(1, count + 1)])
 
 
 def replayed(*offsets: int) -> list[str]:
@@ -62,11 +52,8 @@ YES, NO = " recovered=yes", " recovered=no"
 )
 def test_resumes_from_a_position(late: bool, options: str, position: str, replies: list[str]) -> None:
     server, _ = published(10, late, history_events=5)
-    reader = server.line_client()
-    reader.received()
-    reader.send(f"SUB a {options}".rstrip())
-    settle(server)
-    assert reader.received() == [f"OK a offset=10 epoch=e1{position}", *replies]
+    reply, *events = ask(welcomed(server), f"SUB a {options}".rstrip())
+    assert reply == f"OK a offset=10 epoch=e1{position}" and events == replies
 
 
 # The history is empty, but the channel has a subscriber.
@@ -77,6 +64,7 @@ def test_resumes_from_a_position(late: bool, options: str, position: str, replie
         ("since=9 epoch=e1", NO, ["LOST a 10 10"]),
         ("since=0 epoch=e1", NO, ["LOST a 1 10"]),
         ("since=0 epoch=e1 last=5", NO, ["LOST a 1 10"]),
+        ("since=11 epoch=e1 last=5", NO, []),
         ("since=3 epoch=e9 last=5", NO, []),
         ("last=5", "", []),
     ],
@@ -85,11 +73,8 @@ def test_resumes_when_the_history_is_empty(options: str, position: str, replies:
     server, peer = published(10)
     peer.send("SUB a")
     server.now += 1_000
-    reader = server.line_client()
-    reader.received()
-    reader.send(f"SUB a {options}", "PUB a live")
-    server.turn()
-    assert reader.received() == [f"OK a offset=10 epoch=e1{position}", *replies, "OK 11", "MSG a 11 p2 live"]
+    heard = ask(welcomed(server), f"SUB a {options}", "PUB a live")
+    assert heard == [f"OK a offset=10 epoch=e1{position}", *replies, "OK 11", "MSG a 11 p2 live"]
 
 
 @pytest.mark.parametrize("epoch, position", [("e1", YES), ("e9", NO)])
@@ -99,61 +84,44 @@ def test_recovers_a_closed_channel_without_new_events(epoch: str, position: str)
     server.now += 1_000
     server.broker.expire_histories()
     assert server.broker.channels == {}
-    reader = server.line_client()
-    reader.received()
-    reader.send(f"SUB a since=10 epoch={epoch}")
-    server.turn()
-    assert reader.received() == [f"OK a offset=10 epoch=e1{position}"]
+    assert ask(welcomed(server), f"SUB a since=10 epoch={epoch}") == [f"OK a offset=10 epoch=e1{position}"]
 
 
 @pytest.mark.parametrize("options, position", [("since=0 epoch=e1", YES), ("since=1 epoch=e1", NO)])
-def test_recovers_a_channel_without_events(options: str, position: str) -> None:
-    server = FakeServer()
-    first, second = server.line_client(), server.line_client()
-    second.received()
-    first.send("SUB a"), second.send(f"SUB a {options}")
-    server.turn()
-    assert second.received() == [f"OK a offset=0 epoch=e1{position}"]
+def test_recovers_a_channel_without_events(server: FakeServer, options: str, position: str) -> None:
+    welcomed(server, "SUB a")
+    assert ask(welcomed(server), f"SUB a {options}") == [f"OK a offset=0 epoch=e1{position}"]
 
 
 def test_delivers_events_between_two_subscriptions_once() -> None:
     server, peer = published(3)
-    reader = server.line_client()
-    reader.received()
+    reader = welcomed(server)
     reader.send("SUB a since=1 epoch=e1")
-    peer.send("PUB a 4")
-    server.turn()
-    peer.send("PUB a 5")
-    server.turn()
+    ask(peer, "PUB a 4")
+    ask(peer, "PUB a 5")
     assert reader.received()[1:] == replayed(2, 3, 4, 5)
 
 
 def test_reports_events_that_are_dropped_during_a_replay() -> None:
     server, peer = published(5, history_events=5)
-    reader = server.line_client()
-    reader.received()
+    reader = welcomed(server)
     reader.send("SUB a since=2 epoch=e1")
-    peer.send("PUB a 6", "PUB a 7", "PUB a 8")
-    server.turn()
+    ask(peer, "PUB a 6", "PUB a 7", "PUB a 8")
     assert reader.received() == ["OK a offset=5 epoch=e1 recovered=yes", "LOST a 3 3", *replayed(4, 5, 6, 7, 8)]
 
 
 def test_second_subscription_replays_the_requested_events() -> None:
-    server, peer = published(3)
-    peer.send("SUB a last=1", "PUB a 4")
-    server.turn()
-    assert peer.received() == ["OK a offset=3 epoch=e1", "OK 4", *replayed(3, 4)]
-    peer.send("SUB a since=2 epoch=e1", "PUB a 5")
-    server.turn()
-    assert peer.received() == ["OK a offset=4 epoch=e1 recovered=yes", "OK 5", *replayed(3, 4, 5)]
+    _, peer = published(3)
+    assert ask(peer, "SUB a last=1", "PUB a 4") == ["OK a offset=3 epoch=e1", "OK 4", *replayed(3, 4)]
+    replies = ask(peer, "SUB a since=2 epoch=e1", "PUB a 5")
+    assert replies == ["OK a offset=4 epoch=e1 recovered=yes", "OK 5", *replayed(3, 4, 5)]
 
 
 def test_second_subscription_without_options_replays_no_events() -> None:
-    server, peer = published(3)
+    _, peer = published(3)
     peer.send("SUB a"), peer.received()
-    peer.send("PUB a 4", "SUB a", "PUB a 5")
-    server.turn()
-    assert peer.received() == ["OK 4", *replayed(4), "OK a offset=4 epoch=e1", "OK 5", *replayed(5)]
+    replies = ask(peer, "PUB a 4", "SUB a", "PUB a 5")
+    assert replies == ["OK 4", *replayed(4), "OK a offset=4 epoch=e1", "OK 5", *replayed(5)]
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,7 @@ def test_checks_reserved_channels_without_a_policy() -> None:
     assert check_access(None, b"$sys/a", Right.READ, True) is None
 
 
-def test_counts_reserved_channels_separately() -> None:
-    server = FakeServer()
+def test_counts_reserved_channels_separately(server: FakeServer) -> None:
     peer = server.line_client()
     peer.send("SUB $sys/figures", "SUB $sys/closed", "SUB kitchen")
     assert (len(server.broker.channels), server.broker.own_channels) == (3, 2)

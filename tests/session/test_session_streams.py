@@ -1,9 +1,9 @@
 """Tests of sessions that belong to an event stream, which has no commands."""
 
-import itertools
-
 from tests.event_streams import Stream
+from tests.fakes import Ticking
 from twistedsock.errors import CloseReason
+from twistedsock.limits.settings import TIME_SLICE_SECONDS
 from twistedsock.testing import FakePolicy, FakeServer
 
 
@@ -21,8 +21,7 @@ def test_closes_when_the_right_to_read_is_lost() -> None:
 
 def test_closes_when_one_channel_is_forbidden_while_others_are_opened() -> None:
     server = FakeServer(policy=FakePolicy({"*": "r"}))
-    clock = itertools.count(1000)
-    server.clock = lambda: next(clock)  # each look at the clock is the end of a time slice
+    server.clock = Ticking(TIME_SLICE_SECONDS)
     stream = Stream(server, ["a", "b", "c", "d"])
     server.context.change_policy(FakePolicy({"b": "r", "c": "r", "d": "r"}))
     server.turn()
@@ -32,8 +31,7 @@ def test_closes_when_one_channel_is_forbidden_while_others_are_opened() -> None:
 def test_is_closed_once_if_the_client_disconnects_during_a_recheck() -> None:
     server = FakeServer(policy=FakePolicy({"*": "r"}))
     stream = Stream(server, ["a", "b"])
-    clock = itertools.count(1000)
-    server.clock = lambda: next(clock)  # each look at the clock is the end of a time slice
+    server.clock = Ticking(TIME_SLICE_SECONDS)
     server.context.change_policy(FakePolicy({"a": "r", "b": "r"}))
     stream.session.connection_lost()
     server.turn()

@@ -26,11 +26,6 @@ def steps(session: Session) -> list[str]:
     return [" ".join(filter(None, (step.name, step.words, step.by))) for step in session.timeline.steps]
 
 
-@pytest.fixture
-def server() -> FakeServer:
-    return FakeServer()
-
-
 def stall(server: FakeServer, peer: LineClient, channel: str = "k") -> None:
     """Its socket takes no more, and something comes that it does not get."""
     peer.outlet.room = 0
@@ -51,8 +46,7 @@ def test_starts_with_the_acceptance_and_the_opening(server: FakeServer) -> None:
     assert session.timeline.accepted_at == session.timeline.opened_at == 1000.0
 
 
-def test_handshakes_precede_the_opening() -> None:
-    server = FakeServer()
+def test_handshakes_precede_the_opening(server: FakeServer) -> None:
     early = (Step(11.0, "proxied"), Step(12.0, "handshake", "TLS"))
     handshake = HandshakeInfo(10.0, "WebSocket", early)
     endpoints = Endpoints(b"127.0.0.1:1", b"127.0.0.1:2")
@@ -65,8 +59,7 @@ def test_handshakes_precede_the_opening() -> None:
     assert session.timeline.accepted_at == 10.0
 
 
-def test_records_when_a_client_falls_behind_and_catches_up(server: FakeServer) -> None:
-    peer = server.line_client()
+def test_records_when_a_client_falls_behind_and_catches_up(peer: LineClient, server: FakeServer) -> None:
     peer.send("SUB k", "SUB m")
     stall(server, peer)
     server.now += 5
@@ -86,8 +79,7 @@ def test_a_replay_is_no_delay(server: FakeServer) -> None:
     assert steps(peer.session) == ["accepted", "open"]
 
 
-def test_falling_behind_again_at_once_continues_the_same_step(server: FakeServer) -> None:
-    peer = server.line_client()
+def test_falling_behind_again_at_once_continues_the_same_step(peer: LineClient, server: FakeServer) -> None:
     peer.send("SUB k")
     for _ in range(50):
         stall(server, peer)
@@ -98,8 +90,7 @@ def test_falling_behind_again_at_once_continues_the_same_step(server: FakeServer
     assert [step.name for step in peer.session.timeline.steps[2:]] == ["behind", "caught-up", "behind"]
 
 
-def test_falling_behind_often_is_bounded(server: FakeServer) -> None:
-    peer = server.line_client()
+def test_falling_behind_often_is_bounded(peer: LineClient, server: FakeServer) -> None:
     peer.send("SUB k")
     for _ in range(MAX_STEPS):
         server.now += BEHIND_DEBOUNCE_SECONDS
@@ -120,8 +111,7 @@ def test_keeps_the_first_and_the_newest_steps() -> None:
     assert numbers == [*range(FIRST_STEPS), *range(1_000 - MAX_STEPS + FIRST_STEPS, 1_000)]
 
 
-def test_records_losses_at_most_once_a_second(server: FakeServer) -> None:
-    peer = server.line_client()
+def test_records_losses_at_most_once_a_second(peer: LineClient, server: FakeServer) -> None:
     peer.send("SUB k")
     session = peer.session
     assert session.accept_loss(b"k", 3, 9)
@@ -169,16 +159,14 @@ def test_records_the_identity() -> None:
         (lambda peer: peer.session.mark_closing("1002", "server"), "closing 1002 server"),
     ],
 )
-def test_records_which_side_closed_and_why(server: FakeServer, close: partial[None], step: str) -> None:
-    peer = server.line_client()
+def test_records_which_side_closed_and_why(peer: LineClient, close: partial[None], step: str) -> None:
     close(peer)
     peer.pipeline.connection_lost("cleanly")
     peer.pipeline.connection_lost("again")
     assert steps(peer.session)[2:] == [step, "closed cleanly"]
 
 
-def test_records_an_end_without_a_close(server: FakeServer) -> None:
-    peer = server.line_client()
+def test_records_an_end_without_a_close(peer: LineClient) -> None:
     peer.pipeline.connection_lost("broken")
     assert steps(peer.session)[2:] == ["closed broken"]
 
@@ -189,15 +177,13 @@ def test_records_a_failed_authentication_in_the_handshake() -> None:
     assert steps(peer.session)[2:] == ["closing that token is not known server"]
 
 
-def test_reads_tcp_statistics_from_the_outlet(server: FakeServer) -> None:
-    peer = server.line_client()
+def test_reads_tcp_statistics_from_the_outlet(peer: LineClient) -> None:
     assert peer.session.tcp_stats() is None
     peer.outlet.stats = TcpStats(1, 2, 3, 0.5)
     assert peer.session.tcp_stats() == TcpStats(1, 2, 3, 0.5)
 
 
-def test_records_the_first_reason_only(server: FakeServer) -> None:
-    peer = server.line_client()
+def test_records_the_first_reason_only(peer: LineClient) -> None:
     peer.send("QUIT")
     peer.session.mark_closing("1000", "peer")
     assert steps(peer.session)[2:] == ["closing QUIT peer"]
