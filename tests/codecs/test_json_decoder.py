@@ -5,8 +5,6 @@ from time import process_time
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from twistedsock.codecs.json_decoder import decode, decode_alike
 from twistedsock.codecs.payload import UNPAIRED_SURROGATE, build_payloads
@@ -346,32 +344,3 @@ def test_checks_few_messages_at_a_time() -> None:
     messages = [*[PLAIN % 1] * 40, publish("2", "b"), *[PLAIN % 1] * 40]
     alike = decode_alike(published(b"a", b"1", False), messages, 1)
     assert alike is not None and len(alike.tags) == 32
-
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=5,
-)
-TYPES = st.sampled_from(
-    ["subscribe", "unsubscribe", "publish", "history", "who", "nick", "auth", "ping", "info", "frob"]
-)
-FIELDS = st.sampled_from(
-    ["id", "channel", "data", "name", "nick", "token", "last", "since", "epoch", "presence", "echo", "x"]
-)
-
-
-@given(st.dictionaries(FIELDS, VALUES), TYPES | VALUES, st.booleans())
-def test_decodes_any_object_to_command_or_error(fields: dict[str, Any], type: Any, ascii_only: bool) -> None:
-    message = json.dumps({"type": type, **fields}, ensure_ascii=ascii_only).encode()
-    command = decode(message)
-    assert isinstance(command, Command)
-    if isinstance(command, InvalidCommand):
-        assert command.error.code in (ErrorCode.BAD_JSON, ErrorCode.BAD_TYPE, ErrorCode.BAD_ARGUMENT)
-        assert command.tag is None or json.loads(command.tag) == fields["id"]
-
-
-@given(st.text().map(str.encode) | st.binary())
-def test_decodes_any_bytes_to_command_or_error(message: bytes) -> None:
-    assert isinstance(decode(message), Command)
-    assert isinstance(decode(b'{"type":"ping","id":' + message), Command)

@@ -36,10 +36,10 @@ def counted(asked: dict[str, Any], field: str) -> int | None:
     return int(value)
 
 
-@holds(examples=150, message=SOUND | st.text().map(str.encode))
+@holds(examples=150, message=SOUND | st.text().map(str.encode) | st.binary())
 def test_any_message(message: bytes) -> None:
-    """Any UTF-8 is decoded to a command with the values of its fields and the id as it was written, or to an error with
-    a known code and the id."""
+    """Any bytes are decoded to a command with the values of its fields and the id as it was written, or to an error
+    with a known code and the id."""
     command = decode(message)
     assert isinstance(command, Command)
     if isinstance(command, InvalidCommand):

@@ -4,8 +4,6 @@ import tracemalloc
 from time import process_time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from twistedsock.codecs.line_decoder import LINE_DECODER, USAGE, Line, LineSplitter, decode_block, split_messages
 from twistedsock.codecs.line_encoder import LINE_ENCODER
@@ -280,20 +278,6 @@ def test_splits_messages(messages: list[bytes], lines: list[object]) -> None:
     assert split_messages(messages, 100) == lines
 
 
-VERBS = st.sampled_from([*USAGE, b"?", b"bye", b"frob", b""])
-WORDS = st.sampled_from(
-    [b" ", b"  ", b"a", b"last=", b"since=1", b"=", b"on", b'{"', b"[1]", b"\xff", b"9" * 20, b"\x00"]
-)
-
-
-@given(st.binary() | st.builds(lambda verb, words: verb + b"".join(words), VERBS, st.lists(WORDS | st.binary())))
-def test_decodes_any_bytes_to_command_or_error(line: bytes) -> None:
-    command = decode(line)
-    if isinstance(command, InvalidCommand):
-        assert command.error.code in (ErrorCode.NOT_UTF8, ErrorCode.BAD_ARGUMENT, ErrorCode.UNKNOWN_COMMAND)
-    assert command is None or isinstance(command, Command)
-
-
 MAX_LINE_BYTES = 10
 TOO_LONG = "too long"
 QUIT = "quit"
@@ -394,16 +378,6 @@ def test_time_for_single_bytes_is_linear() -> None:
 
     small = min(cost(20_000) for _ in range(3))
     assert min(cost(80_000) for _ in range(3)) < 10 * small
-
-
-@given(st.lists(st.binary(max_size=30) | st.sampled_from([b"\n", b"\r", b"\r\n", b"\x04", b"x" * 11])))
-def test_splits_any_bytes_at_any_cut(pieces: list[bytes]) -> None:
-    cut, whole = read(pieces), read([b"".join(pieces)])
-    if QUIT in whole:
-        assert QUIT in cut
-        cut, whole = cut[: cut.index(QUIT)], whole[: whole.index(QUIT)]
-    assert cut == whole
-    assert all(len(item) <= MAX_LINE_BYTES for item in cut)
 
 
 def test_has_partial_line_until_its_end() -> None:

@@ -1,11 +1,8 @@
 """Payloads: text and JSON, on lines and in JSON."""
 
 import json
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from twistedsock.codecs.payload import (
     has_unpaired_surrogate,
@@ -18,17 +15,6 @@ from twistedsock.codecs.payload import (
     replace_unpaired_surrogates,
 )
 from twistedsock.pubsub.values import JSON, TEXT
-
-
-def forbidden(line: bytes) -> list[str]:
-    """The characters of a line that control a terminal: C0 except tab, DEL and C1."""
-    return [sign for sign in line.decode() if (sign < " " and sign != "\t") or "\x7f" <= sign <= "\x9f"]
-
-
-def meant(payload: bytes) -> Any:
-    """The value of a payload on a line, by the rule of the line protocol."""
-    return json.loads(payload) if is_json(payload) else payload.decode()
-
 
 TYPED = {
     "a word": (b"21.5", False),
@@ -172,48 +158,3 @@ def test_quotes_names() -> None:
 def test_detects_utf8(data: bytes, expected: bool) -> None:
     """RFC 3629."""
     assert is_utf8(data) is expected
-
-
-TEXTS = st.text(st.characters(exclude_categories=["Cs"])) | st.text(
-    st.sampled_from('{["\\ \t\n\r\x00\x1b\x7f\x85a1:,]}')
-)
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
-    lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner),
-    max_leaves=10,
-)
-
-
-@given(TEXTS)
-def test_text_is_unchanged_in_json_and_lines(text: str) -> None:
-    payload = text.encode()
-    assert json.loads(payload_to_json(payload, TEXT)) == text
-    line = payload_to_line(payload, TEXT)
-    assert meant(line) == text
-    assert not forbidden(line)
-
-
-@given(TEXTS)
-def test_line_payload_means_the_same_in_json(typed: str) -> None:
-    payload = typed.replace("\n", "").encode()
-    kind = JSON if is_json(payload) else TEXT
-    line = payload_to_line(payload, kind)
-    assert json.loads(payload_to_json(payload, kind)) == meant(line) == meant(payload)
-    assert not forbidden(line)
-
-
-@given(VALUES, st.sampled_from([None, 1, "\r\n", "\t"]), st.booleans())
-def test_json_value_is_unchanged_on_lines(value: Any, indent: int | str | None, ascii_only: bool) -> None:
-    raw = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode()
-    line = payload_to_line(raw, JSON)
-    assert json.loads(line) == value
-    assert not forbidden(line)
-    if isinstance(value, list | dict | str):
-        assert is_json(raw)
-        assert payload_to_json(line, JSON if is_json(line) else TEXT) == line
-
-
-@given(st.binary())
-def test_any_text_can_be_a_payload(payload: bytes) -> None:
-    if is_utf8(payload):
-        assert not forbidden(payload_to_line(payload, JSON if is_json(payload) else TEXT))

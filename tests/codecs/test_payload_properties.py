@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.fuzz.grammars import LAYOUTS, TEXTS, VALUES, written
-from tests.fuzz.properties import holds
+from tests.fuzz.properties import holds, is_printable
 from twistedsock.codecs.payload import build_payloads, is_json, payload_to_json, payload_to_line
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
 from twistedsock.pubsub.values import JSON
@@ -52,7 +52,7 @@ class Room:
         lines = [self.line.received(), self.message.received()]
         assert lines[0] == lines[1]
         for line in lines[0]:
-            assert not any(ord(sign) < 32 and sign != "\t" or 127 <= ord(sign) < 160 for sign in line), line
+            assert is_printable(line), line
         return [
             [as_read(line.split(" ", 4)[4]) for line in lines[0]],
             [message["data"] for message in self.json.received()],
@@ -94,6 +94,8 @@ def test_values_of_json_publishers(values: list[Any]) -> None:
 def test_layouts(value: Any, layout: tuple[str, str], ascii_only: bool, name: bytes) -> None:
     """JSON is copied unchanged, and on a line it is the same value in any layout."""
     raw = written(value, layout, ascii_only)
-    assert payload_to_json(raw, JSON) == raw and json.loads(payload_to_line(raw, JSON)) == value
+    line = payload_to_line(raw, JSON)
+    assert payload_to_json(raw, JSON) == raw and json.loads(line) == value
+    assert payload_to_line(line, JSON) == line and is_printable(line.decode())
     content = build_payloads((raw, raw), JSON)
     assert content.size == 2 * len(raw) and (not content.is_plain or payload_to_line(raw, JSON) == raw)

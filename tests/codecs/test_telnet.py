@@ -1,7 +1,6 @@
 """Telnet commands are separated from the text."""
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fuzz.grammars import CUTS, TELNET, damaged
@@ -72,15 +71,6 @@ def test_passes_text_without_copying() -> None:
 
 def test_does_not_buffer_subnegotiations() -> None:
     assert TelnetFilter.__slots__ == ("_state",)
-
-
-@given(st.lists(st.binary(max_size=20) | st.sampled_from([IAC, IAC + SB, IAC + SE, IAC + DO, IAC + WILL, IAC + IP])))
-def test_filters_any_bytes_at_any_cut(pieces: list[bytes]) -> None:
-    typed, answer, interrupts = read(pieces)
-    assert (typed, answer, interrupts) == read([b"".join(pieces)])
-    assert len(answer) % 3 == 0
-    for start in range(0, len(answer), 3):
-        assert answer[start : start + 2] in (IAC + WONT, IAC + DONT)
 
 
 @pytest.mark.parametrize(

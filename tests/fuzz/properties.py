@@ -105,6 +105,11 @@ def reject_constant(word: str) -> None:
     raise ValueError(word)
 
 
+def is_printable(line: str) -> bool:
+    """Whether a line contains no character that controls a terminal: C0 except tab, DEL and C1."""
+    return not any(sign < " " and sign != "\t" or "\x7f" <= sign <= "\x9f" for sign in line)
+
+
 def parse_output(encoder: Encoder, data: bytes) -> list[str]:
     """The messages in the output of an encoder, checked: printable UTF-8 lines, complete text frames, valid JSON."""
     if encoder is LINE_ENCODER:
@@ -117,5 +122,5 @@ def parse_output(encoder: Encoder, data: bytes) -> list[str]:
             fields = json.loads(message, parse_constant=reject_constant, parse_int=str)
             assert isinstance(fields, dict) and isinstance(fields["type"], str)
         else:
-            assert message and not any(ord(sign) < 32 and sign != "\t" or 127 <= ord(sign) < 160 for sign in message)
+            assert message and is_printable(message)
     return messages
