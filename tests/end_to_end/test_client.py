@@ -231,13 +231,16 @@ console.log('published', await client.publish('{channel}', 'cut \\ud83d here'));
 console.log(Object.keys(await received).sort().join(), (await received).data);
 const {{ events }} = await client.history('{channel}');
 console.log(Object.keys(events[0]).sort().join(), events.length);
+console.log('time', Math.abs(Date.now() - events[0].time) < 60_000, events[0].time === (await received).time);
 client.close();
 """)
-    program.prints("channel,data,from,name,offset 1")
+    fields = "channel,data,from,name,offset,time"
+    program.prints(f"{fields} 1")
+    program.prints("time true true")
     assert program.process.wait(20) == 0
     printed = program.printed()
     assert printed[:2] == ["connecting undefined undefined", "open undefined undefined"]
-    assert {"error bad-channel a b", "published 1", "channel,data,from,name,offset cut \ufffd here"} <= set(printed)
+    assert {"error bad-channel a b", "published 1", f"{fields} cut \ufffd here"} <= set(printed)
 
 
 def test_node_uses_the_stream(server: Any, node: Any, channel: str) -> None:

@@ -33,7 +33,7 @@ test('resolves who, history, info, nick and ping with the values of the server',
   const world = buildOpen();
   const { client, socket, clock } = world;
   const members = [{ id: 'k3x9', nick: 'ann' }];
-  const events = [{ channel: 'kitchen', offset: 3, from: 'ann', name: 'message', data: 'x' }];
+  const events = [{ channel: 'kitchen', offset: 3, time: 1_800_000_000_003, from: 'ann', name: 'message', data: 'x' }];
   const wireEvents = events.map((event) => ({ type: 'event', ...event, later: 'a field of a later protocol' }));
 
   const who = client.who('kitchen');

@@ -186,7 +186,7 @@ export function recorder() {
 }
 
 export const event = (channel, offset, data = `${channel} ${offset}`, from = 'ann') => (
-  { type: 'event', channel, offset, from, name: 'message', data });
+  { type: 'event', channel, offset, time: 1_800_000_000_000 + offset, from, name: 'message', data });
 
 /** Runs the continuations of settled promises. */
 export const flushPromises = () => new Promise((resolve) => { setImmediate(resolve); });

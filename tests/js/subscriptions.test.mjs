@@ -141,7 +141,7 @@ test('passes only the declared fields of events', () => {
   world.client.subscribe('garden', (event) => events.push(event));
   world.socket.reply('subscribe', { channel: 'garden', offset: 0, epoch: 'e1' });
   world.socket.deliver({ ...event('garden', 1), later: 'a field of a later protocol' });
-  assert.deepEqual(events, [{ channel: 'garden', offset: 1, from: 'ann', name: 'message', data: 'garden 1' }]);
+  assert.deepEqual(events, [{ channel: 'garden', offset: 1, time: 1_800_000_000_001, from: 'ann', name: 'message', data: 'garden 1' }]);
   assert.deepEqual(subscriber.offsets(), []);
 });
 

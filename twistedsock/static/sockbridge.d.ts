@@ -107,6 +107,8 @@ export interface ChannelEvent<Data = unknown> {
   channel: string;
   /** 1, 2, 3 … in the order in which the events of the channel were published. */
   offset: number;
+  /** When the server accepted it: milliseconds since 1970, as `Date.now()` returns. Never decreases within an epoch. */
+  time: number;
   /** The name or id of the publisher. */
   from: string;
   /** The name of the event. Default `message`. */

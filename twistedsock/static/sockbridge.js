@@ -78,7 +78,7 @@ function serialize(message) {
 const wellFormed = (name) => (/[\ud800-\udfff]/.test(name) ? JSON.parse(serialize(name)) : name);
 
 /** Returns an event as declared in the types, without the fields of the protocol. */
-const eventOf = ({ channel, offset, from, name, data }) => ({ channel, offset, from, name, data });
+const eventOf = ({ channel, offset, time, from, name, data }) => ({ channel, offset, time, from, name, data });
 
 /** The reason of every rejected promise. The documentation lists the codes of the server and of the client. */
 export class SockbridgeError extends Error {

@@ -65,6 +65,7 @@ client.peer.id;
 const subscription = client.subscribe<Reading>('kitchen', (event) => {
   same<typeof event, ChannelEvent<Reading>>(true);
   event.data.celsius.toFixed(1);
+  same<typeof event.time, number>(true);
   // @ts-expect-error: no such field
   event.data.fahrenheit;
 }, {
