@@ -1,0 +1,83 @@
+"""Simulate many hours in little time: ``python -m tests.simulation --seed 1 --seconds 60``.
+
+The runs have the seeds from ``--seed`` on. The command stops at the first failure, and prints its trace and the command
+that repeats it. With ``--faults`` it plants one fault after the other, and shows how soon each is found.
+"""
+
+import argparse
+import sys
+import time
+import traceback
+from contextlib import nullcontext
+from random import SystemRandom
+
+from tests.simulation.planted import MAX_RUNS, PLANTED, find, planted
+from tests.simulation.run import Run, Totals
+from tests.simulation.world import Violation
+
+
+def simulate(seed: int, runs: int, seconds: float | None, fault: str | None, steps: int) -> int:
+    """Run seeds from ``seed`` on, until one fails. Returns the exit status."""
+    start, total = time.perf_counter(), Totals()
+    for current in range(seed, seed + runs):
+        if seconds is not None and time.perf_counter() - start >= seconds:
+            break
+        run = Run(current)
+        try:
+            with planted(fault) if fault else nullcontext():
+                total += run.simulate()
+        except Exception as error:
+            report_failure(run, current, fault, error, steps)
+            return 1
+        if runs == 1:
+            print(f"trace of {run.world.trace.count} steps, checksum {run.world.trace.digest:08x}")
+    used = time.perf_counter() - start
+    print(f"{total}; {used:.0f} s, {total.seconds / 3600 / used:.1f} hours per second")
+    return 0
+
+
+def report_failure(run: Run, seed: int, fault: str | None, error: Exception, steps: int) -> None:
+    channel = error.channel if isinstance(error, Violation) else ""
+    print(f"The last steps{f' on channel {channel}' if channel else ''} (minutes:seconds, actor, channel, action):")
+    for line in run.world.trace.lines(channel, steps):
+        print(line)
+    if not isinstance(error, Violation):
+        traceback.print_exception(error, file=sys.stdout)
+    print(f"\nseed {seed} failed: {error or type(error).__name__}")
+    print(f"repeat it: python -m tests.simulation --seed {seed}{f' --fault {fault}' if fault else ''}")
+
+
+def find_faults(seed: int) -> int:
+    """Plant each fault, and search it. Returns the exit status."""
+    missed = 0
+    for name, fault in PLANTED.items():
+        start = time.perf_counter()
+        found = find(name, seed)
+        missed += found is None
+        result = f"in run {found[0]}" if found else f"NOT in {MAX_RUNS} runs"
+        print(f"{name:32} found {result:12} {time.perf_counter() - start:5.1f} s  {fault.__doc__}", flush=True)
+    print(f"{len(PLANTED) - missed} of {len(PLANTED)} planted faults were found")
+    return 1 if missed else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, help="of the first run; random if it is not given")
+    parser.add_argument("--runs", type=int, help="number of runs; by default 1, or as many as fit into --seconds")
+    parser.add_argument("--seconds", type=float, help="time after which no more run begins")
+    parser.add_argument("--steps", type=int, default=60, help="steps that are printed after a failure")
+    parser.add_argument("--fault", choices=PLANTED, metavar="NAME", help="plant this fault first")
+    parser.add_argument("--faults", action="store_true", help="plant each fault, and search it")
+    options = parser.parse_args(arguments)
+    seed = SystemRandom().randrange(10**9) if options.seed is None else options.seed
+    print(f"seed {seed}", flush=True)
+    if options.faults:
+        return find_faults(seed)
+    runs = options.runs or (1 if options.seconds is None else sys.maxsize)
+    return simulate(seed, runs, options.seconds, options.fault, options.steps)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

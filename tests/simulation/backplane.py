@@ -1,0 +1,401 @@
+"""A backplane for several nodes in one process: one ``Store``, and a ``Link`` of each node to it.
+
+The store is a log for each channel, as a Redis or a database would keep it. A link is what the node's broker uses. Its
+messages take time; they keep their order within a channel, but not between channels. Both can fail as
+``tests.simulation.faults`` describes.
+
+A simulated disk or Redis replaces ``Store`` or ``Link``. The rest of the simulation needs only what ``Backplanes``
+describes.
+"""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+from tests.simulation.faults import FaultRates
+from tests.simulation.record import EpochRecord, Record
+from tests.simulation.world import World
+from twistedsock.errors import UNAVAILABLE, Error
+from twistedsock.pubsub.backplane import Node
+from twistedsock.pubsub.future import Future
+from twistedsock.pubsub.subscription import Client
+from twistedsock.pubsub.values import JSON, Batch, Member, Position, PresenceChange, Publication
+
+CHECK_SECONDS = 30.0
+"""How often a link compares its positions with those of the store, because the last batch may have been skipped."""
+
+MAX_DELAY_SECONDS = 20.0
+"""The longest time that a message takes, or that a node has no connection: less than the time at the end of a run in
+which the system becomes quiet."""
+
+
+class Backplanes(Protocol):
+    """Makes the backplanes of all nodes, records what they store, and lets them fail."""
+
+    record: Record
+
+    def connect(self, name: str) -> Any:
+        """The backplane of a node that starts."""
+
+    def disconnect(self, backplane: Any) -> None:
+        """A node has stopped."""
+
+    def step(self) -> None:
+        """Let faults happen, and do periodic work. Called in each step of the run."""
+
+
+def values_of(batch: Batch) -> list[Any]:
+    """The payloads of a batch as values: text, or what the JSON text means."""
+    items = batch.payloads.items
+    return [json.loads(item) if batch.payloads.kind is JSON else item.decode() for item in items]
+
+
+class Store:
+    """The logs of all channels, and the links that follow them. ``kept`` is the number of events that nodes can read of
+    each."""
+
+    def __init__(self, world: World, record: Record, kept: int) -> None:
+        self.world = world
+        self.record = record
+        self.kept = kept
+        self.followers: dict[bytes, dict[Link, None]] = {}
+        self._epochs = 0
+
+    def append(self, publisher: Client, publication: Publication) -> tuple[bytes, Batch]:
+        """Store events. Returns their epoch, and the batch with their offsets."""
+        name, payloads = publication.channel.decode(), publication.payloads
+        epoch = self.current(name)
+        first = epoch.head + 1
+        end = first + len(payloads.items)
+        batch = Batch(first, end, publisher.id, publisher.nick, publication.name, payloads)
+        self.record.store(name, epoch, batch, values_of(batch), self.world.now)
+        epoch.kept_from = max(epoch.kept_from, end - self.kept)
+        self.world.note("store", f"stores {_range(batch)} of {epoch.name.decode()} from {publisher.id.decode()}", name)
+        return epoch.name, batch
+
+    def current(self, channel: str) -> EpochRecord:
+        """The current epoch of a channel, which begins now if there is none."""
+        epoch = self.record.channels.get(channel)
+        return epoch if epoch is not None else self._begin_epoch(channel, 0, None)
+
+    def roll_back(self, seconds: float, continues: bool) -> None:
+        """Lose all events of the last ``seconds``, and begin new epochs. Their numbers go on after the last event that
+        is left if the numbering ``continues``, and otherwise start again."""
+        for channel, epoch in list(self.record.channels.items()):
+            left = [
+                batch
+                for batch, time in zip(epoch.batches, epoch.times, strict=True)
+                if time <= self.world.now - seconds
+            ]
+            epoch.good = left[-1].end - 1 if left else epoch.begin
+            begin = epoch.good if continues else 0
+            following = self._begin_epoch(channel, begin, epoch)
+            if following.continues:
+                following.kept_from = min(epoch.kept_from, begin + 1)
+            self.world.note(
+                "store",
+                f"loses {seconds:.2f} s: {epoch.name.decode()} is good to {epoch.good} of {epoch.head}, "
+                f"{following.name.decode()} begins after {begin}",
+                channel,
+            )
+
+    def forget(self, channel: str) -> None:
+        """Lose all of a channel, also its position."""
+        self.record.channels[channel].good = 0
+        epoch = self._begin_epoch(channel, 0, None)
+        self.world.note("store", f"forgets the channel: {epoch.name.decode()} begins", channel)
+
+    def _begin_epoch(self, channel: str, begin: int, previous: EpochRecord | None) -> EpochRecord:
+        self._epochs += 1
+        epoch = EpochRecord(b"e%d" % self._epochs, begin, previous)
+        self.record.begin_epoch(channel, epoch)
+        return epoch
+
+
+def _range(batch: Batch) -> str:
+    return str(batch.first) if len(batch) == 1 else f"{batch.first} to {batch.end - 1}"
+
+
+class Request:
+    """A question of a node that has no answer yet."""
+
+    __slots__ = ("future",)
+
+    def __init__(self) -> None:
+        self.future = Future[Any]()
+
+
+def _do_nothing() -> None: ...
+
+
+Answer = tuple[Any, Callable[[], None]]
+"""The result of a request, and what the link does at the node right before it answers."""
+
+
+class Link:
+    """The connection of one node to the store: the backplane of that node. ``after_call`` is called when the link has
+    called the node."""
+
+    def __init__(self, name: str, world: World, store: Store, rates: FaultRates) -> None:
+        self.name = name
+        self.is_ready = True
+        self.after_call = _do_nothing
+        self._world = world
+        self._store = store
+        self._rates = rates
+        self._node: Node
+        # The channels that the node has open, and the position up to which they were delivered.
+        self._open: dict[bytes, Position] = {}
+        self._requests: dict[Request, None] = {}
+        # When the last message of each channel in each direction arrives.
+        self._arrivals: dict[tuple[bytes, bool], float] = {}
+        # Counts the connections to the store: what the store has sent on a former one is lost.
+        self._connection = 0
+        self._down_until = 0.0
+        self._checked = 0.0
+
+    def attach(self, node: Node) -> None:
+        self._node = node
+
+    # Calls of the broker.
+
+    def publish(self, publisher: Client, publication: Publication) -> int | Error | Future[int]:
+        # The nick is the one of now, not of the time at which the store does it.
+        now = Client(publisher.id, publisher.principal)
+        now.nick = publisher.nick
+        return self._ask(publication.channel, "publish", partial(self._publish, now, publication))
+
+    def open(self, channel: bytes) -> Position | Error | Future[Position]:
+        return self._ask(channel, "open", partial(self._follow, channel))
+
+    def close(self, channel: bytes) -> None:
+        self._open.pop(channel, None)
+        if self.is_ready:
+            self._send(channel, True, partial(self._unfollow, channel))
+
+    def join(self, channel: bytes, member: Member) -> None:
+        self._node.presence_changed(channel, PresenceChange(member, joined=True))
+
+    def rename(self, channel: bytes, member: Member) -> None:
+        """Does nothing: ``members`` asks the node."""
+
+    def leave(self, channel: bytes, member: Member) -> None:
+        self._node.presence_changed(channel, PresenceChange(member, joined=False))
+
+    def members(self, channel: bytes) -> list[Member]:
+        return self._node.local_members(channel)
+
+    # What the store does for a request.
+
+    def _publish(self, publisher: Client, publication: Publication) -> Answer:
+        channel = publication.channel
+        epoch, batch = self._store.append(publisher, publication)
+        deliver_own = _do_nothing
+        for link in list(self._store.followers.get(channel, ())):
+            if link is not self:
+                link.send_delivery(channel, epoch, batch)
+            elif not self._is_skipped(channel, batch):
+                deliver_own = partial(self._deliver, channel, epoch, batch)
+        return batch.first, deliver_own
+
+    def _follow(self, channel: bytes) -> Answer:
+        self._store.followers.setdefault(channel, {})[self] = None
+        epoch = self._store.current(channel.decode())
+        position = Position(epoch.name, epoch.head)
+        return position, partial(self._opened, channel, position)
+
+    def _unfollow(self, channel: bytes) -> None:
+        self._store.followers.get(channel, {}).pop(self, None)
+
+    # What the link does at the node.
+
+    def _opened(self, channel: bytes, position: Position) -> None:
+        self._open[channel] = position
+
+    def _deliver(self, channel: bytes, epoch: bytes, batch: Batch) -> None:
+        if channel in self._open:
+            self._open[channel] = Position(epoch, batch.end - 1)
+            self._node.deliver(channel, epoch, batch)
+
+    def _deliver_again(self, channel: bytes, epoch: bytes, batch: Batch) -> None:
+        if channel in self._open:
+            self._world.note(self.name, f"is sent {_range(batch)} of {epoch.decode()} again", channel.decode())
+            self._node.deliver(channel, epoch, batch)
+
+    def send_delivery(self, channel: bytes, epoch: bytes, batch: Batch) -> None:
+        if self._is_skipped(channel, batch):
+            return
+        self._send(channel, False, partial(self._deliver, channel, epoch, batch))
+        if self._world.fault(self._rates.repeat):
+            again = partial(self._deliver_again, channel, epoch, batch)
+            self._world.after(
+                self._world.delay(self._world.random.choice((0.01, 1, 30))),
+                partial(self._arrive, self._connection, False, again),
+            )
+
+    def _is_skipped(self, channel: bytes, batch: Batch) -> bool:
+        is_skipped = self._world.fault(self._rates.skip)
+        if is_skipped:
+            self._world.note(self.name, f"is not sent {_range(batch)}", channel.decode())
+        return is_skipped
+
+    # Requests and messages.
+
+    def _ask(self, channel: bytes, what: str, act: Callable[[], Answer]) -> Any:
+        world, name = self._world, channel.decode()
+        if not self.is_ready:
+            world.note(self.name, f"{what} fails: no connection", name)
+            return UNAVAILABLE
+        if world.fault(self._rates.fail):
+            world.note(self.name, f"{what} fails", name)
+            if world.chance(0.3):
+                return UNAVAILABLE
+            act = _fail
+        elif self._is_silent(channel) and world.chance(self._rates.immediate):
+            outcome, before = act()
+            before()
+            return outcome
+        request = Request()
+        self._requests[request] = None
+        self._send(channel, True, partial(self._run, channel, request, what, act))
+        return request.future
+
+    def _is_silent(self, channel: bytes) -> bool:
+        """Whether no message about a channel is on its way."""
+        arrivals, now = self._arrivals, self._world.now
+        return arrivals.get((channel, True), 0.0) < now and arrivals.get((channel, False), 0.0) < now
+
+    def _run(self, channel: bytes, request: Request, what: str, act: Callable[[], Answer]) -> None:
+        """The request has reached the store."""
+        if request not in self._requests and self._world.chance(0.5):
+            return  # the connection broke before
+        outcome, before = act()
+        if request not in self._requests:
+            return
+        if self._world.fault(self._rates.lose_answer):
+            self._world.note(self.name, f"{what} fails: the answer is lost", channel.decode())
+            outcome = UNAVAILABLE
+        self._send(channel, False, partial(self._answer, request, outcome, before))
+
+    def _answer(self, request: Request, outcome: Any, before: Callable[[], None]) -> None:
+        if not isinstance(outcome, Error):
+            before()
+        del self._requests[request]
+        request.future.settle(outcome)
+
+    def _send(self, channel: bytes, to_store: bool, call: Callable[[], None]) -> None:
+        """Make a call at the other end, after those that were sent before for the same channel."""
+        world = self._world
+        delay = world.delay(self._rates.request_delay if to_store else self._rates.delivery_delay)
+        if world.fault(self._rates.slow):
+            delay = min(MAX_DELAY_SECONDS, delay * 1000)
+        key = channel, to_store
+        arrival = self._arrivals[key] = max(self._arrivals.get(key, 0.0), world.now + delay)
+        world.at(arrival, partial(self._arrive, self._connection, to_store, call))
+
+    def _arrive(self, connection: int, to_store: bool, call: Callable[[], None]) -> None:
+        if to_store:
+            call()
+        elif connection == self._connection:
+            call()
+            self.after_call()
+
+    # The connection.
+
+    def stop(self) -> None:
+        """The node has stopped."""
+        self.is_ready = False
+        self._down_until = float("inf")
+        self._connection += 1
+        self._requests.clear()
+        self._leave_store()
+
+    def disconnect(self, seconds: float) -> None:
+        """Lose the connection, and connect again after ``seconds``. Requests without an answer fail."""
+        world = self._world
+        self._down_until = max(self._down_until, world.now + seconds)
+        world.at(self._down_until, self._reconnect)
+        if not self.is_ready:
+            return
+        world.note(self.name, f"loses its connection to the store for {seconds:.3f} s")
+        self.is_ready = False
+        self._connection += 1
+        self._leave_store()
+        requests, self._requests = self._requests, {}
+        for request in requests:
+            request.future.settle(UNAVAILABLE)
+        self.after_call()
+
+    def _leave_store(self) -> None:
+        for followers in self._store.followers.values():
+            followers.pop(self, None)
+
+    def _reconnect(self) -> None:
+        if not self.is_ready and self._world.now >= self._down_until:
+            self._world.note(self.name, "is connected to the store again")
+            self.is_ready = True
+            self.compare_positions()
+
+    def check(self) -> None:
+        """Compare positions if that is due."""
+        if self.is_ready and self._world.now >= self._checked + CHECK_SECONDS:
+            self.compare_positions()
+
+    def compare_positions(self) -> None:
+        """Ask the store for the positions of all open channels, and deliver what is missing."""
+        self._checked = self._world.now
+        for channel in list(self._open):
+            self._send(channel, True, partial(self._compare, self._connection, channel))
+
+    def _compare(self, connection: int, channel: bytes) -> None:
+        if connection != self._connection:
+            return
+        self._store.followers.setdefault(channel, {})[self] = None
+        epoch = self._store.current(channel.decode())
+        self._send(channel, False, partial(self._catch_up, channel, epoch.name, epoch.batches[-1:]))
+
+    def _catch_up(self, channel: bytes, epoch: bytes, newest: list[Batch]) -> None:
+        known = self._open.get(channel)
+        if known is None or not newest:
+            return
+        if known.epoch != epoch or known.offset < newest[0].end - 1:
+            self._world.note(self.name, f"was at {known.offset}, is sent {_range(newest[0])}", channel.decode())
+            self._deliver(channel, epoch, newest[0])
+
+
+def _fail() -> Answer:
+    return UNAVAILABLE, _do_nothing
+
+
+class SharedBackplanes:
+    """One store, and a link for each node."""
+
+    def __init__(self, world: World, rates: FaultRates, kept: int) -> None:
+        self.record = Record()
+        self._world = world
+        self._rates = rates
+        self._store = Store(world, self.record, kept)
+        self._links: dict[Link, None] = {}
+
+    def connect(self, name: str) -> Link:
+        link = Link(name, self._world, self._store, self._rates)
+        self._links[link] = None
+        return link
+
+    def disconnect(self, backplane: Link) -> None:
+        backplane.stop()
+        del self._links[backplane]
+
+    def step(self) -> None:
+        world, rates, random = self._world, self._rates, self._world.random
+        for link in self._links:
+            link.check()
+        if world.fault(rates.disconnect):
+            random.choice(list(self._links)).disconnect(min(MAX_DELAY_SECONDS, world.delay(random.choice((0.01, 3)))))
+        if world.fault(rates.roll_back):
+            self._store.roll_back(random.choice((0.0, 0.1, 1.0, 2.0)), random.random() < 0.5)
+            for link in self._links:
+                link.disconnect(min(MAX_DELAY_SECONDS, world.delay(3)))
+        if world.fault(rates.forget) and self.record.channels:
+            self._store.forget(random.choice(list(self.record.channels)))

@@ -1,0 +1,67 @@
+"""A node: a whole server without sockets, on the virtual time."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tests.simulation.world import World
+from twistedsock.limits.settings import Limits
+from twistedsock.session.context import ServerContext, build_context
+
+if TYPE_CHECKING:
+    from tests.simulation.clients import Client
+
+EXPIRY_SECONDS = 5.0
+"""How often a server drops the events that are too old."""
+
+
+class SimulatedNode:
+    """``clock_step`` are the seconds that pass each time the server looks at its clock: more than a time slice, and
+    each piece of its work is divided into many turns."""
+
+    def __init__(self, world: World, name: str, backplane: Any, limits: Limits, clock_step: float) -> None:
+        self.name = name
+        self.is_running = True
+        self.clients: dict[Client, None] = {}
+        self.backplane = backplane
+        self._world = world
+        self._clock_step = clock_step
+        self._worked = 0.0
+        self._expired = world.now
+        self.context: ServerContext = build_context(
+            backplane, limits, "0.0", self._clock, self._schedule, self._draw_id, world.wall
+        )
+        backplane.attach(self.context.broker)
+        backplane.after_call = self.let_clients_read
+
+    def step(self) -> None:
+        """Do the periodic work that is due."""
+        if self._world.now >= self._expired + EXPIRY_SECONDS:
+            self._expired = self._world.now
+            self.context.broker.expire_histories()
+
+    def stop(self) -> None:
+        """Stop as if the process was killed. The connections of the clients break."""
+        self.is_running = False
+        clients, self.clients = self.clients, {}
+        for client in clients:
+            client.connection_broken()
+
+    def let_clients_read(self) -> None:
+        for client in list(self.clients):
+            client.read()
+
+    def _clock(self) -> float:
+        self._worked += self._clock_step
+        return self._world.now + self._worked
+
+    def _schedule(self, call: Callable[[], None]) -> None:
+        self._world.after(0.0001, partial(self._turn, call))
+
+    def _turn(self, call: Callable[[], None]) -> None:
+        if self.is_running:
+            call()
+            self.let_clients_read()
+
+    def _draw_id(self) -> bytes:
+        return f"{self.name}-{self._world.serial()}".encode()

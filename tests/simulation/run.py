@@ -1,0 +1,174 @@
+"""One run of the simulation: some nodes and clients, a backplane, and hours of virtual time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from tests.simulation.backplane import Backplanes, SharedBackplanes
+from tests.simulation.clients import KINDS, Client
+from tests.simulation.faults import FaultRates, draw_rates
+from tests.simulation.node import SimulatedNode
+from tests.simulation.record import Record
+from tests.simulation.world import Violation, World
+from twistedsock.limits.settings import Limits
+
+STEPS = (200, 600, 1_500)
+"""Actions of a run."""
+
+QUIET_SECONDS = 120.0
+"""Time for the system to become quiet after the last fault: links come back, positions are compared."""
+
+MakeBackplanes = Callable[[World, FaultRates, int], Backplanes]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What runs have done. ``seconds`` are virtual; ``received`` counts the deliveries that were checked."""
+
+    runs: int = 0
+    seconds: float = 0.0
+    steps: int = 0
+    events: int = 0
+    received: int = 0
+
+    def __add__(self, other: "Totals") -> "Totals":
+        return Totals(
+            self.runs + other.runs,
+            self.seconds + other.seconds,
+            self.steps + other.steps,
+            self.events + other.events,
+            self.received + other.received,
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.runs} runs, {self.seconds / 3600:.0f} simulated hours, {self.steps:,} actions, "
+            f"{self.events:,} events, {self.received:,} checked deliveries"
+        )
+
+
+def draw_limits(random: Random) -> Limits:
+    return Limits(
+        history_events=random.choice((3, 12, 40, 1_000)),
+        history_bytes=random.choice((6_000, 100_000)),
+        history_total_bytes=random.choice((20_000, 1_000_000)),
+        history_age=random.choice((20.0, 300.0)),
+        slow_consumer=random.choice(("skip", "skip", "close")),
+        max_pending_presence=random.choice((0, 3, 1_000)),
+    )
+
+
+class Run:
+    """``make_backplanes`` makes the backplane of the nodes."""
+
+    def __init__(self, seed: int, make_backplanes: MakeBackplanes = SharedBackplanes, epochs: bool = False) -> None:
+        self.world = World(seed)
+        random = self.world.random
+        self.rates = draw_rates(random, epochs)
+        self.limits = draw_limits(random)
+        self.backplanes = make_backplanes(self.world, self.rates, random.choice((5, 30, 1_000)))
+        self.record: Record = self.backplanes.record
+        self.channels = ["a", "b", "c", "d"][: random.choice((1, 2, 4))]
+        self.had_faults = any((self.rates.fail, self.rates.lose_answer, self.rates.disconnect, self.rates.roll_back))
+        self._clock_step = random.choice((0.0, 0.0, 0.0, 0.002))
+        self.nodes: list[SimulatedNode] = []
+        for number in range(1, random.choice((1, 2, 3)) + 1):
+            self._start_node(f"n{number}")
+        self.clients: list[Client] = []
+        for number in range(1, random.choice((2, 4, 8)) + 1):
+            kind = random.choice(KINDS)
+            self.clients.append(kind(self, f"c{number} {kind.__name__[:4].lower()}"))
+        self._pace = random.choice((0.3, 1.0, 3.0))
+        self._steps = random.choice(STEPS)
+
+    def simulate(self) -> Totals:
+        """Raises ``Violation`` if a property does not hold."""
+        world, random = self.world, self.world.random
+        for _ in range(self._steps):
+            world.run_until(world.now + self._pause())
+            self._work()
+            if world.fault(self.rates.crash):
+                self._restart_node(random.choice(self.nodes))
+            if world.fault(self.rates.set_clock):
+                world.wall_offset += random.uniform(-60, 60)
+            random.choice(self.clients).act()
+        self._end()
+        return Totals(1, world.now, self._steps, self.record.events, sum(client.received for client in self.clients))
+
+    def _pause(self) -> float:
+        """The time to the next action: actions come in bursts."""
+        kind = self.world.random.random()
+        if kind < 0.25:
+            return 0.0
+        if kind < 0.8:
+            return self.world.delay(0.02 * self._pace)
+        if kind < 0.98:
+            return self.world.delay(5.0 * self._pace)
+        return self.world.delay(200.0 * self._pace)
+
+    def _work(self) -> None:
+        self.backplanes.step()
+        for node in self.nodes:
+            node.step()
+
+    def _end(self) -> None:
+        """End all faults, let everything arrive, and check that nothing is missing."""
+        world = self.world
+        world.has_faults = False
+        world.note("run", "all faults end")
+        for _ in range(int(QUIET_SECONDS / 2)):
+            world.run_until(world.now + 2.0)
+            self._work()
+            for client in self.clients:
+                client.finish()
+        for client in self.clients:
+            client.check_end()
+
+    def _start_node(self, name: str) -> None:
+        backplane = self.backplanes.connect(name)
+        self.nodes.append(SimulatedNode(self.world, name, backplane, self.limits, self._clock_step))
+
+    def _restart_node(self, node: SimulatedNode) -> None:
+        self.world.note(node.name, "stops, and starts again")
+        self.nodes.remove(node)
+        self.backplanes.disconnect(node.backplane)
+        self._start_node(node.name)
+        node.stop()
+
+    # What clients check.
+
+    def head(self, channel: str) -> int:
+        """The newest offset of a channel."""
+        epoch = self.record.channels.get(channel)
+        return 0 if epoch is None else epoch.head
+
+    def is_lost(self, node: SimulatedNode, channel: str, epoch: str, offset: int) -> bool:
+        """Whether a node can report this event as lost: its history does not contain it."""
+        known = node.context.broker.channels.get(channel.encode())
+        return known is None or known.epoch.decode() != epoch or known.history.first > offset
+
+    def check_history(
+        self, node: SimulatedNode, channel: str, since: int | None, last: int | None, items: list[dict[str, Any]]
+    ) -> None:
+        """Check the reply to a request for a history: each event is there, or reported as lost in its place."""
+        after = since if last is None else None
+        epochs = {epoch for known, epoch in self.record.epochs if known == channel}
+        for item in items:
+            first = item["offset"] if item["type"] == "event" else item["first"]
+            if after is not None and first != after + 1:
+                raise Violation(f"{channel}: a history has {first} after {after}", channel)
+            after = item["offset"] if item["type"] == "event" else item["last"]
+            if item["type"] == "event":
+                epochs = {epoch for epoch in epochs if self._has(channel, epoch, item)}
+                if not epochs:
+                    raise Violation(f"{channel}: a history has {first} with {item['data']!r}", channel)
+        if last is not None and sum(item["type"] == "event" for item in items) > last:
+            raise Violation(f"{channel}: a history has more than {last} events", channel)
+
+    def _has(self, channel: str, epoch: str, event: dict[str, Any]) -> bool:
+        try:
+            self.record.check_event(channel, epoch, event["offset"], event["name"], event["data"])
+        except Violation:
+            return False
+        return True
