@@ -1,4 +1,4 @@
-"""Simulate many hours in little time: ``python -m tests.simulation --seed 1 --seconds 60``.
+"""Simulate many hours in little time: ``python -m tests.simulation --seed 1 --minutes 1``.
 
 The runs have the seeds from ``--seed`` on. The command stops at the first failure, and prints its trace and the command
 that repeats it. With ``--faults`` it plants one fault after the other, and shows how soon each is found.
@@ -16,11 +16,11 @@ from tests.simulation.run import Run, Totals
 from tests.simulation.world import Violation
 
 
-def simulate(seed: int, runs: int, seconds: float | None, fault: str | None, steps: int) -> int:
+def simulate(seed: int, runs: int, minutes: float | None, fault: str | None, steps: int) -> int:
     """Run seeds from ``seed`` on, until one fails. Returns the exit status."""
     start, total = time.perf_counter(), Totals()
     for current in range(seed, seed + runs):
-        if seconds is not None and time.perf_counter() - start >= seconds:
+        if minutes is not None and time.perf_counter() - start >= 60 * minutes:
             break
         run = Run(current)
         try:
@@ -65,8 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m tests.simulation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seed", type=int, help="of the first run; random if it is not given")
-    parser.add_argument("--runs", type=int, help="number of runs; by default 1, or as many as fit into --seconds")
-    parser.add_argument("--seconds", type=float, help="time after which no more run begins")
+    parser.add_argument("--runs", type=int, help="number of runs; by default 1, or as many as fit into --minutes")
+    parser.add_argument("--minutes", type=float, help="time after which no more run begins")
     parser.add_argument("--steps", type=int, default=60, help="steps that are printed after a failure")
     parser.add_argument("--fault", choices=PLANTED, metavar="NAME", help="plant this fault first")
     parser.add_argument("--faults", action="store_true", help="plant each fault, and search it")
@@ -75,8 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"seed {seed}", flush=True)
     if options.faults:
         return find_faults(seed)
-    runs = options.runs or (1 if options.seconds is None else sys.maxsize)
-    return simulate(seed, runs, options.seconds, options.fault, options.steps)
+    runs = options.runs or (sys.maxsize if options.minutes else 1)
+    return simulate(seed, runs, options.minutes or None, options.fault, options.steps)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,8 @@ class Store:
         self.kept = kept
         self.followers: dict[bytes, dict[Link, None]] = {}
         self._epochs = 0
+        # The time of the newest event of each channel.
+        self._times: dict[str, int] = {}
 
     def append(self, publisher: Client, publication: Publication) -> tuple[bytes, Batch]:
         """Store events. Returns their epoch, and the batch with their offsets."""
@@ -68,14 +70,15 @@ class Store:
         epoch = self.current(name)
         first = epoch.head + 1
         end = first + len(payloads.items)
-        batch = Batch(first, end, publisher.id, publisher.nick, publication.name, payloads)
+        time = self._times[name] = max(self._times.get(name, 0), int(self.world.wall() * 1000))
+        batch = Batch(first, end, publisher.id, publisher.nick, publication.name, payloads, time)
         self.record.store(name, epoch, batch, values_of(batch), self.world.now)
         epoch.kept_from = max(epoch.kept_from, end - self.kept)
         self.world.note("store", f"stores {_range(batch)} of {epoch.name.decode()} from {publisher.id.decode()}", name)
         return epoch.name, batch
 
     def current(self, channel: str) -> EpochRecord:
-        """The current epoch of a channel, which begins now if there is none."""
+        """The current epoch of a channel. The first one begins now."""
         epoch = self.record.channels.get(channel)
         return epoch if epoch is not None else self._begin_epoch(channel, 0, None)
 
@@ -150,7 +153,7 @@ class Link:
         self._requests: dict[Request, None] = {}
         # When the last message of each channel in each direction arrives.
         self._arrivals: dict[tuple[bytes, bool], float] = {}
-        # Counts the connections to the store: what the store has sent on a former one is lost.
+        # Counts the connections to the store. Messages of the store on a former connection are lost.
         self._connection = 0
         self._down_until = 0.0
         self._checked = 0.0
@@ -186,7 +189,7 @@ class Link:
     def members(self, channel: bytes) -> list[Member]:
         return self._node.local_members(channel)
 
-    # What the store does for a request.
+    # Requests, as the store runs them.
 
     def _publish(self, publisher: Client, publication: Publication) -> Answer:
         channel = publication.channel
@@ -208,7 +211,7 @@ class Link:
     def _unfollow(self, channel: bytes) -> None:
         self._store.followers.get(channel, {}).pop(self, None)
 
-    # What the link does at the node.
+    # Calls of the node.
 
     def _opened(self, channel: bytes, position: Position) -> None:
         self._open[channel] = position

@@ -130,12 +130,12 @@ class Client:
         if following is None:
             raise Violation(f"{channel}: {self.name} received {message}, but has no subscription", channel)
         if kind == "event":
-            following.receive_event(message["offset"], message["name"], message["data"])
+            following.receive_event(message["offset"], message["name"], message["data"], message["time"])
             self.received += 1
             self.note(f"receives {message['offset']}", channel)
         else:
             following.receive_lost(message["first"], message["last"])
-            self.note(f"is told that {message['first']} to {message['last']} are lost", channel)
+            self.note(f"loses {message['first']} to {message['last']}", channel)
         self.positions[channel] = following.position
 
     def follow(self, channel: str, reply: dict[str, Any], since: Position | None, last: int, client_id: str) -> None:
@@ -165,7 +165,7 @@ class Command(dict[str, Any]):
 
 
 class SessionClient(Client):
-    """A client with commands. ``echo`` tells whether it asks for its own events. A client that ``reads_history`` has no
+    """A client with commands. With ``echo`` it asks for its own events. A client that ``reads_history`` has no
     subscriptions, because lines of a history look like live events."""
 
     client_class: Any
@@ -340,7 +340,7 @@ class SessionClient(Client):
             self.run.record.check_confirmed(command["data"], channel, reply["offset"])
             if str(command["data"]) in self.own:
                 raise Violation(f"{channel}: {self.name} received its own {reply['offset']} before its OK", channel)
-            self.note(f"is told that its event is {reply['offset']}", channel)
+            self.note(f"reads OK {reply['offset']}", channel)
         elif verb == "subscribe":
             since = (command["since"], command["epoch"]) if "since" in command else None
             recovered = f", recovered: {reply['recovered']}" if "recovered" in reply else ""
@@ -426,7 +426,8 @@ class LineSessionClient(SessionClient):
         return {"type": kind.lower()}
 
     def event(self, channel: str, offset: str, name: str, data: str) -> dict[str, Any]:
-        return {"type": "event", "channel": channel, "offset": int(offset), "name": name, "data": _line_value(data)}
+        value = _line_value(data)
+        return {"type": "event", "channel": channel, "offset": int(offset), "time": None, "name": name, "data": value}
 
     def parse_ok(self, words: list[str]) -> dict[str, Any]:
         fields = dict(word.split("=") for word in words if "=" in word)

@@ -62,13 +62,16 @@ class Following:
             self.earliest = min(self.earliest, before.earliest)
             self.next = min(self.next, before.next)
 
-    def receive_event(self, offset: int, name: str, value: Any) -> None:
+    def receive_event(self, offset: int, name: str, value: Any, time: int | None) -> None:
+        """``time`` is None if the protocol does not send it."""
         if self.must_lose:
             self.fail(f"received {offset}, but the reply said that events before it are missing")
         self._advance(offset)
         batch = self.record.check_event(self.channel, self.epoch, offset, name, value)
         if self.client_id and batch.publisher.decode() == self.client_id:
             self.fail(f"received {offset}, its own event, although it asked for echo=off")
+        if time is not None and time != batch.time:
+            self.fail(f"received {offset} with the time {time} instead of {batch.time}")
         self.next = self.earliest = offset + 1
 
     def receive_lost(self, first: int, last: int) -> None:

@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
+import msgspec
+
 from tests.simulation.run import Run
 from tests.simulation.world import Violation
 from twistedsock.codecs import json_encoder, line_encoder, sse
@@ -203,6 +205,18 @@ def end_of_batch_lost(patch: Patch) -> None:
         return encode(encoder, channel, batch.part(batch.first, batch.end - (len(batch) > 3)), epoch)
 
     patch(encoding_group, "encode", encode_less)
+
+
+@plant
+def time_lost(patch: Patch) -> None:
+    """The events of a part of a batch have no time."""
+    part = Batch.part
+
+    def part_without_time(self: Batch, start: int, stop: int) -> Batch:
+        found = part(self, start, stop)
+        return found if found is self else msgspec.structs.replace(found, time=0)
+
+    patch(Batch, "part", part_without_time)
 
 
 # Slow readers.

@@ -9,11 +9,12 @@ import pytest
 from tests.simulation.__main__ import main
 from tests.simulation.planted import PLANTED, find
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_every_client_receives_each_event_once_and_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     """``make simulate`` has other seeds, and more time."""
-    assert main(["--seed", "1", "--runs", "200"]) == 0, capsys.readouterr().out
+    assert main(["--seed", "1", "--runs", "120"]) == 0, capsys.readouterr().out
 
 
 @pytest.mark.parametrize("fault", PLANTED)
