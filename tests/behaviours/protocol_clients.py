@@ -7,9 +7,11 @@ all protocols. They also check the form: a line contains no control characters, 
 import json
 import re
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from tests.event_streams import FallbackClient
+from tests.session.clients import settle
 from twistedsock.codecs import http_api
 from twistedsock.pubsub.future import Future
 from twistedsock.session.request import HistoryPage, RequestClient
@@ -25,12 +27,10 @@ LOUD = tuple('{["')
 """The first characters of a payload that can be JSON in the line protocol."""
 
 
-def settle(server: FakeServer) -> None:
-    """Run turns until a slow backplane has answered all requests."""
-    for _ in range(6):
-        if hasattr(server.backplane, "release"):
-            server.backplane.release()
-        server.turn()
+def outcome(reply: Message) -> str:
+    """The code of an error, otherwise the type of the reply."""
+    code: str = reply["code"] if reply["type"] == "error" else reply["type"]
+    return code
 
 
 def http_history(server: FakeServer) -> list[dict[str, Any]]:
@@ -90,17 +90,7 @@ class ProtocolClient:
 class LineClient(ProtocolClient):
     """Uses the line protocol, over TCP or in WebSocket messages."""
 
-    VERBS = {
-        "subscribe": "SUB",
-        "unsubscribe": "UNSUB",
-        "publish": "PUB",
-        "history": "HIST",
-        "who": "WHO",
-        "nick": "NICK",
-        "auth": "AUTH",
-        "ping": "PING",
-        "info": "INFO",
-    }
+    SHORT = {"subscribe": "SUB", "unsubscribe": "UNSUB", "publish": "PUB", "history": "HIST"}
 
     def __init__(self, server: FakeServer, peer: FakeClient) -> None:
         self._asked: deque[str] = deque()
@@ -125,7 +115,7 @@ class LineClient(ProtocolClient):
         token: str = "",
         **options: Any,
     ) -> str:
-        words = ["EMIT" if name else self.VERBS[verb]]
+        words = ["EMIT" if name else self.SHORT.get(verb, verb.upper())]
         words += [word for word in (channel, name, nick, token) if word]
         words += [f"{option}={self._value(option, value)}" for option, value in options.items() if option != "raw"]
         if verb == "publish":
@@ -188,11 +178,8 @@ class LineClient(ProtocolClient):
                 answer["recovered"] = fields["recovered"] == "yes"
         elif verb == "info":
             answer |= {"peer": {"id": fields["id"], "nick": fields["nick"]}, "from": fields["from"], "to": fields["to"]}
-            answer |= {
-                "channels": int(fields["channels"]),
-                "uptime": int(fields["uptime"]),
-                "version": fields["version"],
-            }
+            answer |= {"channels": int(fields["channels"]), "uptime": int(fields["uptime"])}
+            answer["version"] = fields["version"]
         elif verb == "auth":
             answer["nick"] = rest.split(" ")[0]
             if "expires" in fields:
@@ -280,7 +267,9 @@ class JsonClient(ProtocolClient):
         assert event.pop("time") == int(self.server.wall * 1000)
 
 
-KINDS = {
+Connect = Callable[[FakeServer], ProtocolClient]
+
+KINDS: dict[str, Connect] = {
     "line": lambda server: LineClient(server, server.line_client()),
     "line-over-websocket": lambda server: LineClient(server, server.message_client()),
     "json": lambda server: JsonClient(server, server.json_client()),

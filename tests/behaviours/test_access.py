@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.behaviours.protocol_clients import ProtocolClient
+from tests.behaviours.protocol_clients import ProtocolClient, outcome
 from twistedsock.errors import CloseReason
 from twistedsock.testing import FakePolicy, FakeServer
 
@@ -19,10 +19,6 @@ TOKENS: dict[str, Any] = {
 @pytest.fixture
 def server(late: bool) -> FakeServer:
     return FakeServer(late, policy=FakePolicy({"lobby": "rw", "news": "r"}, TOKENS))
-
-
-def code(answer: dict[str, Any]) -> Any:
-    return answer["code"] if answer["type"] == "error" else answer["type"]
 
 
 ASKED = {
@@ -54,7 +50,7 @@ def test_commands_without_the_right_fail_with_a_reason(
         publisher.request("auth", token=token)
     allowed = ("w" if verb == "publish" else "r") in rights
     error = "forbidden" if token else "unauthorized"
-    assert code(publisher.request(verb, channel=channel, **ASKED[verb])) == ("ok" if allowed else error)
+    assert outcome(publisher.request(verb, channel=channel, **ASKED[verb])) == ("ok" if allowed else error)
 
 
 def test_token_gives_a_nick_that_no_other_client_can_use(publisher: ProtocolClient, reader: ProtocolClient) -> None:
@@ -92,7 +88,7 @@ def test_commands_behind_a_token_are_checked_against_it(publisher: ProtocolClien
         ("auth", {"token": "ann"}),
         ("publish", {"channel": "kitchen", "data": "b"}),
     )
-    assert [code(answer) for answer in publisher.received()] == ["unauthorized", "ok", "ok"]
+    assert [outcome(answer) for answer in publisher.received()] == ["unauthorized", "ok", "ok"]
 
 
 def test_warns_before_a_token_expires_and_then_closes(server: FakeServer, reader: ProtocolClient) -> None:

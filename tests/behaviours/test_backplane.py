@@ -1,10 +1,8 @@
 """Faults of the backplane: every protocol reports lost events, and delivers the events that are available."""
 
-from collections.abc import Callable
-
 import pytest
 
-from tests.behaviours.protocol_clients import ProtocolClient
+from tests.behaviours.protocol_clients import Connect, ProtocolClient
 from twistedsock.errors import CloseReason
 from twistedsock.testing import FakeServer
 
@@ -42,7 +40,7 @@ def test_clients_reconnect_after_a_change_of_epoch(
     server: FakeServer,
     publisher: ProtocolClient,
     reader: ProtocolClient,
-    connect_reader: Callable[[FakeServer], ProtocolClient],
+    connect_reader: Connect,
 ) -> None:
     place = reader.request("subscribe", channel="kitchen")
     publish(publisher, "one", "two")

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from tests.behaviours.payloads import TEXTS, VALUES
-from tests.behaviours.protocol_clients import KINDS, LineClient, ProtocolClient, settle
+from tests.behaviours.protocol_clients import KINDS, LineClient, ProtocolClient
 from tests.event_streams import FallbackClient, Stream
+from tests.session.clients import settle
 from twistedsock.codecs.http_api import read_batch, read_body
 from twistedsock.codecs.payload import UNPAIRED_SURROGATE
 from twistedsock.codecs.problem_details import ApiError

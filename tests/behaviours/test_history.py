@@ -1,9 +1,9 @@
 """Histories that are read slowly: every protocol reports the events that are dropped meanwhile."""
 
-from collections.abc import Callable
 from typing import Any
 
-from tests.behaviours.protocol_clients import ProtocolClient, settle
+from tests.behaviours.protocol_clients import Connect
+from tests.session.clients import settle
 from twistedsock.testing import FakeServer
 
 PAYLOAD = "x" * 20_000
@@ -25,9 +25,7 @@ def publish(server: FakeServer, channel: str, count: int, payload: str = PAYLOAD
     writer.disconnect()
 
 
-def test_reports_events_that_are_dropped_while_a_history_is_sent(
-    late: bool, connect_reader: Callable[[FakeServer], ProtocolClient]
-) -> None:
+def test_reports_events_that_are_dropped_while_a_history_is_sent(late: bool, connect_reader: Connect) -> None:
     server = FakeServer(late, history_events=20)
     publish(server, "kitchen", 20)
     reader = connect_reader(server)
@@ -44,9 +42,7 @@ def test_reports_events_that_are_dropped_while_a_history_is_sent(
     assert len(answer["lost"]) == 2 and set(range(17, 21)) <= {*offsets(answer)}
 
 
-def test_reports_requested_events_that_were_dropped_before(
-    late: bool, connect_reader: Callable[[FakeServer], ProtocolClient]
-) -> None:
+def test_reports_requested_events_that_were_dropped_before(late: bool, connect_reader: Connect) -> None:
     server = FakeServer(late, history_events=5)
     publish(server, "kitchen", 9, "x")
     reader = connect_reader(server)
@@ -57,9 +53,7 @@ def test_reports_requested_events_that_were_dropped_before(
     assert "lost" not in reader.request("history", channel="kitchen", last=7)
 
 
-def test_reports_lost_events_of_a_channel_that_closes_meanwhile(
-    late: bool, connect_reader: Callable[[FakeServer], ProtocolClient]
-) -> None:
+def test_reports_lost_events_of_a_channel_that_closes_meanwhile(late: bool, connect_reader: Connect) -> None:
     server = FakeServer(late, history_age=300.0)
     publish(server, "kitchen", 20)
     reader = connect_reader(server)

@@ -1,11 +1,11 @@
 """The right to read the server's own channels, in every protocol."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.behaviours.protocol_clients import ProtocolClient, settle
+from tests.behaviours.protocol_clients import Connect, ProtocolClient, outcome
+from tests.session.clients import settle
 from twistedsock.metrics.sys_channels import TICK_SECONDS, Monitor
 from twistedsock.session.encoder import Endpoints
 from twistedsock.testing import FakePolicy, FakeServer
@@ -32,10 +32,6 @@ def seconds(server: FakeServer, monitor: Monitor, count: int) -> None:
         settle(server)
 
 
-def code(answer: dict[str, Any]) -> Any:
-    return answer["code"] if answer["type"] == "error" else answer["type"]
-
-
 def test_clients_on_this_machine_can_read_without_a_policy(server: FakeServer, reader: ProtocolClient) -> None:
     monitor = watched(server)
     for page in PAGES:
@@ -53,13 +49,13 @@ def test_clients_on_this_machine_can_read_without_a_policy(server: FakeServer, r
 def test_remote_clients_cannot_read_without_a_policy(server: FakeServer, reader: ProtocolClient, verb: str) -> None:
     reader.client.session.endpoints = Endpoints(b"192.0.2.1:5000", b"192.0.2.2:8081")
     for page in PAGES:
-        assert code(reader.request(verb, channel=page)) == "forbidden"
+        assert outcome(reader.request(verb, channel=page)) == "forbidden"
 
 
 @pytest.mark.parametrize("verb", ["subscribe", "history", "who"])
 @pytest.mark.parametrize("token, allowed", [("", []), ("all", []), ("figures", PAGES[:1]), ("root", PAGES)])
 def test_policy_requires_an_administrator_or_an_explicit_right(
-    late: bool, connect_reader: Callable[[FakeServer], ProtocolClient], verb: str, token: str, allowed: list[str]
+    late: bool, connect_reader: Connect, verb: str, token: str, allowed: list[str]
 ) -> None:
     """A right to all channels is not enough, because these channels contain the addresses of clients."""
     server = FakeServer(late, policy=POLICY)
@@ -67,14 +63,12 @@ def test_policy_requires_an_administrator_or_an_explicit_right(
     if token:
         reader.request("auth", token=token)
     error = "forbidden" if token else "unauthorized"
-    assert [code(reader.request(verb, channel=page)) for page in PAGES] == [
+    assert [outcome(reader.request(verb, channel=page)) for page in PAGES] == [
         "ok" if page in allowed else error for page in PAGES
     ]
 
 
-def test_former_administrators_receive_no_more_events(
-    late: bool, connect_reader: Callable[[FakeServer], ProtocolClient]
-) -> None:
+def test_former_administrators_receive_no_more_events(late: bool, connect_reader: Connect) -> None:
     server = FakeServer(late, policy=POLICY)
     monitor, reader = watched(server), connect_reader(server)
     reader.request("auth", token="root")

@@ -1,10 +1,9 @@
 """Shared limits are divided fairly among clients, in every protocol."""
 
-from collections.abc import Callable
-
 import pytest
 
-from tests.behaviours.protocol_clients import ProtocolClient, http_history, settle
+from tests.behaviours.protocol_clients import Connect, ProtocolClient, http_history
+from tests.session.clients import settle
 from twistedsock.auth.identity import Identity, grants
 from twistedsock.codecs.http_api import read_body
 from twistedsock.pubsub.future import on_result
@@ -13,8 +12,6 @@ from twistedsock.session.request import RequestClient
 from twistedsock.testing import FakeServer
 
 GREEDY, MODEST = b"@198.51.100.7", b"@192.0.2.1"
-
-Connect = Callable[[FakeServer], ProtocolClient]
 
 
 @pytest.fixture

@@ -15,24 +15,11 @@ CUTS = st.one_of(
 )
 """For ``cut``."""
 
-SHARP = [
-    *(
-        b"\n",
-        b"\r",
-        b"\r\n",
-        b"\x00",
-        b"\x04",
-        b"\x1b[2J",
-        b"\x7f",
-        b"\xff",
-        b"\xff\xff",
-        b"\xc2\x85",
-        b"\xc3",
-        b"\xa9",
-    ),
-    *(b" ", b"  ", b"\t", b'"', b"\\", b"\\u0041", b"\\ud800", b"{", b"}", b"[", b"]", b":", b",", b"%d", b"="),
-    *(b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x80\xa8", b"\xef\xbb\xbf", b" HTTP/1.1", b"0", b"-", b"1" * 400),
-]
+CONTROLS = [b"\n", b"\r", b"\r\n", b"\x00", b"\x04", b"\x1b[2J", b"\x7f", b"\xc2\x85"]
+NOT_UTF8 = [b"\xff", b"\xff\xff", b"\xc3", b"\xa9", b"\xed\xa0\x80", b"\xf4\x90\x80\x80"]
+SIGNS = [b" ", b"  ", b"\t", b'"', b"\\", b"\\u0041", b"\\ud800", b"{", b"}", b"[", b"]", b":", b",", b"%d", b"="]
+OTHERS = [b"\xe2\x80\xa8", b"\xef\xbb\xbf", b" HTTP/1.1", b"0", b"-", b"1" * 400]
+SHARP = CONTROLS + NOT_UTF8 + SIGNS + OTHERS
 """Bytes that have a meaning for some parser."""
 
 EDIT = st.tuples(st.integers(0, 5_000), st.sampled_from([0, 0, 1, 2, 7]), st.sampled_from([b"", *SHARP]) | st.binary())
@@ -93,25 +80,9 @@ OPTIONS = st.lists(OPTION, max_size=3, unique_by=lambda option: option.partition
 PAYLOAD = TEXTS.map(str.encode) | JSON_TEXTS
 PUBLISH = st.builds(lambda channel, payload: b"PUB %b %b" % (channel, payload), CHANNELS, PAYLOAD)
 USUAL = st.sampled_from(
-    [
-        b"SUB a",
-        b"SUB a last=5",
-        b"SUB a presence=on",
-        b"SUB b presence=on echo=off",
-        b"SUB a since=1 epoch=e1",
-        b"UNSUB a",
-    ]
-    + [
-        b"HIST a",
-        b"HIST b last=3",
-        b"WHO a",
-        b"NICK ann",
-        b"PUB a x",
-        b"PUB b " + b"y" * 400,
-        b"EMIT a b {}",
-        b"SUB c",
-        b"SUB d",
-    ]
+    [b"SUB a", b"SUB a last=5", b"SUB a presence=on", b"SUB b presence=on echo=off", b"SUB a since=1 epoch=e1"]
+    + [b"SUB c", b"SUB d", b"UNSUB a", b"HIST a", b"HIST b last=3", b"WHO a", b"NICK ann"]
+    + [b"PUB a x", b"PUB b " + b"y" * 400, b"EMIT a b {}"]
 )
 """The most common commands, so that events are published and delivered."""
 LINE = st.one_of(
@@ -271,40 +242,17 @@ UPGRADE = [
     ("Sec-WebSocket-Version", "13"),
 ]
 FIELD_NAMES = st.sampled_from(
-    ["Host", "Origin", "Upgrade", "Connection", "Content-Length", "Transfer-Encoding", "Sec-WebSocket-Protocol"]
-    + [
-        "Sec-WebSocket-Extensions",
-        "Sec-WebSocket-Key",
-        "Sec-WebSocket-Version",
-        "Expect",
-        "X",
-        "",
-        " X",
-        "X-é",
-        "Cookie",
-    ]
+    ["Host", "Origin", "Upgrade", "Connection", "Content-Length", "Transfer-Encoding", "Expect", "Cookie"]
+    + [f"Sec-WebSocket-{part}" for part in ("Protocol", "Extensions", "Key", "Version")]
+    + ["X", "", " X", "X-é"]
 )
+HOSTS = ["127.0.0.1:8082", "localhost", "evil.example", "[::1]:1"]
+ORIGINS = ["http://127.0.0.1:8082", "null", "https://x:99999999999"]
+CONNECTIONS = ["websocket", "h2c, WebSocket", "keep-alive, Upgrade", "close", "chunked", "100-continue"]
+PROTOCOLS = ["sockbridge.v1.line", "sockbridge.v1.json, chat", "chat", ","]
+HANDSHAKES = ["permessage-deflate", "permessage-deflate; x=\x00", "dGhlIHNhbXBsZSBub25jZQ==", "13", "8"]
 FIELD_VALUES = st.sampled_from(
-    [
-        "",
-        "127.0.0.1:8082",
-        "localhost",
-        "evil.example",
-        "[::1]:1",
-        "http://127.0.0.1:8082",
-        "null",
-        "https://x:99999999999",
-    ]
-    + ["websocket", "h2c, WebSocket", "keep-alive, Upgrade", "close", "5", "-1", "9" * 20, "chunked"]
-    + [
-        "sockbridge.v1.line",
-        "sockbridge.v1.json, chat",
-        "chat",
-        ",",
-        "permessage-deflate",
-        "permessage-deflate; x=\x00",
-    ]
-    + ["dGhlIHNhbXBsZSBub25jZQ==", "13", "8", "100-continue", "x" * 5_000]
+    HOSTS + ORIGINS + CONNECTIONS + PROTOCOLS + HANDSHAKES + ["", "5", "-1", "9" * 20, "x" * 5_000]
 )
 
 
@@ -359,15 +307,9 @@ HEADERS = st.builds(header_of, ADDRESSES, PORTS, st.sampled_from([1, 2]), st.bin
 )
 
 ASKED_FOR = st.sampled_from(
-    [
-        "/channels/a/events",
-        "/channels/a/events?wait=1",
-        "/channels//events",
-        "/channels/a/members",
-        "/channels",
-        "/events",
-    ]
-    + ["/events?channel=a&channel=b", "/peers", "/stream", "/healthz", "/readyz", "/page.js", "/channels/%FF/events"]
+    ["/channels", "/channels/a/members", "/events", "/events?channel=a&channel=b", "/peers", "/stream"]
+    + [f"/channels/{path}" for path in ("a/events", "a/events?wait=1", "/events", "%FF/events")]
+    + ["/healthz", "/readyz", "/page.js"]
 )
 BODIES = st.sampled_from([b"", b"hello", b'{"events":[{"channel":"a","data":1}]}', b"x" * 600]) | st.binary(max_size=50)
 MORE_FIELDS = st.lists(

@@ -46,6 +46,10 @@ class Model:
         """The newest offset of each channel and epoch."""
         self.published: dict[str, tuple[str, str, int]] = {}
         """Channel, epoch and offset of each payload. All payloads are different."""
+        self.publishers: dict[tuple[str, str, int], bytes] = {}
+        """The session that published each event."""
+        self.failed: set[str] = set()
+        """Payloads that the server did not publish, by its reply."""
         self.confirmed: list[tuple[str, str, int]] = []
         """Payload, channel and offset of each publication that the server confirmed to its client."""
         self.has_skipped = False
@@ -60,6 +64,7 @@ class Model:
         for event in batch.events():
             entry = channel, epoch.decode(), event.offset
             assert self.published.setdefault(event.payload.decode(), entry) == entry, "published twice"
+            self.publishers[entry] = event.publisher
         key = channel, epoch.decode()
         self.heads[key] = max(self.heads.get(key, 0), batch.end - 1)
         self._deliver(name, epoch, batch)
@@ -87,12 +92,21 @@ class Model:
         )
 
     def check_confirmations(self) -> None:
-        """Each confirmed event has been delivered, with the confirmed offset."""
+        """Each confirmed event has been delivered, with the confirmed offset, and no failed one."""
+        assert not self.failed & self.published.keys()
         for payload, channel, offset in self.confirmed:
             if payload in self.published:
                 assert self.published[payload][::2] == (channel, offset)
             else:
                 assert self.has_skipped, f"{payload[:9]} was confirmed as {offset}, but never delivered"
+
+    def check_server(self) -> None:
+        """The server counts the bytes of all histories, and keeps encoding groups only while they have subscribers."""
+        broker = self.server.broker
+        assert broker.histories.size == sum(channel.history.size for channel in broker.channels.values())
+        for channel in broker.channels.values():
+            encoders = {subscription.subscriber.encoder for subscription in channel.subscriptions.values()}
+            assert set(channel.encoding_groups) <= encoders
 
     # Time, and the backplane.
 
@@ -132,13 +146,17 @@ class Model:
 
 
 class Cursor:
-    """The next offset that one client must receive of one channel, and its epoch."""
+    """The next offset that one client must receive of one channel, and its epoch. ``own`` is the session whose events
+    the client does not receive, with ``echo=off``."""
 
-    def __init__(self, model: Model, channel: str, epoch: str, next: int) -> None:
+    def __init__(self, model: Model, channel: str, epoch: str, next: int, own: bytes | None = None) -> None:
         self.model = model
         self.channel = channel
         self.epoch = epoch
         self.next = next
+        self.own = own
+        self.optional: set[int] = set()
+        """Own events that an earlier subscription with ``echo=off`` may have skipped."""
         self.earliest = next
         """A replay with ``last`` can start at any offset from this one to ``next``, if the history has dropped those
         before it."""
@@ -147,13 +165,18 @@ class Cursor:
 
     @classmethod
     def from_reply(
-        cls, model: Model, reply: dict[str, Any], since: Position | None, last: int | None = None
+        cls,
+        model: Model,
+        reply: dict[str, Any],
+        since: Position | None,
+        last: int | None = None,
+        own: bytes | None = None,
     ) -> "Cursor":
         """The cursor after the reply to a subscription that asked for the events after ``since``, or the ``last``
         events."""
         head, epoch, recovered = reply["offset"], reply["epoch"], reply.get("recovered")
         assert (recovered is None) is (since is None)
-        cursor = cls(model, reply["channel"], epoch, head + 1)
+        cursor = cls(model, reply["channel"], epoch, head + 1, own)
         if since is not None and since[1] == epoch and since[0] <= head:
             cursor.next = cursor.earliest = since[0] + 1
             cursor.must_lose = not recovered
@@ -166,8 +189,20 @@ class Cursor:
     def position(self) -> Position:
         return self.next - 1, self.epoch
 
+    def follow(self, before: "Cursor", head: int, client: bytes) -> None:
+        """Replace the cursor ``before`` of the same client, when the newest offset was ``head``: the new subscription
+        also receives the events that the old one has not received yet."""
+        assert not before.must_lose
+        self.optional = set(before.optional)
+        if before.own is not None:
+            own = {offset for offset in range(before.next, head + 1) if self._publisher(offset) == client}
+            self.optional |= own
+        self.next = min(self.next, before.next)
+        self.earliest = min(self.earliest, before.earliest)
+
     def receive_event(self, offset: int, data: str) -> None:
         assert not self.must_lose, "the reply said that events were lost, but no gap was reported"
+        assert self.own is None or self._publisher(offset) != self.own, "an own event, with echo=off"
         self._check_next(offset)
         self.model.check_event(self.channel, self.epoch, offset, data)
         self.next = self.earliest = offset + 1
@@ -178,21 +213,28 @@ class Cursor:
         self.must_lose = False
         self.next = self.earliest = last + 1
 
+    def _publisher(self, offset: int) -> bytes | None:
+        return self.model.publishers.get((self.channel, self.epoch, offset))
+
+    def _can_skip(self, offset: int) -> bool:
+        """Whether the client need not receive an event, because it published the event itself."""
+        return offset in self.optional or (self.own is not None and self._publisher(offset) == self.own)
+
     def _check_next(self, offset: int) -> None:
-        if self.earliest <= offset < self.next:
-            assert offset == self.earliest or self.model.has_dropped(self.channel, self.epoch, offset - 1)
-            return
-        assert offset == self.next, f"{self.channel}: received {offset} instead of {self.next}"
+        assert offset >= self.earliest, f"{self.channel}: received {offset} again, after {self.earliest - 1}"
+        for each in range(self.earliest, min(self.next, offset)):
+            assert self._can_skip(each) or self.model.has_dropped(self.channel, self.epoch, each), (
+                f"{self.channel}: a replay started at {offset}, but the history contains {each}"
+            )
+        for each in range(self.next, offset):
+            assert self._can_skip(each), f"{self.channel}: received {offset} instead of {each}"
 
     def check_complete(self) -> None:
         """The client has received the newest event of the channel."""
         assert not self.must_lose
         head = self.model.heads.get((self.channel, self.epoch), 0)
-        if self.model.has_skipped and self.next > head:
-            return  # the subscription started after events that were never delivered
-        assert self.next == head + 1 or (
-            self.earliest < self.next and self.model.has_dropped(self.channel, self.epoch, head)
-        ), f"{self.channel}: waits for {self.next}, but {head} was the newest"
+        if not self.model.has_skipped or self.next <= head:
+            self._check_next(head + 1)
 
 
 def check_history(

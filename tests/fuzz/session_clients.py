@@ -13,6 +13,9 @@ SPACES = (0, 1, 50, 700, 3_000)
 """Bytes that a socket accepts before it is full."""
 
 
+PRESENCE = ("join", "leave")
+
+
 class Client:
     """A client of any kind. A test calls ``act`` and ``read`` in random order."""
 
@@ -116,6 +119,8 @@ class SessionClient(Client):
             command["since"], command["epoch"] = self.positions[channel]
         elif self.random.random() < 0.4:
             command["last"] = self.random.choice((0, 1, 3, 9))
+        if self.random.random() < 0.2:
+            command["echo"] = False
         self.send(command)
 
     def request_history(self) -> None:
@@ -141,6 +146,7 @@ class SessionClient(Client):
         for command in commands:
             words = [verbs[command["verb"]], command["channel"]]
             words += [f"{name}={command[name]}" for name in ("since", "epoch", "last") if name in command]
+            words += ["echo=off"] if "echo" in command else []
             lines.append(" ".join([*words, *([command["data"]] if "data" in command else [])]))
         self.client.send(*lines)
 
@@ -216,6 +222,7 @@ class SessionClient(Client):
     def read_message(self, message: dict[str, Any]) -> None:
         kind = message["type"]
         if kind == "event":
+            assert all(command.get("data") != message["data"] for command in self.pending), "an own event before its OK"
             self.cursors[message["channel"]].receive_event(message["offset"], message["data"])
             self.positions[message["channel"]] = self.cursors[message["channel"]].position
         elif kind == "lost":
@@ -226,6 +233,7 @@ class SessionClient(Client):
         elif kind == "error":
             command = self.pending.popleft()
             assert message["code"] == ("not-subscribed" if command["verb"] == "unsubscribe" else "unavailable"), message
+            self.model.failed |= {command["data"]} if "data" in command else set()
             self.history, self.gaps = [], []
         else:
             assert kind in ("welcome", "notice", "bye"), message
@@ -238,12 +246,11 @@ class SessionClient(Client):
             del self.cursors[channel]
         elif command["verb"] == "subscribe":
             since = (command["since"], command["epoch"]) if "since" in command else None
-            before = self.cursors.get(channel)
-            cursor = self.cursors[channel] = Cursor.from_reply(self.model, reply, since, command.get("last"))
+            before, client = self.cursors.get(channel), self.client.session.client.id
+            own = client if "echo" in command else None
+            cursor = self.cursors[channel] = Cursor.from_reply(self.model, reply, since, command.get("last"), own)
             if before is not None and before.epoch == cursor.epoch:
-                # The new subscription also receives the events that the old one has not received yet.
-                cursor.next = min(cursor.next, before.next)
-                cursor.earliest = min(cursor.earliest, before.earliest)
+                cursor.follow(before, reply["offset"], client)
             self.positions[channel] = cursor.position
         else:
             self.read_history(command, reply)
@@ -273,15 +280,16 @@ class SessionClient(Client):
 class StreamClient(Client):
     """A stream of server-sent events for one or several channels. It reconnects with the id of the last event."""
 
-    def __init__(self, model: Model, channels: tuple[str, ...]) -> None:
+    def __init__(self, model: Model, channels: tuple[str, ...], presence: bool = False) -> None:
         super().__init__(model)
         self.channels = channels
+        self.presence = presence
         self.id = ""
         self.last: int | None = self.random.choice((None, 3))
         self.connect()
 
     def connect(self) -> None:
-        self.stream = Stream(self.model.server, self.channels, self.id, self.last)
+        self.stream = Stream(self.model.server, self.channels, self.id, self.last, presence=self.presence)
         self.cursors: dict[str, Cursor] = {}
         positions = parse_event_id(self.id, len(self.channels)) if self.id else [None] * len(self.channels)
         assert positions is not None
@@ -300,6 +308,9 @@ class StreamClient(Client):
             self.stream.outlet.drain(self.random.choice((*SPACES, None)))
 
     def reconnect(self) -> None:
+        """The connection is lost, and only a part of the sent bytes arrives."""
+        sent, start = self.stream.outlet.sent, self.stream.read_position
+        del sent[start + self.random.randint(0, len(sent) - start) :]
         self.read()
         self.stream.session.connection_lost()
         self.connect()
@@ -316,7 +327,7 @@ class StreamClient(Client):
                 self.cursors[message["channel"]].receive_gap(message["first"], message["last"])
                 continue  # a report of a gap has no id
             else:
-                assert event.kind in ("welcome", "notice", "error"), event
+                assert event.kind in ("welcome", "notice", "error") or (self.presence and event.kind in PRESENCE), event
                 continue
             self.id = event.id
             self.check_id(message["channel"])

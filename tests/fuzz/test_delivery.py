@@ -39,7 +39,7 @@ def build_clients(model: Model) -> list[Client]:
     return [
         *sessions,
         StreamClient(model, ("a",)),
-        StreamClient(model, ("b", "a")),
+        StreamClient(model, ("b", "a"), presence=True),
         HistoryClient(model),
         HistoryClient(model),
         PollClient(model, ("a",)),
@@ -76,6 +76,7 @@ def run(model: Model, steps: int) -> None:
         if random.random() < 0.3:
             for client in clients:
                 client.read()
+        model.check_server()
     model.end_faults()
     for _ in range(60):
         if model.late:
