@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import twistedsock
 from twistedsock.cli.memory_estimate import estimate_memory
 from twistedsock.codecs.problem_details import HTTP_STATUS
 from twistedsock.config import HEADINGS, OPTIONS, Option, read_settings
@@ -165,6 +166,17 @@ def test_configuration_files_in_documentation_are_valid(tmp_path: Path, page: Pa
 @pytest.mark.parametrize("unit", ["sockbridge.service", "sockbridge.socket"])
 def test_documentation_links_units_of_systemd(unit: str) -> None:
     assert any(f"examples/systemd/{unit})" in text_of(page) for page in PAGES)
+
+
+def test_page_about_embedding_shows_the_example() -> None:
+    (shown,) = (text for text in fenced(CHECKOUT / "docs/how-to/embed.md", "python") if "Application" in text)
+    assert shown == text_of(CHECKOUT / "examples/sensors.tac")
+    assert len([line for line in shown.splitlines() if line]) <= 32
+
+
+def test_python_api_page_names_all_of_the_api() -> None:
+    text = text_of(CHECKOUT / "docs/reference/python-api.md")
+    assert [name for name in twistedsock.__all__ if name not in text] == []
 
 
 def test_example_of_small_limits_stays_below_its_documented_memory() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from twisted.logger import Logger
 
+from twistedsock.auth.identity import Policy
 from twistedsock.auth.keys import AccessError
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.auth.policy import TablePolicy, build_policy
@@ -29,6 +30,9 @@ RELOADED_SETTINGS = ("allow_origin", "allow_host", "access", "webhook")
 
 POLICY_REMOVED = "[access] was removed from the configuration file: restart the server to run without an access policy"
 """A file that is half written, or that a full disk has emptied, must not give all rights to every client."""
+
+
+TWO_POLICIES = "[access] cannot be used: the program that runs the server has an access policy of its own"
 
 
 def read_policy(settings: Settings) -> TablePolicy | None:
@@ -98,7 +102,8 @@ def client_authorities(settings: Settings, endpoint: str) -> Path | None:
 
 class Reloader:
     """Reloads the configuration, and checks it when the server starts. ``settings`` are those of the start;
-    ``read_settings`` returns the present ones, or raises SettingsError. ``listeners`` are all of the server."""
+    ``read_settings`` returns the present ones, or raises SettingsError. ``listeners`` are all of the server. A reload
+    does not replace a policy that is not from the settings: then ``has_own_policy`` is True."""
 
     _log = Logger()
 
@@ -111,6 +116,7 @@ class Reloader:
         listeners: Sequence[Listener],
         origin_policy: OriginPolicy,
         webhooks: WebhookManager,
+        has_own_policy: bool,
     ) -> None:
         self._context = context
         self._settings = settings
@@ -118,6 +124,7 @@ class Reloader:
         self._listeners = listeners
         self._origin_policy = origin_policy
         self._webhooks = webhooks
+        self._has_own_policy = has_own_policy
         self._scheduler = ReloadScheduler(lambda: self.reload(), reactor)
 
     def request(self) -> None:
@@ -131,8 +138,7 @@ class Reloader:
             settings = self._read_settings()
             if error := self.find_insecure_listener(settings):
                 raise SettingsError(error)
-            if self._context.policy is not None and settings.access is None:
-                raise SettingsError(POLICY_REMOVED)
+            self._check_policy(settings)
             settings = self._keep_rights_of_unlisted(settings)
             certificates = self._read_certificates(settings)
             targets = read_webhooks(settings)
@@ -140,7 +146,8 @@ class Reloader:
         except SettingsError as error:
             self._log.warn("reload failed, configuration unchanged: {error}", error=str(error))
             return
-        self._apply_policy(policy)
+        if not self._has_own_policy:
+            self._apply_policy(policy)
         before = self._settings
         changes = {name: getattr(settings, name) for name in RELOADED_SETTINGS}
         self._settings = msgspec.structs.replace(before, **changes)
@@ -158,7 +165,7 @@ class Reloader:
 
     def find_insecure_listener(self, settings: Settings) -> str | None:
         """Return an error if other machines can connect although there is no access policy."""
-        if settings.allow_insecure or settings.access is not None:
+        if settings.allow_insecure or settings.access is not None or self._has_own_policy:
             return None
         if settings.trusted_proxy:
             return f"trusted-proxy {NO_POLICY}"
@@ -172,6 +179,18 @@ class Reloader:
         """Log what is wrong with certificates, keys and webhooks, although the server can use them."""
         for warning in (*self._key_warnings(), *self._webhooks.warnings, *self._certificate_warnings()):
             self._log.warn("{warning}", warning=warning)
+
+    def change_policy(self, policy: Policy) -> None:
+        """Replace the policy by one that is not from the settings, and check all clients again."""
+        self._has_own_policy = True
+        self._apply_policy(policy)
+
+    def _check_policy(self, settings: Settings) -> None:
+        """Raise SettingsError if these settings would remove the policy, or add a second one."""
+        if self._has_own_policy and settings.access is not None:
+            raise SettingsError(TWO_POLICIES)
+        if not self._has_own_policy and self._context.policy is not None and settings.access is None:
+            raise SettingsError(POLICY_REMOVED)
 
     def _keep_rights_of_unlisted(self, settings: Settings) -> Settings:
         """Return the settings with the old rights of listeners that were removed from the file. They stay open until a
@@ -205,7 +224,7 @@ class Reloader:
                 )
         return read
 
-    def _apply_policy(self, policy: TablePolicy | None) -> None:
+    def _apply_policy(self, policy: Policy | None) -> None:
         try:
             self._scheduler.review_started()
             self._context.change_policy(policy, self._scheduler.review_finished)

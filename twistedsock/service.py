@@ -5,7 +5,10 @@ import random
 import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version as version_of
+from os import PathLike, fspath
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
@@ -17,14 +20,17 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
+from twistedsock.auth.identity import Policy
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.backplanes.memory import MemoryBackplane
-from twistedsock.config import Settings, SettingsError, listeners, trusted_proxies
+from twistedsock.bridge import Bridge, BridgeObserver
+from twistedsock.codecs.native import NATIVE_ENCODER
+from twistedsock.config import Settings, SettingsError, listeners, read_settings, trusted_proxies
 from twistedsock.errors import CloseReason
 from twistedsock.metrics.statistics import ProcessStatistics
 from twistedsock.metrics.sys_channels import TICK_SECONDS, Monitor
 from twistedsock.pubsub.values import Lost
-from twistedsock.reload import Reloader, client_authorities, read_policy, read_webhooks
+from twistedsock.reload import TWO_POLICIES, Reloader, client_authorities, read_policy, read_webhooks
 from twistedsock.server.accept_errors import install_accept_backoff
 from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.http.routes import build_routes
@@ -87,7 +93,7 @@ def draw_epoch() -> bytes:
 
 class SockbridgeService(Service):
     """The whole server. ``reactor`` provides time, endpoints and turns. ``read_settings`` returns the settings that the
-    configuration file contains now, or raises SettingsError."""
+    configuration file contains now, or raises SettingsError. The other arguments are those of ``make_service``."""
 
     name = "sockbridge"
     log_observer: Any = None
@@ -95,15 +101,27 @@ class SockbridgeService(Service):
     _log = Logger()
 
     def __init__(
-        self, settings: Settings, reactor: Any, version: str, read_settings: Callable[[], Settings] | None = None
+        self,
+        settings: Settings,
+        reactor: Any,
+        version: str,
+        read_settings: Callable[[], Settings] | None = None,
+        *,
+        policy: Policy | None = None,
+        backplane: Any = None,
+        observers: Iterable[BridgeObserver] = (),
+        endpoints: Iterable[Any] = (),
     ) -> None:
+        if policy is not None and settings.access is not None:
+            raise SettingsError(TWO_POLICIES)
         self._settings = settings
         self._reactor = reactor
-        backplane = MemoryBackplane(draw_epoch, time.time)
+        self._endpoints = list(endpoints)
+        backplane = backplane or MemoryBackplane(draw_epoch, time.time)
         self.context: ServerContext = build_context(
             backplane, settings, version, reactor.seconds, self._call_in_next_turn, self._draw_id, time.time
         )
-        self.context.policy = read_policy(settings)
+        self.context.policy = read_policy(settings) if policy is None else policy
         backplane.attach(self.context.broker)
         self.context.broker.report_gap = self._log_gap
         self.webhooks = WebhookManager(
@@ -116,6 +134,9 @@ class SockbridgeService(Service):
             self.context.broker.owner_of,
         )
         self.webhooks.configure(read_webhooks(settings))
+        self.bridge = Bridge(self.context)
+        for observer in observers:
+            self.bridge.observe(observer)
         process = ProcessStatistics()
         monitor = Monitor(self.context, process.memory_bytes, process.cpu_seconds)
         monitor.attach()
@@ -147,6 +168,7 @@ class SockbridgeService(Service):
             self._listeners,
             self.origin_policy,
             self.webhooks,
+            policy is not None,
         )
 
     def setServiceParent(self, parent: Any) -> None:
@@ -217,11 +239,17 @@ class SockbridgeService(Service):
             page = self.web[0].page_address()
             for listener in self.lines:
                 listener.factory.web_address = page
+        for endpoint in self._endpoints:
+            try:
+                endpoint.start(self.bridge, self._reactor)
+            except (CannotListenError, OSError) as error:
+                raise StartFailed(f"sockbridge: cannot start {endpoint!r}: {_reason(Failure(error))}") from None
 
     def startService(self) -> None:
         super().startService()
         for seconds, loop in self._loops:
             loop.start(seconds, now=False)
+        self.bridge.start()
         for hint in self.hints():
             self._log.info("{hint}", hint=hint)
         self.reloader.log_warnings()
@@ -268,6 +296,16 @@ class SockbridgeService(Service):
     def _call_in_next_turn(self, turn: Callable[[], None]) -> None:
         self._reactor.callLater(0, turn)
 
+    # Reload.
+
+    def reload(self) -> None:
+        """Read the configuration file, keys and certificates again, soon. Connections stay open."""
+        self.reloader.request()
+
+    def change_policy(self, policy: Policy) -> None:
+        """Replace the access policy. Connected clients are checked again, and lose what it does not allow."""
+        self.reloader.change_policy(policy)
+
     # Drain and stop.
 
     def stopService(self) -> Deferred[None]:
@@ -282,9 +320,13 @@ class SockbridgeService(Service):
             if loop.running:
                 loop.stop()
         ports = [listener.port for listener in self._listeners if listener.port is not None]
-        closed = DeferredList([maybeDeferred(port.stopListening) for port in ports])
+        stops = [port.stopListening for port in ports] + [endpoint.stop for endpoint in self._endpoints]
+        closed = DeferredList([maybeDeferred(stop).addErrback(self._log_failed_stop) for stop in stops])
         drained = closed.addCallback(lambda result: self._drain())
         return drained.addCallback(lambda result: self._stop_webhooks())
+
+    def _log_failed_stop(self, failure: Failure) -> None:
+        self._log.failure("stopping a port or an endpoint failed", failure)
 
     def stop_now(self) -> None:
         """End the wait of ``stopService``."""
@@ -326,8 +368,9 @@ class SockbridgeService(Service):
         return self.webhooks.stop()
 
     def _count_connected(self) -> int:
-        """Return the number of sessions and of HTTP requests without a response."""
-        return len(self.context.sessions) + sum(listener.factory.site.running_requests for listener in self.web)
+        """Return the number of sessions of other programs, and of HTTP requests without a response."""
+        sessions = [session for session in self.context.sessions if session.protocol != NATIVE_ENCODER.title]
+        return len(sessions) + sum(listener.factory.site.running_requests for listener in self.web)
 
     def _log_wait(self, count: int, noun: str, event: str) -> None:
         """Log what the shutdown waits for and how to end the wait, which would look like a hang otherwise."""
@@ -346,3 +389,43 @@ def _reason(failure: Failure) -> str:
     error: Any = failure.value
     reason = error.socketError if isinstance(error, CannotListenError) else error
     return getattr(reason, "strerror", None) or str(reason)
+
+
+def make_service(
+    settings: Settings | Mapping[str, Any] | str | PathLike[str],
+    *,
+    policy: Policy | None = None,
+    backplane: Any = None,
+    observers: Iterable[BridgeObserver] = (),
+    endpoints: Iterable[Any] = (),
+    reactor: Any = None,
+) -> SockbridgeService:
+    """Return the server as a service for your own application. Its attribute ``bridge`` publishes and subscribes.
+
+    ``settings`` are a TOML file, which a reload reads again, or a dictionary with the names of the options, or
+    ``Settings``. ``policy`` decides who a client is and what it can do, in place of ``[access]`` in the file.
+    ``backplane`` orders the events; by default, they are in memory. Each of ``observers`` is a ``BridgeObserver``, each
+    of ``endpoints`` provides ``IBridgeEndpoint``. Raises ``SettingsError``."""
+    if reactor is None:
+        from twisted.internet import reactor
+    read = _settings_reader(settings)
+    return SockbridgeService(
+        read(),
+        reactor,
+        version_of("sockbridge"),
+        read,
+        policy=policy,
+        backplane=backplane,
+        observers=observers,
+        endpoints=endpoints,
+    )
+
+
+def _settings_reader(settings: Settings | Mapping[str, Any] | str | PathLike[str]) -> Callable[[], Settings]:
+    if isinstance(settings, Settings):
+        return lambda: settings
+    if isinstance(settings, Mapping):
+        options = {name.replace("_", "-"): value for name, value in settings.items()}
+        return lambda: read_settings(None, dict(options))
+    file = str(Path(fspath(settings)).absolute())  # twistd can change to another directory
+    return lambda: read_settings(file, {})

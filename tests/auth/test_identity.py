@@ -2,7 +2,17 @@
 
 import pytest
 
-from twistedsock.auth.identity import EVERYTHING, MAX_KNOWN, Grants, Identity, Right, grants
+from twistedsock.auth.identity import (
+    EVERYTHING,
+    MAX_KNOWN,
+    NO_CERTIFICATES,
+    NO_TOKENS,
+    Grants,
+    Identity,
+    Policy,
+    Right,
+    grants,
+)
 from twistedsock.pubsub.names import CHANNEL_BYTES
 
 
@@ -57,3 +67,26 @@ def test_what_is_remembered_is_bounded() -> None:
     assert len(some._known) <= MAX_KNOWN
     assert some.on(b"a" * (CHANNEL_BYTES + 1)) == Right.READ  # the name itself is refused elsewhere
     assert all(len(channel) <= CHANNEL_BYTES for channel in some._known)
+
+
+class PublicPolicy(Policy):
+    """A policy that overrides only what it must."""
+
+    clients = Identity(grants({"news": "r"}))
+
+    def anonymous(self, listener: str) -> Identity:
+        return self.clients
+
+
+def test_policy_accepts_no_credentials_unless_overridden() -> None:
+    policy = PublicPolicy()
+    assert policy.cookie == ""
+    assert policy.by_token(b"secret", "tcp:8081") is NO_TOKENS
+    assert policy.by_certificate(b"ann", "tcp:8081") is NO_CERTIFICATES
+
+
+def test_policy_keeps_proved_identities_unless_overridden() -> None:
+    policy, anonymous = PublicPolicy(), Identity(EVERYTHING)
+    for proved in (Identity(EVERYTHING, subject=b"ann"), Identity(EVERYTHING, proof="token 1")):
+        assert policy.review(proved, "tcp:8081") is proved
+    assert policy.review(anonymous, "tcp:8081") is PublicPolicy.clients

@@ -124,6 +124,13 @@ class Starter:
         self._bridges.append(server)
         return server
 
+    def application(self, name: str, text: str, endpoints: int = 2) -> ServerProcess:
+        """Write a .tac file with the server in it, and start it."""
+        (self._folder / name).write_text(text)
+        server = ServerProcess(self._folder, endpoints, [str(TWISTD), "-noy", name, "--pidfile="])
+        self._bridges.append(server)
+        return server
+
     def stop_all(self) -> None:
         running = [server for server in self._bridges if server.process.poll() is None]
         for server in running:

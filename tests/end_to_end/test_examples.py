@@ -168,6 +168,27 @@ def test_node_client_uses_the_javascript_client(
     program.prints(f" by {'websocket' if 'true' in probe.stdout else 'stream'}, from 127.0.0.1:")
 
 
+def test_application_with_sensors_publishes_datagrams(start: Any, line_client: Any, eventually: Any) -> None:
+    """In an empty folder, on free ports."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free_port:
+        free_port.bind(("127.0.0.1", 0))
+        port = free_port.getsockname()[1]
+    text = (EXAMPLES / "sensors.tac").read_text()
+    for ours, free in (("tcp:8081", "tcp:0"), ("tcp:8082", "tcp:0"), ("UDPServer(9000", f"UDPServer({port}")):
+        assert ours in text
+        text = text.replace(ours, free)
+    application = start.application("sensors.tac", text)
+    reader = line_client(f"127.0.0.1:{port_of(application.lines[0])}")
+    reader.request("SUB sensors.kitchen")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sensor:
+        for datagram in (b"kitchen 21.5\n", b"kitchen warm", b"a*b 5", b"freezer -18"):
+            sensor.sendto(datagram, ("127.0.0.1", port))
+    assert reader.receive() == 'MSG sensors.kitchen 1 udp {"celsius":21.5}'
+    assert reader.request("PUB sensors.kitchen 5").startswith("ERR unauthorized ")
+    eventually(lambda: "freezer: {'celsius': -18.0}" in application.log(), "the callback")
+    assert "no number from " in application.log() and "#warn] bad-channel: " in application.log()
+
+
 Restart = Callable[[Any], Any]
 
 # Clients wait up to this time between two attempts.

@@ -1,6 +1,7 @@
 """Identities and their rights on channels. A policy decides about both; without a policy, all clients have all
 rights."""
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from enum import IntFlag
 from typing import Protocol
@@ -15,6 +16,7 @@ from twistedsock.errors import (
     NO_RIGHT_TO_READ,
     RESERVED_CHANNEL,
     Error,
+    ErrorCode,
 )
 from twistedsock.pubsub.names import CHANNEL_BYTES, RESERVED, AnyOf, Cache, Pattern, is_nick, is_reserved, pattern
 
@@ -103,23 +105,34 @@ class Identity(msgspec.Struct, frozen=True, eq=False):
         return self.is_admin == other.is_admin and self.grants.pairs == other.grants.pairs
 
 
-class Policy(Protocol):
-    """``listener`` is the endpoint through which the client connected, as configured."""
+NO_TOKENS = Error(ErrorCode.UNAUTHORIZED, "this server accepts no tokens")
 
-    cookie: str
+NO_CERTIFICATES = Error(ErrorCode.UNAUTHORIZED, "this listener does not accept client certificates")
+
+
+class Policy(Protocol):
+    """Decides who a client is and what it can do. ``listener`` is the endpoint through which the client connected, as
+    configured. A policy of your own can be a subclass: by default, it accepts neither tokens nor certificates."""
+
+    cookie: str = ""
     """The name of the cookie that can contain a token; empty: cookies are ignored."""
 
+    @abstractmethod
     def anonymous(self, listener: str) -> Identity:
         """The identity of clients without a token or certificate."""
 
     def by_token(self, token: bytes, listener: str) -> Identity | Error:
         """The identity in a token."""
+        return NO_TOKENS
 
     def by_certificate(self, subject: bytes, listener: str) -> Identity | Error:
         """The identity of a client certificate with this common name."""
+        return NO_CERTIFICATES
 
     def review(self, identity: Identity, listener: str) -> Identity | Error:
-        """The identity that this policy gives to a client that a former policy identified."""
+        """The identity that this policy gives to a client that was identified before, by this policy or a former one.
+        By default, a client that has proved its identity keeps it until it disconnects."""
+        return identity if identity.subject or identity.proof else self.anonymous(listener)
 
 
 def check_access(identity: Identity | None, channel: bytes, right: Right, is_admin: bool) -> Error | None:

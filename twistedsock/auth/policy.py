@@ -4,14 +4,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from twistedsock.auth.config import AccessTable
-from twistedsock.auth.identity import EVERYTHING, Grants, Identity, grants
+from twistedsock.auth.identity import EVERYTHING, NO_CERTIFICATES, Grants, Identity, grants
 from twistedsock.auth.keys import AccessError, Key, read_key
 from twistedsock.auth.tokens import SUBJECT_RULE, TokenRequirements, is_subject, verify_token
 from twistedsock.errors import Error, ErrorCode
 
 NO_KEYS = Error(ErrorCode.UNAUTHORIZED, "this server has no keys, so it accepts no tokens")
-
-NO_CERTIFICATES = Error(ErrorCode.UNAUTHORIZED, "this listener does not accept client certificates")
 
 BAD_COMMON_NAME = Error(ErrorCode.UNAUTHORIZED, f"invalid certificate: the common name must be {SUBJECT_RULE}")
 

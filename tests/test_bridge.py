@@ -1,0 +1,473 @@
+"""The Python API inside a server: publish, subscribe, observe."""
+
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel, formatEvent
+from twisted.python.failure import Failure
+
+from twistedsock.bridge import (
+    FAILURE_LOG_SECONDS,
+    Bridge,
+    BridgeError,
+    BridgeEvent,
+    BridgeObserver,
+    BridgePosition,
+    BridgeSubscription,
+)
+from twistedsock.errors import CloseReason
+from twistedsock.testing import FakePolicy, FakeServer
+
+DEEP: Any = []
+for _ in range(5_000):
+    DEEP = [DEEP]
+
+
+def bridge_of(server: FakeServer) -> Bridge:
+    bridge = Bridge(server.context)
+    bridge.start()
+    return bridge
+
+
+@pytest.fixture
+def server() -> FakeServer:
+    return FakeServer()
+
+
+@pytest.fixture
+def bridge(server: FakeServer) -> Bridge:
+    return bridge_of(server)
+
+
+def result_of(deferred: "Deferred[Any]") -> Any:
+    """The result, or the exception, of a Deferred that has fired."""
+    results: list[Any] = []
+    deferred.addBoth(results.append)
+    (result,) = results
+    return result.value if isinstance(result, Failure) else result
+
+
+def values(events: list[BridgeEvent]) -> list[Any]:
+    return [event.value for event in events]
+
+
+Warnings = Callable[[], list[str]]
+
+
+@pytest.fixture
+def warnings(logged: list[dict[str, Any]]) -> Warnings:
+    """Return the warnings and errors since the last call."""
+
+    def warnings() -> list[str]:
+        found = [event for event in logged if event["log_level"] in (LogLevel.warn, LogLevel.critical)]
+        logged.clear()
+        return [formatEvent(event) for event in found]
+
+    return warnings
+
+
+# Publish.
+
+
+def test_publish_returns_the_position_of_the_event(bridge: Bridge) -> None:
+    assert result_of(bridge.publish("kitchen", "21.5")) == ("e1", 1)
+    epoch, offset = result_of(bridge.publish("kitchen", "21.6"))
+    assert (epoch, offset) == ("e1", 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ("21.5", "21.5"),
+        ({"celsius": 21.5}, '{"celsius":21.5}'),
+        (["é"], '["é"]'),
+        (21.5, "21.5"),
+        (None, "null"),
+        (math.nan, "null"),
+        (datetime(2026, 11, 29, tzinfo=UTC), '"2026-11-29T00:00:00Z"'),
+    ],
+)
+def test_publishes_str_as_text_and_other_values_as_json(
+    server: FakeServer, bridge: Bridge, value: object, line: str
+) -> None:
+    client = server.line_client()
+    client.send("SUB kitchen")
+    bridge.publish("kitchen", value, name="reading", nick="oven")
+    server.turn()
+    assert client.received()[-1] == f"EVENT kitchen 1 oven reading {line}"
+
+
+@pytest.mark.parametrize(
+    ("channel", "value", "options", "code"),
+    [
+        ("a b", "", {}, "bad-channel"),
+        ("$sys/stats", "", {}, "forbidden"),
+        ("kitchen", "", {"name": "a b"}, "bad-name"),
+        ("kitchen", "", {"nick": "a b"}, "bad-name"),
+        ("kitchen", "x" * 601, {}, "too-long"),
+        ("kitchen", "\ud83d", {}, "not-utf8"),
+        ("kitchen", ["\ud83d"], {}, "not-utf8"),
+        ("kitchen\ud83d", "", {}, "not-utf8"),
+        ("kitchen", [[[[]]]] * 120, {}, None),
+        ("kitchen", DEEP, {}, "bad-json"),
+        ("kitchen", eval("[" * 101 + "]" * 101), {}, "bad-json"),
+    ],
+)
+def test_publish_fails_with_the_code_of_the_catalogue(
+    channel: str, value: object, options: dict[str, str], code: str | None
+) -> None:
+    bridge = bridge_of(FakeServer(max_message_bytes=1_200 if code is None else 600))
+    result = result_of(bridge.publish(channel, value, **options))
+    if code is None:
+        assert isinstance(result, BridgePosition)
+    else:
+        assert isinstance(result, BridgeError)
+        assert result.code == code
+        assert str(result) == f"{code}: {result.message}"
+
+
+@pytest.mark.parametrize("value", [b"bytes", bytearray(b"bytes"), memoryview(b"bytes"), object()])
+def test_publish_fails_for_values_that_are_no_json(bridge: Bridge, value: object) -> None:
+    assert isinstance(result_of(bridge.publish("kitchen", value)), TypeError)
+
+
+def test_publish_waits_for_the_backplane() -> None:
+    server = FakeServer(late=True)
+    bridge = bridge_of(server)
+    published, failed = bridge.publish("kitchen", "one"), bridge.publish("attic", "one")
+    assert not published.called
+    server.backplane.release(2)
+    server.backplane.release(1)
+    server.backplane.failing = 1
+    server.backplane.release()
+    assert result_of(published) == ("e1", 1)
+    assert result_of(failed).code == "unavailable"
+
+
+def test_calls_before_the_start_wait_for_it(server: FakeServer) -> None:
+    bridge, events, forgotten = Bridge(server.context), list[BridgeEvent](), list[BridgeEvent]()
+    published = bridge.publish("kitchen", "one")
+    subscription = bridge.subscribe("kitchen", events.append, last=1)
+    bridge.subscribe("kitchen", forgotten.append).unsubscribe()
+    server.turn()
+    assert not published.called and not subscription.subscribed.called
+    bridge.start()
+    server.turn()
+    assert result_of(subscription.subscribed) == result_of(published) == ("e1", 1)
+    assert (values(events), forgotten) == (["one"], [])
+
+
+# Subscribe.
+
+
+def test_callback_receives_events_of_all_clients(server: FakeServer, bridge: Bridge) -> None:
+    events: list[BridgeEvent] = []
+    subscription = bridge.subscribe("kitchen", events.append)
+    server.turn()
+    assert result_of(subscription.subscribed) == ("e1", 0)
+    server.wall = 1_800_000_000.25
+    client = server.json_client()
+    client.send({"type": "publish", "channel": "kitchen", "data": {"celsius": 21.5}, "name": "reading"})
+    bridge.publish("kitchen", "22", nick="oven")
+    server.turn()
+    first, second = events
+    assert (first.channel, first.offset, first.position) == ("kitchen", 1, ("e1", 1))
+    assert (first.sender, first.name, first.value) == (client.id, "reading", {"celsius": 21.5})
+    assert first.time == datetime(2027, 1, 15, 8, 0, 0, 250_000, UTC)
+    assert (second.sender, second.name, second.value) == ("oven", "message", "22")
+    assert repr(second) == "<BridgeEvent kitchen 2 message from oven: '22'>"
+
+
+def test_last_and_since_read_the_history(server: FakeServer, bridge: Bridge) -> None:
+    positions = [result_of(bridge.publish("kitchen", value)) for value in "abc"]
+    server.turn()
+    for options, expected in [({"last": 2}, "bc"), ({"since": positions[0]}, "bc"), ({"since": positions[2]}, "")]:
+        events: list[BridgeEvent] = []
+        subscription = bridge.subscribe("kitchen", events.append, **options)
+        server.turn()
+        assert values(events) == list(expected)
+        subscription.unsubscribe()
+
+
+def test_nick_is_shown_in_the_list_of_members(server: FakeServer, bridge: Bridge) -> None:
+    bridge.subscribe("kitchen", print, nick="recorder")
+    client = server.line_client()
+    client.send("WHO kitchen")
+    assert client.received()[-2].endswith(" recorder")
+
+
+@pytest.mark.parametrize(
+    ("channel", "nick", "code"),
+    [("a b", "", "bad-channel"), ("kitchen", "a b", "bad-name"), ("\ud83d", "", "not-utf8")],
+)
+def test_refused_subscription_fails_and_leaves_no_session(
+    server: FakeServer, bridge: Bridge, channel: str, nick: str, code: str
+) -> None:
+    subscription = bridge.subscribe(channel, print, nick=nick)
+    server.turn()
+    assert result_of(subscription.subscribed).code == code
+    assert not subscription.is_active and not len(server.context.sessions)
+
+
+def test_unsubscribe_drops_events_that_wait(server: FakeServer, bridge: Bridge) -> None:
+    events: list[BridgeEvent] = []
+
+    def receive(event: BridgeEvent) -> None:
+        events.append(event)
+        subscription.unsubscribe()
+
+    subscription = bridge.subscribe("kitchen", receive)
+    bridge.publish("kitchen", "one"), bridge.publish("kitchen", "two")
+    server.turn()
+    assert values(events) == ["one"]
+    assert not subscription.is_active and not len(server.context.sessions)
+    subscription.unsubscribe()
+
+
+def test_policy_does_not_apply_to_the_program_itself(server: FakeServer) -> None:
+    server = FakeServer(policy=FakePolicy())
+    bridge, events = bridge_of(server), list[BridgeEvent]()
+    subscription = bridge.subscribe("kitchen", events.append)
+    bridge.publish("kitchen", "one", nick="oven")
+    server.turn()
+    server.context.change_policy(FakePolicy())
+    bridge.publish("kitchen", "two")
+    server.turn()
+    assert [event.sender for event in events][0] == "oven"
+    assert values(events) == ["one", "two"] and subscription.is_active
+
+
+# Callbacks that fail or are slow.
+
+
+def test_logs_a_failing_callback_once_a_minute_and_continues(
+    server: FakeServer, bridge: Bridge, warnings: Warnings
+) -> None:
+    events: list[BridgeEvent] = []
+
+    def fail(event: BridgeEvent) -> None:
+        raise RuntimeError("a fault")
+
+    async def fail_later(event: BridgeEvent) -> None:
+        raise RuntimeError("a fault")
+
+    for callback in (fail, fail_later, events.append):
+        bridge.subscribe("kitchen", callback)
+    for _ in range(3):
+        bridge.publish("kitchen", "one")
+        server.turn()
+    words = "the callback for events of kitchen failed; further failures are not logged for 60 s"
+    assert warnings() == [words, words]
+    server.now += FAILURE_LOG_SECONDS
+    bridge.publish("kitchen", "one")
+    server.turn()
+    assert warnings() == [words, words]
+    assert len(events) == 4
+
+
+def test_next_event_waits_for_the_deferred_of_the_callback(server: FakeServer, bridge: Bridge) -> None:
+    events, others, waiting = list[BridgeEvent](), list[BridgeEvent](), list[Deferred[None]]()
+
+    def receive(event: BridgeEvent) -> Deferred[None]:
+        events.append(event)
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    bridge.subscribe("kitchen", receive), bridge.subscribe("kitchen", others.append)
+    bridge.publish("kitchen", "one"), bridge.publish("kitchen", "two")
+    server.turn()
+    assert (values(events), values(others)) == (["one"], ["one", "two"])
+    waiting[0].callback(None)
+    server.turn()
+    assert values(events) == ["one", "two"]
+
+
+def test_coroutine_is_awaited(server: FakeServer, bridge: Bridge) -> None:
+    values, opened = list[object](), Deferred[str]()
+
+    async def receive(event: BridgeEvent) -> None:
+        values.append(await opened)
+        values.append(event.value)
+
+    bridge.subscribe("kitchen", receive)
+    bridge.publish("kitchen", "one")
+    server.turn()
+    opened.callback("opened")
+    server.turn()
+    assert values == ["opened", "one"]
+
+
+def test_unsubscribe_does_not_wait_for_a_callback(server: FakeServer, bridge: Bridge) -> None:
+    waiting: Deferred[None] = Deferred()
+    subscription = bridge.subscribe("kitchen", lambda event: waiting)
+    bridge.publish("kitchen", "one"), bridge.publish("kitchen", "two")
+    server.turn()
+    subscription.unsubscribe()
+    server.turn()
+    assert not len(server.context.sessions)
+    waiting.callback(None)
+    server.turn()
+
+
+class SlowReader:
+    """A subscription whose callback waits for ``release``."""
+
+    def __init__(self, bridge: Bridge, **options: Any) -> None:
+        self.events: list[BridgeEvent] = []
+        self._waiting: Deferred[None] = Deferred()
+        self.subscription: BridgeSubscription = bridge.subscribe("kitchen", self._receive, **options)
+
+    def _receive(self, event: BridgeEvent) -> object:
+        self.events.append(event)
+        return self._waiting if len(self.events) == 1 else None
+
+    def release(self) -> None:
+        self._waiting.callback(None)
+
+
+@pytest.mark.parametrize("slow_consumer", ["skip", "close"])
+def test_events_wait_in_the_history_and_lost_ones_are_reported(slow_consumer: str, warnings: Warnings) -> None:
+    server = FakeServer(history_events=10, slow_consumer=slow_consumer)
+    bridge, lost = bridge_of(server), list[tuple[int, int]]()
+    reader = SlowReader(bridge, on_lost=lambda first, last: lost.append((first, last)))
+    silent = SlowReader(bridge)
+    for _ in range(40):
+        bridge.publish("kitchen", "x" * 10_000)
+        server.turn()
+    assert server.context.memory_budget.used < 200_000, "a chunk for each"
+    reader.release(), silent.release()
+    server.turn()
+    (gap,) = lost
+    offsets = [event.offset for event in reader.events]
+    assert offsets == [*range(1, gap[0]), *range(gap[1] + 1, 41)]
+    assert gap[1] == 30, "the history has the last ten"
+    assert [event.offset for event in silent.events] == offsets
+    assert warnings() == [f"lost events {gap[0]} to 30 of kitchen: the callback is too slow, or the history too short"]
+    assert server.context.memory_budget.used == 0
+
+
+def test_callbacks_are_called_in_time_slices(server: FakeServer, bridge: Bridge) -> None:
+    events: list[BridgeEvent] = []
+
+    def receive(event: BridgeEvent) -> None:
+        events.append(event)
+        server.now += 1
+
+    bridge.subscribe("kitchen", receive)
+    for _ in range(3):
+        bridge.publish("kitchen", "one")
+    steps = []
+    while len(server.turns):
+        server.turns.step()
+        steps.append(len(events))
+    assert {1, 2, 3} <= set(steps)
+
+
+# Resets, and the end of subscriptions.
+
+
+def test_position_of_another_epoch_is_a_reset(server: FakeServer, bridge: Bridge, warnings: Warnings) -> None:
+    bridge.publish("kitchen", "one")
+    resets: list[BridgePosition] = []
+    former = BridgePosition("former", 3)
+    bridge.subscribe("kitchen", print, since=former, on_reset=resets.append)
+    bridge.subscribe("kitchen", print, since=former)
+    server.turn()
+    assert resets == [("e1", 1)]
+    assert warnings() == ["kitchen has another epoch: events before 2 may be missing"]
+
+
+def test_administrator_can_disconnect_a_subscription(server: FakeServer, bridge: Bridge, warnings: Warnings) -> None:
+    events: list[BridgeEvent] = []
+    subscription = bridge.subscribe("kitchen", events.append)
+    bridge.publish("kitchen", "one")
+    (session,) = server.context.sessions
+    assert session.protocol == "python"
+    session.close(CloseReason.POLICY, b"disconnected by an administrator")
+    server.turn()
+    assert values(events) == ["one"], "events that were published before come first"
+    assert not subscription.is_active and not len(server.context.sessions)
+    assert warnings() == ["the subscription to kitchen has ended: disconnected by an administrator"]
+
+
+def test_subscriptions_end_with_the_server(server: FakeServer, bridge: Bridge, warnings: Warnings) -> None:
+    subscription = bridge.subscribe("kitchen", print)
+    server.turn()
+    server.context.close_all(CloseReason.GOING_AWAY, b"the server is going away")
+    server.turn()
+    assert not subscription.is_active and not len(server.context.sessions)
+    late = bridge.subscribe("kitchen", print)
+    assert result_of(late.subscribed).code == "unavailable"
+    assert warnings() == []
+
+
+# Observe.
+
+
+class Recorder(BridgeObserver):
+    def __init__(self) -> None:
+        self.seen: list[object] = []
+
+    def published(self, event: BridgeEvent) -> None:
+        self.seen.append((event.channel, event.offset, event.value))
+
+    def joined(self, channel: str, member: Any, subscribers: int) -> None:
+        self.seen.append(("joined", channel, member.nick, subscribers))
+
+    def left(self, channel: str, member: Any, subscribers: int) -> None:
+        self.seen.append(("left", channel, member.nick, subscribers))
+
+
+def test_observer_receives_events_and_presence_of_all_channels(server: FakeServer, bridge: Bridge) -> None:
+    recorder, client = Recorder(), server.line_client()
+    observation = bridge.observe(recorder)
+    client.send("NICK ann", "SUB kitchen", "PUB kitchen 1", "PUB kitchen 2", "PUB attic 3", "UNSUB kitchen")
+    client.send("SUB $sys/stats", "UNSUB $sys/stats")
+    assert recorder.seen == [], "not in the same turn"
+    server.turn()
+    assert recorder.seen == [
+        ("joined", "kitchen", "ann", 1),
+        ("kitchen", 1, "1"),
+        ("kitchen", 2, "2"),
+        ("attic", 1, "3"),
+        ("left", "kitchen", "ann", 0),
+    ]
+    client.send("PUB kitchen 4")
+    observation.stop()
+    observation.stop()
+    client.send("PUB kitchen 5")
+    server.turn()
+    assert len(recorder.seen) == 5
+
+
+def test_failing_observer_does_not_disturb_others(server: FakeServer, bridge: Bridge, warnings: Warnings) -> None:
+    class Failing(BridgeObserver):
+        def published(self, event: BridgeEvent) -> None:
+            raise RuntimeError("a fault")
+
+        def __repr__(self) -> str:
+            return "Failing"
+
+    recorder = Recorder()
+    bridge.observe(Failing()), bridge.observe(BridgeObserver()), bridge.observe(recorder)
+    client = server.line_client()
+    client.send("SUB kitchen", "PUB kitchen 1", "PUB kitchen 2")
+    server.turn()
+    assert len(recorder.seen) == 3
+    assert warnings() == ["the observer Failing failed; further failures are not logged for 60 s"]
+    client.disconnect()
+    server.turn()
+
+
+def test_time_is_a_datetime_that_programs_can_compare(server: FakeServer, bridge: Bridge) -> None:
+    events: list[BridgeEvent] = []
+    bridge.subscribe("kitchen", events.append)
+    for _ in range(2):
+        bridge.publish("kitchen", "one")
+        server.turn()
+        server.wall += 90
+    assert events[1].time - events[0].time == timedelta(seconds=90)
