@@ -270,6 +270,7 @@ def test_shows_and_publishes_events_of_a_channel(visit, busy, line_client, chann
     page.fill("#history-since", "")
     page.click("#history-show")
     expect(page.locator("#history .history-row")).to_have_count(4)
+    expect(page.locator("#history .history-row .time")).to_have_text([re.compile(r"^\d\d:\d\d:\d\d$")] * 4)
     page.fill("#history-since", "many")
     page.click("#history-show")
     expect(page.locator("#history-error")).to_have_text("Enter a number.")
@@ -422,7 +423,7 @@ def test_browser_snippet_subscribes_and_publishes(start, open_page, line_client,
         pages.extend(snippets(monitored.open(f"{server.page}console#/channels/{channel}"), "browser"))
         page = open_page().page
         page.goto(mine)
-        expect(page.locator("#events li")).to_have_text(re.compile(r"^\w+: 21.5$"))
+        expect(page.locator("#events li")).to_have_text(re.compile(r"^\d\d?:\d\d:\d\d( [AP]M)? \w+: 21.5$"))
         web_server.shutdown()
 
 

@@ -3,7 +3,9 @@
 import re
 import socket
 import threading
+import time
 from contextlib import suppress
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -97,6 +99,35 @@ def test_gives_joins_that_are_far_apart_a_time_of_their_own(server, line_client,
     expect(notes).to_contain_text([f"ann and bob joined {channel}", f"eve joined {channel}"])
 
 
+def publish_in_turn(client, channels, numbers):
+    """Publish numbers on the channels alternately, at different times."""
+    for number in numbers:
+        client.request(f"PUB {channels[number % len(channels)]} {number}")
+        time.sleep(0.005)
+
+
+def test_shows_the_history_of_several_channels_by_time_with_its_age(server, line_client, open_page, channel):
+    typist = line_client(server.lines[0])
+    publish_in_turn(typist, [channel, f"{channel}-b"], range(6))
+    published = datetime.now()
+    monitored = open_page()
+    monitored.page.clock.install(time=published + timedelta(minutes=5, seconds=10))
+    page = monitored.open(f"{server.page}#{channel},{channel}-b")
+    expect(page.locator("#events .event .payload")).to_have_text([str(number) for number in range(6)])
+    expect(page.locator("#events .since")).to_have_text(["5 min ago"] * 6)
+    oldest = row(page, 1).first.locator("time")
+    expect(oldest).to_have_attribute("title", re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}, from the history$"))
+    expect(oldest.locator(".clock")).to_have_text(oldest.get_attribute("title")[11:19])
+    page.clock.fast_forward(60_000)
+    expect(page.locator("#events .since")).to_have_text(["6 min ago"] * 6)
+
+    typist.request(f"PUB {channel} live")
+    newest = row(page, 4).locator("time")
+    expect(newest).to_have_text(re.compile(r"^\d\d:\d\d:\d\d$"))
+    received = datetime.fromisoformat(newest.get_attribute("datetime")).timestamp()
+    assert 0 <= received - published.timestamp() < 60
+
+
 def test_offers_no_commands_for_channels_with_special_characters(server, open_page):
     page = open_page().open(f"{server.page}#kitchen;reboot")
     expect(page.locator("#empty-note")).to_contain_text("has a special meaning in shells")
@@ -143,18 +174,20 @@ def test_reconnects_after_a_server_restart_and_reports_the_gap(start, line_clien
 
 def test_shows_missed_events_after_an_outage(server, line_client, open_page, channel, proxy):
     monitored = open_page()
-    page = monitored.open(f"http://127.0.0.1:{proxy.port}/#{channel}")
+    channels = [channel, f"{channel}-b"]
+    page = monitored.open(f"http://127.0.0.1:{proxy.port}/#{','.join(channels)}")
     typist = line_client(server.lines[0])
-    typist.request(f"PUB {channel} 1")
-    expect(row(page, 1)).to_be_visible()
+    publish_in_turn(typist, channels, range(2))
+    expect(row(page, 1)).to_have_count(2)
     proxy.interrupt(True)
     expect(page.locator("#state")).not_to_have_attribute("data-state", "open")
-    for number in range(2, 5):
-        typist.request(f"PUB {channel} {number}")
+    publish_in_turn(typist, channels, range(2, 6))
     proxy.interrupt(False)
     monitored.wait_until_connected()
-    typist.request(f"PUB {channel} 5")
-    expect(page.locator("#events .event .payload")).to_have_text(["1", "2", "3", "4", "5"])
+    publish_in_turn(typist, channels, range(6, 7))
+    expect(page.locator("#events .event .payload")).to_have_text([str(number) for number in range(7)])
+    caught_up = f"Caught up: 2 missed events on {channel} and 2 missed events on {channel}-b."
+    expect(page.locator('#events .note[data-kind="back"]')).to_contain_text([caught_up])
     monitored.errors.clear()
 
 

@@ -4,9 +4,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import {
-  CHANNEL_BYTES, CHANNELS_LIMIT, clockTime, describeAccessError, describeError, describeGap, describeIdentity, describePresence,
-  describeTimeLeft, isAccessError, jsonError, jsonTokens, nameError, plural, readHash, readPayload, readToken, tokenError,
-  tokenInHash, toSentence, withoutToken, writeHash,
+  CHANNEL_BYTES, CHANNELS_LIMIT, clockTime, describeAccessError, describeCaughtUp, describeError, describeGap, describeIdentity,
+  describePresence, describeTimeLeft, exactTime, isAccessError, jsonError, jsonTokens, nameError, plural, readHash, readPayload,
+  readToken, timeSince, tokenError, tokenInHash, toSentence, withoutToken, writeHash,
 } from '../../twistedsock/static/format.js';
 import { describeNoEndpoint, lineEndpointOf, terminalCommands } from '../../twistedsock/static/line-endpoints.js';
 
@@ -165,5 +165,27 @@ test('describes gaps, errors, joins and counts', () => {
   assert.equal(describePresence('join', 'kitchen', ['ann', 'bo', 'cy'], 1004), 'ann, bo, cy and 1,001 more joined kitchen');
   assert.equal(plural(1, 'event'), '1 event');
   assert.equal(plural(1200, 'event'), '1,200 events');
-  assert.equal(clockTime(new Date(2026, 0, 2, 3, 4, 5)), '03:04:05');
+});
+
+test('describes the events that were replayed after an outage', () => {
+  assert.equal(describeCaughtUp([['kitchen', 1]]), 'Caught up: 1 missed event on kitchen.');
+  assert.equal(describeCaughtUp([['kitchen', 1], ['chat', 3], ['attic', 2]]), 'Caught up: 1 missed event on kitchen, 3 missed events on chat and 2 missed events on attic.');
+});
+
+test('formats local times, with the date on other days', () => {
+  const date = new Date(2026, 0, 2, 3, 4, 5, 6);
+  assert.equal(clockTime(date), '03:04:05');
+  assert.equal(clockTime(date, new Date(2026, 0, 2, 23, 59, 59)), '03:04:05');
+  assert.equal(clockTime(date, new Date(2026, 0, 3)), 'Jan 2 03:04:05');
+  assert.equal(exactTime(date), '2026-01-02 03:04:05.006');
+});
+
+test('formats the time since a date', () => {
+  const now = new Date(2026, 0, 2, 3, 4, 5);
+  const minute = 60_000;
+  const cases = [
+    [-5 * minute, 'just now'], [0, 'just now'], [minute - 1, 'just now'], [minute, '1 min ago'], [60 * minute - 1, '59 min ago'],
+    [60 * minute, '1 h ago'], [24 * 60 * minute - 1, '23 h ago'], [24 * 60 * minute, '1 day ago'], [3 * 24 * 60 * minute, '3 days ago'],
+  ];
+  for (const [age, text] of cases) assert.equal(timeSince(new Date(now - age), now), text);
 });

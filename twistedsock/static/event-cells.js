@@ -1,16 +1,29 @@
 /** Cells of event rows: time, sender and payload. JSON is coloured. */
 
 import { make, makeButton } from './dom.js';
-import { clockTime, jsonTokens, UNVERIFIED, UNVERIFIED_HINT } from './format.js';
+import { clockTime, exactTime, jsonTokens, timeSince, UNVERIFIED, UNVERIFIED_HINT } from './format.js';
 
 /** Characters of a payload that are shown before "Show all". A payload can have 65,536. */
 const CHARACTERS_SHOWN = 2000;
 
-export function timeCell(at, title) {
-  const time = make('time', 'time', clockTime(at));
-  time.dateTime = at.toISOString();
-  time.title = title;
-  return time;
+/** A local time, for events of the history also how long ago it was. The tooltip has the date and milliseconds. */
+export function timeCell(date, replayed = false) {
+  const cell = make('time', 'time');
+  cell.dateTime = date.toISOString();
+  cell.title = `${exactTime(date)}${replayed ? ', from the history' : ''}`;
+  if (replayed) cell.append(make('span', 'since'), ' ');
+  cell.append(make('span', 'clock'));
+  updateTimeCell(cell, new Date());
+  return cell;
+}
+
+/** Writes the texts that depend on the present time. */
+export function updateTimeCell(cell, now) {
+  const date = new Date(cell.dateTime);
+  for (const [name, text] of [['since', timeSince(date, now)], ['clock', clockTime(date, now)]]) {
+    const part = cell.querySelector(`.${name}`);
+    if (part && part.textContent !== text) part.textContent = text;
+  }
 }
 
 export function fromCell({ from }) {

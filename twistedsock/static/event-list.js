@@ -1,11 +1,11 @@
 /**
- * The list of events. Rows are drawn in batches that fit into a frame, with pauses between them. While the user has
+ * The list of events, sorted by time. Rows are drawn in batches that fit into a frame, with pauses between them. While the user has
  * scrolled up, nothing moves and new events are counted. If more than ROWS_SHOWN are queued, the oldest are skipped, and a
  * note reports it.
  */
 
 import { announce, byId, make, memory } from './dom.js';
-import { fromCell, payloadCell, timeCell } from './event-cells.js';
+import { fromCell, payloadCell, timeCell, updateTimeCell } from './event-cells.js';
 import { describeGap, describePresence, plural } from './format.js';
 
 /** Maximum number of rows in the document: few enough for a layout within one frame. */
@@ -38,14 +38,27 @@ const MAX_NICKS = 3;
 /** Joins and leaves within this time are combined in one note. Later ones get a note with a time of their own. */
 const PRESENCE_NOTE_MS = 10_000;
 
+/** Interval between updates of texts such as `5 min ago`. */
+const TIME_UPDATE_MS = 20_000;
+
 /** Distance from the end of the list that still counts as the end. */
 const END_MARGIN_PX = 32;
+
+/**
+ * True if an item belongs above another one that was added before it. Channels are replayed one after the other, and a slow
+ * page also receives new events channel by channel: events are sorted by time. They stay below notes, which explain what
+ * follows. Only notes about joins and leaves explain nothing about events of the history.
+ */
+function belongsAbove({ event, replayed }, other) {
+  if (!event) return false;
+  return other.event ? event.time < other.event.time : replayed && ['join', 'leave'].includes(other.kind);
+}
 
 /** @param {{isOwn: (event: object) => boolean, drawn: (events: object[]) => void}} page */
 export function buildEventList({ isOwn, drawn }) {
   const scroller = byId('event-scroll');
   const list = byId('events');
-  const shown = new WeakMap(); // row -> event, to redraw it in the other layout
+  const items = new WeakMap(); // row -> item
   let queue = [];
   let dropped = 0;
   let offsetDigits = 0; // of the longest offset; determines the width of the margin
@@ -72,8 +85,10 @@ export function buildEventList({ isOwn, drawn }) {
   // ---- queue ----
 
   function add(item) {
-    item.at = new Date();
-    queue.push(item);
+    item.at = item.event ? new Date(item.event.time) : new Date();
+    let index = queue.length;
+    while (index > 0 && belongsAbove(item, queue[index - 1])) index -= 1;
+    queue.splice(index, 0, item);
     if (queue.length >= 2 * ROWS_SHOWN) dropOldest(); // hidden tabs do not draw, and the queue must not grow
     schedule();
     return item;
@@ -114,9 +129,8 @@ export function buildEventList({ isOwn, drawn }) {
     if (!batch.length) return;
     if (dropped) batch.unshift({ kind: 'dropped', text: `${plural(dropped, 'event')} skipped: faster than the page can draw.` });
     dropped = 0;
-    const excess = list.childElementCount + batch.length - ROWS_SHOWN;
-    for (let index = 0; index < excess && list.firstChild; index += 1) list.firstChild.remove();
-    list.append(...batch.map((item) => (item.event ? eventRow(item) : noteRow(item))));
+    for (const item of batch) insert(item);
+    while (list.childElementCount > ROWS_SHOWN) list.firstChild.remove();
     const events = batch.filter(({ event }) => event).map(({ event }) => event);
     if (events.length) {
       byId('empty-state').hidden = true;
@@ -131,9 +145,20 @@ export function buildEventList({ isOwn, drawn }) {
 
   // ---- rows ----
 
+  function insert(item) {
+    const row = item.event ? eventRow(item) : noteRow(item);
+    items.set(row, item);
+    let next = null;
+    let previous = list.lastElementChild;
+    while (previous && belongsAbove(item, items.get(previous))) {
+      next = previous;
+      previous = previous.previousElementSibling;
+    }
+    list.insertBefore(row, next);
+  }
+
   function eventRow({ event, at, replayed, hue }) {
     const row = make('li', 'event');
-    shown.set(row, event);
     if (String(event.offset).length > offsetDigits) {
       offsetDigits = String(event.offset).length;
       document.documentElement.style.setProperty('--digits', offsetDigits);
@@ -141,8 +166,9 @@ export function buildEventList({ isOwn, drawn }) {
     Object.assign(row.dataset, { channel: event.channel, offset: event.offset, hue });
     row.toggleAttribute('data-own', isOwn(event));
     row.toggleAttribute('data-replayed', replayed);
-    const time = timeCell(at, replayed ? 'From the history: published earlier, received at this time' : 'Received at this time');
-    row.append(make('span', 'offset', event.offset), make('span', 'event-channel', event.channel), fromCell(event), payloadCell(event, pretty), time);
+    row.append(
+      make('span', 'offset', event.offset), make('span', 'event-channel', event.channel), fromCell(event), payloadCell(event, pretty), timeCell(at, replayed),
+    );
     return row;
   }
 
@@ -153,8 +179,19 @@ export function buildEventList({ isOwn, drawn }) {
     row.dataset.kind = kind;
     if (channel) Object.assign(row.dataset, { note: channel, hue });
     row.append(make('span', 'note-text', text));
-    if (at) row.append(timeCell(at, ''));
+    if (at) row.append(timeCell(at));
     return row;
+  }
+
+  setInterval(() => {
+    const now = new Date();
+    for (const cell of list.querySelectorAll('.time')) updateTimeCell(cell, now);
+  }, TIME_UPDATE_MS);
+
+  /** Changes the text of a note, drawn or not. */
+  function rewrite(note, text) {
+    note.text = text;
+    if (note.row) note.row.querySelector('.note-text').textContent = text;
   }
 
   // ---- scrolling ----
@@ -199,7 +236,7 @@ export function buildEventList({ isOwn, drawn }) {
     radio.addEventListener('change', () => {
       pretty = byId('layout-pretty').checked;
       memory.set('layout', radio.value);
-      for (const row of list.querySelectorAll('.event')) row.querySelector('.payload').replaceWith(payloadCell(shown.get(row), pretty));
+      for (const row of list.querySelectorAll('.event')) row.querySelector('.payload').replaceWith(payloadCell(items.get(row).event, pretty));
       if (following) scrollToEnd();
     });
   }
@@ -237,8 +274,9 @@ export function buildEventList({ isOwn, drawn }) {
     },
     note(kind, text, channel) {
       presenceNotes.clear();
-      add({ kind, text, hue: channel?.hue, channel: channel?.name });
+      return add({ kind, text, hue: channel?.hue, channel: channel?.name });
     },
+    rewrite,
     gap(gap, channel) {
       if (gap.last) lost += gap.last - gap.first + 1; // the number is unknown if the epoch has changed
       this.note('lost', describeGap(gap), channel);
@@ -253,8 +291,7 @@ export function buildEventList({ isOwn, drawn }) {
       }
       note.count += 1;
       if (note.nicks.length < MAX_NICKS) note.nicks.push(nick);
-      note.text = describePresence(kind, name, note.nicks, note.count);
-      if (note.row) note.row.querySelector('.note-text').textContent = note.text;
+      rewrite(note, describePresence(kind, name, note.nicks, note.count));
     },
   };
 }

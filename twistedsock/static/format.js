@@ -143,8 +143,17 @@ export function describeGap({ channel, reason, first, last }) {
 export function describePresence(kind, channel, nicks, count) {
   const more = count - nicks.length;
   const names = more ? [...nicks, `${more.toLocaleString('en')} more`] : nicks;
-  const list = names.length > 1 ? `${names.slice(0, -1).join(', ')} and ${names.at(-1)}` : names[0];
-  return `${list} ${kind === 'join' ? 'joined' : 'left'} ${channel}`;
+  return `${enumerate(names)} ${kind === 'join' ? 'joined' : 'left'} ${channel}`;
+}
+
+/** Describes the events that were replayed after an outage. @param {[string, number][]} missed channels and their number of events */
+export function describeCaughtUp(missed) {
+  return `Caught up: ${enumerate(missed.map(([channel, count]) => `${plural(count, 'missed event')} on ${channel}`))}.`;
+}
+
+/** ann; ann and bo; ann, bo and cy */
+function enumerate(items) {
+  return items.length > 1 ? `${items.slice(0, -1).join(', ')} and ${items.at(-1)}` : items[0];
 }
 
 export function describeError({ code, message }) {
@@ -183,9 +192,28 @@ export function toSentence(text) {
   return text && text[0].toUpperCase() + text.slice(1) + (/[.!?…]$/.test(text) ? '' : '.');
 }
 
-export function clockTime(date) {
-  return [date.getHours(), date.getMinutes(), date.getSeconds()].map((part) => String(part).padStart(2, '0')).join(':');
+/** Formats a local time: `03:04:05`, or `Jan 2 03:04:05` if it is not on the day of `now`. */
+export function clockTime(date, now = date) {
+  const time = [date.getHours(), date.getMinutes(), date.getSeconds()].map(twoDigits).join(':');
+  return date.toDateString() === now.toDateString() ? time : `${date.toLocaleDateString('en', { month: 'short', day: 'numeric' })} ${time}`;
 }
+
+/** Formats a local time completely, for tooltips: `2026-01-02 03:04:05.006` */
+export function exactTime(date) {
+  const day = [date.getFullYear(), twoDigits(date.getMonth() + 1), twoDigits(date.getDate())].join('-');
+  return `${day} ${clockTime(date)}.${String(date.getMilliseconds()).padStart(3, '0')}`;
+}
+
+/** Formats the time since a date: `just now`, `5 min ago`, `3 h ago`, `2 days ago` */
+export function timeSince(date, now) {
+  const minutes = Math.floor((now - date) / 60_000);
+  if (minutes < 1) return 'just now'; // also if the clock of the server is ahead
+  if (minutes < 60) return `${minutes} min ago`;
+  if (minutes < 24 * 60) return `${Math.floor(minutes / 60)} h ago`;
+  return `${plural(Math.floor(minutes / (24 * 60)), 'day')} ago`;
+}
+
+function twoDigits(number) { return String(number).padStart(2, '0'); }
 
 /** Returns an error message if a text is not JSON, otherwise an empty string. */
 export function jsonError(text) {

@@ -9,8 +9,8 @@ import { copyFrom } from './copy.js';
 import { byId, make, makeButton, memory, showFieldError } from './dom.js';
 import { buildEventList, ROWS_SHOWN } from './event-list.js';
 import {
-  CHANNEL_BYTES, CHANNELS_LIMIT, describeAccessError, describeError, isAccessError, nameError, plural, readHash,
-  toSentence, UNVERIFIED, UNVERIFIED_HINT, writeHash,
+  CHANNEL_BYTES, CHANNELS_LIMIT, describeAccessError, describeCaughtUp, describeError, isAccessError, nameError, plural,
+  readHash, toSentence, UNVERIFIED, UNVERIFIED_HINT, writeHash,
 } from './format.js';
 import { buildIdentity, currentToken } from './identity.js';
 import { describeNoEndpoint, SHELL_SPECIAL, terminalCommands } from './line-endpoints.js';
@@ -58,8 +58,11 @@ const channels = new Map();
 const ownEvents = new Set();
 /** The content of /bridge.json; undefined until it is loaded, or if it is not available. */
 let server;
-/** Number of channels that have not been resumed after an outage, and whether any events were missed. */
-let recovery = { awaited: 0, missed: false };
+/**
+ * Recovery after an outage: the number of channels that have not been resumed, whether any events were missed, and the note
+ * about those that are replayed. All channels share it, so that their events can be sorted below it.
+ */
+let recovery = newRecovery(0);
 
 const identity = buildIdentity({
   client,
@@ -120,7 +123,7 @@ client.addEventListener('waiting', () => {
 
 client.addEventListener('open', () => {
   const resuming = [...channels.values()].filter(({ subscription }) => subscription.position !== undefined);
-  recovery = { awaited: resuming.length, missed: false };
+  recovery = newRecovery(resuming.length);
   resubscribe(); // permissions can have changed
 });
 
@@ -206,10 +209,19 @@ function closeChannel(name) {
   channels.delete(name);
 }
 
-function noteResumed(channel, { recovered, missed }) {
+function newRecovery(awaited) {
+  return { awaited, missed: false, replayed: [], note: undefined };
+}
+
+function noteResumed({ name }, { recovered, missed }) {
   recovery.awaited -= 1;
   if (missed || !recovered) recovery.missed = true;
-  if (recovered && missed) eventList.note('back', `Caught up: ${plural(missed, 'missed event')} on ${channel.name}.`, channel);
+  if (recovered && missed) {
+    recovery.replayed.push([name, missed]);
+    const text = describeCaughtUp(recovery.replayed);
+    if (recovery.note) eventList.rewrite(recovery.note, text);
+    else recovery.note = eventList.note('back', text);
+  }
   if (recovery.awaited === 0 && !recovery.missed) eventList.note('back', 'Reconnected. No events were missed.');
 }
 

@@ -1,9 +1,9 @@
 /** Live charts: uPlot draws the lines, and the values are shown as text. */
 
 import { make } from '../dom.js';
+import { clockTime } from '../format.js';
 import { SPAN_SECONDS } from './series.js';
 import { oncePerFrame } from './sys-channels.js';
-import { exactTime } from './units.js';
 
 /* global uPlot */
 
@@ -59,7 +59,7 @@ export function buildCharts(box, charts, series) {
         const text = at?.[name] === undefined ? '–' : chart.format(at[name]);
         if (values[index].textContent !== text) values[index].textContent = text;
       }
-      const text = pointed === null ? rangeOf(chart, series) : at ? exactTime(at.time).slice(11, 19) : '';
+      const text = pointed === null ? rangeOf(chart, series) : at ? clockTime(new Date(at.time * 1000)) : '';
       if (range.textContent !== text) range.textContent = text;
     }
   }

@@ -1,7 +1,7 @@
 /** The history of a channel, by offset. */
 
 import { byId, make } from '../dom.js';
-import { fromCell, payloadCell } from '../event-cells.js';
+import { fromCell, payloadCell, timeCell } from '../event-cells.js';
 import { describeError } from '../format.js';
 
 /** Maximum number of events shown. */
@@ -30,7 +30,7 @@ export function buildHistory({ client }) {
     byId('history').hidden = !events.length;
     byId('history').replaceChildren(...events.map((event) => {
       const row = make('li', 'history-row');
-      row.append(make('span', 'offset', event.offset), fromCell(event), payloadCell(event, false));
+      row.append(make('span', 'offset', event.offset), timeCell(new Date(event.time)), fromCell(event), payloadCell(event, false));
       return row;
     }));
     byId('history').scrollTop = 0;

@@ -2,13 +2,13 @@
 
 import { copyFrom } from '../copy.js';
 import { byId, make } from '../dom.js';
-import { clockTime } from '../format.js';
+import { clockTime, exactTime } from '../format.js';
 import { buildCharts } from './charts.js';
 import { identityWords, protocolOf } from './peers.js';
 import { writeRoute } from './routes.js';
 import { Series, SPAN_SECONDS } from './series.js';
 import { write } from './table.js';
-import { age, bytes, count, duration, exactTime, percent, rate } from './units.js';
+import { age, bytes, count, duration, percent, rate } from './units.js';
 
 /** @type {import('./charts.js').Chart[]} */
 const CHARTS = [
@@ -56,7 +56,7 @@ function buildRow(end, key) {
   const date = new Date(at * 1000);
   const time = make('time', 'time', clockTime(date));
   time.dateTime = date.toISOString();
-  time.title = exactTime(at);
+  time.title = exactTime(date);
   const link = make('a', 'id', nick || id);
   link.href = writeRoute({ view: 'peer', id });
   const source = make('span', 'source', [identityWords(end), protocolOf(end), from].filter(Boolean).join(', '));

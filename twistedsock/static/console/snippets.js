@@ -90,9 +90,9 @@ function browser(origin, channel, token) {
   import { connect } from ${literal(`${origin}/sockbridge.js`)};
 
   const client = connect(${literal(`${origin}/ws`)}${options});
-  client.subscribe(${literal(channel)}, ({ from, data }) => {
+  client.subscribe(${literal(channel)}, ({ time, from, data }) => {
     const row = document.createElement('li');
-    row.textContent = \`\${from}: \${JSON.stringify(data)}\`;
+    row.textContent = \`\${new Date(time).toLocaleTimeString()} \${from}: \${JSON.stringify(data)}\`;
     document.getElementById('events').append(row);
   }, { last: 10 });
   client.publish(${literal(channel)}, 21.5);

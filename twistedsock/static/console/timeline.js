@@ -1,8 +1,9 @@
 /** The connection timeline: each step with an explanation, and the time between steps. */
 
 import { make } from '../dom.js';
+import { clockTime, exactTime } from '../format.js';
 import { write } from './table.js';
-import { duration, exactTime } from './units.js';
+import { duration } from './units.js';
 
 const TITLES = {
   accepted: 'Accepted',
@@ -50,8 +51,9 @@ export function drawSteps(list, steps) {
     const [interval, title, time, text] = row.children;
     write(interval, index ? intervalBetween(steps[index - 1], step) : '');
     write(title, titleOf(step));
-    write(time, exactTime(step.at).slice(11, 19), exactTime(step.at));
-    time.dateTime = new Date(step.at * 1000).toISOString();
+    const date = new Date(step.at * 1000);
+    write(time, clockTime(date), exactTime(date));
+    time.dateTime = date.toISOString();
     write(text, step.words ?? '');
     row.toggleAttribute('data-last', index === steps.length - 1);
   }

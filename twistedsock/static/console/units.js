@@ -1,4 +1,4 @@
-/** Formats numbers, bytes and times. A narrow no-break space separates a number and its unit. */
+/** Formats numbers, bytes and durations. A narrow no-break space separates a number and its unit. */
 
 const THIN = '\u202f';
 
@@ -57,12 +57,4 @@ export function age(seconds) {
   const [nextSize, nextUnit] = parts[first + 1] ?? [];
   const more = nextSize ? Math.floor((whole % size) / nextSize) : 0;
   return `${Math.floor(whole / size)}${THIN}${unit}${more ? ` ${more}${THIN}${nextUnit}` : ''}`;
-}
-
-/** Formats a time in seconds since 1970 with milliseconds, for tooltips. */
-export function exactTime(seconds) {
-  const date = new Date(seconds * 1000);
-  const two = (number) => String(number).padStart(2, '0');
-  const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
-  return `${day} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}.${String(date.getMilliseconds()).padStart(3, '0')}`;
 }
