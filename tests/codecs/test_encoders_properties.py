@@ -12,12 +12,14 @@ from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER
 from twistedsock.codecs.line_encoder import LINE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.codecs.payload import build_payloads
 from twistedsock.errors import Error, ErrorCode
-from twistedsock.pubsub.values import JSON, TEXT, Batch, Member, Position, PresenceChange
+from twistedsock.pubsub.values import JSON, TEXT, Batch, Member, Payloads, Position, PresenceChange
 from twistedsock.session.encoder import Encoder, Endpoints, SessionInfo
 
-FIRST = st.sampled_from([1, 9, 99, 999, 1_000, 2**53 - 20])
+FIRST = st.sampled_from([1, 8, 9, 10, 98, 99, 998, 999, 1_000, 10**6 - 1, 2**53 - 60])
+ANY_NAMES = NAMES | st.sampled_from([b"%b", b"100%", b'a"b', b"a\\b", b"'", b"n" * 64])
 TAGS = st.sampled_from([None, b"1", b'"x"', b"-7", '"é"'.encode(), b"9" * 5_000])
-PAYLOADS = st.lists(TEXTS.map(str.encode), min_size=1, max_size=5) | st.sampled_from([[b"x"] * 40, [b"1", b"22"] * 20])
+LONG = [[b"x"] * 40, [b"1", b"22"] * 20, [b"x" * 1_100, b"%d%%" * 40, b"x" * 66_000]]
+PAYLOADS = st.lists(TEXTS.map(str.encode), min_size=1, max_size=5) | st.sampled_from(LONG)
 VALUES = st.lists(JSON_TEXTS, min_size=1, max_size=4)
 
 
@@ -27,9 +29,9 @@ DIALECTS = st.sampled_from([LINE_ENCODER, LINE_MESSAGE_ENCODER, JSON_MESSAGE_ENC
 @holds(
     examples=100,
     dialect=DIALECTS,
-    channel=NAMES,
-    sender=NAMES,
-    name=NAMES | st.just(b"message"),
+    channel=ANY_NAMES,
+    sender=ANY_NAMES,
+    name=ANY_NAMES | st.just(b"message"),
     first=FIRST,
     content=st.builds(build_payloads, PAYLOADS, st.just(TEXT)) | st.builds(build_payloads, VALUES, st.just(JSON)),
     tag=TAGS,
@@ -37,10 +39,15 @@ DIALECTS = st.sampled_from([LINE_ENCODER, LINE_MESSAGE_ENCODER, JSON_MESSAGE_ENC
 def test_events(
     dialect: Any, channel: bytes, sender: bytes, name: bytes, first: int, content: Any, tag: bytes | None
 ) -> None:
-    """Any batch is one line of printable UTF-8 for each event, or one JSON message for each event; live and in the
-    history, the bytes are the same."""
+    """Any batch is one line of printable UTF-8 for each event, or one JSON message for each event. The bytes are the
+    same live and in the history, together and one by one, and whether it is known that the payloads need no escapes or
+    not."""
     batch = Batch(first, first + len(content), b"p1", sender, name, content)
-    live = parse_output(dialect, dialect.batch(channel, batch))
+    written = dialect.batch(channel, batch)
+    assert written == b"".join([dialect.batch(channel, batch.part(n, n + 1)) for n in range(batch.first, batch.end)])
+    unknown = Payloads(content.items, content.size, content.kind)
+    assert written == dialect.batch(channel, Batch(first, batch.end, b"p1", sender, name, unknown))
+    live = parse_output(dialect, written)
     assert len(live) == len(content)
     history = parse_output(
         dialect, b"".join(dialect.history(tag, channel, [*batch.events()], Position(b"e1", batch.end - 1)))

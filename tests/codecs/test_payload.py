@@ -3,8 +3,11 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from twistedsock.codecs.payload import (
+    build_payloads,
     has_unpaired_surrogate,
     is_json,
     is_utf8,
@@ -158,3 +161,19 @@ def test_quotes_names() -> None:
 def test_detects_utf8(data: bytes, expected: bool) -> None:
     """RFC 3629."""
     assert is_utf8(data) is expected
+
+
+@given(
+    payloads=st.lists(st.text(max_size=3).map(str.encode) | st.sampled_from([b"{", b"[1]", b'"x"', b"x{"]), min_size=1),
+    is_json=st.booleans(),
+)
+def test_verbatim_payloads_need_no_escaping(payloads: list[bytes], is_json: bool) -> None:
+    content = build_payloads(payloads, JSON if is_json else TEXT)
+    assert content.size == sum(map(len, payloads)) and [*content.items] == payloads
+    assert (content.kind is JSON) is is_json and all(map(is_utf8, payloads))
+    signs = b"".join(payloads).decode()
+    plain = signs.isascii() and all(" " <= sign <= "~" for sign in signs)
+    if not is_json:
+        plain = plain and '"' not in signs and "\\" not in signs
+        plain = plain and not any(payload.startswith((b"{", b"[")) for payload in payloads)
+    assert content.is_plain is plain
