@@ -1,5 +1,6 @@
 """A certificate authority for tests."""
 
+import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -37,6 +38,14 @@ class Authority:
         (self._folder / f"{name}.key").write_bytes(private)
         until = until or datetime.now(UTC) + timedelta(days=90)
         return self._write(self._folder / f"{name}.pem", named(*common_names), key, until, False, host)
+
+    def tls_of(self, name: str) -> ssl.SSLContext:
+        """The TLS context of a client that trusts this authority, with this certificate if it is named."""
+        context = ssl.create_default_context(cafile=self.pem)
+        context.check_hostname = False
+        if name:
+            context.load_cert_chain(self._folder / f"{name}.pem", self._folder / f"{name}.key")
+        return context
 
     def _write(
         self, file: Path, subject: x509.Name, key: ec.EllipticCurvePrivateKey, until: datetime, ca: bool, host: str = ""

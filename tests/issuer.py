@@ -1,7 +1,10 @@
 """An issuer of keys and tokens for tests."""
 
+import hmac
+import json
 import os
 import time
+from base64 import urlsafe_b64encode
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -15,6 +18,17 @@ PRIVATE = {
     "RS256": lambda: rsa.generate_private_key(65537, 2048),
 }
 AUDIENCE = "bridge.test"
+
+
+def base64url(data):
+    return urlsafe_b64encode(data).rstrip(b"=")
+
+
+def hmac_token(header, claims, secret):
+    """A token signed with HMAC. Header and claims are bytes, which are not changed, or become JSON."""
+    parts = (part if isinstance(part, bytes) else json.dumps(part).encode() for part in (header, claims))
+    signed = b".".join(map(base64url, parts))
+    return signed + b"." + base64url(hmac.digest(secret, signed, "sha256"))
 
 
 class Issuer:
@@ -42,6 +56,10 @@ class Issuer:
         self._keys[id] = read_signing_key(algorithm, file)
         shared = file if algorithm == "HS256" else f"{file}.pub"
         return f'[[access.key]]\nid = "{id}"\nalgorithm = "{algorithm}"\nfile = "{shared}"\n'
+
+    def access(self, *lines):
+        """The table of the access policy: these lines, and the audience of the tokens."""
+        return "\n".join(["[access]", f'audience = "{AUDIENCE}"', *lines, ""])
 
     def token(self, sub="ann", channels=None, seconds=3600.0, key="hs", **claims):
         """A valid token, unless ``claims`` change that. A claim that is None is left out."""

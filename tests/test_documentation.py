@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 import twistedsock
+from tests.documents import CHECKOUT, fenced
 from twistedsock.cli.memory_estimate import estimate_memory
 from twistedsock.codecs.problem_details import HTTP_STATUS
 from twistedsock.config import HEADINGS, OPTIONS, Option, read_settings
@@ -16,7 +17,6 @@ from twistedsock.errors import ErrorCode
 from twistedsock.limits.settings import Limits
 from twistedsock.server.web_endpoints import JSON_PROTOCOL, LINE_PROTOCOL
 
-CHECKOUT = Path(__file__).parent.parent
 PAGES = sorted([CHECKOUT / "README.md", CHECKOUT / "examples" / "README.md", *(CHECKOUT / "docs").rglob("*.md")])
 
 
@@ -32,10 +32,6 @@ def anchors(page: Path) -> set[str]:
     """The anchors that GitHub gives the headings."""
     headings = re.findall(r"^#+ (.*)$", outside_of_code(text_of(page)), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def fenced(page: Path, kind: str) -> list[str]:
-    return re.findall(rf"^```{kind}\n(.*?)^```$", text_of(page), flags=re.DOTALL | re.MULTILINE)
 
 
 def contract_files() -> list[Path]:

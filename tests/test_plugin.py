@@ -19,22 +19,19 @@ def run(*command: str | Path, folder: Path) -> str:
     return finished.stdout + finished.stderr
 
 
-def test_twistd_lists_the_command(tmp_path: Path) -> None:
-    listing = run(TWISTD, "--help", folder=tmp_path)
-    assert "\n    sockbridge " in listing
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ([TWISTD, "--help"], "\n    sockbridge "),
+        ([sys.executable, "-m", "twisted", "--help"], "\n    sockbridge "),
+        ([TWISTD, "sockbridge", "--help"], "sockbridge [options]"),
+        ([TWISTD, "--help-reactors"], "\n    sockbridge\t"),
+    ],
+)
+def test_twisted_lists_the_command_and_the_reactor(tmp_path: Path, command: list[str | Path], words: str) -> None:
+    listing = run(*command, folder=tmp_path)
+    assert words in listing
     assert "Traceback" not in listing
-
-
-def test_twist_lists_the_command(tmp_path: Path) -> None:
-    listing = run(sys.executable, "-m", "twisted", "--help", folder=tmp_path)
-    assert "\n    sockbridge " in listing
-    assert "Traceback" not in listing
-
-
-def test_command_has_options(tmp_path: Path) -> None:
-    options = run(TWISTD, "sockbridge", "--help", folder=tmp_path)
-    assert "sockbridge [options]" in options
-    assert "Traceback" not in options
 
 
 def test_finding_the_command_imports_nothing(tmp_path: Path) -> None:
@@ -45,12 +42,6 @@ def test_finding_the_command_imports_nothing(tmp_path: Path) -> None:
     answer = run(sys.executable, "-c", question, folder=tmp_path)
     assert "'sockbridge'" in answer
     assert "'twistedsock" not in answer
-
-
-def test_twistd_lists_the_reactor(tmp_path: Path) -> None:
-    listing = run(TWISTD, "--help-reactors", folder=tmp_path)
-    assert "\n    sockbridge\t" in listing
-    assert "Traceback" not in listing
 
 
 def test_finding_the_reactor_imports_nothing(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from twisted.logger import LogLevel, formatEvent
 
 from tests.authority import Authority
 from tests.memory_reactor import LOOPBACK, Reactor, connect
-from twistedsock import reload, tap
+from twistedsock import reload as reload_module
+from twistedsock import tap
 from twistedsock.auth.identity import RIGHTS, Right
 from twistedsock.auth.origins import ListenerScope
 from twistedsock.reload import POLICY_REMOVED, Reloader
@@ -35,7 +36,7 @@ def authority(tmp_path):
 def reactor(monkeypatch):
     reactor = Reactor()
     reactor.callFromThread = lambda call: call()
-    monkeypatch.setattr(reload, "RELOAD_PAUSE_SECONDS", 0)  # the clock is not the fake one
+    monkeypatch.setattr(reload_module, "RELOAD_PAUSE_SECONDS", 0)  # the clock is not the fake one
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)
     reactor.stopped = 0
     monkeypatch.setattr(reactor, "stop", lambda: setattr(reactor, "stopped", reactor.stopped + 1))
@@ -86,41 +87,47 @@ def new_messages(logged):
     return new_messages
 
 
-def test_changes_hosts_and_origins(configure, start, reactor, new_messages):
-    configure(f'tcp = "{LOOPBACK}"', 'web = "tcp:8082:interface=127.0.0.1"', 'allow-host = ["old.example"]')
+@pytest.fixture
+def reload(configure, new_messages):
+    """Write these lines into the configuration file, reload, and return the messages."""
+
+    def reload(service, *lines, level=None):
+        configure(*lines)
+        new_messages()
+        service.reloader.reload()
+        return new_messages(level)
+
+    return reload
+
+
+RELOADED, UNCHANGED = "reloaded: configuration", "reload failed, configuration unchanged: "
+NO_WEB = 'web = "none"'
+
+
+def test_changes_hosts_and_origins(configure, start, reload):
+    listens = [f'tcp = "{LOOPBACK}"', 'web = "tcp:8082:interface=127.0.0.1"']
+    configure(*listens, 'allow-host = ["old.example"]')
     service = start()
     gate = service.web[0].factory.origin_policy
     assert gate.check_host("old.example:8082", HERE) is None
-    configure(f'tcp = "{LOOPBACK}"', 'web = "tcp:8082:interface=127.0.0.1"', 'allow-host = ["new.example"]')
-    new_messages()
-    service.reloader.reload()
-    assert new_messages() == ["reloaded: configuration"]
+    assert reload(service, *listens, 'allow-host = ["new.example"]') == [RELOADED]
     assert gate.check_host("new.example:8082", HERE) is None
     assert gate.check_host("old.example:8082", HERE) is not None
 
 
-def test_names_settings_that_require_a_restart(configure, start, new_messages):
-    configure('web = "none"')
+def test_names_settings_that_require_a_restart(configure, start, reload):
+    configure(NO_WEB)
     service = start()
-    configure(
-        'web = "none"', 'tcp = "tcp:9999:interface=127.0.0.1"', "max-line-bytes = 1000", 'allow-host = ["new.example"]'
-    )
     for _ in range(2):
-        new_messages()
-        service.reloader.reload()
-        assert new_messages() == ["reloaded: configuration", "restart required to change: max-line-bytes, tcp"]
-    configure('web = "none"')
-    service.reloader.reload()
-    assert new_messages() == ["reloaded: configuration"]
+        changed = ['tcp = "tcp:9999:interface=127.0.0.1"', "max-line-bytes = 1000", 'allow-host = ["new.example"]']
+        assert reload(service, NO_WEB, *changed) == [RELOADED, "restart required to change: max-line-bytes, tcp"]
+    assert reload(service, NO_WEB) == [RELOADED]
 
 
-def test_command_line_overrides_file(configure, start, new_messages):
-    configure('web = "none"')
+def test_command_line_overrides_file(configure, start, reload):
+    configure(NO_WEB)
     service = start("--max-line-bytes", "1000", "--tcp", LOOPBACK)
-    configure('web = "none"', "max-line-bytes = 2000", 'tcp = "tcp:9999"')
-    new_messages()
-    service.reloader.reload()
-    assert new_messages() == ["reloaded: configuration"]
+    assert reload(service, NO_WEB, "max-line-bytes = 2000", 'tcp = "tcp:9999"') == [RELOADED]
 
 
 @pytest.mark.parametrize(
@@ -131,75 +138,60 @@ def test_command_line_overrides_file(configure, start, new_messages):
         ("max-line-bytes = 1", "bridge.toml: max-line-bytes: expected int >= 512"),
     ],
 )
-def test_invalid_file_changes_nothing(configure, start, new_messages, authority, tmp_path, line, words):
-    configure(f'tcp = "{TLS}"', 'web = "none"', 'allow-host = ["old.example"]')
+def test_invalid_file_changes_nothing(configure, start, reload, authority, tmp_path, line, words):
+    configure(f'tcp = "{TLS}"', NO_WEB, 'allow-host = ["old.example"]')
     service = start()
     before = service.lines[0].certificates.expires_at
     authority.issue("server", "localhost")
-    configure('allow-host = ["new.example"]', line)
-    new_messages()
-    service.reloader.reload()
-    (message,) = new_messages()
-    assert message.startswith(f"reload failed, configuration unchanged: {tmp_path}/{words}")
+    (message,) = reload(service, 'allow-host = ["new.example"]', line)
+    assert message.startswith(f"{UNCHANGED}{tmp_path}/{words}")
     assert service.lines[0].certificates.expires_at == before
     assert service.origin_policy.check_host("old.example", HERE) is None
 
 
 def test_missing_file_changes_nothing(configure, start, new_messages, tmp_path):
-    configure('web = "none"')
+    configure(NO_WEB)
     service = start()
     (tmp_path / "bridge.toml").unlink()
     new_messages()
     service.reloader.reload()
     file = tmp_path / "bridge.toml"
-    assert new_messages() == [f"reload failed, configuration unchanged: cannot read {file}: No such file or directory"]
+    assert new_messages() == [f"{UNCHANGED}cannot read {file}: No such file or directory"]
 
 
-def test_unreadable_key_changes_nothing(configure, start, new_messages, tmp_path):
-    configure('web = "none"')
+def test_unreadable_key_changes_nothing(configure, start, reload, tmp_path):
+    configure(NO_WEB)
     service = start()
     key = '[[access.key]]\nid = "1"\nalgorithm = "HS256"\nfile = "gone"'
-    configure('web = "none"', 'allow-host = ["new.example"]', key)
-    new_messages()
-    service.reloader.reload()
     words = f"access.key[0].file: cannot read {tmp_path}/gone: No such file or directory"
-    assert new_messages() == [f"reload failed, configuration unchanged: {words}"]
+    assert reload(service, NO_WEB, 'allow-host = ["new.example"]', key) == [f"{UNCHANGED}{words}"]
     assert service.origin_policy.check_host("new.example", HERE) is not None
 
 
-def test_logs_exception_of_a_session_and_continues(configure, start, new_messages, monkeypatch):
-    configure('web = "none"', "[access]")
+def test_logs_exception_of_a_session_and_continues(configure, start, reload, monkeypatch):
+    configure(NO_WEB, "[access]")
     service = start()
 
     def change_policy(context, policy):
         raise ExceptionGroup("some peers", [RuntimeError("a fault")])
 
     monkeypatch.setattr(ServerContext, "change_policy", change_policy)
-    configure('web = "none"', 'allow-host = ["new.example"]', "[access]")
-    new_messages()
-    service.reloader.reload()
-    assert new_messages() == ["checking the rights of connected clients failed", "reloaded: configuration"]
+    messages = reload(service, NO_WEB, 'allow-host = ["new.example"]', "[access]")
+    assert messages == ["checking the rights of connected clients failed", RELOADED]
     assert service.origin_policy.check_host("new.example", HERE) is None
 
 
-def test_removing_allow_insecure_changes_nothing(configure, start, new_messages):
-    configure('tcp = "tcp:8081"', 'web = "none"', "allow-insecure = true")
-    service = start()
-    configure('tcp = "tcp:8081"', 'web = "none"')
-    new_messages()
-    service.reloader.reload()
-    (message,) = new_messages()
-    assert message.startswith("reload failed, configuration unchanged: tcp:8081 accepts clients from other machines")
+def test_removing_allow_insecure_changes_nothing(configure, start, reload):
+    configure('tcp = "tcp:8081"', NO_WEB, "allow-insecure = true")
+    (message,) = reload(start(), 'tcp = "tcp:8081"', NO_WEB)
+    assert message.startswith(f"{UNCHANGED}tcp:8081 accepts clients from other machines")
 
 
-def test_removing_the_policy_changes_nothing(configure, start, new_messages):
+def test_removing_the_policy_changes_nothing(configure, start, reload):
     configure("[access]", 'anonymous = { lobby = "rw" }')
     service = start()
     policy = service.context.policy
-    configure("")
-    new_messages()
-    service.reloader.reload()
-    assert new_messages() == [f"reload failed, configuration unchanged: {POLICY_REMOVED}"]
+    assert reload(service, "") == [f"{UNCHANGED}{POLICY_REMOVED}"]
     assert service.context.policy is policy is not None
 
 
@@ -219,7 +211,7 @@ def test_reads_certificates_again(configure, start, new_messages, authority, tmp
 
 
 def test_invalid_certificate_leaves_the_old_one(configure, start, new_messages, authority, tmp_path):
-    configure(f'tcp = "{TLS}"', 'web = "none"')
+    configure(f'tcp = "{TLS}"', NO_WEB)
     service = start()
     before = service.lines[0].certificates.expires_at
     (tmp_path / "server.key").write_text("not yet")
@@ -227,7 +219,7 @@ def test_invalid_certificate_leaves_the_old_one(configure, start, new_messages, 
     service.reloader.reload()
     assert new_messages() == [
         f"certificate of {TLS} unchanged: no private key in {tmp_path}/server.key",
-        "reloaded: configuration",
+        RELOADED,
     ]
     assert service.lines[0].certificates.expires_at == before
 
@@ -254,53 +246,42 @@ def allowing(endpoint, rights):
     return ["[[access.listener]]", f'endpoint = "{endpoint}"', f'allow = {{ lobby = "{rights}" }}']
 
 
-def test_changes_client_authorities(configure, start, new_messages, authority, tmp_path):
-    listens = [f'tcp = "{TLS}"', 'web = "none"']
+def test_changes_client_authorities(configure, start, reload, authority, tmp_path):
+    listens = [f'tcp = "{TLS}"', NO_WEB]
     configure(*listens, *with_clients_of("authority.pem"))
     service = start()
     certificates = service.lines[0].certificates
     assert certificates.authorities == tmp_path / "authority.pem"
     Authority(tmp_path, "other")
-    configure(*listens, *with_clients_of("other.pem"))
-    service.reloader.reload()
+    reload(service, *listens, *with_clients_of("other.pem"))
     assert certificates.authorities == tmp_path / "other.pem"
-    configure(*listens, *with_clients_of("none.pem"))
-    new_messages()
-    service.reloader.reload()
     # The rights in the file may depend on the new authorities.
     words = f"client-ca of {TLS}: {tmp_path}/none.pem: No such file or directory"
-    assert new_messages() == [f"reload failed, configuration unchanged: {words}"]
+    assert reload(service, *listens, *with_clients_of("none.pem")) == [f"{UNCHANGED}{words}"]
     assert certificates.authorities == tmp_path / "other.pem"
-    configure(*listens, *with_clients_of("other.pem"))
     (tmp_path / "other.pem").write_text("not yet")
-    service.reloader.reload()
     words = f"certificate of {TLS} unchanged: no certificate in {tmp_path}/other.pem"
-    assert new_messages() == [words, "reloaded: configuration"]
-    configure(*listens, "[access]")
-    service.reloader.reload()
+    assert reload(service, *listens, *with_clients_of("other.pem")) == [words, RELOADED]
+    reload(service, *listens, "[access]")
     assert certificates.authorities is None
 
 
-def test_removed_endpoint_keeps_its_client_authorities(configure, start, new_messages, authority, tmp_path):
-    configure(f'tcp = "{TLS}"', 'web = "none"', *with_clients_of("authority.pem"))
+def test_removed_endpoint_keeps_its_client_authorities(configure, start, reload, authority, tmp_path):
+    configure(f'tcp = "{TLS}"', NO_WEB, *with_clients_of("authority.pem"))
     service = start()
-    configure(f'tcp = "{LOOPBACK}"', 'web = "none"', "[access]")
-    new_messages()
-    service.reloader.reload()
-    assert new_messages()[-1] == "restart required to change: tcp"
+    messages = reload(service, f'tcp = "{LOOPBACK}"', NO_WEB, "[access]")
+    assert messages[-1] == "restart required to change: tcp"
     assert service.lines[0].certificates.authorities == tmp_path / "authority.pem"
 
 
-def test_removed_endpoint_keeps_its_rights(configure, start, new_messages):
+def test_removed_endpoint_keeps_its_rights(configure, start, reload):
     public = "tcp:8083:interface=127.0.0.1"
-    everybody = 'anonymous = { ">" = "rw" }'
-    configure(f'tcp = ["{LOOPBACK}", "{public}"]', 'web = "none"', "[access]", everybody, *allowing(public, "r"))
+    access = ["[access]", 'anonymous = { ">" = "rw" }']
+    configure(f'tcp = ["{LOOPBACK}", "{public}"]', NO_WEB, *access, *allowing(public, "r"))
     service = start()
     for rights in ("rw", "r"):
-        configure(f'tcp = "{LOOPBACK}"', 'web = "none"', "[access]", everybody, *allowing(LOOPBACK, rights))
-        new_messages()
-        service.reloader.reload()
-        assert new_messages() == ["reloaded: configuration", "restart required to change: tcp"]
+        messages = reload(service, f'tcp = "{LOOPBACK}"', NO_WEB, *access, *allowing(LOOPBACK, rights))
+        assert messages == [RELOADED, "restart required to change: tcp"]
         policy = service.context.policy
         assert policy.anonymous(public).grants.on(b"lobby") == Right.READ
         assert policy.anonymous(LOOPBACK).grants.on(b"lobby") == RIGHTS[rights]
@@ -313,7 +294,7 @@ def hang_up(monkeypatch, start, reactor, configure):
     done = []
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
     monkeypatch.setattr(Reloader, "reload", lambda reloader: done.append("reload"))
-    configure('web = "none"')
+    configure(NO_WEB)
 
     def begin(terminal, ignored=False, before_it_runs=lambda: None):
         before = signal.SIG_IGN if ignored else signal.SIG_DFL
@@ -330,6 +311,13 @@ def hang_up(monkeypatch, start, reactor, configure):
     return begin
 
 
+def pause_of(reactor):
+    """The call that ends the pause after a reload."""
+    calls = reactor.getDelayedCalls()
+    (pause,) = [call for call in calls if getattr(call.func, "__name__", "") == "_reload_if_requested"]
+    return pause
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_sighup_reloads(hang_up, reactor, terminal):
     send = hang_up(terminal)
@@ -341,17 +329,14 @@ def test_sighup_reloads(hang_up, reactor, terminal):
 
 def test_several_signals_are_one_reload(hang_up, reactor, monkeypatch):
     send = hang_up(False)
-    monkeypatch.setattr(reload, "RELOAD_PAUSE_SECONDS", 3600)
+    monkeypatch.setattr(reload_module, "RELOAD_PAUSE_SECONDS", 3600)
     send()
     reactor.advance(0)
     for _ in range(5):
         send()
     assert hang_up.done == ["reload"]
-    (pause,) = [
-        call for call in reactor.getDelayedCalls() if getattr(call.func, "__name__", "") == "_reload_if_requested"
-    ]
-    pause.reset(0)
-    monkeypatch.setattr(reload, "RELOAD_PAUSE_SECONDS", 0)
+    pause_of(reactor).reset(0)
+    monkeypatch.setattr(reload_module, "RELOAD_PAUSE_SECONDS", 0)
     for _ in range(3):
         reactor.advance(0)
         assert hang_up.done == ["reload"] * 2
@@ -361,44 +346,41 @@ def test_several_signals_are_one_reload(hang_up, reactor, monkeypatch):
 
 @pytest.mark.parametrize("access", [(), ("[access]", 'anonymous = { "a" = "r" }')], ids=["no policy", "policy"])
 def test_constant_signals_are_one_reload_per_pause(configure, start, new_messages, reactor, access, monkeypatch):
-    configure('web = "none"', f'tcp = "{LOOPBACK}"', *access)
+    configure(NO_WEB, f'tcp = "{LOOPBACK}"', *access)
     service = start()
-    monkeypatch.setattr(reload, "RELOAD_PAUSE_SECONDS", 3600)
+    monkeypatch.setattr(reload_module, "RELOAD_PAUSE_SECONDS", 3600)
     new_messages()
     for _ in range(3):
         for _ in range(5):
             service.reloader.request()
-        assert new_messages() == ["reloaded: configuration"]
-        (pause,) = [
-            one for one in reactor.getDelayedCalls() if getattr(one.func, "__name__", "") == "_reload_if_requested"
-        ]
-        pause.reset(0)
+        assert new_messages() == [RELOADED]
+        pause_of(reactor).reset(0)
         reactor.advance(0)
 
 
 def test_reload_waits_until_the_last_one_has_reached_all_sessions(configure, start, new_messages, reactor):
-    configure('web = "none"', f'tcp = "{LOOPBACK}"', "[access]", 'anonymous = { "a" = "r" }')
+    configure(NO_WEB, f'tcp = "{LOOPBACK}"', "[access]", 'anonymous = { "a" = "r" }')
     service = start()
     broker, clock = service.context.broker, itertools.count(1000.0)
     protocols = [connect(reactor)[0] for _ in range(3)]
     for protocol in protocols:
         protocol.dataReceived(b"SUB a\n")
     broker.clock = broker.scheduler.clock = lambda: next(clock)  # each reading ends a time slice
-    configure('web = "none"', f'tcp = "{LOOPBACK}"', "[access]", 'anonymous = { "b" = "r" }')
+    configure(NO_WEB, f'tcp = "{LOOPBACK}"', "[access]", 'anonymous = { "b" = "r" }')
     new_messages()
     for _ in range(5):
         service.reloader.request()
-    assert new_messages() == ["reloaded: configuration"]
+    assert new_messages() == [RELOADED]
     while any(protocol.pipeline.session.subscriptions for protocol in protocols):
         assert new_messages() == []
         reactor.advance(0)
     for _ in range(10):
         reactor.advance(0)
-    assert new_messages() == ["reloaded: configuration"]
+    assert new_messages() == [RELOADED]
 
 
 def test_continues_after_a_failed_reload(start, configure, reactor, monkeypatch):
-    configure('web = "none"')
+    configure(NO_WEB)
     service = start()
     monkeypatch.setattr(service.reloader, "reload", lambda: 1 / 0)
     for _ in range(2):
@@ -453,34 +435,26 @@ def hooks_of(service):
     return [observer for observer in service.context.broker.observers if isinstance(observer, EventCollector)]
 
 
-def test_changes_webhooks_unless_they_are_invalid(configure, start, new_messages, tmp_path):
+def test_changes_webhooks_unless_they_are_invalid(configure, start, reload, tmp_path):
     secret = tmp_path / "hook.secret"
     secret.write_text("0123456789abcdef")
     secret.chmod(0o600)
-    configure('web = "none"')
+    configure(NO_WEB)
     service = start()
     assert hooks_of(service) == []
-    configure('web = "none"', HOOK)
-    new_messages()
-    service.reloader.reload()
-    assert new_messages() == ["reloaded: configuration"]
+    assert reload(service, NO_WEB, HOOK) == [RELOADED]
     (hook,) = hooks_of(service)
     assert list(service.webhooks.statistics) == ["127.0.0.1:9000"]
     secret.write_text("short")
-    service.reloader.reload()
-    assert new_messages() == [
-        "reload failed, configuration unchanged: webhook[0].secret-file: "
-        f"{secret} contains 5 bytes: a secret must have at least 16"
-    ]
+    words = f"webhook[0].secret-file: {secret} contains 5 bytes: a secret must have at least 16"
+    assert reload(service, NO_WEB, HOOK) == [f"{UNCHANGED}{words}"]
     assert hooks_of(service) == [hook]
     secret.write_text("another secret, as long")
     secret.chmod(0o644)
-    service.reloader.reload()
-    assert set(new_messages()) == {
-        "reloaded: configuration",
+    assert set(reload(service, NO_WEB, HOOK)) == {
+        RELOADED,
         f"users other than the owner can read the secret in {secret} (mode 0644): chmod 600",
     }
     assert hook.target.secret == b"another secret, as long"
-    configure('web = "none"')
-    service.reloader.reload()
+    reload(service, NO_WEB)
     assert hooks_of(service) == []

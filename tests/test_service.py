@@ -14,6 +14,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 
+from tests.authority import Authority
 from tests.memory_reactor import LOOPBACK, Reactor, connect
 from twistedsock.auth.config import AccessTable
 from twistedsock.auth.expiry import ExpiryWatcher
@@ -132,22 +133,18 @@ def test_ports_use_transports_with_direct_writes(start, reactor, certificate):
 @pytest.mark.parametrize(
     ("endpoint", "words"),
     [
-        (
-            "carrier-pigeon:x",
-            "cannot use the endpoint 'carrier-pigeon:x': write an endpoint such as tcp:8081:interface=",
-        ),
+        ("carrier-pigeon:x", "the endpoint 'carrier-pigeon:x': write an endpoint such as tcp:8081:interface="),
         ("tcp:http-alt-or-so", "cannot use the endpoint 'tcp:http-alt-or-so': invalid literal for int()"),
         ("tcp:65536", "cannot use the endpoint 'tcp:65536': invalid port 65536: at most 65535"),
         ("ssl:port=99999:privateKey=a:certKey=b", "': invalid port 99999: at most 65535"),
-        ("8081", "': write tcp:8081:interface=127.0.0.1 for this machine only, or tcp:8081 for every interface"),
-        (":8081", "': write tcp:8081:interface=127.0.0.1 for this machine only, or tcp:8081 for every interface"),
-        ("8081/tcp", "': write tcp:8081:interface=127.0.0.1 for this machine only, or tcp:8081 for every interface"),
-        ("LocalHost:8081", "': write tcp:8081:interface=127.0.0.1 for this machine only, or tcp:8081 for every"),
-        (
-            "http://localhost:8081/",
-            "': write tcp:8081:interface=127.0.0.1 for this machine only, or tcp:8081 for every",
+        *(
+            (text, "': write tcp:8081:interface=127.0.0.1 for this machine only, or tcp:8081 for every interface")
+            for text in ("8081", ":8081", "8081/tcp")
         ),
-        ("tcp:localhost:8081", "': write tcp:8081:interface=127.0.0.1 for this machine only, or tcp:8081 for every"),
+        *(
+            (text, "': write tcp:8081:interface=127.0.0.1 for this machine only, or tcp:8081 for every")
+            for text in ("LocalHost:8081", "http://localhost:8081/", "tcp:localhost:8081")
+        ),
         ("10.0.0.1:8081", "cannot use the endpoint '10.0.0.1:8081': write tcp:8081:interface=10.0.0.1"),
         ("0.0.0.0:8081", "cannot use the endpoint '0.0.0.0:8081': write tcp:8081"),
         ("[::1]:8081", r"cannot use the endpoint '[::1]:8081': write tcp6:8081:interface=\:\:1"),
@@ -224,9 +221,8 @@ def test_rejects_public_endpoint_without_policy(make, kind, endpoint):
 
 
 def test_rejects_trusted_proxy_without_policy(make):
-    with pytest.raises(
-        StartFailed, match=r"trusted-proxy accepts clients from other machines .* \[access\] .* allow-insecure"
-    ):
+    words = r"trusted-proxy accepts clients from other machines .* \[access\] .* allow-insecure"
+    with pytest.raises(StartFailed, match=words):
         make(trusted_proxy=["127.0.0.1"]).privilegedStartService()
     make(trusted_proxy=["127.0.0.1"], allow_insecure=True).privilegedStartService()
     make(trusted_proxy=["127.0.0.1"], access=AccessTable()).privilegedStartService()
@@ -253,19 +249,8 @@ def test_accepts_local_endpoint_without_policy(make, endpoint):
 @pytest.fixture
 def certificate(tmp_path):
     """Create a certificate, and return its part of an ssl: endpoint."""
-    from datetime import datetime, timedelta
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
-    begin = datetime(2026, 1, 1)
-    made = x509.CertificateBuilder(name, name, key.public_key(), 1, begin, begin + timedelta(days=1))
-    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
-    (tmp_path / "cert.pem").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(pem))
-    (tmp_path / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
-    return f"privateKey={tmp_path}/key.pem:certKey={tmp_path}/cert.pem"
+    Authority(tmp_path).issue("server", "localhost")
+    return f"privateKey={tmp_path}/server.key:certKey={tmp_path}/server.pem"
 
 
 def test_logs_a_command_to_try_for_each_port(start, logged, certificate):

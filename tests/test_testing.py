@@ -1,45 +1,15 @@
 """The fakes do what they stand for: tests that lean on them, ours and our users', must not lean on air."""
 
-from errno import EAGAIN
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.protocol import Protocol
-from twisted.internet.task import Clock
 
+from tests.fakes import FakeReactor, FakeSocket
 from twistedsock.errors import CloseReason
 from twistedsock.pubsub.subscription import SOCKET_FULL
 from twistedsock.server.transport import DirectTCPTransport
 from twistedsock.testing import FakeOutlet, FakeServer, Turns, read_frames
-
-
-class Socket:
-    """Takes ``room`` bytes (None: all)."""
-
-    def __init__(self):
-        self.sent = bytearray()
-        self.room = None
-
-    def send(self, data):
-        taken = len(data) if self.room is None else min(self.room, len(data))
-        if not taken:
-            raise OSError(EAGAIN, "full")
-        self.sent += data[:taken]
-        if self.room is not None:
-            self.room -= taken
-        return taken
-
-    def setblocking(self, flag):
-        """Of course."""
-
-    def fileno(self):
-        return 77
-
-
-class Reactor(Clock):
-    addReader = addWriter = removeReader = removeWriter = lambda self, selectable: None
-
 
 steps = st.one_of(
     st.tuples(st.just("offer"), st.binary(min_size=1, max_size=9)),
@@ -51,7 +21,7 @@ steps = st.one_of(
 @given(st.integers(0, 20), st.lists(steps, max_size=20))
 def test_the_fake_outlet_is_like_the_real_one(room, steps):
     """Whatever is offered and written, and however a peer reads: the same bytes leave, and the same is blocked."""
-    socket, reactor, fake = Socket(), Reactor(), FakeOutlet()
+    socket, reactor, fake = FakeSocket(), FakeReactor(), FakeOutlet()
     real = DirectTCPTransport(socket, Protocol(), ("127.0.0.1", 1), None, 1, reactor)
     drained = {"real": 0, "fake": 0}
     real.on_drained = lambda: drained.update(real=drained["real"] + 1)
@@ -68,7 +38,7 @@ def test_the_fake_outlet_is_like_the_real_one(room, steps):
             if real.blocked & SOCKET_FULL:
                 real.doWrite()
             fake.drain(what)
-            reactor.advance(0)
+            reactor.turn()
         assert (fake.sent, fake.blocked, drained["fake"]) == (socket.sent, real.blocked, drained["real"])
 
 

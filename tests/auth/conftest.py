@@ -1,28 +1,15 @@
 """Keys in files, and tokens that are put together by hand."""
 
-import hmac
-import json
-from base64 import urlsafe_b64encode
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from tests.issuer import PRIVATE, Issuer, hmac_token
 from twistedsock.auth.keys import Algorithm, Key, SigningKey, read_key, read_signing_key
 
 SECRET = b"0123456789abcdef0123456789ABCDEF"
 NOW = 1_800_000_000.0
-
-
-def base64url(data: bytes) -> bytes:
-    return urlsafe_b64encode(data).rstrip(b"=")
-
-
-def written(value: Any) -> bytes:
-    """As it is if it is bytes, as JSON otherwise."""
-    return value if isinstance(value, bytes) else json.dumps(value).encode()
 
 
 class Keyring:
@@ -33,17 +20,11 @@ class Keyring:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._write("HS256", SECRET + b"\n")
-        self._write("HS256.pub", SECRET + b"\n")
-        self.add("RS256", rsa.generate_private_key(65537, 2048))
-        self.add("ES256", ec.generate_private_key(ec.SECP256R1()))
-        self.add("EdDSA", ed25519.Ed25519PrivateKey.generate())
-
-    def add(self, name: str, private: Any) -> None:
-        encoding, plain = serialization.Encoding.PEM, serialization.NoEncryption()
-        self._write(name, private.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain))
-        public = private.public_key().public_bytes(encoding, serialization.PublicFormat.SubjectPublicKeyInfo)
-        self._write(f"{name}.pub", public)
+        for name in ("HS256", "HS256.pub"):
+            (folder / name).write_bytes(SECRET + b"\n")
+            (folder / name).chmod(0o600)
+        for algorithm in PRIVATE:
+            Issuer(folder).make_key(algorithm, algorithm)
 
     def key(self, algorithm: Algorithm, id: str | None = None) -> Key:
         return read_key(id or algorithm, algorithm, self.folder / f"{algorithm}.pub")
@@ -60,12 +41,7 @@ class Keyring:
         """A token signed with HMAC, whatever its header and claims say; bytes are taken as they are."""
         header = {"alg": algorithm, "typ": "JWT"} | (header or {}) if not isinstance(header, bytes) else header
         claims = claims if claims != b"" else {"sub": "ann", "exp": NOW + 60} | more
-        signed = base64url(written(header)) + b"." + base64url(written(claims))
-        return signed + b"." + base64url(hmac.digest(secret, signed, "sha256"))
-
-    def _write(self, name: str, content: bytes) -> None:
-        (self.folder / name).write_bytes(content)
-        (self.folder / name).chmod(0o600)
+        return hmac_token(header, claims, secret)
 
 
 @pytest.fixture(scope="session")

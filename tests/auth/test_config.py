@@ -79,10 +79,7 @@ KEY = '[[key]]\nid = "a"\nalgorithm = "HS256"\nfile = "key"\n'
     [
         ("colour = 1", "unknown field `colour`"),
         ("anonymous = []", "Expected `object`, got `array` - at `$.anonymous`"),
-        (
-            'anonymous = { "a\u200b" = "r" }',
-            r"anonymous: invalid pattern 'a\u200b': contains the invisible character U+200B",
-        ),
+        ('anonymous = { "a\u200b" = "r" }', r"invalid pattern 'a\u200b': contains the invisible character U+200B"),
         ('anonymous = { "a b" = "r" }', "anonymous: invalid pattern 'a b'"),
         ('anonymous = { "a" = "x" }', "anonymous: 'x' is no right"),
         ('anonymous = { "a" = ["r"] }', "Expected `str`, got `array` - at `$.anonymous[...]`"),
@@ -98,11 +95,8 @@ KEY = '[[key]]\nid = "a"\nalgorithm = "HS256"\nfile = "key"\n'
         ('[[key]]\nid = "a"\nalgorithm = "HS256"', "missing required field `file` - at `$.key[0]`"),
         ('[[key]]\nid = "a"\nalgorithm = "none"\nfile = "x"', "Invalid enum value 'none' - at `$.key[0].algorithm`"),
         ('[[key]]\nid = "a"\nalgorithm = "HS512"\nfile = "x"', "Invalid enum value 'HS512'"),
-        (
-            '[[key]]\nid = ""\nalgorithm = "HS256"\nfile = "x"',
-            "the id must be 1 to 64 visible ASCII characters - at `$.key[0]`",
-        ),
-        ('[[key]]\nid = "a b"\nalgorithm = "HS256"\nfile = "x"', "the id must be"),
+        (KEY.replace('"a"', '""'), "the id must be 1 to 64 visible ASCII characters - at `$.key[0]`"),
+        (KEY.replace('"a"', '"a b"'), "the id must be"),
         (KEY + KEY, "repeated key id 'a'"),
         ('[[listener]]\nallow = { ">" = "r" }', "missing required field `endpoint`"),
         ('[[listener]]\nendpoint = "tcp:1"\nallow = { "" = "r" }', "allow: invalid pattern ''"),

@@ -26,10 +26,10 @@ DEEP = 3_000
 
 @pytest.fixture
 def check(keyring):
-    """Verify a token with the key for HS256."""
+    """Verify a token with the keys for some algorithms, HS256 by default."""
 
-    def check(token, requirements=REQUIREMENTS, later=0.0, keys=("HS256",)):
-        found = verify_token(token, keyring.keys(*keys), keyring.now + later, requirements)
+    def check(token, *algorithms, requirements=REQUIREMENTS, later=0.0):
+        found = verify_token(token, keyring.keys(*algorithms or ("HS256",)), keyring.now + later, requirements)
         return found if isinstance(found, Error) else found[1]
 
     return check
@@ -40,7 +40,7 @@ def check_claims(keyring, check):
     """Verify a token with claims in addition to the usual ones."""
 
     def check_claims(requirements=REQUIREMENTS, later=0.0, **more):
-        return check(keyring.token(**more), requirements, later)
+        return check(keyring.token(**more), requirements=requirements, later=later)
 
     return check_claims
 
@@ -63,9 +63,9 @@ def test_accepts_signed_token_of_each_algorithm(keyring, algorithm):
 
 def test_token_without_kid_needs_a_single_key(keyring, check):
     token = sign_token({"sub": "ann", "exp": keyring.now + 60}, keyring.signing("ES256"), None)
-    assert isinstance(check(token, keys=["ES256"]), Claims)
-    assert check(token, keys=["ES256", "EdDSA"]) == tokens.WHICH_KEY
-    assert check(token, keys=[]) == tokens.WHICH_KEY
+    assert isinstance(check(token, "ES256"), Claims)
+    assert check(token, "ES256", "EdDSA") == tokens.WHICH_KEY
+    assert verify_token(token, {}, keyring.now, REQUIREMENTS) == tokens.WHICH_KEY
 
 
 def test_admin_has_all_rights(check_claims):
@@ -84,13 +84,7 @@ def test_ignores_unknown_claims(check_claims):
 
 @pytest.mark.parametrize(
     ("later", "leeway", "error"),
-    [
-        (59.9, 0, None),
-        (60, 0, tokens.EXPIRED),
-        (89.9, 30, None),
-        (90, 30, tokens.EXPIRED),
-        (1e12, 30, tokens.EXPIRED),
-    ],
+    [(59.9, 0, None), (89.9, 30, None), *((*case, tokens.EXPIRED) for case in ((60, 0), (90, 30), (1e12, 30)))],
 )
 def test_token_expires_at_exp_plus_leeway(check_claims, later, leeway, error):
     found = check_claims(TokenRequirements(leeway=leeway), later)
@@ -99,13 +93,7 @@ def test_token_expires_at_exp_plus_leeway(check_claims, later, leeway, error):
 
 @pytest.mark.parametrize(
     ("later", "leeway", "error"),
-    [
-        (9.9, 0, tokens.NOT_YET),
-        (10, 0, None),
-        (-20.1, 30, tokens.NOT_YET),
-        (-20, 30, None),
-        (-1e12, 30, tokens.NOT_YET),
-    ],
+    [(10, 0, None), (-20, 30, None), *((*case, tokens.NOT_YET) for case in ((9.9, 0), (-20.1, 30), (-1e12, 30)))],
 )
 def test_token_is_valid_from_nbf_minus_leeway(keyring, check_claims, later, leeway, error):
     found = check_claims(TokenRequirements(leeway=leeway), later, nbf=keyring.now + 10)
@@ -116,10 +104,9 @@ def test_accepts_fractional_times(keyring, check_claims):
     assert check_claims(exp=keyring.now + 0.5, nbf=keyring.now - 0.5).expires == keyring.now + 30.5
 
 
-@pytest.mark.parametrize(("exp", "is_time"), [(MAX_SECONDS, True), (MAX_SECONDS + 1, False)])
-def test_rejects_times_after_the_year_9999(check_claims, exp, is_time):
-    found = check_claims(exp=exp)
-    assert isinstance(found, Claims) is is_time
+def test_rejects_times_after_the_year_9999(check_claims):
+    assert isinstance(check_claims(exp=MAX_SECONDS), Claims)
+    assert isinstance(check_claims(exp=MAX_SECONDS + 1), Error)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -148,27 +135,17 @@ def test_rejects_infinite_and_huge_numbers(keyring, check, value):
 def test_accepts_token_without_expiry_if_configured(keyring, check):
     token = keyring.token({"sub": "ann"})
     assert check(token) == tokens.NO_EXPIRY
-    assert check(token, TokenRequirements(expiry_required=False)).expires is None
+    assert check(token, requirements=TokenRequirements(expiry_required=False)).expires is None
 
 
 @pytest.mark.parametrize(
     ("ours", "named", "error"),
     [
-        ("here", "here", None),
-        ("here", ["there", "here"], None),
-        ("here", "there", tokens.WRONG_AUDIENCE),
-        ("here", "her", tokens.WRONG_AUDIENCE),
-        ("here", "Here", tokens.WRONG_AUDIENCE),
-        ("here", ["there"], tokens.WRONG_AUDIENCE),
-        ("here", [], tokens.WRONG_AUDIENCE),
-        ("here", "", tokens.WRONG_AUDIENCE),
-        (None, "there", tokens.WRONG_AUDIENCE),
-        (None, [], tokens.WRONG_AUDIENCE),
+        *(("here", named, None) for named in ("here", ["there", "here"])),
+        *(("here", named, tokens.WRONG_AUDIENCE) for named in ("there", "her", "Here", ["there"], [], "")),
+        *((None, named, tokens.WRONG_AUDIENCE) for named in ("there", [])),
+        *(("here", named, tokens.BAD_AUDIENCE) for named in (None, 1, ["here", 1], {"here": "here"})),
         (None, None, tokens.BAD_AUDIENCE),
-        ("here", None, tokens.BAD_AUDIENCE),
-        ("here", 1, tokens.BAD_AUDIENCE),
-        ("here", ["here", 1], tokens.BAD_AUDIENCE),
-        ("here", {"here": "here"}, tokens.BAD_AUDIENCE),
     ],
 )
 def test_rejects_other_audiences(check_claims, ours, named, error):
@@ -280,60 +257,49 @@ def test_errors_do_not_quote_the_token(keyring, check):
 
 
 @pytest.fixture
-def check_with(keyring):
-    """Verify a token with the keys of some algorithms, HS256 by default."""
-
-    def check_with(token, *algorithms):
-        found = verify_token(token, keyring.keys(*(algorithms or ("HS256",))), keyring.now, REQUIREMENTS)
-        return found if isinstance(found, Error) else found[1]
-
-    return check_with
-
-
-@pytest.fixture
 def good(keyring):
     """Return a valid token for an algorithm."""
     return lambda algorithm: sign_token({"sub": "ann", "exp": keyring.now + 60}, keyring.signing(algorithm), algorithm)
 
 
 @pytest.mark.parametrize("name", ["none", "None", "NONE", "nOnE", "", "none ", None, False, 0, [], ["none"], {}, "x"])
-def test_rejects_alg_none(keyring, check_with, name):
+def test_rejects_alg_none(keyring, check, name):
     header, payload, signature = keyring.token(header={"alg": name}).split(b".")
-    assert check_with(b".".join([header, payload, signature])) == tokens.WRONG_ALGORITHM
-    assert check_with(b".".join([header, payload, b""])) == tokens.MALFORMED
-    assert check_with(b".".join([header, payload])) == tokens.MALFORMED
-    assert check_with(b".".join([header, payload, b"AA"]), "RS256") == tokens.WRONG_ALGORITHM
+    assert check(b".".join([header, payload, signature])) == tokens.WRONG_ALGORITHM
+    assert check(b".".join([header, payload, b""])) == tokens.MALFORMED
+    assert check(b".".join([header, payload])) == tokens.MALFORMED
+    assert check(b".".join([header, payload, b"AA"]), "RS256") == tokens.WRONG_ALGORITHM
 
 
-def test_rejects_token_without_alg(keyring, check_with):
-    assert check_with(keyring.token(header=b'{"typ":"JWT"}')) == tokens.WRONG_ALGORITHM
+def test_rejects_token_without_alg(keyring, check):
+    assert check(keyring.token(header=b'{"typ":"JWT"}')) == tokens.WRONG_ALGORITHM
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
 @pytest.mark.parametrize("change", [bytes, bytes.rstrip, lambda pem: pem.replace(b"\n", b"\r\n")])
-def test_rejects_public_key_as_hmac_secret(keyring, check_with, algorithm, change):
+def test_rejects_public_key_as_hmac_secret(keyring, check, algorithm, change):
     """A verifier that trusts the algorithm of the token would use the public key as a secret for HMAC."""
     public = change((keyring.folder / f"{algorithm}.pub").read_bytes())
     for name in ("HS256", algorithm):
         token = keyring.token(header={"alg": name, "kid": algorithm}, secret=public)
         expected = tokens.WRONG_ALGORITHM if name == "HS256" else tokens.BAD_SIGNATURE
-        assert check_with(token, algorithm) == check_with(token, algorithm, "HS256") == expected
+        assert check(token, algorithm) == check(token, algorithm, "HS256") == expected
 
 
 @pytest.mark.parametrize("name", ["HS384", "HS512", "RS256", "PS256", "ES256", "ES256K", "EdDSA", "hs256", "HS256 "])
-def test_rejects_algorithm_other_than_that_of_the_key(keyring, check_with, name):
-    assert check_with(keyring.token(algorithm=name)) == tokens.WRONG_ALGORITHM
+def test_rejects_algorithm_other_than_that_of_the_key(keyring, check, name):
+    assert check(keyring.token(algorithm=name)) == tokens.WRONG_ALGORITHM
 
 
-def test_does_not_confuse_rsa_and_elliptic_curves(keyring, check_with, good):
-    assert check_with(good("RS256"), "RS256", "ES256").subject == b"ann"
+def test_does_not_confuse_rsa_and_elliptic_curves(keyring, check, good):
+    assert check(good("RS256"), "RS256", "ES256").subject == b"ann"
     for signed, claimed in (("RS256", "ES256"), ("ES256", "RS256"), ("EdDSA", "ES256"), ("ES256", "EdDSA")):
         other_key = sign_token({"sub": "ann", "exp": keyring.now + 60}, keyring.signing(signed), claimed)
-        assert check_with(other_key, signed, claimed) == tokens.WRONG_ALGORITHM
+        assert check(other_key, signed, claimed) == tokens.WRONG_ALGORITHM
         header = json.dumps({"alg": claimed, "kid": claimed}).encode()
         _, payload, signature = good(signed).split(b".")
         forged = keyring.token(header=header).split(b".")[0] + b"." + payload + b"." + signature
-        assert check_with(forged, signed, claimed) == tokens.BAD_SIGNATURE
+        assert check(forged, signed, claimed) == tokens.BAD_SIGNATURE
 
 
 def test_rejects_kid_of_another_key(keyring):
@@ -349,17 +315,17 @@ def test_rejects_kid_of_another_key(keyring):
     + ["$(id)", "x" * 4_000, "\ud800", "\u212a", "file:///dev/null", "__class__"],
     ids=lambda kid: ascii(kid)[:20],
 )
-def test_unknown_kid_is_only_compared(keyring, check_with, kid):
-    assert check_with(keyring.token(header={"kid": kid}, secret=b"")) == tokens.UNKNOWN_KEY
-    assert check_with(keyring.token(header={"kid": kid})) == tokens.UNKNOWN_KEY
+def test_unknown_kid_is_only_compared(keyring, check, kid):
+    assert check(keyring.token(header={"kid": kid}, secret=b"")) == tokens.UNKNOWN_KEY
+    assert check(keyring.token(header={"kid": kid})) == tokens.UNKNOWN_KEY
 
 
 @pytest.mark.parametrize("kid", [None, 0, 1.5, True, [], ["HS256"], {}, {"HS256": 1}])
-def test_rejects_kid_that_is_not_a_string(keyring, check_with, kid):
-    assert check_with(keyring.token(header={"kid": kid})) == tokens.BAD_HEADER
+def test_rejects_kid_that_is_not_a_string(keyring, check, kid):
+    assert check(keyring.token(header={"kid": kid})) == tokens.BAD_HEADER
 
 
-def test_ignores_keys_in_the_header(keyring, check_with):
+def test_ignores_keys_in_the_header(keyring, check):
     """Otherwise, every client could bring its own key."""
     own = b"mallory's secret, which is as long as it takes"
     brought = {
@@ -368,17 +334,17 @@ def test_ignores_keys_in_the_header(keyring, check_with):
         "x5u": "https://mallory.example/cert.pem",
         "x5c": ["MIIB"],
     }
-    assert check_with(keyring.token(header=brought, secret=own)) == tokens.BAD_SIGNATURE
-    assert check_with(keyring.token(header=brought)).subject == b"ann"
+    assert check(keyring.token(header=brought, secret=own)) == tokens.BAD_SIGNATURE
+    assert check(keyring.token(header=brought)).subject == b"ann"
 
 
 @pytest.mark.parametrize("crit", [["exp"], ["b64"], ["x"], [], None, "b64", [1]])
-def test_rejects_critical_extensions(keyring, check_with, crit):
-    assert check_with(keyring.token(header={"crit": crit, "b64": False, "x": 1})) == tokens.CRITICAL
+def test_rejects_critical_extensions(keyring, check, crit):
+    assert check(keyring.token(header={"crit": crit, "b64": False, "x": 1})) == tokens.CRITICAL
 
 
-def test_rejects_unencoded_payload(keyring, check_with):
-    assert check_with(keyring.token(header={"b64": False})) == tokens.BAD_SIGNATURE
+def test_rejects_unencoded_payload(keyring, check):
+    assert check(keyring.token(header={"b64": False})) == tokens.BAD_SIGNATURE
 
 
 @pytest.mark.parametrize(
@@ -391,41 +357,35 @@ def test_rejects_unencoded_payload(keyring, check_with):
     ],
     ids=lambda header: ascii(header)[:24],
 )
-def test_rejects_invalid_header(keyring, check_with, header):
-    assert check_with(keyring.token(header=header)) == (tokens.BAD_HEADER if header else tokens.MALFORMED)
+def test_rejects_invalid_header(keyring, check, header):
+    assert check(keyring.token(header=header)) == (tokens.BAD_HEADER if header else tokens.MALFORMED)
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", "RS256", "ES256", "EdDSA"])
-def test_rejects_truncated_token(check_with, good, algorithm):
+def test_rejects_truncated_token(check, good, algorithm):
     token = good(algorithm)
-    assert isinstance(check_with(token, algorithm), Claims)
+    assert isinstance(check(token, algorithm), Claims)
     for length in range(len(token)):
-        assert isinstance(check_with(token[:length], algorithm), Error)
-        assert isinstance(check_with(token[length + 1 :], algorithm), Error)
+        assert isinstance(check(token[:length], algorithm), Error)
+        assert isinstance(check(token[length + 1 :], algorithm), Error)
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", "RS256", "ES256", "EdDSA"])
-def test_rejects_token_with_any_changed_bit(check_with, good, algorithm):
+def test_rejects_token_with_any_changed_bit(check, good, algorithm):
     """Base64url has redundant encodings, which are rejected too."""
     token = good(algorithm)
     for index in range(len(token)):
         for bit in range(8):
             changed = bytearray(token)
             changed[index] ^= 1 << bit
-            assert isinstance(check_with(bytes(changed), algorithm), Error), (index, bit)
+            assert isinstance(check(bytes(changed), algorithm), Error), (index, bit)
 
 
-def test_rejects_malformed_signature(check_with, good):
+def test_rejects_malformed_signature(check, good):
     header, payload, signature = good("ES256").split(b".")
-    for other in (
-        b"AA",
-        b"A" * 86,
-        signature * 2,
-        signature[:40],
-        b"A" * 44 + signature[44:],
-        signature[:44] + b"A" * 42,
-    ):
-        assert check_with(b".".join([header, payload, other]), "ES256") == tokens.BAD_SIGNATURE
+    halves = (b"A" * 44 + signature[44:], signature[:44] + b"A" * 42)
+    for other in (b"AA", b"A" * 86, signature * 2, signature[:40], *halves):
+        assert check(b".".join([header, payload, other]), "ES256") == tokens.BAD_SIGNATURE
 
 
 @pytest.mark.parametrize(
@@ -455,31 +415,31 @@ def test_rejects_malformed_signature(check_with, good):
         lambda token: b".".join([b"A" * 40_000] * 3),
     ],
 )
-def test_rejects_malformed_token(check_with, good, change):
-    assert check_with(change(good("HS256"))) == tokens.MALFORMED
+def test_rejects_malformed_token(check, good, change):
+    assert check(change(good("HS256"))) == tokens.MALFORMED
 
 
-def test_rejects_token_over_the_size_limit(keyring, check_with):
+def test_rejects_token_over_the_size_limit(keyring, check):
     def padded(length):
         return keyring.token(pad="x" * length)
 
     length = next(length for length in range(5_900, 6_100) if len(padded(length)) >= MAX_TOKEN_BYTES)
     assert len(padded(length)) == MAX_TOKEN_BYTES
-    assert isinstance(check_with(padded(length)), Claims)
-    assert check_with(padded(length + 1)) == tokens.MALFORMED
+    assert isinstance(check(padded(length)), Claims)
+    assert check(padded(length + 1)) == tokens.MALFORMED
 
 
-def test_verifies_signature_before_reading_claims(keyring, check_with):
+def test_verifies_signature_before_reading_claims(keyring, check):
     for claims in (b"x", b"[" * 4_000, {"sub": "", "exp": 0}):
-        assert check_with(keyring.token(claims, secret=b"x" * 32)) == tokens.BAD_SIGNATURE
+        assert check(keyring.token(claims, secret=b"x" * 32)) == tokens.BAD_SIGNATURE
 
 
 @pytest.mark.parametrize("token", [b"[" * 5_000, b"A" * 8_000, b'{"a":' * 1_000, b"1" * 4_000])
-def test_rejects_hostile_input_quickly(keyring, check_with, token):
+def test_rejects_hostile_input_quickly(keyring, check, token):
     """Milliseconds at most: a client has ten attempts."""
     made = keyring.token(header=token)
     before = time.process_time()
     for _ in range(10):
-        check_with(made)
-        check_with(token)
+        check(made)
+        check(token)
     assert time.process_time() - before < 1

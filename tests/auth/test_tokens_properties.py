@@ -2,13 +2,13 @@
 
 import hmac
 import json
-from base64 import urlsafe_b64encode
 from typing import Any
 
 from hypothesis import strategies as st
 
 from tests.fuzz.grammars import CHANNELS, JSON_TEXTS, TEXTS, damaged
 from tests.fuzz.properties import holds
+from tests.issuer import base64url, hmac_token
 from twistedsock.auth.keys import Key
 from twistedsock.auth.tokens import MAX_SECONDS, Claims, TokenRequirements, is_subject, verify_token
 from twistedsock.errors import Error, ErrorCode
@@ -36,13 +36,8 @@ CLAIMS = st.fixed_dictionaries(
 PAYLOADS = damaged(CLAIMS.map(json.dumps).map(str.encode), 1) | JSON_TEXTS | st.binary(max_size=40)
 
 
-def base64url(data: bytes) -> bytes:
-    return urlsafe_b64encode(data).rstrip(b"=")
-
-
 def signed(header: bytes, payload: bytes) -> bytes:
-    said = base64url(header) + b"." + base64url(payload)
-    return said + b"." + base64url(hmac.digest(SECRET, said, "sha256"))
+    return hmac_token(header, payload, SECRET)
 
 
 @holds(examples=120, header=damaged(HEADERS, 1), payload=PAYLOADS, audience=st.sampled_from([None, "us"]))

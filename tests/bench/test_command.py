@@ -2,6 +2,7 @@
 
 import argparse
 import socket
+from collections.abc import Iterator
 from io import StringIO
 
 import pytest
@@ -53,20 +54,20 @@ def test_address_needs_host_and_port(place: str) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [
-        ("--readers", "0"),
-        ("--readers", "1.5"),
-        ("--size", "10"),
-        ("--rate", "nan"),
-        ("--seconds", "11"),
-        ("--seconds", "x"),
-        ("--pid", "-1"),
-    ],
+    [("--readers", "0"), ("--readers", "1.5"), ("--size", "10"), ("--rate", "nan"), ("--pid", "-1")]
+    + [("--seconds", "11"), ("--seconds", "x")],
 )
 def test_rejects_numbers_out_of_range(words: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         given(*words)
     assert f"error: argument {words[0]}: " in capsys.readouterr().err
+
+
+@pytest.fixture
+def listener() -> Iterator[tuple[str, ...]]:
+    """The options that name a port for lines on which nothing answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield "--lines", f"127.0.0.1:{server.getsockname()[1]}", "--web", "none"
 
 
 @pytest.mark.parametrize(
@@ -78,37 +79,35 @@ def test_rejects_numbers_out_of_range(words: tuple[str, str], capsys: pytest.Cap
         (b"ERR forbidden you cannot read that channel\n", False),
     ],
 )
-def test_error_explains_limit_of_server(reply: bytes, is_limit: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_explains_limit_of_server(
+    reply: bytes, is_limit: bool, listener: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def connect(*arguments: object, **options: object) -> None:
         raise UnexpectedReply(reply)
 
     monkeypatch.setattr(bench, "connect", connect)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        error = error_of("--lines", f"127.0.0.1:{server.getsockname()[1]}", "--web", "none")
+    error = error_of(*listener)
     assert ("a limit of the server is reached: increase it (--max-connections-per-address," in error) is is_limit
     assert ("is not the lines port of a sockbridge server" in error) is not is_limit
 
 
-def test_error_explains_ping_during_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_explains_ping_during_measurement(listener: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     def connect(*arguments: object, **options: object) -> None:
         stream = Stream(None, ExpectedData([b"a"], is_predictable=True), "websocket reader", None)  # type: ignore[arg-type]
         stream.feed(b"\x89\x0c" + bytes(12))
 
     monkeypatch.setattr(bench, "benchmarks", connect)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        monkeypatch.setattr(bench, "connect", lambda *arguments, **options: None)
-        assert "--ping-interval" in error_of("--lines", f"127.0.0.1:{server.getsockname()[1]}", "--web", "none")
+    monkeypatch.setattr(bench, "connect", lambda *arguments, **options: None)
+    assert "--ping-interval" in error_of(*listener)
 
 
-def test_interruption_ends_without_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interruption_ends_without_traceback(listener: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     def connect(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(bench, "connect", connect)
     error = StringIO()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        lines = f"127.0.0.1:{server.getsockname()[1]}"
-        assert bench.run(given("--lines", lines, "--web", "none"), StringIO(), error) == 130
+    assert bench.run(given(*listener), StringIO(), error) == 130
     assert error.getvalue() == "sockbridge bench: interrupted\n"
 
 

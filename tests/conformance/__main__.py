@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.conformance.certificate import write_certificate
+from tests.authority import Authority
 from tests.conformance.echo import COUNTED, OTHER_HANDSHAKES, OTHER_MESSAGES, SHORT_HANDSHAKES, SHORT_MESSAGES
 from tests.conformance.report import Broken, Outcome, read_outcomes, verdict
 from tests.conformance.suite import CHECKOUT, FOLDER, get_python2, install
@@ -68,11 +68,10 @@ FULL = (
 def server(run: Run, folder: Path) -> Iterator[str]:
     """Run a server on a free port, and return its address. Raises Broken if it does not start, or ends with an
     error."""
-    log, certificate = folder / "server.log", folder / "certificate.pem"
-    endpoint = "tcp:0:interface=127.0.0.1"
+    log, endpoint = folder / "server.log", "tcp:0:interface=127.0.0.1"
     if run.secure:
-        write_certificate(certificate)
-        endpoint = f"ssl:0:interface=127.0.0.1:privateKey={certificate}:certKey={certificate}"
+        Authority(folder).issue("server", "localhost")
+        endpoint = f"ssl:0:interface=127.0.0.1:privateKey={folder}/server.key:certKey={folder}/server.pem"
     command = [sys.executable, "-m", "tests.conformance.echo", "--tcp", "none", "--web", endpoint]
     with log.open("w") as file:
         process = subprocess.Popen(

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,13 +37,8 @@ def test_passed_cases_are_a_success(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "told",
     [
-        ("FAILED", "OK"),
-        ("OK", "FAILED"),
-        ("OK", "UNCLEAN"),
-        ("OK", "WRONG CODE"),
-        ("OK", "FAILED BY CLIENT"),
-        ("UNIMPLEMENTED", "OK"),
-        ("a new word", "OK"),
+        *(("OK", closing) for closing in ("FAILED", "UNCLEAN", "WRONG CODE", "FAILED BY CLIENT")),
+        *((behavior, "OK") for behavior in ("FAILED", "UNIMPLEMENTED", "a new word")),
     ],
 )
 def test_failed_case_is_named(told: tuple[str, str], tmp_path: Path) -> None:
@@ -78,32 +74,23 @@ def test_table_counts_by_run_and_group(tmp_path: Path) -> None:
     ]
 
 
-def test_rejects_incomplete_run(tmp_path: Path) -> None:
-    write(tmp_path, FINE)
-    with pytest.raises(Broken, match="run: 3 of 247 cases were run"):
-        read_outcomes(tmp_path, "run", 247)
-
-
-def test_rejects_run_without_cases(tmp_path: Path) -> None:
-    write(tmp_path, {})
-    with pytest.raises(Broken, match="run: 0 of 0 cases were run"):
-        read_outcomes(tmp_path, "run", 0)
-
-
-def test_rejects_missing_report(tmp_path: Path) -> None:
-    with pytest.raises(Broken, match="cannot be read: FileNotFoundError"):
-        read_outcomes(tmp_path, "run", 3)
-
-
-def test_rejects_report_of_another_server(tmp_path: Path) -> None:
-    write(tmp_path, FINE, run="another")
-    with pytest.raises(Broken, match="cannot be read: KeyError"):
-        read_outcomes(tmp_path, "run", 3)
-
-
-def test_rejects_truncated_report(tmp_path: Path) -> None:
-    write(tmp_path, FINE)
-    index = tmp_path / "index.json"
+def truncate(index: Path) -> None:
     index.write_text(index.read_text()[:-5])
-    with pytest.raises(Broken, match="cannot be read: JSONDecodeError"):
-        read_outcomes(tmp_path, "run", 3)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "count", "words"),
+    [
+        (lambda index: None, 247, "run: 3 of 247 cases were run"),
+        (lambda index: write(index.parent, {}), 0, "run: 0 of 0 cases were run"),
+        (Path.unlink, 3, "cannot be read: FileNotFoundError"),
+        (lambda index: write(index.parent, FINE, run="another"), 3, "cannot be read: KeyError"),
+        (truncate, 3, "cannot be read: JSONDecodeError"),
+    ],
+    ids=["incomplete", "without cases", "missing", "of another server", "truncated"],
+)
+def test_rejects_other_reports(tmp_path: Path, spoil: Any, count: int, words: str) -> None:
+    write(tmp_path, FINE)
+    spoil(tmp_path / "index.json")
+    with pytest.raises(Broken, match=words):
+        read_outcomes(tmp_path, "run", count)

@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent
 
 from twistedsock.limits.principal import ELSEWHERE
+from twistedsock.pubsub.values import Batch, Payloads
 from twistedsock.webhooks.collector import EventCollector
 from twistedsock.webhooks.config import EVENT_KINDS, WebhookTable, WebhookTarget
 from twistedsock.webhooks.delivery import DeliveryWorker, Response
@@ -25,6 +26,12 @@ def table(**options: Any) -> WebhookTable:
 
 def target(**options: Any) -> WebhookTarget:
     return WebhookTarget(table(**options), SECRET.encode())
+
+
+def batch_of(*payloads: str) -> Batch:
+    """Events of ann with these payloads, from offset 1 on."""
+    content = Payloads([payload.encode() for payload in payloads], sum(map(len, payloads)))
+    return Batch(1, 1 + len(payloads), b"id1", b"ann", b"message", content)
 
 
 class FakeWebhook:
@@ -54,6 +61,14 @@ class FakeWebhook:
         responded: Deferred[Response] = Deferred(self.cancelled.append)
         self.requests.append((json.loads(body), headers, responded))
         return responded
+
+    def publish(self, *payloads: str) -> None:
+        self.collector.published(b"kitchen", b"5f2c1a", batch_of(*payloads))
+
+    def deliver(self, *payloads: str) -> None:
+        """Publish, and run a turn, in which a webhook without delay sends its request."""
+        self.publish(*payloads)
+        self.clock.advance(0)
 
     def respond(self, status: int = 200, retry_after: str | None = None) -> None:
         """Respond to the last request."""

@@ -10,8 +10,8 @@ from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseNeverReceived
 
-from tests.webhooks.conftest import FakeWebhook, Messages, Start
-from twistedsock.pubsub.values import Batch, Member, Payloads
+from tests.webhooks.conftest import Messages, Start
+from twistedsock.pubsub.values import Member
 from twistedsock.webhooks.delivery import (
     MAX_RETRY_AFTER_SECONDS,
     MAX_RETRY_WAIT_SECONDS,
@@ -25,16 +25,11 @@ ANN = Member(b"id1", b"ann")
 DROPPED = "(events dropped since the last message: {})"
 
 
-def publish(webhook: FakeWebhook, *payloads: str) -> None:
-    content = Payloads([payload.encode() for payload in payloads], sum(map(len, payloads)))
-    webhook.collector.published(b"kitchen", b"5f2c1a", Batch(1, 1 + len(payloads), b"id1", b"ann", b"message", content))
-
-
 def test_events_within_the_delay_are_delivered_together(start: Start) -> None:
     webhook = start(delay=0.5)
-    publish(webhook, "a")
+    webhook.publish("a")
     webhook.clock.advance(0.4)
-    publish(webhook, "b")
+    webhook.publish("b")
     assert not webhook.requests
     webhook.clock.advance(0.1)
     assert webhook.sent == ["a", "b"]
@@ -42,17 +37,15 @@ def test_events_within_the_delay_are_delivered_together(start: Start) -> None:
 
 def test_full_batch_is_delivered_in_the_next_turn(start: Start) -> None:
     webhook = start(delay=5, batch_events=2)
-    publish(webhook, "a")
-    publish(webhook, "b")
-    webhook.clock.advance(0)
+    webhook.publish("a")
+    webhook.deliver("b")
     assert webhook.sent == ["a", "b"]
 
 
 def test_sends_one_request_at_a_time(start: Start) -> None:
     webhook = start(delay=0)
-    publish(webhook, "a")
-    webhook.clock.advance(0)
-    publish(webhook, "b")
+    webhook.deliver("a")
+    webhook.publish("b")
     webhook.clock.advance(100)
     assert len(webhook.requests) == 1
     webhook.respond(204)
@@ -92,10 +85,9 @@ def test_quick_reconnect_is_not_delivered(start: Start) -> None:
 @pytest.mark.parametrize("status", [500, 503, 408, 429])
 def test_retries_with_the_same_id_and_in_order(start: Start, messages: Messages, status: int) -> None:
     webhook = start(delay=0)
-    publish(webhook, "a")
-    webhook.clock.advance(0)
+    webhook.deliver("a")
     webhook.respond(status)
-    publish(webhook, "b")
+    webhook.publish("b")
     for wait in (1, 2, 4):
         webhook.clock.advance(wait - 0.01)
         attempts = len(webhook.requests)
@@ -114,8 +106,7 @@ def test_retries_with_the_same_id_and_in_order(start: Start, messages: Messages,
 def test_jitter_shortens_the_wait(start: Start, messages: Messages) -> None:
     webhook = start(delay=0)
     webhook.jitter = 0.5
-    publish(webhook, "a")
-    webhook.clock.advance(0)
+    webhook.deliver("a")
     webhook.respond(503)
     webhook.clock.advance(0.5)
     assert len(webhook.requests) == 2
@@ -124,8 +115,7 @@ def test_jitter_shortens_the_wait(start: Start, messages: Messages) -> None:
 
 def test_waits_as_long_as_retry_after_asks(start: Start, messages: Messages) -> None:
     webhook = start(delay=0)
-    publish(webhook, "a")
-    webhook.clock.advance(0)
+    webhook.deliver("a")
     webhook.respond(429, "30")
     webhook.clock.advance(29.9)
     assert len(webhook.requests) == 1
@@ -150,11 +140,9 @@ def test_retries_without_a_response_and_logs_the_reason(
     start: Start, messages: Messages, error: Exception, words: str
 ) -> None:
     webhook = start(delay=0)
-    publish(webhook, "before")
-    webhook.clock.advance(0)
+    webhook.deliver("before")
     webhook.respond(200)
-    publish(webhook, "a")
-    webhook.clock.advance(0)
+    webhook.deliver("a")
     assert webhook.worker.statistics.last_status == 200
     webhook.fail(error)
     (message,) = messages()
@@ -166,17 +154,16 @@ def test_retries_without_a_response_and_logs_the_reason(
     assert (webhook.worker.statistics.last_status, webhook.worker.statistics.failed) == (0, 1)
 
 
+def cannot_send(body: bytes, headers: dict[str, str]) -> Deferred[Any]:
+    raise ValueError("cannot be sent")
+
+
 def test_exception_of_the_sender_is_a_failed_attempt(start: Start, messages: Messages) -> None:
     webhook = start(delay=0, retry_for=10)
     works = webhook.worker.send
-
-    def send(body: bytes, headers: dict[str, str]) -> Deferred[Any]:
-        raise ValueError("cannot be sent")
-
-    webhook.worker.send = send
-    publish(webhook, "a")
-    webhook.clock.advance(0)
-    publish(webhook, "b")
+    webhook.worker.send = cannot_send
+    webhook.deliver("a")
+    webhook.publish("b")
     assert messages() == ["webhook example.org: ValueError: cannot be sent: retrying"]
     assert (webhook.worker.statistics.failed, webhook.worker.statistics.queued) == (1, 2)
     webhook.worker.send = works
@@ -189,12 +176,8 @@ def test_exception_of_the_sender_is_a_failed_attempt(start: Start, messages: Mes
 
 def test_drops_a_batch_that_cannot_be_sent(start: Start, messages: Messages) -> None:
     webhook = start(delay=0, retry_for=10)
-
-    def send(body: bytes, headers: dict[str, str]) -> Deferred[Any]:
-        raise ValueError("cannot be sent")
-
-    webhook.worker.send = send
-    publish(webhook, "a", "b")
+    webhook.worker.send = cannot_send
+    webhook.publish("a", "b")
     webhook.clock.pump([0, 1, 2, 4, 8])
     statistics = webhook.worker.statistics
     assert (statistics.failed, statistics.dropped, statistics.queued) == (5, 2, 0)
@@ -206,8 +189,7 @@ def test_exception_while_the_body_is_encoded_is_a_failed_attempt(
 ) -> None:
     webhook = start(delay=0)
     monkeypatch.setattr(webhook.collector, "encode", lambda batch: 1 / 0)
-    publish(webhook, "a")
-    webhook.clock.advance(0)
+    webhook.deliver("a")
     assert messages() == ["webhook example.org: ZeroDivisionError: division by zero: retrying"]
     monkeypatch.undo()
     webhook.clock.advance(1)
@@ -217,16 +199,14 @@ def test_exception_while_the_body_is_encoded_is_a_failed_attempt(
 @pytest.mark.parametrize("status", [301, 307, 400, 401, 404, 410])
 def test_rejected_batch_is_dropped_and_reported_by_the_next(start: Start, messages: Messages, status: int) -> None:
     webhook = start(delay=0)
-    publish(webhook, "a", "b")
-    webhook.clock.advance(0)
+    webhook.deliver("a", "b")
     webhook.respond(status)
     webhook.clock.advance(100)
     assert len(webhook.requests) == 1
     assert messages() == [
         f"webhook example.org: the receiver responded with {status}: batch dropped " + DROPPED.format(2)
     ]
-    publish(webhook, "c")
-    webhook.clock.advance(0)
+    webhook.deliver("c")
     assert webhook.sent == ["dropped", "c"]
     assert webhook.events[0]["count"] == 2
 
@@ -234,8 +214,7 @@ def test_rejected_batch_is_dropped_and_reported_by_the_next(start: Start, messag
 def test_logs_failures_at_most_once_a_minute(start: Start, messages: Messages) -> None:
     webhook = start(delay=0)
     for _ in range(30):
-        publish(webhook, "a")
-        webhook.clock.advance(0)
+        webhook.deliver("a")
         webhook.respond(404)
         webhook.clock.advance(3)
     assert messages() == [
@@ -248,24 +227,21 @@ def test_logs_failures_at_most_once_a_minute(start: Start, messages: Messages) -
 def test_drops_a_batch_after_the_retry_time(start: Start, messages: Messages, age: int) -> None:
     webhook = start(delay=0, retry_for=10)
     webhook.clock.advance(age)
-    publish(webhook, "a")
-    webhook.clock.advance(0)
+    webhook.deliver("a")
     for wait in (1, 2, 4, 8):
         webhook.respond(500)
         webhook.clock.advance(wait)
     assert (len(webhook.requests), webhook.worker.statistics.dropped) == (5, 0)
     webhook.respond(500)
-    publish(webhook, "b")
-    webhook.clock.advance(0)
+    webhook.deliver("b")
     assert webhook.sent == ["dropped", "b"]
     assert messages() == ["webhook example.org: the receiver responded with 500: retrying"]
 
 
 def test_full_queue_drops_the_oldest_events_and_reports_them(start: Start, messages: Messages) -> None:
     webhook = start(delay=0, queue_events=10)
-    publish(webhook, "first")
-    webhook.clock.advance(0)
-    publish(webhook, *map(str, range(25)))
+    webhook.deliver("first")
+    webhook.publish(*map(str, range(25)))
     assert messages() == ["webhook example.org: queue full: dropping the oldest events " + DROPPED.format(15)]
     assert webhook.worker.statistics.dropped == 15
     webhook.respond()
@@ -280,7 +256,7 @@ def test_logs_the_recovery_of_a_receiver(start: Start, messages: Messages) -> No
     webhook = start(delay=0)
     for status in (200, 503, 200, 200):
         if status != 200 or len(webhook.requests) != 2:
-            publish(webhook, "a")
+            webhook.publish("a")
         webhook.clock.advance(1)
         webhook.respond(status)
     assert messages(LogLevel.info) == ["webhook example.org: deliveries succeed again"]
@@ -288,7 +264,7 @@ def test_logs_the_recovery_of_a_receiver(start: Start, messages: Messages) -> No
 
 def test_counts_queued_delivered_dropped_and_failed(start: Start, messages: Messages) -> None:
     webhook = start(delay=0, queue_events=5)
-    publish(webhook, "a", "b", "c")
+    webhook.publish("a", "b", "c")
     statistics = webhook.worker.statistics
     assert (statistics.queued, statistics.delivered, statistics.last_status) == (3, 0, 0)
     webhook.clock.advance(0)
@@ -297,8 +273,7 @@ def test_counts_queued_delivered_dropped_and_failed(start: Start, messages: Mess
     webhook.respond(503)
     webhook.clock.advance(1)
     webhook.respond(200)
-    publish(webhook, *"1234567")
-    webhook.clock.advance(0)
+    webhook.deliver(*"1234567")
     webhook.respond(400)
     statistics = webhook.worker.statistics
     assert (statistics.queued, statistics.queued_bytes, statistics.delivered, statistics.dropped) == (0, 0, 3, 7)
@@ -308,8 +283,7 @@ def test_counts_queued_delivered_dropped_and_failed(start: Start, messages: Mess
 
 def test_logs_a_batch_that_was_dropped_after_the_retry_time(start: Start, messages: Messages) -> None:
     webhook = start(delay=0, retry_for=0)
-    publish(webhook, "a")
-    webhook.clock.advance(0)
+    webhook.deliver("a")
     webhook.respond(500)
     assert messages() == [
         "webhook example.org: the receiver responded with 500: batch dropped after 0 s of retries " + DROPPED.format(1)
@@ -325,7 +299,7 @@ class TestShutdown:
 
     def test_delivers_pending_events_and_those_of_closing_sessions(self, start: Start, messages: Messages) -> None:
         webhook = start(delay=5, debounce=5, batch_events=2)
-        publish(webhook, "a", "b", "c")
+        webhook.publish("a", "b", "c")
         webhook.collector.joined(b"kitchen", ANN, 1)
         webhook.worker.drain()
         webhook.clock.advance(0)
@@ -346,8 +320,7 @@ class TestShutdown:
 
     def test_sends_a_batch_that_waits_for_a_retry_once_more(self, start: Start, messages: Messages) -> None:
         webhook = start(delay=0)
-        publish(webhook, "a")
-        webhook.clock.advance(0)
+        webhook.deliver("a")
         webhook.respond(503, "500")
         webhook.worker.drain()
         assert len(webhook.requests) == 2
@@ -361,7 +334,7 @@ class TestShutdown:
     @pytest.mark.parametrize("is_first", [True, False])
     def test_logs_the_number_of_undelivered_events(self, start: Start, messages: Messages, is_first: bool) -> None:
         webhook = start(delay=0, batch_events=1)
-        publish(webhook, "a", "b", "c")
+        webhook.publish("a", "b", "c")
         webhook.worker.drain()
         webhook.clock.advance(0)
         stopped = webhook.worker.stop() if is_first else None
@@ -376,7 +349,7 @@ class TestShutdown:
 
     def test_abort_cancels_the_request(self, start: Start, messages: Messages) -> None:
         webhook = start(delay=0)
-        publish(webhook, "a")
+        webhook.publish("a")
         webhook.worker.drain()
         webhook.clock.advance(0)
         stopped = webhook.worker.stop()
@@ -384,12 +357,12 @@ class TestShutdown:
         assert webhook.cancelled == [webhook.requests[-1][2]]
         assert stopped.called
         assert messages()[-1] == "webhook example.org: 1 events were not delivered"
-        publish(webhook, "b")
+        webhook.publish("b")
         assert not webhook.clock.getDelayedCalls()
 
     def test_abort_before_the_first_request(self, start: Start, messages: Messages) -> None:
         webhook = start(delay=5)
-        publish(webhook, "a")
+        webhook.publish("a")
         webhook.worker.drain()
         stopped = webhook.worker.stop()
         webhook.worker.abort()
@@ -399,7 +372,7 @@ class TestShutdown:
 
     def test_abort_before_stop(self, start: Start, messages: Messages) -> None:
         webhook = start(delay=5)
-        publish(webhook, "a")
+        webhook.publish("a")
         webhook.worker.drain()
         webhook.worker.abort()
         assert webhook.worker.stop().called
@@ -409,8 +382,7 @@ class TestShutdown:
 
 def test_new_sender_retries_at_once(start: Start, messages: Messages) -> None:
     webhook = start(delay=0)
-    publish(webhook, "a")
-    webhook.clock.advance(0)
+    webhook.deliver("a")
     webhook.respond(503)
     bodies = []
 
@@ -426,13 +398,12 @@ def test_new_sender_retries_at_once(start: Start, messages: Messages) -> None:
 
 def test_internal_error_is_logged_and_the_batch_sent_again(start: Start, logged: list[dict[str, Any]]) -> None:
     webhook = start(delay=0)
-    publish(webhook, "a")
-    webhook.clock.advance(0)
+    webhook.deliver("a")
     webhook.requests[-1][2].callback(None)
     (event,) = [event for event in logged if event["log_level"] is LogLevel.critical]
     assert event["log_failure"].check(AttributeError)
     logged.clear()
-    publish(webhook, "b")
+    webhook.publish("b")
     assert (webhook.worker.statistics.failed, webhook.worker.statistics.queued) == (1, 2)
     webhook.clock.advance(1)
     assert webhook.sent == ["a"]

@@ -8,21 +8,18 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.documents import DOCS, fenced
 from twistedsock.config import read_settings
 from twistedsock.pubsub.values import JSON, Batch, Member, Payloads
 from twistedsock.webhooks.config import EVENT_KINDS, WebhookTable
 from twistedsock.webhooks.payload import encode_body, encode_change, encode_dropped, encode_published
 from twistedsock.webhooks.presence import Change
 
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "how-to" / "webhooks.md").read_text(encoding="utf-8")
-
-
-def fenced(kind: str) -> list[str]:
-    return re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+PAGE = DOCS / "how-to" / "webhooks.md"
 
 
 def test_table_lists_all_options_and_their_defaults() -> None:
-    section = PAGE.partition("## Options")[2].partition("## ")[0]
+    section = PAGE.read_text(encoding="utf-8").partition("## Options")[2].partition("## ")[0]
     shown = dict(re.findall(r"^\| `([a-z-]+)` \| (.*?) \|", section, re.MULTILINE))
     fields = {field.encode_name: field for field in msgspec.structs.fields(WebhookTable)}
     assert set(shown) == set(fields)
@@ -34,7 +31,7 @@ def test_table_lists_all_options_and_their_defaults() -> None:
 
 
 def test_configuration_example_is_valid(tmp_path: Path) -> None:
-    (text,) = fenced("toml")
+    (text,) = fenced(PAGE, "toml")
     file = tmp_path / "sockbridge.toml"
     file.write_text(text)
     assert read_settings(str(file), {}).webhook[0].title == "127.0.0.1:9000"
@@ -58,7 +55,7 @@ def rewritten(event: dict[str, Any]) -> bytes:
 
 
 def test_body_example_is_encoded_by_the_server() -> None:
-    (text,) = fenced("json")
+    (text,) = fenced(PAGE, "json")
     shown = json.loads(text)
     body = encode_body(shown["webhook"], shown["delivery"], shown["sent"], map(rewritten, shown["events"]))
     assert json.dumps(json.loads(body)) == json.dumps(shown)
@@ -66,4 +63,4 @@ def test_body_example_is_encoded_by_the_server() -> None:
 
 @pytest.mark.parametrize("name", ["Sockbridge-Delivery", "Sockbridge-Signature-256", "User-Agent", "Content-Type"])
 def test_headers_are_documented(name: str) -> None:
-    assert f"| `{name}" in PAGE
+    assert f"| `{name}" in PAGE.read_text(encoding="utf-8")

@@ -72,14 +72,12 @@ def test_sends_a_json_post_without_accepting_compression(sender_to: Callable[...
     assert b"accept-encoding" not in sent
 
 
-def test_accepts_a_retry_after_that_is_not_utf8(sender_to: Callable[..., HTTPSender]) -> None:
-    sender = sender_to(lambda *request: (200, {b"Retry-After": b"\xff"}, b""))
-    assert result_of(sender.post(b"{}", HEADERS)) == Response(200, "\xff")
-
-
-def test_returns_status_and_retry_after(sender_to: Callable[..., HTTPSender]) -> None:
-    sender = sender_to(lambda *request: (503, {b"Retry-After": b"7"}, b""))
-    assert result_of(sender.post(b"{}", HEADERS)) == Response(503, "7")
+@pytest.mark.parametrize(
+    ("status", "header", "value"), [(503, b"7", "7"), (200, b"\xff", "\xff")], ids=["a number", "not UTF-8"]
+)
+def test_returns_status_and_retry_after(sender_to, status, header, value):
+    sender = sender_to(lambda *request: (status, {b"Retry-After": header}, b""))
+    assert result_of(sender.post(b"{}", HEADERS)) == Response(status, value)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

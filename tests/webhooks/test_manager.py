@@ -9,13 +9,10 @@ import msgspec
 import pytest
 from twisted.internet.testing import MemoryReactorClock
 
-from tests.webhooks.conftest import Target
+from tests.webhooks.conftest import Target, batch_of
 from twistedsock.limits.principal import ELSEWHERE
 from twistedsock.pubsub.backplane import Observer
-from twistedsock.pubsub.values import Batch, Member, Payloads
 from twistedsock.webhooks.manager import WebhookManager
-
-ANN = Member(b"id1", b"ann")
 
 
 class FakeServerWithWebhooks:
@@ -26,10 +23,9 @@ class FakeServerWithWebhooks:
             self.observers, self.reactor, "1.2", lambda: 1_000.0, lambda: "id", lambda: 1.0, lambda channel: ELSEWHERE
         )
 
-    def publish(self, *payloads: bytes) -> None:
-        batch = Batch(1, 1 + len(payloads), b"id1", b"ann", b"message", Payloads(payloads, 1))
+    def publish(self, *payloads: str) -> None:
         for observer in self.observers:
-            observer.published(b"kitchen", b"5f2c1a", batch)
+            observer.published(b"kitchen", b"5f2c1a", batch_of(*payloads))
 
     @property
     def queued(self) -> dict[str, int]:
@@ -68,17 +64,17 @@ def test_server_without_webhooks_does_not_load_treq(tmp_path: Path) -> None:
 
 def test_every_webhook_queues_its_events(fake: FakeServerWithWebhooks, local: Target) -> None:
     fake.manager.configure([local(name="a"), local(name="b", events=("member-joined",))])
-    fake.publish(b"1", b"2")
+    fake.publish("1", "2")
     assert fake.queued == {"a": 2, "b": 0}
 
 
 def test_configured_webhook_keeps_its_queue(fake: FakeServerWithWebhooks, local: Target) -> None:
     fake.manager.configure([local(name="a"), local(name="b")])
     before = list(fake.observers)
-    fake.publish(b"1")
+    fake.publish("1")
     fake.manager.configure([local(name="a"), local(name="b", url="http://127.0.0.1:9001/"), local(name="c")])
     assert fake.observers[:2] == before
-    fake.publish(b"2")
+    fake.publish("2")
     assert fake.queued == {"a": 2, "b": 2, "c": 1}
     fake.reactor.advance(1)
     assert [port for _, port, *_ in fake.reactor.tcpClients] == [9000, 9001, 9000]
@@ -86,7 +82,7 @@ def test_configured_webhook_keeps_its_queue(fake: FakeServerWithWebhooks, local:
 
 def test_removed_webhook_delivers_its_queue(fake: FakeServerWithWebhooks, local: Target) -> None:
     fake.manager.configure([local(name="a")])
-    fake.publish(b"1")
+    fake.publish("1")
     fake.manager.configure([])
     assert fake.observers == []
     fake.reactor.advance(0)
@@ -107,7 +103,7 @@ def test_removed_webhook_with_an_empty_queue_is_stopped(fake: FakeServerWithWebh
 
 def test_shutdown_is_limited_in_time(fake: FakeServerWithWebhooks, local: Target, logged: list[dict[str, Any]]) -> None:
     fake.manager.configure([local(name="a")])
-    fake.publish(b"1")
+    fake.publish("1")
     fake.manager.drain(5)
     stopped = fake.manager.stop()
     fake.reactor.advance(4.9)

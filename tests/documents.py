@@ -1,0 +1,19 @@
+"""The code blocks of the documentation."""
+
+import re
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+DOCS = CHECKOUT / "docs"
+
+
+def fenced_in(text: str, kind: str) -> list[str]:
+    """The code blocks of this kind, such as ``sh``, in a text."""
+    # Reads all blocks in order: the end of one looks like the beginning of one without a kind.
+    blocks = re.findall(r"^```(.*?)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    return [block for its_kind, block in blocks if its_kind == kind]
+
+
+def fenced(page: Path, kind: str) -> list[str]:
+    """The code blocks of this kind in a file."""
+    return fenced_in(page.read_text(encoding="utf-8"), kind)
