@@ -17,7 +17,6 @@ test('publishes text and JSON unchanged and resolves with the offset', async () 
     assert.deepEqual(world.socket.last('publish').data, data);
     assert.ok(!('name' in world.socket.last('publish')));
   }
-  world.client.close();
 });
 
 test('assigns replies to their commands in any order', async () => {
@@ -64,7 +63,6 @@ test('resolves who, history, info, nick and ping with the values of the server',
   clock.advance(42);
   socket.deliver({ type: 'pong', id: socket.last('ping').id });
   assert.equal(await ping, 42);
-  client.close();
 });
 
 test('rejects with the code and the message of the server', async () => {
@@ -95,7 +93,6 @@ test('rejects messages over the limit, after which the server would close the co
   await assert.rejects(world.client.publish('kitchen', 'x'.repeat(MESSAGE_LIMIT - rest + 1)), { code: 'too-long' });
   await assert.rejects(world.client.publish('kitchen', 'é'.repeat(MESSAGE_LIMIT / 2)), { code: 'too-long' }, 'the limit counts bytes');
   assert.equal(world.socket.sent.length, 1);
-  world.client.close();
 });
 
 test('sends commands queued while disconnected in order after the welcome', async () => {
@@ -112,7 +109,6 @@ test('sends commands queued while disconnected in order after the welcome', asyn
   world.socket.reply('who', { members: [] });
   assert.equal(await first, 5);
   assert.deepEqual(await who, []);
-  world.client.close();
 });
 
 test('queues the value at the time of the call', () => {
@@ -122,7 +118,6 @@ test('queues the value at the time of the call', () => {
   reading.celsius = 99;
   world.socket.welcome();
   assert.equal(world.socket.last('publish').data.celsius, 21.5);
-  world.client.close();
 });
 
 test('limits the queue and keeps the queued commands', async () => {
@@ -133,7 +128,6 @@ test('limits the queue and keeps the queued commands', async () => {
   assert.equal(world.socket.all('publish').length, QUEUE_LIMIT);
   world.client.publish('kitchen', 'now').catch(() => {});
   assert.equal(world.socket.all('publish').length, QUEUE_LIMIT + 1);
-  world.client.close();
 });
 
 test('limits the number of unanswered commands', async () => {
@@ -143,7 +137,6 @@ test('limits the number of unanswered commands', async () => {
   world.socket.reply('publish', { offset: 1 });
   world.client.publish('kitchen', 'room again').catch(() => {});
   assert.equal(world.socket.last('publish').data, 'room again');
-  world.client.close();
 });
 
 test('resets the limit of unanswered commands when the connection is lost', () => {
@@ -152,7 +145,6 @@ test('resets the limit of unanswered commands when the connection is lost', () =
   reconnect(world);
   world.client.publish('kitchen', 'room again').catch(() => {});
   assert.equal(world.socket.last('publish').data, 'room again');
-  world.client.close();
 });
 
 test('rejects unanswered commands when the connection is lost and never sends them again', async () => {
@@ -258,7 +250,6 @@ test('replaces lone surrogates with U+FFFD everywhere', async () => {
     ask().catch(() => {});
     assert.ok(sent.at(-1).includes('\ufffd') && !sent.at(-1).includes('\\ud'), sent.at(-1));
   }
-  client.close();
 });
 
 test('delivers events of a channel whose name contained a lone surrogate', () => {

@@ -255,11 +255,11 @@ export class ModelServer {
   }
 }
 
-/** Subscribes with a recorder, which is returned. */
-export function subscribe(world, options = {}) {
+/** Subscribes with a recorder, which is returned with its subscription. */
+export function subscribe(world, options = {}, channel = 'kitchen') {
   const subscriber = recorder();
-  world.client.subscribe('kitchen', subscriber.onEvent, { ...subscriber.options, ...options });
-  return subscriber;
+  const subscription = world.client.subscribe(channel, subscriber.onEvent, { ...subscriber.options, ...options });
+  return Object.assign(subscriber, { subscription });
 }
 
 /** Publishes an event on `kitchen`, which the server confirms with `offset`. */

@@ -9,10 +9,17 @@ import { pathToFileURL } from 'node:url';
 
 import { DEFAULT_TIMES } from '../../twistedsock/static/sockbridge.js';
 import '../../twistedsock/static/stream.js'; // so that the import of the client completes in the same turn
-import { build, event, recorder, flushPromises } from './fakes.mjs';
+import { build, event, flushPromises, subscribe } from './fakes.mjs';
 
 const paths = (world) => world.net.requests.map(({ address }) => new URL(address).pathname);
 const waits = (world) => world.states.filter(([type]) => type === 'waiting').map(([, detail]) => detail);
+
+/** Lets the stream end, and advances the clock to the next attempt. */
+async function endAndRetry(world, stream = world.request) {
+  stream.end();
+  await flushPromises();
+  await retry(world);
+}
 
 /** Drops the WebSocket. `healthz` responds to the HTTP check that follows, if any. */
 async function failSocket(world, healthz) {
@@ -166,8 +173,7 @@ test('stops the timer of the HTTP check when closed', async () => {
 
 test('recovers on the stream', async () => {
   const world = build();
-  const subscriber = recorder();
-  world.client.subscribe('kitchen', subscriber.onEvent, subscriber.options);
+  const subscriber = subscribe(world);
   world.socket.welcome();
   world.socket.reply('subscribe', { channel: 'kitchen', offset: 10, epoch: 'e1' });
   world.socket.deliver(event('kitchen', 11));
@@ -190,11 +196,7 @@ test('keeps the stream and tries WebSocket again after ten minutes', async () =>
   const world = await buildStreaming();
   const began = world.clock.now();
   assert.equal(DEFAULT_TIMES.websocketAgainAfter, 600_000);
-  const reopen = async () => {
-    world.net.requests.findLast(({ controller }) => controller).end();
-    await flushPromises();
-    await retry(world);
-  };
+  const reopen = () => endAndRetry(world, world.net.requests.findLast(({ controller }) => controller));
   await reopen();
   assert.equal(world.client.transport, 'stream');
   await openStream(world.request);
@@ -211,17 +213,13 @@ test('keeps the stream and tries WebSocket again after ten minutes', async () =>
   await failAndRetry(world); // still blocked: the stream is used without another check
   assert.equal(world.client.transport, 'stream');
   await openStream(world.request);
-  world.request.end();
-  await flushPromises();
-  await retry(world);
+  await endAndRetry(world);
   assert.equal(world.client.transport, 'stream', 'for ten more minutes');
 });
 
 test('keeps WebSocket once it works again', async () => {
   const world = await buildStreaming({ websocketAgainAfter: 0 });
-  world.request.end();
-  await flushPromises();
-  await retry(world);
+  await endAndRetry(world);
   world.socket.welcome();
   assert.deepEqual(world.states.at(-1)[1].transport, 'websocket');
   await failAndRetry(world);

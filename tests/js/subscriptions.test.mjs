@@ -14,10 +14,9 @@ function resume(world, reply) {
 /** An open client with a subscriber of `kitchen`, which has `head` events. */
 function buildSubscribed(head = 10, options = {}) {
   const world = buildOpen();
-  const subscriber = recorder();
-  const subscription = world.client.subscribe('kitchen', subscriber.onEvent, { ...subscriber.options, ...options });
+  const subscriber = subscribe(world, options);
   world.socket.reply('subscribe', { channel: 'kitchen', offset: head, epoch: 'e1' });
-  return { world, subscriber, subscription };
+  return { world, subscriber, subscription: subscriber.subscription };
 }
 
 test('sends only the requested options', () => {
@@ -60,10 +59,9 @@ test('accepts replies in any order', async () => {
 
 test('ends a rejected subscription', async () => {
   const world = buildOpen();
-  const subscriber = recorder();
-  const { ready } = world.client.subscribe('kitchen', subscriber.onEvent, subscriber.options);
+  const subscriber = subscribe(world);
   world.socket.reject('subscribe', 'forbidden', 'not for you');
-  await assert.rejects(ready, { name: 'SockbridgeError', code: 'forbidden', message: 'not for you' });
+  await assert.rejects(subscriber.subscription.ready, { name: 'SockbridgeError', code: 'forbidden', message: 'not for you' });
   assert.deepEqual(subscriber.calls, [['refused', 'forbidden']]);
   reconnect(world);
   assert.equal(world.socket.all('subscribe').length, 0);
@@ -298,12 +296,11 @@ test('reports a decreased offset within an epoch and continues there', () => {
 
 test('reports a gap for a stored position of another epoch', async () => {
   const world = buildOpen();
-  const subscriber = recorder();
-  const { ready } = world.client.subscribe('kitchen', subscriber.onEvent, { ...subscriber.options, since: 40, epoch: 'old' });
+  const subscriber = subscribe(world, { since: 40, epoch: 'old' });
   world.socket.reply('subscribe', { offset: 1, epoch: 'e1', recovered: false });
   world.socket.reply('subscribe', { offset: 1, epoch: 'e1', recovered: true });
   world.socket.events('kitchen', 1);
-  assert.deepEqual(await ready, { offset: 1, epoch: 'e1', recovered: false, missed: 1 });
+  assert.deepEqual(await subscriber.subscription.ready, { offset: 1, epoch: 'e1', recovered: false, missed: 1 });
   assert.deepEqual(subscriber.calls[0], ['lost', 'epoch', 41, undefined]);
   assert.deepEqual(subscriber.offsets(), [1]);
 });
@@ -425,8 +422,7 @@ test('continues with the next new subscriber after a rejection', async () => {
 
 test('restarts all subscribers when the epoch changes on a live connection', async () => {
   const { world, subscriber } = buildSubscribed(10);
-  const second = recorder();
-  const { ready } = world.client.subscribe('kitchen', second.onEvent, { ...second.options, last: 1 });
+  const second = subscribe(world, { last: 1 });
   world.socket.reply('subscribe', { offset: 3, epoch: 'e2', recovered: false });
   world.socket.events('kitchen', 4); // replayed by the next reply
   world.socket.reply('subscribe', { offset: 4, epoch: 'e2', recovered: true });
@@ -435,7 +431,7 @@ test('restarts all subscribers when the epoch changes on a live connection', asy
   world.socket.events('kitchen', 4);
   assert.deepEqual(subscriber.offsets(), [1, 2, 3, 4]);
   assert.deepEqual(second.offsets(), [4]);
-  assert.equal((await ready).epoch, 'e2');
+  assert.equal((await second.subscription.ready).epoch, 'e2');
 });
 
 test('recovers a stored position of the epoch to which the server changes', () => {
@@ -453,15 +449,14 @@ test('recovers a stored position of the epoch to which the server changes', () =
 
 test('unsubscribes from the server with the last subscriber', () => {
   const { world, subscriber, subscription } = buildSubscribed(10);
-  const second = recorder();
-  const other = world.client.subscribe('kitchen', second.onEvent);
+  const second = subscribe(world);
   world.socket.reply('subscribe', { offset: 10, epoch: 'e1', recovered: true });
   subscription.unsubscribe();
   world.socket.events('kitchen', 11);
   assert.deepEqual(subscriber.offsets(), []);
   assert.deepEqual(second.offsets(), [11]);
   assert.equal(world.socket.all('unsubscribe').length, 0);
-  other.unsubscribe();
+  second.subscription.unsubscribe();
   assert.equal(world.socket.last('unsubscribe').channel, 'kitchen');
   world.socket.events('kitchen', 12);
   assert.deepEqual(second.offsets(), [11]);
@@ -488,12 +483,11 @@ test('does not resubscribe to a channel that was unsubscribed while disconnected
 
 test('rejects ready and ignores the reply after unsubscribing early', async () => {
   const world = buildOpen();
-  const subscriber = recorder();
-  const subscription = world.client.subscribe('kitchen', subscriber.onEvent, subscriber.options);
-  subscription.unsubscribe();
+  const subscriber = subscribe(world);
+  subscriber.subscription.unsubscribe();
   world.socket.reply('subscribe', { offset: 10, epoch: 'e1' });
   world.socket.events('kitchen', 11);
-  await assert.rejects(subscription.ready, { code: 'unsubscribed' });
+  await assert.rejects(subscriber.subscription.ready, { code: 'unsubscribed' });
   assert.deepEqual(subscriber.calls, []);
 });
 

@@ -18,6 +18,14 @@ function buildWithTokens(options = {}) {
   return build({ token, ...options });
 }
 
+/** A client whose first token the server has accepted. */
+async function buildAuthenticated(reply = {}) {
+  const world = buildWithTokens();
+  await welcome(world);
+  world.socket.reply('auth', { nick: 'ann', ...reply });
+  return world;
+}
+
 test('authenticates before sending other commands', () => {
   const { client, socket } = build({ token: 'secret' });
   client.subscribe('kitchen', () => {});
@@ -52,10 +60,8 @@ test('closes for good if the token is rejected', async () => {
 });
 
 test('calls the token function for each connection', async () => {
-  const world = buildWithTokens();
-  await welcome(world);
+  const world = await buildAuthenticated();
   assert.equal(world.socket.last('auth').token, 't1');
-  world.socket.reply('auth', { nick: 'ann' });
   reconnect(world);
   await flushPromises();
   assert.equal(world.socket.last('auth').token, 't2');
@@ -95,9 +101,7 @@ test('does not use a late token on the next connection', async () => {
 });
 
 test('authenticates again before the token expires', async () => {
-  const world = buildWithTokens();
-  await welcome(world);
-  world.socket.reply('auth', { nick: 'ann', expires: 100 });
+  const world = await buildAuthenticated({ expires: 100 });
   world.socket.deliver({ type: 'notice', text: 'soon', code: 'token-expires' });
   await flushPromises();
   assert.deepEqual(world.socket.all('auth').map(({ token }) => token), ['t1', 't2']);
@@ -122,18 +126,14 @@ test('only reports the expiry of a fixed token', async () => {
 });
 
 test('does not reconnect after an administrator disconnected it', async () => {
-  const world = buildWithTokens();
-  await welcome(world);
-  world.socket.reply('auth', { nick: 'ann' });
+  const world = await buildAuthenticated();
   world.socket.deliver({ type: 'notice', text: 'disconnected by an administrator', code: 'disconnected' });
   world.socket.drop(1008);
   assert.equal(world.client.state, 'closed');
 });
 
 test('reconnects with another token after a policy violation', async () => {
-  const world = buildWithTokens();
-  await welcome(world);
-  world.socket.reply('auth', { nick: 'ann' });
+  const world = await buildAuthenticated();
   world.socket.drop(1008);
   assert.equal(world.client.state, 'waiting');
 });
@@ -156,25 +156,20 @@ test('ends only the subscriptions of a channel that is no longer permitted', () 
 
 test('connects without a token if the function returns none', async () => {
   let token;
-  const { client, socket, net } = build({ token: async () => token });
-  socket.welcome();
-  await flushPromises();
-  assert.equal(client.state, 'open');
-  assert.deepEqual(socket.all('auth'), []);
-  socket.drop();
+  const world = build({ token: async () => token });
+  await welcome(world);
+  assert.equal(world.client.state, 'open');
+  assert.deepEqual(world.socket.all('auth'), []);
   token = 't1';
-  client.retry();
-  net.sockets.at(-1).welcome();
+  reconnect(world);
   await flushPromises();
-  assert.equal(net.sockets.at(-1).last('auth').token, 't1');
+  assert.equal(world.socket.last('auth').token, 't1');
   token = undefined;
-  net.sockets.at(-1).reply('auth', { nick: 'ann' });
-  net.sockets.at(-1).drop();
-  client.retry();
-  net.sockets.at(-1).welcome();
+  world.socket.reply('auth', { nick: 'ann' });
+  reconnect(world);
   await flushPromises();
-  net.sockets.at(-1).drop(1008);
-  assert.equal(client.state, 'closed');
+  world.socket.drop(1008);
+  assert.equal(world.client.state, 'closed');
 });
 
 test('uses a token from authenticate() for later connections', async () => {
@@ -201,9 +196,7 @@ test('sends a queued token before other commands', async () => {
 });
 
 test('keeps calling the token function after authenticate()', async () => {
-  const world = buildWithTokens();
-  await welcome(world);
-  world.socket.reply('auth', { nick: 'ann' });
+  const world = await buildAuthenticated();
   world.client.authenticate('other').catch(() => {});
   world.socket.reply('auth', { nick: 'ann' });
   reconnect(world, 1008);
