@@ -22,19 +22,14 @@ from coverage import Coverage
 from hypothesis import Phase, reproduce_failure, seed, settings
 from hypothesis.database import InMemoryExampleDatabase
 from hypothesis.errors import DidNotReproduce
-from hypothesis.stateful import run_state_machine_as_test
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 TURN = 2.0
 """The duration of one turn in seconds."""
 REPORT = 30.0
 """The time between two reports in seconds."""
-MACHINES = ("Bridge", "LateBridge")
-"""State machines in tests/session, which are properties as well."""
 SIZES = (30, 100, 300, 1_000, 3_000)
 """Numbers of random bytes from which an example is drawn."""
-STEPS = 60
-"""The most steps of a state machine."""
 _BLOB = re.compile(r"reproduce_failure\('[^']*', b'([^']*)'\)")
 
 Mark = Callable[[Any], Any]
@@ -65,7 +60,7 @@ class Subject:
         other examples than the usual strategy."""
         started = time.monotonic()
         try:
-            if self.turns % 2 and "machine" not in self.name:
+            if self.turns % 2:
                 self._draw_from_bytes(how, started + TURN)
             else:
                 count = max(1, int(self.rate * TURN))
@@ -102,16 +97,6 @@ def a_property(name: str, found: Any) -> Subject:
     return Subject(name, found.sentence, lambda how, mark: mark(found.under(how)))
 
 
-def a_machine(name: str) -> Subject:
-    module = importlib.import_module("tests.session.test_recovery_properties")
-
-    def test(how: settings, mark: Mark) -> Callable[[], None]:
-        kind = mark(type(name, (getattr(module, name),), {}))
-        return lambda: run_state_machine_as_test(kind, settings=settings(how, stateful_step_count=STEPS))
-
-    return Subject(f"machine::{name}", " ".join((module.__doc__ or "").split()), test)
-
-
 def find_subjects() -> Iterator[Subject]:
     for path in sorted((CHECKOUT / "tests").rglob("test_*.py")):
         if "@holds(" not in path.read_text(encoding="utf-8"):
@@ -121,7 +106,6 @@ def find_subjects() -> Iterator[Subject]:
         ).items():
             if name.startswith("test_") and hasattr(test, "property"):
                 yield a_property(f"{path.stem}::{name}", test.property)
-    yield from map(a_machine, MACHINES)
 
 
 def reached(coverage: Coverage) -> str:

@@ -1,9 +1,13 @@
 """Request heads, bodies in chunks and credentials."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fuzz.grammars import EXTRA, HEADS, METHODS, TARGETS, UPGRADE, head_of
+from tests.fuzz.properties import holds
 from twistedsock.codecs.http import (
     MAX_CHUNKS,
     MAX_HEAD_BYTES,
@@ -57,7 +61,13 @@ def head(*lines: str) -> bytes:
     return "".join(line + "\r\n" for line in [*lines, ""]).encode("latin-1")
 
 
-UPGRADE = (
+def valid_head(*lines: str) -> RequestHead:
+    read = read_head(head(*lines))
+    assert read is not None
+    return read
+
+
+HANDSHAKE = (
     "GET /ws?token=x HTTP/1.1",
     "Host: 127.0.0.1:8082",
     "Upgrade: websocket",
@@ -68,7 +78,7 @@ UPGRADE = (
 
 
 def test_reads_websocket_handshake() -> None:
-    assert read_head(head(*UPGRADE)) == RequestHead(
+    assert read_head(head(*HANDSHAKE)) == RequestHead(
         method="GET",
         path="/ws",
         host="127.0.0.1:8082",
@@ -122,8 +132,7 @@ def test_reduces_target_to_origin_form(method: str, target: str, expected: objec
     ],
 )
 def test_reads_host(lines: list[str], host: str, is_valid: bool) -> None:
-    read = read_head(head(*lines))
-    assert read is not None
+    read = valid_head(*lines)
     assert (read.host, read.has_valid_host) == (host, is_valid)
 
 
@@ -149,9 +158,7 @@ def test_reads_host(lines: list[str], host: str, is_valid: bool) -> None:
     ],
 )
 def test_reads_header(lines: list[str], field: str, expected: object) -> None:
-    read = read_head(head("GET / HTTP/1.1", *lines))
-    assert read is not None
-    assert getattr(read, field) == expected
+    assert getattr(valid_head("GET / HTTP/1.1", *lines), field) == expected
 
 
 NONE = {
@@ -205,18 +212,16 @@ def test_counts_headers(count: int, too_many: bool) -> None:
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
-        (b"X: y", False),
-        (b"Content-Length: 0", False),
-        (b"content-length:12", True),
-        (b"Content-Length: 0\r\nContent-Length: 0", True),
-        (b"Transfer-Encoding: chunked", True),
-        (b"Transfer-Encoding:", True),
+        ("X: y", False),
+        ("Content-Length: 0", False),
+        ("content-length:12", True),
+        ("Content-Length: 0\r\nContent-Length: 0", True),
+        ("Transfer-Encoding: chunked", True),
+        ("Transfer-Encoding:", True),
     ],
 )
-def test_detects_body(header: bytes, expected: bool) -> None:
-    head = read_head(b"GET / HTTP/1.1\r\nHost: a\r\n" + header + b"\r\n\r\n")
-    assert head is not None
-    assert head.has_body is expected
+def test_detects_body(header: str, expected: bool) -> None:
+    assert valid_head("GET / HTTP/1.1", "Host: a", header).has_body is expected
 
 
 def read(*pieces: bytes) -> tuple[bytes, bytes | None]:
@@ -302,10 +307,8 @@ def found_in(head: RequestHead, cookie: str) -> Credentials | None:
     return find_credentials(head.authorization, head.query, head.cookies, cookie)
 
 
-def head_credentials(target: str = "/ws", *lines: str) -> RequestHead:
-    found = read_head("\r\n".join([f"GET {target} HTTP/1.1", "Host: a", *lines, "", ""]).encode("latin-1"))
-    assert found is not None
-    return found
+def head_with(target: str, *lines: str) -> RequestHead:
+    return valid_head(f"GET {target} HTTP/1.1", "Host: a", *lines)
 
 
 @pytest.mark.parametrize(
@@ -332,21 +335,20 @@ def head_credentials(target: str = "/ws", *lines: str) -> RequestHead:
     ],
 )
 def test_finds_first_token(target: str, lines: list[str], credentials: Credentials | None) -> None:
-    assert found_in(head_credentials(target, *lines), "token") == credentials
+    assert found_in(head_with(target, *lines), "token") == credentials
 
 
 def test_ignores_cookies_without_cookie_name() -> None:
-    assert found_in(head_credentials("/ws", "Cookie: token=a; =b"), "") is None
+    assert found_in(head_with("/ws", "Cookie: token=a; =b"), "") is None
 
 
-def test_repr_hides_the_token() -> None:
-    for found in (
-        head_credentials("/ws?token=secret"),
-        head_credentials("/ws", "Authorization: Bearer secret"),
-        head_credentials("/", "Cookie: a=secret"),
-    ):
-        assert "secret" not in repr(found)
-        assert "secret" not in repr(found_in(found, "a"))
+@pytest.mark.parametrize(
+    ("target", "lines"),
+    [("/ws?token=secret", []), ("/ws", ["Authorization: Bearer secret"]), ("/", ["Cookie: a=secret"])],
+)
+def test_repr_hides_the_token(target: str, lines: list[str]) -> None:
+    found = head_with(target, *lines)
+    assert "secret" not in repr(found) and "secret" not in repr(found_in(found, "a"))
 
 
 @given(st.text(), st.text(), st.text(), st.text(max_size=5))
@@ -355,3 +357,46 @@ def test_finds_token_or_none_in_any_head(query: str, authorization: str, cookies
     query, authorization, cookies, cookie = texts
     found = find_credentials(authorization, query, cookies, cookie)
     assert found is None or isinstance(found.token, bytes)
+
+
+@holds(examples=150, data=HEADS | st.binary().map(lambda data: data + b"\r\n\r\n"))
+def test_any_head(data: bytes) -> None:
+    """Any bytes are read as a head whose parts occur in them, or rejected; only a complete handshake has a key."""
+    head = read_head(data)
+    if head is None:
+        return
+    text = data.decode("latin-1")
+    target = text.split(" ")[1]
+    assert text.startswith(f"{head.method} ") and (head.path in target or head.path == "/")
+    assert all(part in text for part in (head.host, head.origin or "", head.key))
+    assert not any(sign in part for part in (head.host, head.origin or "", *head.subprotocols) for sign in ("\r\n",))
+    if head.key:
+        assert text.isascii() and head.upgrade and head.method == "GET" and len(head.key) == 24
+        assert text.lower().count("\r\nsec-websocket-key:") == text.lower().count("\r\nhost:") == 1
+        assert head.host and ("\r\nsec-websocket-version: 13\r\n" in text.lower().replace(":13", ": 13"))
+
+
+@holds(examples=80, method=METHODS, target=TARGETS, extra=EXTRA)
+def test_sound_heads(method: str, target: str, extra: list[tuple[str, str]]) -> None:
+    """A head that follows the standard is read as it was written; a head with two hosts or origins is rejected."""
+    fields = UPGRADE + [(name, value) for name, value in extra if name.strip()]
+    head = read_head(head_of(method, target, "HTTP/1.1", fields))
+    headers: dict[str, list[Any]] = {}
+    for name, value in fields:
+        headers.setdefault(name.lower(), []).append(value)
+    form = origin_form(method, target)
+    is_valid = all(name.isascii() and " " not in name and "\0" not in value for name, value in fields)
+    if form is None or not is_valid or len(headers["host"]) > 1 or len(headers.get("origin", [])) > 1:
+        assert head is None
+        return
+    assert head is not None
+    host = headers["host"][0] if form[1] is None else form[1]
+    assert (head.method, head.path, head.host) == (method, form[0].partition("?")[0], host)
+    assert head.origin == (headers["origin"][0] if "origin" in headers else None) and head.upgrade
+    offered = ",".join(headers.get("sec-websocket-protocol", [])).split(",")
+    assert head.subprotocols == tuple(word.strip() for word in offered if word.strip())
+    plain = all(len(values) == 1 for values in headers.values()) and not {"sec-websocket-extensions"} & set(headers)
+    if head.key:
+        assert all(len(values) == 1 for values in headers.values()) and method == "GET"
+    elif plain and method == "GET" and target in ("/ws", "/") and fields == UPGRADE:
+        raise AssertionError("a plain handshake was not seen as one")

@@ -199,25 +199,12 @@ def test_error_names_unpaired_surrogate() -> None:
     assert "levels" in mistake('{"type":"ping","id":1,"x":' + TOO_DEEP + "}").error.message
 
 
-@pytest.mark.parametrize(
-    "unit",
-    [
-        b'"",',
-        b'"id":1,',
-        b"[{",
-        b'"",[',
-        b'["",',
-        b"[0],",
-        b'"\\',
-        b'"',
-        b'"id"',
-        b'"id":',
-        b'"id" ',
-        b'"id":"\\',
-        b"\\u",
-    ]
-    + [b"\\ud83d", b"\\ud8zz", b'"id":"a', b"1", b" "],
-)
+BRACKETS = [b"[{", b'"",[', b'["",', b"[0],"]
+ESCAPES = [b'"\\', b"\\u", b"\\ud83d", b"\\ud8zz"]
+PARTS_OF_IDS = [b'"id":1,', b'"id"', b'"id":', b'"id" ', b'"id":"\\', b'"id":"a']
+
+
+@pytest.mark.parametrize("unit", [*BRACKETS, *ESCAPES, *PARTS_OF_IDS, b'"",', b'"', b"1", b" "])
 @pytest.mark.parametrize("start", [b"{", b'{"', b'{"a":', b'{"id":'])
 def test_time_to_find_id_is_linear(start: bytes, unit: bytes) -> None:
     def cost(size: int) -> float:

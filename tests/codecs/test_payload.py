@@ -1,11 +1,14 @@
 """Payloads: text and JSON, on lines and in JSON."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fuzz.grammars import LAYOUTS, TEXTS, VALUES, written
+from tests.fuzz.properties import holds, is_printable
 from twistedsock.codecs.payload import (
     build_payloads,
     has_unpaired_surrogate,
@@ -18,6 +21,7 @@ from twistedsock.codecs.payload import (
     replace_unpaired_surrogates,
 )
 from twistedsock.pubsub.values import JSON, TEXT
+from twistedsock.testing import FakeServer
 
 TYPED = {
     "a word": (b"21.5", False),
@@ -82,22 +86,11 @@ def test_replaces_unpaired_surrogates(payload: bytes, whole: bytes) -> None:
     assert has_unpaired_surrogate(payload) and not is_json(payload)
 
 
-@pytest.mark.parametrize(
-    "payload",
-    [
-        b'"\\ud83d\\ude00"',
-        b'"\\\\ud83d"',
-        b'"\\u00e9"',
-        b'"\\ud8"',
-        b'"\\ud8zz"',
-        b'{"\\ud83d',
-        b"\\ud83d",
-        b"x",
-        b"",
-        b'"\\',
-    ]
-    + [b'"\\ud83d" x', b"[" * 101 + b'"\\ud83d"' + b"]" * 101],
-)
+VALID_ESCAPES = [b'"\\ud83d\\ude00"', b'"\\\\ud83d"', b'"\\u00e9"']
+NO_JSON = [b'"\\ud8"', b'"\\ud8zz"', b'{"\\ud83d', b"\\ud83d", b"x", b"", b'"\\', b'"\\ud83d" x']
+
+
+@pytest.mark.parametrize("payload", [*VALID_ESCAPES, *NO_JSON, b"[" * 101 + b'"\\ud83d"' + b"]" * 101])
 def test_other_invalid_json_has_no_unpaired_surrogate(payload: bytes) -> None:
     assert not has_unpaired_surrogate(payload)
 
@@ -177,3 +170,86 @@ def test_verbatim_payloads_need_no_escaping(payloads: list[bytes], is_json: bool
         plain = plain and '"' not in signs and "\\" not in signs
         plain = plain and not any(payload.startswith((b"{", b"[")) for payload in payloads)
     assert content.is_plain is plain
+
+
+ANY_TEXT = st.text(max_size=30) | TEXTS
+
+
+def as_read(payload: str) -> Any:
+    """The value of a payload on a line (docs/reference/line-protocol.md, "Payloads")."""
+    if payload.startswith(("{", "[", '"')):
+        return json.loads(payload)
+    return payload
+
+
+class Room:
+    """A channel with a subscriber and a publisher for each protocol."""
+
+    def __init__(self) -> None:
+        self.server = FakeServer()
+        self.line, self.message = self.server.line_client(), self.server.message_client()
+        self.json = self.server.json_client()
+        self.line.send("SUB a"), self.message.send("SUB a")
+        self.json.send({"type": "subscribe", "channel": "a"})
+        for reader in (self.line, self.message, self.json):
+            reader.received()
+
+    def publish(self, kind: str, payloads: list[Any]) -> None:
+        if kind == "json":
+            self.server.json_client().send(*({"type": "publish", "channel": "a", "data": each} for each in payloads))
+        else:
+            client = self.server.line_client() if kind == "line" else self.server.message_client()
+            client.send(*(f"PUB a {each}" for each in payloads))
+        self.server.turn()
+
+    def received(self) -> list[list[Any]]:
+        lines = [self.line.received(), self.message.received()]
+        assert lines[0] == lines[1]
+        for line in lines[0]:
+            assert is_printable(line), line
+        return [
+            [as_read(line.split(" ", 4)[4]) for line in lines[0]],
+            [message["data"] for message in self.json.received()],
+        ]
+
+
+@holds(examples=60, texts=st.lists(ANY_TEXT, min_size=1, max_size=4))
+def test_texts_of_json_publishers(texts: list[str]) -> None:
+    """All subscribers receive the text that was published, and on a line it has no control characters."""
+    room = Room()
+    room.publish("json", texts)
+    for payloads in room.received():
+        assert payloads == texts
+
+
+@holds(examples=60, kind=st.sampled_from(["line", "message"]), typed=st.lists(ANY_TEXT, min_size=1, max_size=4))
+def test_what_line_publishers_type(kind: str, typed: list[str]) -> None:
+    """All subscribers receive a line payload as the same JSON value if it is valid JSON, otherwise as the same text."""
+    typed = [each.replace("\n", "").replace("\r", "") for each in typed]
+    room = Room()
+    room.publish(kind, typed)
+    meant = [json.loads(each) if is_json(each.encode()) else each for each in typed]
+    for payloads in room.received():
+        assert payloads == meant
+
+
+@holds(examples=60, values=st.lists(VALUES, min_size=1, max_size=3))
+def test_values_of_json_publishers(values: list[Any]) -> None:
+    """All subscribers receive the JSON value that was published."""
+    room = Room()
+    room.publish("json", values)
+    line, message = room.received()
+    assert message == values
+    for value, payload in zip(values, line, strict=True):
+        assert payload == value if isinstance(value, str | list | dict) else json.loads(payload) == value
+
+
+@holds(examples=60, value=VALUES, layout=LAYOUTS, ascii_only=st.booleans())
+def test_layouts(value: Any, layout: tuple[str, str], ascii_only: bool) -> None:
+    """JSON is copied unchanged, and on a line it is the same value in any layout."""
+    raw = written(value, layout, ascii_only)
+    line = payload_to_line(raw, JSON)
+    assert payload_to_json(raw, JSON) == raw and json.loads(line) == value
+    assert payload_to_line(line, JSON) == line and is_printable(line.decode())
+    content = build_payloads((raw, raw), JSON)
+    assert content.size == 2 * len(raw) and (not content.is_plain or payload_to_line(raw, JSON) == raw)

@@ -96,7 +96,7 @@ def run(model: Model, steps: int) -> None:
 
 
 @holds(
-    examples=120,
+    examples=300,
     seed=st.integers(0, 2**32 - 1),
     steps=st.sampled_from([20, 100, 300, 600]),
     late=st.booleans(),

@@ -1,9 +1,9 @@
-"""Tests of the rights on the server's own channels: reading requires a right, and no client can publish."""
+"""Tests of the rights on the server's own channels: no client can publish. The right to read them is tested in
+``tests/behaviours/test_monitoring.py``, for every protocol."""
 
 import pytest
 
 from twistedsock.auth.identity import Right, check_access
-from twistedsock.session.encoder import Endpoints
 from twistedsock.testing import FakePolicy, FakeServer, LineClient
 
 TOKENS = {
@@ -18,39 +18,6 @@ def answers(peer: LineClient, *said: str) -> list[str]:
     peer.send(*said)
     peer.server.turn()
     return [" ".join(line.split(" ")[:2]) for line in peer.received()]
-
-
-def test_clients_on_this_machine_can_read_without_a_policy() -> None:
-    peer = FakeServer().line_client()
-    assert answers(peer, "SUB $sys/figures", "WHO $sys/figures", "HIST $sys/figures") == [
-        "OK $sys/figures",
-        "MEMBER $sys/figures",
-        "OK 1",
-        "OK 0",
-    ]
-
-
-def test_remote_clients_cannot_read_without_a_policy() -> None:
-    peer = FakeServer().line_client()
-    peer.session.endpoints = Endpoints(b"192.0.2.7:5000", b"192.0.2.1:8081")
-    assert answers(peer, "SUB $sys/figures", "HIST $sys/figures", "WHO $sys/figures", "SUB a") == [
-        "ERR forbidden",
-        "ERR forbidden",
-        "ERR forbidden",
-        "OK a",
-    ]
-
-
-@pytest.mark.parametrize(
-    "token, figures, peers",
-    [("", "ERR unauthorized", "ERR unauthorized"), ("AUTH ROOT", "OK", "OK")]
-    + [("AUTH ALL", "ERR forbidden", "ERR forbidden"), ("AUTH SOME", "OK", "ERR forbidden")],
-)
-def test_policy_requires_an_administrator_or_an_explicit_right(token: str, figures: str, peers: str) -> None:
-    peer = FakeServer(policy=FakePolicy({">": "rw"}, TOKENS, admins=["root"])).line_client()
-    answers(peer, *[token] if token else [])
-    assert answers(peer, "SUB $sys/figures")[0].startswith(figures)
-    assert answers(peer, "SUB $sys/peers/newest/0")[0].startswith(peers)
 
 
 @pytest.mark.parametrize("policy", [None, FakePolicy({">": "rw"}, TOKENS, admins=["root"])])
