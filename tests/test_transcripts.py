@@ -163,6 +163,7 @@ class Player:
 
     def time_passes(self, seconds: str) -> None:
         self.server.now += float(seconds)
+        self.server.wall += float(seconds)
         self.server.broker.expire_histories()
 
     def stops_reading(self, name: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tests.fuzz.grammars import SOUND
 from tests.fuzz.properties import holds
@@ -20,6 +21,7 @@ from twistedsock.codecs.http_api import (
     read_batch,
     read_body,
     read_channels,
+    read_history_query,
     read_stream_request,
 )
 from twistedsock.codecs.payload import MAX_DEPTH, build_payloads, payload_to_json, payload_to_line
@@ -30,6 +32,7 @@ from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.channel_index import ChannelInfo, Page
 from twistedsock.pubsub.values import JSON, TEXT, Event, Lost, Member, Position, Publication
 from twistedsock.session.commands import Subscribe
+from twistedsock.session.history_query import HistoryQuery, Moment
 from twistedsock.session.request import HistoryPage
 
 JSON_TYPE = b"application/json"
@@ -329,9 +332,29 @@ def test_texts_in_history_are_unchanged(texts: list[str]) -> None:
     assert [event["data"] for event in body["events"]] == texts
 
 
-def test_etag_depends_on_the_events() -> None:
+@pytest.mark.parametrize(
+    "query, bounds",
+    [
+        (b"", HistoryQuery()),
+        (b"last=5&since=3&after=4&before=9", HistoryQuery(5, 3, 4, 9)),
+        (b"before=1970-01-01T00:00:01Z", HistoryQuery(before=Moment(1_000))),
+    ],
+)
+def test_reads_history_query(query: bytes, bounds: HistoryQuery) -> None:
+    assert read_history_query(QueryParameters(query)) == bounds
+
+
+def test_page_that_ends_before_the_newest_event_continues_at_its_end() -> None:
+    early = replace(page(b"x", start=3), position=Position(b"e1", 9))
+    body = read_responses(b"".join(http_api.history_response(early)))
+    assert (body["offset"], body["next"]) == (9, "e1:3")
+
+
+def test_etag_depends_on_the_response() -> None:
     assert http_api.history_etag(page(b"x", start=3)) == b'"e1:3-3"'
     assert http_api.history_etag(page(start=3)) == b'"e1:3-2"'
+    assert http_api.history_etag(replace(page(start=3), lost=Lost(1, 2))) == b'"e1:3-2-lost-1"'
+    assert http_api.history_etag(replace(page(b"x", start=3), position=Position(b"e1", 9))) == b'"e1:3-3/9"'
 
 
 @pytest.mark.parametrize("following", [None, "küche"])
@@ -426,6 +449,8 @@ def test_last_event_id_takes_precedence_over_query(query: bytes, header: str, pl
         (b"since=x&epoch=e1", [b"a"], "", ErrorCode.BAD_ARGUMENT),
         (b"since=1&epoch=e1", [b"a", b"b"], "", ErrorCode.BAD_ARGUMENT),
         (b"last=-1", [b"a"], "", ErrorCode.BAD_ARGUMENT),
+        (b"after=-1h", [b"a"], "", ErrorCode.BAD_ARGUMENT),
+        (b"before=17", [b"a"], "", ErrorCode.BAD_ARGUMENT),
         (b"presence=yes", [b"a"], "", ErrorCode.BAD_ARGUMENT),
         (b"", [b"a"], "17", ErrorCode.BAD_ARGUMENT),
         (b"", [b"a", b"b"], "e1:1", ErrorCode.BAD_ARGUMENT),

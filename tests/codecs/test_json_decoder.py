@@ -23,6 +23,7 @@ from twistedsock.session.commands import (
     Unsubscribe,
     Who,
 )
+from twistedsock.session.history_query import HistoryQuery, Moment
 
 MAX_OFFSET = 9007199254740991
 
@@ -58,7 +59,14 @@ RIGHT: dict[str, Command] = {
     '{"type":"publish","channel":"a","data":1,"name":"alarm"}': published(b"a", b"1", True, b"alarm"),
     '{"type":"publish","channel":"a","data":1,"name":"message"}': published(b"a", b"1", True),
     '{"type":"history","id":4,"channel":"a"}': ReadHistory(b"a", tag=b"4"),
-    '{"type":"history","channel":"a","last":10,"since":0}': ReadHistory(b"a", last=10, since=0),
+    '{"type":"history","channel":"a","last":10,"since":0}': ReadHistory(b"a", HistoryQuery(10, 0)),
+    '{"type":"history","channel":"a","after":12,"before":20}': ReadHistory(b"a", HistoryQuery(after=12, before=20)),
+    '{"type":"history","channel":"a","after":"-1h"}': ReadHistory(
+        b"a", HistoryQuery(after=Moment(-3_600_000, is_relative=True))
+    ),
+    '{"type":"history","channel":"a","before":"1970-01-01T00:00:01.5Z"}': ReadHistory(
+        b"a", HistoryQuery(before=Moment(1_500))
+    ),
     '{"type":"who","id":5,"channel":"a"}': Who(b"a", b"5"),
     '{"type":"nick","id":6,"nick":"ann"}': Nick(b"ann", b"6"),
     '{"type":"auth","id":9,"token":"a.b.c"}': Auth(b"a.b.c", b"9"),
@@ -240,7 +248,8 @@ MISUSED = {
     + ['"channel":"a","presence":"on"', '"channel":"a","presence":1', '"channel":"a","echo":null', '"chanel":"a"'],
     "unsubscribe": ["", '"channel":["a"]'],
     "publish": ["", '"channel":"a"', '"data":1', '"channel":"a","data":1,"name":1', '"channel":{},"data":1'],
-    "history": ["", '"channel":"a","last":"1"', '"channel":"a","since":-1'],
+    "history": ["", '"channel":"a","last":"1"', '"channel":"a","since":-1', '"channel":"a","after":-1']
+    + ['"channel":"a","after":"17"', '"channel":"a","before":"yesterday"', '"channel":"a","before":1.5'],
     "who": ["", '"channel":false'],
     "nick": ["", '"nick":1', '"nick":null', '"channel":"a"'],
     "auth": ["", '"token":1', '"token":null', '"nick":"a"'],

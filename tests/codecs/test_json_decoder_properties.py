@@ -9,10 +9,12 @@ from tests.fuzz.grammars import MESSAGES, SOUND
 from tests.fuzz.properties import holds, reject_constant, split_publications
 from tests.fuzz.replies import KINDS
 from twistedsock.codecs.json_decoder import decode, decode_alike
+from twistedsock.codecs.times import parse_moment
 from twistedsock.errors import ErrorCode
 from twistedsock.pubsub.values import JSON
 from twistedsock.session import commands
 from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Publish
+from twistedsock.session.history_query import Moment
 
 
 def read(message: bytes) -> Any:
@@ -63,7 +65,12 @@ def test_any_message(message: bytes) -> None:
         assert (read(payload) if is_json else payload.decode()) == asked["data"]
         assert command.name.decode() == asked.get("name", "message")
     elif isinstance(command, commands.Subscribe | commands.ReadHistory):
-        assert (command.last, command.since) == (counted(asked, "last"), counted(asked, "since"))
+        numbers = command.query if isinstance(command, commands.ReadHistory) else command
+        assert (numbers.last, numbers.since) == (counted(asked, "last"), counted(asked, "since"))
+    if isinstance(command, commands.ReadHistory):
+        for field, bound in (("after", command.query.after), ("before", command.query.before)):
+            is_time = isinstance(bound, Moment)
+            assert bound == (parse_moment(asked[field]) if is_time else counted(asked, field))
     if isinstance(command, commands.Subscribe):
         assert (command.epoch or b"").decode() == asked.get("epoch", "")
         assert (command.presence, command.echo) == (asked.get("presence", False), asked.get("echo", True))

@@ -25,6 +25,7 @@ from twistedsock.session.commands import (
     Unsubscribe,
     Who,
 )
+from twistedsock.session.history_query import HistoryQuery, Moment
 
 MAX_OFFSET = 9007199254740991
 decode = LINE_DECODER.decode
@@ -71,8 +72,15 @@ RIGHT = {
     b"UNSUB a": Unsubscribe(b"a"),
     b"unsub  a  ": Unsubscribe(b"a"),
     b"HIST a": ReadHistory(b"a"),
-    b"HIST a last=10": ReadHistory(b"a", last=10),
-    b"HIST a since=12 last=10": ReadHistory(b"a", last=10, since=12),
+    b"SUB a time=on": Subscribe(b"a", with_time=True),
+    b"SUB a time=off": Subscribe(b"a"),
+    b"HIST a last=10": ReadHistory(b"a", HistoryQuery(last=10)),
+    b"HIST a since=12 last=10": ReadHistory(b"a", HistoryQuery(last=10, since=12)),
+    b"HIST a after=12 before=20": ReadHistory(b"a", HistoryQuery(after=12, before=20)),
+    b"HIST a time=on after=-1h": ReadHistory(
+        b"a", HistoryQuery(after=Moment(-3_600_000, is_relative=True)), with_time=True
+    ),
+    b"HIST a time=off before=1970-01-01T00:00:01.5Z": ReadHistory(b"a", HistoryQuery(before=Moment(1_500))),
     b"WHO a": Who(b"a"),
     b"NICK ann": Nick(b"ann"),
     b"AUTH a.b.c": Auth(b"a.b.c"),
@@ -117,10 +125,12 @@ MISUSED = {
     "EMIT": ["", " ", " a", " a ", " a b", " a  b", "  a  b", "   "],
     "SUB": ["", " ", " a b", " a last", " a last=", " a last=x", " a last=-1", " a last=+1", " a last=1.0"]
     + [" a last=1 last=1", " a since=1 since=2", " a LAST=1", " a Presence=on", " a frob=1", " a =", " a =1"]
+    + [" a time=", " a time=yes", " a after=-1h"]
     + [" a presence=off", " a presence=", " a presence=ON", " a echo=on", " a echo=OFF", " a epoch=a epoch=b"]
     + [" a last=9007199254740992", f" a last={'9' * 10_000}", " a last=1_0", " a last=٣", " a last =1", " a last= 1"],
     "UNSUB": ["", " ", " a b"],
-    "HIST": ["", " a b", " a epoch=e", " a presence=on", " a last=x", " a since=", " a last=1 last=2"],
+    "HIST": ["", " a b", " a epoch=e", " a presence=on", " a last=x", " a since=", " a last=1 last=2"]
+    + [" a after=", " a before=yesterday", " a after=-1", " a after=9007199254740992", " a after=\xff", " a time=1"],
     "WHO": ["", " ", " a b"],
     "NICK": ["", "  ", " a b"],
     "AUTH": ["", "  ", " a b"],
@@ -149,6 +159,11 @@ def test_rejects_wrong_arguments_with_usage(line: str) -> None:
     [
         ("HELP frobnicate", "unknown command: send HELP"),
         ("HIST a last=x", "invalid number 'x': expected 0 to 9007199254740991"),
+        (
+            "HIST a after=yesterday",
+            "invalid after 'yesterday': expected an offset such as 17, or a time such as 2026-11-29T05:00:00Z or -1h; ",
+        ),
+        ("SUB a time=yes", "invalid value 'yes': expected on or off; "),
         ("SUB a frob", "invalid or repeated option: 'frob'"),
         ("SUB a frob=1", "unknown option: 'frob'"),
         ("HIST a last=" + "9" * 40, f"invalid number '{'9' * 32}': expected 0 to 9007199254740991"),

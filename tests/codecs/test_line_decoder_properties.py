@@ -11,11 +11,13 @@ from tests.fuzz.properties import buffer_limit, buffered_bytes, cut, holds, spli
 from twistedsock.codecs import line_decoder
 from twistedsock.codecs.line_decoder import CTRL_D, LINE_DECODER, USAGE, Line, LineSplitter, decode_block
 from twistedsock.codecs.payload import UNPAIRED_SURROGATE, is_json, is_utf8
+from twistedsock.codecs.times import parse_bound
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
 from twistedsock.pubsub.values import JSON
 from twistedsock.session import commands
 from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Publish, Quit
+from twistedsock.session.history_query import HistoryQuery
 
 NUMBERS = (
     st.none() | st.integers(0, 20) | st.sampled_from([MAX_OFFSET, MAX_OFFSET - 1, 10**15]) | st.integers(0, MAX_OFFSET)
@@ -35,7 +37,7 @@ def test_any_line(line: bytes) -> None:
         codes = (ErrorCode.NOT_UTF8, ErrorCode.UNKNOWN_COMMAND, ErrorCode.BAD_ARGUMENT)
         assert command.error.code in codes or (command.error == UNPAIRED_SURROGATE and b"\\u" in line)
         assert (command.error.code is ErrorCode.NOT_UTF8) is (not is_utf8(line))
-        assert "\n" not in command.error.message and len(command.error.message) < 250
+        assert "\n" not in command.error.message and len(command.error.message) < 400
     elif command is not None:
         assert isinstance(command, Command) and is_utf8(line)
 
@@ -49,11 +51,23 @@ def test_any_line(line: bytes) -> None:
     epoch=st.none() | EPOCHS,
     presence=st.booleans(),
     echo=st.booleans(),
-    order=st.permutations(range(5)),
+    after=st.none() | st.sampled_from(["0", "17", "-1h", "2026-11-29T05:00:00.123Z"]),
+    with_time=st.booleans(),
+    order=st.permutations(range(7)),
     gap=GAP,
 )
 def test_options(
-    verb: bytes, channel: bytes, last: Any, since: Any, epoch: Any, presence: bool, echo: bool, order: Any, gap: bytes
+    verb: bytes,
+    channel: bytes,
+    last: Any,
+    since: Any,
+    epoch: Any,
+    presence: bool,
+    echo: bool,
+    after: str | None,
+    with_time: bool,
+    order: Any,
+    gap: bytes,
 ) -> None:
     """The command has all options that were given, in any order; unknown options are rejected."""
     words = [
@@ -62,15 +76,19 @@ def test_options(
         b"epoch=" + epoch if epoch is not None else b"",
         b"presence=on" if presence else b"",
         b"" if echo else b"echo=off",
+        b"after=" + after.encode() if after is not None else b"",
+        b"time=on" if with_time else b"",
     ]
     line = gap.join([verb, channel, *(words[index] for index in order if words[index])])
-    if verb.upper() == b"SUB":
-        assert decode(line) == commands.Subscribe(channel, last, since, epoch, presence, echo)
-    elif epoch is not None or presence or not echo:
+    is_subscription = verb.upper() == b"SUB"
+    if after is not None if is_subscription else (epoch is not None or presence or not echo):
         refused = decode(line)
-        assert isinstance(refused, InvalidCommand) and refused.error.message.endswith(USAGE[b"HIST"])
+        assert isinstance(refused, InvalidCommand) and refused.error.message.endswith(USAGE[verb.upper()])
+    elif is_subscription:
+        assert decode(line) == commands.Subscribe(channel, last, since, epoch, presence, echo, with_time)
     else:
-        assert decode(line) == commands.ReadHistory(channel, last, since)
+        query = HistoryQuery(last, since, None if after is None else parse_bound(after))
+        assert decode(line) == commands.ReadHistory(channel, query, with_time)
 
 
 @holds(examples=100, channel=NAMES, name=st.none() | NAMES, payload=PAYLOAD, gap=GAP, shout=st.booleans())

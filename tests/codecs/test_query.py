@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from twistedsock.codecs.problem_details import ApiError
 from twistedsock.codecs.query import MAX_PARAMETERS, QueryParameters, read_pagination
 from twistedsock.errors import ErrorCode
+from twistedsock.session.history_query import Moment
 
 
 def error(what) -> str:
@@ -78,6 +79,29 @@ def test_rejects_invalid_integer(text) -> None:
 
 def test_rejects_integer_below_minimum() -> None:
     assert "from 1 to 9" in error(lambda: QueryParameters(b"limit=0").integer("limit", 9, least=1))
+
+
+@pytest.mark.parametrize(
+    ("text", "bound"),
+    [
+        (b"17", 17),
+        (b"-1h", Moment(-3_600_000, is_relative=True)),
+        (b"1970-01-01T01:00:01%2B01:00", Moment(1_000)),
+        (b"1970-01-01T01:00:01+01:00", Moment(1_000)),
+        (b"1970-01-01+00:00:01Z", Moment(1_000)),
+    ],
+)
+def test_reads_bound(text: bytes, bound: int | Moment) -> None:
+    """A plus sign of a time is accepted although it means a space."""
+    assert QueryParameters(b"after=" + text).bound("after") == bound
+    assert QueryParameters(b"").bound("after") is None
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "-1", "17 05:00"])
+def test_rejects_invalid_bound(text: str) -> None:
+    assert error(lambda: QueryParameters(f"after={text.replace(' ', '+')}".encode()).bound("after")) == (
+        f"after: invalid value '{text}': expected an offset such as 17, or a time such as 2026-11-29T05:00:00Z or -1h"
+    )
 
 
 @pytest.mark.parametrize(("text", "value"), [(b"0", 0.0), (b"25", 25.0), (b"2.5", 2.5), (b"60", 60.0)])

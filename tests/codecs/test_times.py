@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.codecs.times import format_time, parse_moment
-from twistedsock.session.commands import Moment
+from twistedsock.codecs.times import format_time, parse_bound, parse_moment
+from twistedsock.session.history_query import Moment
 
 HALF_PAST_FIVE = 1_795_930_200_123
 
@@ -72,3 +72,16 @@ def test_rejects_everything_else(text: str) -> None:
 @given(st.integers(0, 253_402_300_799_999))
 def test_a_formatted_time_is_parsed_as_the_same(milliseconds: int) -> None:
     assert parse_moment(format_time(milliseconds).decode()) == Moment(milliseconds)
+
+
+@pytest.mark.parametrize(
+    ("text", "bound"),
+    [("0", 0), ("0017", 17), ("9007199254740991", 2**53 - 1), ("1970-01-01T00:00:01Z", Moment(1_000))],
+)
+def test_bounds_are_offsets_or_times(text: str, bound: int | Moment) -> None:
+    assert parse_bound(text) == bound
+
+
+@pytest.mark.parametrize("text", ["", "9007199254740992", "1" * 5_000, "+17", "1_0", "\u0661", "yesterday"])
+def test_rejects_other_bounds(text: str) -> None:
+    assert parse_bound(text) is None

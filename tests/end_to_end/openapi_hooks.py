@@ -49,6 +49,9 @@ def _complete(case: Any, query: dict[str, Any], headers: Any) -> None:
     for ids, name in ((headers, "Last-Event-ID"), (query, "last-event-id"), (query, "lastEventId")):
         if name in ids:
             ids[name] = ",".join(["5f2c1a7b:17"] * len(set(query.get("channel", "."))))
+    if {"wait", "last-event-id", "lastEventId"} & query.keys() or "Last-Event-ID" in headers:
+        query.pop("after", None)
+        query.pop("before", None)
     if "Idempotency-Key" in headers:
         headers["Idempotency-Key"] = f"{headers['Idempotency-Key'][:100]}-{next(numbers)}"
     if case.operation.definition.raw.get("operationId") == "getPeer":

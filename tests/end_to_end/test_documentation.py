@@ -64,6 +64,7 @@ def normalized(text: str) -> str:
     text = re.sub(r'"title":"[^"]*"', '"title":"…"', text)  # newer Pythons have other titles for some
     text = re.sub(r'"epoch":"\w+"', '"epoch":"…"', text)
     text = re.sub(r'"next":"\w+:', '"next":"…:', text)
+    text = re.sub(r'"time":\d{13}', '"time":…', text)
     text = re.sub(r'"from":"[a-z0-9]{5}"', '"from":"…"', text)
     return re.sub(r"(127\.0\.0\.1[: ])\d+", r"\1…", text)
 

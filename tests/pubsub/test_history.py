@@ -504,3 +504,20 @@ def test_knows_the_time_of_the_newest_dropped_event() -> None:
     assert log.dropped_time == 200
     log.skip_to(10, 400)
     assert log.dropped_time == 400
+
+
+def test_start_includes_dropped_events_that_may_be_later() -> None:
+    log = History(Limits(history_events=3))
+    publish_at(log, 100, 200, 300)
+    assert (log.first, log.dropped_time) == (4, 200)
+    assert [log.start_after(time) for time in (199, 200, 300)] == [1, 5, 7]
+    assert (History(Limits(), 4).start_after(900), History(Limits(), 4, 50).start_after(50)) == (1, 4)
+
+
+def test_stop_excludes_the_newest_dropped_event_if_its_time_is_known() -> None:
+    log = History(Limits(history_events=3))
+    publish_at(log, 100, 200, 300)
+    assert [log.stop_before(time) for time in (100, 200, 201, 300, 301)] == [3, 3, 5, 5, 7]
+    log.skip_to(9, 400)
+    assert [log.stop_before(time) for time in (200, 400, 500)] == [9, 9, 9]
+    assert History(Limits(), 4).stop_before(1) == 4

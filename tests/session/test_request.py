@@ -12,6 +12,7 @@ from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.values import Lost, Payloads, Position, Publication
 from twistedsock.session import request as request_module
+from twistedsock.session.history_query import HistoryQuery, Moment
 from twistedsock.session.request import (
     KEY_BYTES,
     KEY_LIFETIME_SECONDS,
@@ -167,7 +168,9 @@ def test_does_not_open_a_channel_without_the_right_to_read() -> None:
 
 
 def publish_nine(server: FakeServer) -> None:
+    """Nine events, one each second."""
     for number in range(1, 10):
+        server.wall += 1
         settled(server, visitor(server).publish(publication(b"k", b"%d" % number)))
 
 
@@ -187,17 +190,29 @@ def publish_nine(server: FakeServer) -> None:
         ({"since": 7, "epoch": b"e9"}, [], False, None),
         ({"since": 7, "epoch": b"e9", "last": 1}, [9], False, None),
         ({"since": 99, "epoch": b"e1"}, [], False, None),
+        ({"after": 7}, [8, 9], None, None),
+        ({"since": 1, "epoch": b"e1", "after": 7}, [8, 9], False, None),
+        ({"after": Moment(-2_500, is_relative=True)}, [7, 8, 9], None, None),
     ],
 )
 def test_reads_history_and_reports_recovery(asked: Any, offsets: list[int], recovered: bool | None, lost: Any) -> None:
     server = FakeServer(history_events=5)
     server.line_client().send("SUB k")
     publish_nine(server)
-    kept = settled(server, visitor(server).history(b"k", **asked))
+    query = HistoryQuery(**{name: value for name, value in asked.items() if name != "epoch"})
+    kept = settled(server, visitor(server).history(b"k", query, asked.get("epoch")))
     assert isinstance(kept, HistoryPage)
     assert [event.offset for event in kept.events] == offsets
     assert (kept.recovered, kept.lost, kept.position) == (recovered, lost, Position(b"e1", 9))
     assert (kept.start, kept.stop) == (offsets[0] if offsets else 10, 10)
+
+
+def test_history_can_end_before_the_newest_event() -> None:
+    server = FakeServer(history_events=5)
+    publish_nine(server)
+    kept = settled(server, visitor(server).history(b"k", HistoryQuery(since=1, before=7)))
+    assert [event.offset for event in kept.events] == [5, 6]
+    assert (kept.start, kept.stop, kept.lost, kept.position) == (5, 7, Lost(2, 4), Position(b"e1", 9))
 
 
 def test_history_of_an_unknown_channel_keeps_no_channel(server: FakeServer) -> None:

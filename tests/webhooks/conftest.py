@@ -28,10 +28,10 @@ def target(**options: Any) -> WebhookTarget:
     return WebhookTarget(table(**options), SECRET.encode())
 
 
-def batch_of(*payloads: str) -> Batch:
+def batch_of(*payloads: str, time: int = 0) -> Batch:
     """Events of ann with these payloads, from offset 1 on."""
     content = Payloads([payload.encode() for payload in payloads], sum(map(len, payloads)))
-    return Batch(1, 1 + len(payloads), b"id1", b"ann", b"message", content)
+    return Batch(1, 1 + len(payloads), b"id1", b"ann", b"message", content, time)
 
 
 class FakeWebhook:

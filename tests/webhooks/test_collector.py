@@ -22,6 +22,7 @@ class CollectorUnderTest:
     def __init__(self, target: WebhookTarget) -> None:
         self.now = 0.0
         self.woken = 0
+        self.event_time = 1_000_000
         self.closed: set[bytes] = set()
         self.collector = EventCollector(
             target, lambda: self.now, lambda: 1_000 + self.now, lambda: "id", self._wake, self.owner_of
@@ -35,7 +36,7 @@ class CollectorUnderTest:
         self.woken += 1
 
     def publish(self, *payloads: str, channel: bytes = b"kitchen") -> None:
-        self.collector.published(channel, b"5f2c1a", batch_of(*payloads))
+        self.collector.published(channel, b"5f2c1a", batch_of(*payloads, time=self.event_time))
 
     def next_types(self) -> list[str] | None:
         """The types of the events in the next batch. None if it is not due."""
@@ -62,6 +63,14 @@ def test_batch_is_due_after_the_delay(start: Start) -> None:
     webhook.now = 0.5
     assert webhook.next_types() == ["event-published"] * 2
     assert webhook.collector.next_due() is None
+
+
+def test_events_have_the_time_of_their_batch(start: Start) -> None:
+    webhook = start(delay=0)
+    webhook.event_time = 1_795_383_010_098
+    webhook.publish("a")
+    batch = webhook.collector.next_batch()
+    assert batch is not None and [json.loads(event)["time"] for event in batch.events] == [1_795_383_010.098]
 
 
 def test_full_batch_is_due_at_once(start: Start) -> None:

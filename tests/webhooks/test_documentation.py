@@ -45,10 +45,9 @@ def rewritten(event: dict[str, Any]) -> bytes:
     if event["type"] == "event-published":
         texts = {name: event[name].encode() for name in ("epoch", "from", "name")}
         payload = json.dumps(event["data"]).encode()
-        batch = Batch(
-            event["offset"], event["offset"] + 1, b"id", texts["from"], texts["name"], Payloads([payload], 1, JSON)
-        )
-        return next(encode_published(channel, texts["epoch"], batch, time))
+        payloads, offset = Payloads([payload], 1, JSON), event["offset"]
+        batch = Batch(offset, offset + 1, b"id", texts["from"], texts["name"], payloads, round(time * 1000))
+        return next(encode_published(channel, texts["epoch"], batch))
     member_json = event.get("member")
     member = None if member_json is None else Member(member_json["id"].encode(), member_json["nick"].encode())
     return encode_change(Change(event["type"], channel, member, 0.0, time))

@@ -14,8 +14,8 @@ def published(
     *payloads: bytes, is_json: bool = False, is_plain: bool = False, channel: bytes = b"kitchen"
 ) -> list[Any]:
     content = Payloads(payloads, sum(map(len, payloads)), JSON if is_json else TEXT, is_plain)
-    batch = Batch(18, 18 + len(payloads), b"id1", b"ann", b"message", content)
-    return [json.loads(event) for event in encode_published(channel, b"5f2c1a", batch, 1.5)]
+    batch = Batch(18, 18 + len(payloads), b"id1", b"ann", b"message", content, 1_500)
+    return [json.loads(event) for event in encode_published(channel, b"5f2c1a", batch)]
 
 
 def test_encodes_events_with_their_offsets() -> None:

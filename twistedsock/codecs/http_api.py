@@ -33,6 +33,7 @@ from twistedsock.pubsub.channel_index import Page
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME, check_channel
 from twistedsock.pubsub.values import JSON, TEXT, Lost, Member, Payloads, Position, Publication
 from twistedsock.session.commands import MAX_OFFSET, Subscribe
+from twistedsock.session.history_query import HistoryQuery
 from twistedsock.session.request import HistoryPage
 
 MAX_BATCH_EVENTS = 1_000
@@ -223,10 +224,26 @@ def _position_object(channel: bytes, position: Position) -> bytes:
     return b'{"channel":%b,"offset":%d,"epoch":%b}' % (quote_name(channel), position.offset, quote(position.epoch))
 
 
+BOUND_PARAMETERS = ("after", "before")
+"""Query parameters that limit a history by offsets or times. Streams and long polls reject them: these follow a channel
+from a position, which times could only replace in the first of their requests."""
+
+
+def read_history_query(parameters: QueryParameters) -> HistoryQuery:
+    """The part of a history that a query asks for. Raises ``ApiError``."""
+    return HistoryQuery(
+        parameters.integer("last", MAX_OFFSET),
+        parameters.integer("since", MAX_OFFSET),
+        parameters.bound("after"),
+        parameters.bound("before"),
+    )
+
+
 def history_response(page: HistoryPage) -> Iterator[bytes]:
-    """A page of the history, in pieces. The history is read as the pieces are requested. Every offset before ``next``
-    is the offset of an event, or in ``lost`` or ``gaps``."""
-    tail = b',"next":%b}\n' % quote(format_position(page.position))
+    """A page of the history, in pieces. The history is read as the pieces are requested. Every requested offset up to
+    that of ``next`` is the offset of an event, or in ``lost`` or ``gaps``. With ``before``, ``next`` is the position
+    before the first later event, so that a client can continue there."""
+    tail = b',"next":%b}\n' % quote(format_position(Position(page.position.epoch, page.stop - 1)))
     return stream_events(page.channel, page.events, b"{" + page_fields(page), tail)
 
 
@@ -241,8 +258,16 @@ def page_fields(page: HistoryPage) -> bytes:
 
 def history_etag(page: HistoryPage) -> bytes:
     """The ETag of a page of the history. It is weak, because the history can drop events while the page is being sent
-    (RFC 9110 section 8.8.1)."""
-    return b'"%b:%d-%d"' % (page.position.epoch, page.start, page.stop - 1)
+    (RFC 9110 section 8.8.1). If the page ends before the newest event, it contains the offset of that, which is part of
+    the response. It contains the first lost offset, because events can become too old for a relative time."""
+    newest, last = page.position.offset, page.stop - 1
+    return b'"%b:%d-%d%b%b"' % (
+        page.position.epoch,
+        page.start,
+        last,
+        b"" if last == newest else b"/%d" % newest,
+        b"" if page.lost is None else b"-lost-%d" % page.lost.first,
+    )
 
 
 def channels_response(page: Page) -> bytes:
@@ -361,6 +386,9 @@ def read_stream_request(parameters: QueryParameters, channels: Sequence[bytes], 
         error = check_channel(channel)
         if error is not None:
             raise ApiError(error)
+    for name in BOUND_PARAMETERS:
+        if name in parameters:
+            raise bad_parameter(name, "only allowed when reading the history: continue with next of that response")
     since, epoch = parameters.integer("since", MAX_OFFSET), parameters.text("epoch")
     if (since is None) is not (epoch is None):
         raise ApiError(SINCE_WITHOUT_EPOCH)

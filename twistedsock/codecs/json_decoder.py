@@ -22,11 +22,13 @@ from twistedsock.codecs.payload import (
     is_too_deep,
     replace_unpaired_surrogates,
 )
+from twistedsock.codecs.times import parse_moment
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
 from twistedsock.pubsub.values import JSON, TEXT, Tag
 from twistedsock.session import commands
 from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Publish
+from twistedsock.session.history_query import Bound, HistoryQuery
 
 _Count = Annotated[int, Meta(ge=0, le=MAX_OFFSET)]
 
@@ -43,6 +45,8 @@ class _Request(msgspec.Struct, gc=False):
     token: str | UnsetType = UNSET
     last: _Count | UnsetType = UNSET
     since: _Count | UnsetType = UNSET
+    after: _Count | str | UnsetType = UNSET
+    before: _Count | str | UnsetType = UNSET
     epoch: str | UnsetType = UNSET
     presence: bool = False
     echo: bool = True
@@ -75,11 +79,13 @@ _BAD_TYPE = Error(
 
 _TOO_DEEP = Error(ErrorCode.BAD_JSON, f"data too deep: at most {MAX_DEPTH} levels are allowed")
 
+_EXPECTED_BOUND = 'expected an offset, as a number, or a time such as "2026-11-29T05:00:00Z" or "-1h"'
+
 _BAD_ID = InvalidCommand(Error(ErrorCode.BAD_ARGUMENT, "invalid id: send an integer or a string"))
 
 
-class _MissingField(Exception):
-    """A required field is missing."""
+class _InvalidField(Exception):
+    """A required field is missing, or the value of a field is not valid."""
 
 
 def decode(message: bytes) -> Command:
@@ -100,9 +106,8 @@ def decode(message: bytes) -> Command:
         return InvalidCommand(_BAD_TYPE, tag)
     try:
         return build(request, tag)
-    except _MissingField as missing:
-        words = f"missing field: {request.type} requires {missing}"
-        return InvalidCommand(Error(ErrorCode.BAD_ARGUMENT, words), tag)
+    except _InvalidField as invalid:
+        return InvalidCommand(Error(ErrorCode.BAD_ARGUMENT, str(invalid)), tag)
 
 
 def decode_alike(first: Publish, messages: Sequence[object], position: int) -> Publish | None:
@@ -242,20 +247,34 @@ def _is_readable(tag: bytes) -> bool:
     return True
 
 
-def _required(value: str | UnsetType, field: str) -> bytes:
+def _required(request: _Request, field: str, value: str | UnsetType) -> bytes:
     if value is UNSET:
-        raise _MissingField(field)
+        raise _missing(request, field)
     return value.encode()
+
+
+def _missing(request: _Request, field: str) -> _InvalidField:
+    return _InvalidField(f"missing field: {request.type} requires {field}")
 
 
 def _optional(value: int | UnsetType) -> int | None:
     return None if value is UNSET else value
 
 
+def _bound(field: str, value: int | str | UnsetType) -> Bound | None:
+    """A number is an offset, a string is a time."""
+    if isinstance(value, str):
+        moment = parse_moment(value)
+        if moment is None:
+            raise _InvalidField(f"invalid {field} {value[:32]!r}: {_EXPECTED_BOUND}")
+        return moment
+    return _optional(value)
+
+
 def _publish(request: _Request, tag: Tag) -> Command:
-    channel = _required(request.channel, "channel")
+    channel = _required(request, "channel", request.channel)
     if request.data is UNSET:
-        raise _MissingField("data")
+        raise _missing(request, "data")
     raw = bytes(request.data)
     name = DEFAULT_EVENT_NAME if request.name is UNSET else request.name.encode()
     if not raw.startswith(b'"'):
@@ -268,7 +287,7 @@ def _publish(request: _Request, tag: Tag) -> Command:
 
 def _subscribe(request: _Request, tag: Tag) -> Command:
     return commands.Subscribe(
-        _required(request.channel, "channel"),
+        _required(request, "channel", request.channel),
         last=_optional(request.last),
         since=_optional(request.since),
         epoch=None if request.epoch is UNSET else request.epoch.encode(),
@@ -279,24 +298,29 @@ def _subscribe(request: _Request, tag: Tag) -> Command:
 
 
 def _unsubscribe(request: _Request, tag: Tag) -> Command:
-    return commands.Unsubscribe(_required(request.channel, "channel"), tag)
+    return commands.Unsubscribe(_required(request, "channel", request.channel), tag)
 
 
 def _history(request: _Request, tag: Tag) -> Command:
-    channel = _required(request.channel, "channel")
-    return commands.ReadHistory(channel, _optional(request.last), _optional(request.since), tag)
+    query = HistoryQuery(
+        _optional(request.last),
+        _optional(request.since),
+        _bound("after", request.after),
+        _bound("before", request.before),
+    )
+    return commands.ReadHistory(_required(request, "channel", request.channel), query, tag=tag)
 
 
 def _who(request: _Request, tag: Tag) -> Command:
-    return commands.Who(_required(request.channel, "channel"), tag)
+    return commands.Who(_required(request, "channel", request.channel), tag)
 
 
 def _nick(request: _Request, tag: Tag) -> Command:
-    return commands.Nick(_required(request.nick, "nick"), tag)
+    return commands.Nick(_required(request, "nick", request.nick), tag)
 
 
 def _auth(request: _Request, tag: Tag) -> Command:
-    return commands.Auth(_required(request.token, "token"), tag)
+    return commands.Auth(_required(request, "token", request.token), tag)
 
 
 def _ping(request: _Request, tag: Tag) -> Command:

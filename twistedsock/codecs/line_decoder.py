@@ -21,11 +21,13 @@ from twistedsock.codecs.payload import (
     is_json,
     is_utf8,
 )
+from twistedsock.codecs.times import EXPECTED_BOUND, parse_bound
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
 from twistedsock.pubsub.values import JSON, TEXT
 from twistedsock.session import commands
 from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Notice, Publish, Quit, Reply
+from twistedsock.session.history_query import Bound, HistoryQuery
 
 _NOT_UTF8 = InvalidCommand(Error(ErrorCode.NOT_UTF8, "line skipped: not valid UTF-8"))
 
@@ -95,11 +97,11 @@ def _usage(verb: bytes, why: str = "") -> InvalidCommand:
 USAGE = {
     b"HELP": "HELP [verb]",
     b"NICK": "NICK <nick>",
-    b"SUB": "SUB <channel> [last=<n>] [since=<offset> epoch=<epoch>] [presence=on] [echo=off]",
+    b"SUB": "SUB <channel> [last=<n>] [since=<offset> epoch=<epoch>] [presence=on] [echo=off] [time=on]",
     b"UNSUB": "UNSUB <channel>",
     b"PUB": "PUB <channel> <payload>",
     b"EMIT": "EMIT <channel> <name> <payload>",
-    b"HIST": "HIST <channel> [last=<n>] [since=<offset>]",
+    b"HIST": "HIST <channel> [last=<n>] [since=<offset>] [after=<offset|time>] [before=<offset|time>] [time=on]",
     b"WHO": "WHO <channel>",
     b"QUIET": "QUIET on|off",
     b"AUTH": "AUTH <token>",
@@ -162,6 +164,7 @@ def _read_subscribe(rest: bytes) -> Command:
         epoch=epoch,
         presence=_switch(options.pop(b"presence", None), b"on"),
         echo=not _switch(options.pop(b"echo", None), b"off"),
+        with_time=_on_or_off(options.pop(b"time", None)),
     )
     _refuse_others(options)
     return command
@@ -169,13 +172,15 @@ def _read_subscribe(rest: bytes) -> Command:
 
 def _read_history(rest: bytes) -> Command:
     channel, options = _channel_and_options(rest)
-    command = commands.ReadHistory(
-        channel,
+    query = HistoryQuery(
         last=_number(options.pop(b"last", None)),
         since=_number(options.pop(b"since", None)),
+        after=_bound("after", options.pop(b"after", None)),
+        before=_bound("before", options.pop(b"before", None)),
     )
+    with_time = _on_or_off(options.pop(b"time", None))
     _refuse_others(options)
-    return command
+    return commands.ReadHistory(channel, query, with_time)
 
 
 def _channel_and_options(rest: bytes) -> tuple[bytes, dict[bytes, bytes]]:
@@ -205,6 +210,15 @@ def _number(value: bytes | None) -> int | None:
     return int(value)
 
 
+def _bound(name: str, value: bytes | None) -> Bound | None:
+    if value is None:
+        return None
+    bound = parse_bound(value.decode(errors="replace"))
+    if bound is None:
+        raise _UsageError(f"invalid {name} {_quoted(value)}: {EXPECTED_BOUND}")
+    return bound
+
+
 def _quoted(word: bytes) -> str:
     """A word of the client for an error message, shortened."""
     return repr(word[:32].decode(errors="replace"))
@@ -214,6 +228,12 @@ def _switch(value: bytes | None, word: bytes) -> bool:
     if value is not None and value != word:
         raise _UsageError(f"invalid value {_quoted(value)}: only {word.decode()} is allowed")
     return value is not None
+
+
+def _on_or_off(value: bytes | None) -> bool:
+    if value not in (None, b"on", b"off"):
+        raise _UsageError(f"invalid value {_quoted(value)}: expected on or off")
+    return value == b"on"
 
 
 _ALIASES = {b"?": b"HELP", b"EXIT": b"QUIT", b"BYE": b"QUIT"}

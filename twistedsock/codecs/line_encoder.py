@@ -37,11 +37,17 @@ _OPTIONS = {
         b"SUB kitchen since=12 epoch=5f2c1a   continue after event 12; the reply to SUB contains the epoch",
         b"SUB kitchen presence=on             report changes of the subscribers as JOIN and LEAVE",
         b"SUB kitchen echo=off                do not send your own events back",
+        b"SUB kitchen time=on                 write the time of each event after its offset",
     ],
     b"PUB": [
         b'PUB kitchen {"celsius": 21.5}       JSON if it begins with { [ or " and is valid, otherwise text',
     ],
-    b"HIST": [b"HIST kitchen since=12               only the events after event 12"],
+    b"HIST": [
+        b"HIST kitchen since=12               only the events after event 12",
+        b"HIST kitchen after=-1h              only those of the last hour; or a time as 2026-11-29T05:00:00Z",
+        b"HIST kitchen after=12 before=20     only events 13 to 19; before can be a time too",
+        b"HIST kitchen time=on                write the time of each event after its offset",
+    ],
 }
 
 HELP_LINES: dict[bytes, list[bytes]] = {

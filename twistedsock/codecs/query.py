@@ -2,6 +2,7 @@
 name."""
 
 import math
+import re
 from collections.abc import Callable, Collection, Iterable
 from heapq import nsmallest
 from typing import TypeVar
@@ -10,13 +11,17 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from twistedsock.codecs.problem_details import ApiError
+from twistedsock.codecs.times import EXPECTED_BOUND, parse_bound
 from twistedsock.errors import Error, ErrorCode
+from twistedsock.session.history_query import Bound
 
 MAX_PARAMETERS = 100
 """In one query: three times as many as a stream can have channels."""
 
 TOKEN_PARAMETER = "token"
 """Allowed in every query (RFC 6750 section 2.3); read with the other credentials."""
+
+_OFFSET_FROM_UTC = re.compile(r" ([0-9]{2}:[0-9]{2})$")
 
 T = TypeVar("T")
 
@@ -73,6 +78,17 @@ class QueryParameters:
         if text.isascii() and text.isdigit() and len(text) <= len(str(most)) and least <= int(text) <= most:
             return int(text)
         raise bad_parameter(name, f"expected a whole number from {least} to {most}")
+
+    def bound(self, name: str) -> Bound | None:
+        """An offset or a time, None if it is not given."""
+        text = self.text(name)
+        if text is None:
+            return None
+        # A plus sign in a query means a space, but most people write one in a time.
+        bound = parse_bound(_OFFSET_FROM_UTC.sub(r"+\1", text))
+        if bound is None:
+            raise bad_parameter(name, f"invalid value {text[:32]!r}: {EXPECTED_BOUND}")
+        return bound
 
     def seconds(self, name: str, most: float) -> float | None:
         """A time in seconds, None if it is not given."""

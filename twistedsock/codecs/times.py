@@ -3,7 +3,8 @@
 import re
 from datetime import UTC, datetime, timedelta
 
-from twistedsock.session.commands import Moment
+from twistedsock.session.commands import MAX_OFFSET
+from twistedsock.session.history_query import Bound, Moment
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -12,6 +13,9 @@ _ABSOLUTE = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
 _RELATIVE = re.compile(r"-([0-9]{1,12})(ms|s|m|h|d)")
+
+EXPECTED_BOUND = "expected an offset such as 17, or a time such as 2026-11-29T05:00:00Z or -1h"
+"""For errors about what ``parse_bound`` cannot read."""
 
 _UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -34,3 +38,12 @@ def parse_moment(text: str) -> Moment | None:
     except ValueError:  # for example the 30th of February
         return None
     return Moment((time - _EPOCH) // _MILLISECOND)
+
+
+def parse_bound(text: str) -> Bound | None:
+    """An offset, or a time as ``parse_moment`` reads it. None if it is neither."""
+    # The largest offset has 16 digits. Longer numbers are not converted, because that could take long.
+    if text.isascii() and text.isdigit() and len(text) <= 16:
+        offset = int(text)
+        return offset if offset <= MAX_OFFSET else None
+    return parse_moment(text)

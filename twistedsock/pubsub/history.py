@@ -33,13 +33,16 @@ _time = attrgetter("time")
 class History:
     """``first`` is the offset of the oldest event, ``end`` the offset of the next one; they are equal if the history is
     empty. ``size`` is the cost of the events in bytes. ``dropped_time`` is the time of the newest event before
-    ``first``, in milliseconds since 1970; 0 if there was none."""
+    ``first``, in milliseconds since 1970, or a later time if it is not known exactly; 0 if there was none, or if
+    nothing is known about it."""
 
-    __slots__ = ("_batches", "_limits", "_marks", "_waste", "dropped_time", "end", "first", "size")
+    __slots__ = ("_batches", "_has_exact_time", "_limits", "_marks", "_waste", "dropped_time", "end", "first", "size")
 
     def __init__(self, limits: Limits, first: int = 1, dropped_time: int = 0) -> None:
         self.first = self.end = first
         self.dropped_time = dropped_time
+        # Whether dropped_time is exactly the time of the newest dropped event.
+        self._has_exact_time = dropped_time > 0
         self.size = 0
         self._batches: deque[Batch] = deque()
         # Bytes of dropped events that the oldest batch still holds.
@@ -91,7 +94,7 @@ class History:
     def skip_to(self, offset: int, time: int) -> None:
         """Drop all events; the next one has this offset, which is greater than ``end``, and this time."""
         self.shrink(0)
-        self.dropped_time = time
+        self.dropped_time, self._has_exact_time = time, False
         self._marks.clear()
         self.first = self.end = offset
 
@@ -102,6 +105,19 @@ class History:
     def first_since(self, time: int) -> int:
         """The offset of the first event that was published at this time or after it."""
         return self._offset_at(bisect_left(self._batches, time, key=_time))
+
+    def start_after(self, time: int) -> int:
+        """The offset of the first event that may have been published after this time, also if it was dropped. The times
+        of most dropped events are not known: if the newest of them may be later, this is 1."""
+        may_have_dropped = self.first > 1 and (self.dropped_time > time or not self.dropped_time)
+        return 1 if may_have_dropped else self.first_after(time)
+
+    def stop_before(self, time: int) -> int:
+        """The offset of the first event that was certainly published at this time or after it. The newest dropped event
+        can be that, if its time is known."""
+        if self._has_exact_time and self.dropped_time >= time:
+            return self.first - 1
+        return self.first_since(time)
 
     def _offset_at(self, index: int) -> int:
         return max(self.first, self._batches[index].first) if index < len(self._batches) else self.end
@@ -148,7 +164,7 @@ class History:
         while self.first < offset:
             oldest = self._batches[0]
             payloads, start = oldest.payloads, self.first - oldest.first
-            self.dropped_time = oldest.time
+            self.dropped_time, self._has_exact_time = oldest.time, True
             if offset >= oldest.end:
                 self._batches.popleft()
                 self.first, self._waste = oldest.end, 0

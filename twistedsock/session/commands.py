@@ -12,12 +12,12 @@ import msgspec
 from msgspec.structs import replace
 
 from twistedsock.errors import Error
-from twistedsock.pubsub.values import Lost, Publication, Tag
+from twistedsock.pubsub.values import Publication, Tag
 from twistedsock.session.encoder import Encoder
+from twistedsock.session.history_query import ALL_EVENTS, HistoryQuery
 
 if TYPE_CHECKING:
     from twistedsock.pubsub.channel import Channel
-    from twistedsock.pubsub.history import History
 
 MAX_OFFSET = 2**53 - 1
 """The largest offset or count: the largest integer that JavaScript holds exactly."""
@@ -34,24 +34,16 @@ class Publish(Publication, frozen=True, gc=False):
         return replace(Publication.joined(self, following), tags=tags)
 
 
-class Moment(msgspec.Struct, frozen=True, gc=False):
-    """A point in time, in milliseconds since 1970, UTC; or since now, if it is relative: then it is negative or 0."""
-
-    milliseconds: int
-    is_relative: bool = False
-
-    def at(self, now: float) -> int:
-        """The milliseconds since 1970. ``now`` is in seconds since 1970."""
-        return self.milliseconds + int(now * 1000) if self.is_relative else self.milliseconds
-
-
 class Subscribe(msgspec.Struct, frozen=True, gc=False):
+    """``with_time``: events are written with their time, also in protocols that leave it out by default."""
+
     channel: bytes
     last: int | None = None
     since: int | None = None
     epoch: bytes | None = None
     presence: bool = False
     echo: bool = True
+    with_time: bool = False
     tag: Tag = None
 
 
@@ -61,9 +53,11 @@ class Unsubscribe(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReadHistory(msgspec.Struct, frozen=True, gc=False):
+    """``with_time`` as in ``Subscribe``."""
+
     channel: bytes
-    last: int | None = None
-    since: int | None = None
+    query: HistoryQuery = ALL_EVENTS
+    with_time: bool = False
     tag: Tag = None
 
 
@@ -157,15 +151,3 @@ def resume_offset(command: Subscribe, channel: "Channel") -> tuple[int, bool | N
     if command.last:
         return max(history.first, head + 1 - command.last), recovered
     return head + 1, recovered
-
-
-def history_start(history: "History", last: int | None, since: int | None) -> int:
-    """The offset of the first event that is asked for: of the newest ``last`` events, of those after ``since``, or of
-    the newest of these. The history may start after that offset if ``since`` is given."""
-    start = history.first if since is None else since + 1
-    return start if last is None else max(start, history.end - last)
-
-
-def missing_events(history: "History", start: int) -> Lost | None:
-    """The events from ``start`` on that the history does not contain any more, if any."""
-    return Lost(start, history.first - 1) if start < history.first else None

@@ -20,8 +20,9 @@ from twistedsock.pubsub.subscription import Subscription
 from twistedsock.pubsub.values import Event, Lost, Member, Tag
 from twistedsock.session import commands
 from twistedsock.session.authorizer import MAX_FAILED_TOKENS
-from twistedsock.session.commands import Command, Publish, history_start, missing_events, resume_offset
+from twistedsock.session.commands import Command, Publish, resume_offset
 from twistedsock.session.encoder import SessionInfo
+from twistedsock.session.history_query import find_range
 from twistedsock.session.replies import PendingReplies, PendingReply
 from twistedsock.session.session import Session, SessionState
 
@@ -130,12 +131,13 @@ def _subscribe_to(session: Session, command: commands.Subscribe, channel: "Chann
             session.replies.write_error(command.tag, errors.TOO_MANY_SUBSCRIPTIONS_IN_ALL)
             broker.close_if_unused(channel)
             return
-        subscription = session.add_subscription(channel, command.echo, command.presence)
+        subscription = session.add_subscription(channel, command.echo, command.presence, command.with_time)
     else:
-        broker.change_options(subscription, command.echo, command.presence)
+        encoder = session.event_encoder(command.with_time)
+        broker.change_options(subscription, command.echo, command.presence, encoder)
     start, recovered = resume_offset(command, channel)
-    encoder = session.replies.encoder
-    session.replies.write(encoder.subscribed(command.tag, channel.name, channel.position, recovered, start))
+    replies = session.replies.encoder
+    session.replies.write(replies.subscribed(command.tag, channel.name, channel.position, recovered, start))
     if start <= channel.head:
         _replay(session, subscription, channel, start)
 
@@ -176,11 +178,12 @@ def _history_of(session: Session, command: commands.ReadHistory, channel: "Chann
     broker.histories.update(channel)
     if channel.name in session.subscriptions:  # the subscription gets each event before the history shows it
         broker.send_undelivered(session.subscriptions[channel.name])
-    start = history_start(history, command.last, command.since)
-    lost = missing_events(history, start)
-    events = _events_while_readable(session, channel.name, history, max(start, history.first))
+    asked = find_range(history, command.query, session.context.wall_clock())
+    events = _events_while_readable(session, channel.name, history, asked.start, asked.stop)
     encoder = session.replies.encoder
-    _stream(session, encoder.history(command.tag, channel.name, events, channel.position, lost))
+    if command.with_time:
+        encoder = encoder.with_time()
+    _stream(session, encoder.history(command.tag, channel.name, events, channel.position, asked.lost))
     broker.close_if_unused(channel)
 
 
@@ -299,9 +302,10 @@ def _while_readable(session: Session, channel: bytes, items: Iterator[T]) -> Ite
         yield item
 
 
-def _events_while_readable(session: Session, channel: bytes, history: "History", start: int) -> Iterator[Event | Lost]:
-    """The events of a history; those that the client loses the right to read are reported as lost."""
-    stop = history.end
+def _events_while_readable(
+    session: Session, channel: bytes, history: "History", start: int, stop: int
+) -> Iterator[Event | Lost]:
+    """Events of a history; those that the client loses the right to read are reported as lost."""
     for item in _while_readable(session, channel, history.events(start, stop)):
         start = (item.last if isinstance(item, Lost) else item.offset) + 1
         yield item

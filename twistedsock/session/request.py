@@ -16,8 +16,9 @@ from twistedsock.pubsub.future import Future, map_result, on_result
 from twistedsock.pubsub.names import AnyOf, check_nick
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Event, Lost, Member, Position, Publication
-from twistedsock.session.commands import Subscribe, history_start, missing_events, resume_offset
+from twistedsock.session.commands import Subscribe, resume_offset
 from twistedsock.session.context import ServerContext
+from twistedsock.session.history_query import ALL_EVENTS, HistoryQuery, find_range
 
 
 class HistoryPage(msgspec.Struct, frozen=True):
@@ -145,36 +146,31 @@ class RequestClient:
         return position
 
     def history(
-        self, channel: bytes, last: int | None = None, since: int | None = None, epoch: bytes | None = None
+        self, channel: bytes, query: HistoryQuery = ALL_EVENTS, epoch: bytes | None = None
     ) -> HistoryPage | Error | Future[HistoryPage]:
-        """The newest ``last`` events of the history, or those after ``since``, or the newest of these. With ``epoch``,
-        ``since`` is a position, and the page has ``recovered``."""
+        """A part of the history. With ``epoch``, ``since`` of the query is a position, and the page has
+        ``recovered``: then ``last`` counts only if the position is unknown."""
 
         def read(opened: Channel) -> HistoryPage | Error:
             error = self.check_access(channel, Right.READ)  # checked again, because the request may have waited
             if error is None:
                 self._context.broker.histories.update(opened)
-            page = error or self.read_page(opened, last, since, epoch)
+            page = error or self.read_page(opened, query, epoch)
             self._context.broker.close_if_unused(opened)
             return page
 
         error = self.check_access(channel, Right.READ)
         return error if error is not None else map_result(self._context.broker.open(channel, self.principal), read)
 
-    def read_page(
-        self, channel: Channel, last: int | None = None, since: int | None = None, epoch: bytes | None = None
-    ) -> HistoryPage:
+    def read_page(self, channel: Channel, query: HistoryQuery, epoch: bytes | None = None) -> HistoryPage:
         """Like ``history``, for a channel that is open and readable. Its history must be up to date: to update another
         one now can drop events of this one, so update all of them before you read the first."""
-        history, recovered = channel.history, None
-        if since is not None and epoch is not None:
-            start, recovered = resume_offset(Subscribe(channel.name, last, since, epoch), channel)
-        else:
-            start = history_start(history, last, since)
-        lost = missing_events(history, start)
-        start = max(start, history.first)
-        events = history.events(start, history.end)
-        return HistoryPage(channel.name, channel.position, start, history.end, recovered, lost, events)
+        history, first, recovered = channel.history, None, None
+        if query.since is not None and epoch is not None:
+            first, recovered = resume_offset(Subscribe(channel.name, query.last, query.since, epoch), channel)
+        asked = find_range(history, query, self._context.wall_clock(), first)
+        events = history.events(asked.start, asked.stop)
+        return HistoryPage(channel.name, channel.position, asked.start, asked.stop, recovered, asked.lost, events)
 
     def members(self, channel: bytes) -> list[Member] | Error | Future[list[Member]]:
         """The subscribers of a channel, on all nodes."""

@@ -18,6 +18,7 @@ from twistedsock.pubsub.subscription import (
     NULL_CALLBACKS,
     RIGHTS_UNCHECKED,
     Client,
+    EventEncoder,
     Outlet,
     Subscriber,
     Subscription,
@@ -273,8 +274,15 @@ class Session:
         for subscription in self.subscriptions.values():
             self.broker.send_undelivered(subscription)
 
-    def add_subscription(self, channel: "Channel", echo: bool, presence: bool) -> Subscription:
-        subscription = Subscription(self.replies.subscriber, channel, echo, presence)
+    def event_encoder(self, with_time: bool) -> EventEncoder:
+        """The encoder for the events of a subscription. All sessions of a protocol share it, so that they also share
+        the encoded bytes."""
+        encoder = self.replies.subscriber.encoder
+        return encoder.with_time() if with_time else encoder
+
+    def add_subscription(self, channel: "Channel", echo: bool, presence: bool, with_time: bool = False) -> Subscription:
+        encoder = self.event_encoder(with_time)
+        subscription = Subscription(self.replies.subscriber, channel, echo, presence, encoder)
         if not self.subscriptions:
             self._checked_identity = self.identity
         elif self._checked_identity is not self.identity:

@@ -63,7 +63,7 @@ class EventCollector:
     def published(self, channel: bytes, epoch: bytes, batch: Batch) -> None:
         if self._wants_events and self._matches(channel):
             time, owner = self._wall_clock(), self._owner_of(channel)
-            for event in encode_published(channel, epoch, batch, time):
+            for event in encode_published(channel, epoch, batch):
                 self._queue(event, time, owner)
             self._wake()
 

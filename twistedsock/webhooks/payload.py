@@ -19,13 +19,13 @@ def encode_change(change: Change) -> bytes:
     return head + b',"member":{"id":%b,"nick":%b}}' % (quote_name(member.id), quote_name(member.nick))
 
 
-def encode_published(channel: bytes, epoch: bytes, batch: Batch, time: float) -> Iterator[bytes]:
-    """An item for each event of a batch."""
+def encode_published(channel: bytes, epoch: bytes, batch: Batch) -> Iterator[bytes]:
+    """An item for each event of a batch. Times are in seconds, as those of all items."""
     payloads = batch.payloads
     is_plain_text = payloads.is_plain and payloads.kind is TEXT
     head = b'{"type":"event-published","channel":%b,"time":%.3f,"epoch":%b,"from":%b,"name":%b,"offset":' % (
         quote_name(channel),
-        time,
+        batch.time / 1000,
         quote_name(epoch),
         quote_name(batch.sender),
         quote_name(batch.name),

@@ -123,6 +123,72 @@ def test_reads_the_history(api: APIClient) -> None:
     assert [*api.server.broker.channels] == [b"kitchen"]
 
 
+def publish_each_minute(api: APIClient, count: int) -> None:
+    """Publish events, the last one now: at 8:00 UTC if there are no others."""
+    for number in range(1, count + 1):
+        api.server.wall += 60 * (number > 1)
+        api("POST", KITCHEN, b"%d" % number, Content_Type="application/json")
+
+
+@pytest.mark.parametrize(
+    "query, offsets, following",
+    [
+        ("after=2", [3, 4, 5], "e1:5"),
+        ("after=1&before=4", [2, 3], "e1:3"),
+        ("after=1&before=4&last=1", [3], "e1:3"),
+        ("after=2&since=3&before=99", [4, 5], "e1:5"),
+        ("after=-150s", [3, 4, 5], "e1:5"),
+        ("before=-150s&last=1", [2], "e1:2"),
+        ("after=2027-01-15T08:02:00Z", [4, 5], "e1:5"),
+        ("after=2027-01-15T10:02:00.000%2B02:00&last=1", [5], "e1:5"),
+        ("after=2027-01-15T10:02:00+02:00", [4, 5], "e1:5"),
+        ("after=-1h&before=2027-01-15T08:02:00Z", [1, 2], "e1:2"),
+        ("before=2027-01-15T08:00:00Z", [], "e1:0"),
+        ("after=-0s", [], "e1:5"),
+    ],
+)
+def test_reads_history_between_offsets_and_times(
+    api: APIClient, query: str, offsets: list[int], following: str
+) -> None:
+    publish_each_minute(api, 5)
+    result = api("GET", f"{KITCHEN}?{query}").json
+    assert [event["offset"] for event in result["events"]] == offsets
+    assert (result["offset"], result["next"], "lost" in result) == (5, following, False)
+
+
+def test_reports_events_that_may_be_newer_than_the_time_as_lost(make_api: MakeAPI) -> None:
+    api = make_api(history_events=2)
+    publish_each_minute(api, 5)
+    assert api("GET", KITCHEN + "?after=-1h").json["lost"] == {"first": 1, "last": 3}
+    assert api("GET", KITCHEN + "?after=-1h&since=2").json["lost"] == {"first": 3, "last": 3}
+    assert "lost" not in api("GET", KITCHEN + "?after=-2m").json
+
+
+def test_position_and_time_apply_together(make_api: MakeAPI) -> None:
+    api = make_api(history_events=3)
+    publish_each_minute(api, 5)
+    result = api("GET", KITCHEN + "?since=0&epoch=e1&last=1&before=4").json
+    assert (result["recovered"], result["lost"], result["next"]) == (False, {"first": 1, "last": 2}, "e1:3")
+    result = api("GET", KITCHEN + "?since=2&epoch=e1&after=-90s").json
+    assert [event["offset"] for event in result["events"]] == [4, 5] and result["recovered"] is True
+
+
+@pytest.mark.parametrize("name", ["after", "before"])
+def test_error_shows_the_invalid_bound(api: APIClient, name: str) -> None:
+    response = api("GET", f"{KITCHEN}?{name}=yesterday")
+    assert response.error == (400, "bad-argument")
+    assert response.problem["detail"] == (
+        f"{name}: invalid value 'yesterday': "
+        "expected an offset such as 17, or a time such as 2026-11-29T05:00:00Z or -1h"
+    )
+
+
+@pytest.mark.parametrize("query", ["wait=1&after=-1h", "last-event-id=e1:1&before=5", "wait=0&after=1"])
+def test_long_poll_rejects_bounds(api: APIClient, query: str) -> None:
+    response = api("GET", f"{KITCHEN}?{query}")
+    assert response.error == (400, "bad-argument") and "next of that response" in response.problem["detail"]
+
+
 @pytest.mark.parametrize("query", ["last=x", "since=-1", "epoch=e1", "last=1&last=2", "sinse=1", "since=%ff"])
 def test_rejects_an_invalid_query(api: APIClient, query: str) -> None:
     assert api("GET", f"{KITCHEN}?{query}").error == (400, "bad-argument")
@@ -136,6 +202,21 @@ def test_unchanged_history_is_304(api: APIClient) -> None:
     assert (response.status, response.body, response.headers["etag"]) == (304, b"", tag)
     api("POST", KITCHEN, b"2")
     assert api("GET", KITCHEN, If_None_Match=tag).status == 200
+
+
+def test_part_of_a_history_is_304_until_its_response_changes(make_api: MakeAPI) -> None:
+    api = make_api(history_events=2)
+    publish_each_minute(api, 3)
+    early, recent = KITCHEN + "?after=1&before=3", KITCHEN + "?after=-150s"
+    tags = {path: api("GET", path).headers["etag"] for path in (early, recent)}
+    assert [api("GET", path, If_None_Match=tag).status for path, tag in tags.items()] == [304, 304]
+    api.server.wall += 100
+    # All events of the second response are as before, but nothing is lost any more.
+    assert [api("GET", path, If_None_Match=tag).status for path, tag in tags.items()] == [304, 200]
+    api("POST", "/channels/garden/events", b"1")
+    assert api("GET", early, If_None_Match=tags[early]).status == 304
+    api("POST", KITCHEN, b"4")
+    assert api("GET", early, If_None_Match=tags[early]).status == 200
 
 
 def test_head_has_the_headers_of_get(api: APIClient) -> None:

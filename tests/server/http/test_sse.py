@@ -124,6 +124,8 @@ def test_kept_alive_connection_becomes_a_stream_and_frees_its_http_state(server:
         ("/events?channel=a&channel=b&since=1&epoch=e1", {}, 400, "bad-argument"),
         ("/channels/k/events?since=1", {}, 400, "bad-argument"),
         ("/channels/k/events?presense=on", {}, 400, "bad-argument"),
+        ("/channels/k/events?after=-1h", {}, 400, "bad-argument"),
+        ("/events?channel=k&before=17", {}, 400, "bad-argument"),
         ("/events?channel=k&presense=on", {}, 400, "bad-argument"),
         ("/events?channel=k&presence=on&presence=on", {}, 400, "bad-argument"),
         ("/channels/k/events?nick=a%20b", {}, 400, "bad-name"),

@@ -6,7 +6,7 @@ from hashlib import sha256
 
 from twistedsock.auth.identity import Right
 from twistedsock.codecs import http_api
-from twistedsock.codecs.http_api import join_neighbours, read_batch, read_body
+from twistedsock.codecs.http_api import BOUND_PARAMETERS, join_neighbours, read_batch, read_body, read_history_query
 from twistedsock.codecs.problem_details import ApiError
 from twistedsock.codecs.query import QueryParameters, bad_parameter
 from twistedsock.errors import Error, ErrorCode
@@ -15,7 +15,6 @@ from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
 from twistedsock.pubsub.values import Position, Publication
 from twistedsock.server.http.headers import matches_etag
 from twistedsock.server.http.request import HTTPRequest
-from twistedsock.session.commands import MAX_OFFSET
 from twistedsock.session.context import ServerContext
 from twistedsock.session.request import KEY_REUSED, HistoryPage, Idempotency, OnceResult, PublishResponse
 
@@ -95,17 +94,11 @@ class EventsEndpoint:
     def read_history(self, request: HTTPRequest) -> None:
         """``GET /channels/{channel}/events``"""
         parameters = request.parameters
-        parameters.allow_only(("since", "epoch", "last"))
-        last, since, epoch = (
-            parameters.integer("last", MAX_OFFSET),
-            parameters.integer("since", MAX_OFFSET),
-            parameters.text("epoch"),
-        )
-        if epoch is not None and since is None:
+        parameters.allow_only(("since", "epoch", "last", *BOUND_PARAMETERS))
+        query, epoch = read_history_query(parameters), parameters.text("epoch")
+        if epoch is not None and query.since is None:
             raise bad_parameter("epoch", "it requires since")
-        page = request.broker_client.history(
-            request.channel_name, last, since, None if epoch is None else epoch.encode()
-        )
+        page = request.broker_client.history(request.channel_name, query, None if epoch is None else epoch.encode())
         on_result(page, lambda page: respond_with_history(request, page))
 
 

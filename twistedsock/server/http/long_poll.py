@@ -6,6 +6,7 @@ from typing import Any
 
 from twistedsock.auth.identity import Right
 from twistedsock.codecs.http_api import (
+    BOUND_PARAMETERS,
     EVENT_ID_PARAMETERS,
     StreamRequest,
     poll_response,
@@ -20,12 +21,13 @@ from twistedsock.pubsub.future import Future, on_result
 from twistedsock.pubsub.values import Position
 from twistedsock.server.http.request import HTTPRequest
 from twistedsock.session.context import ServerContext
+from twistedsock.session.history_query import HistoryQuery
 from twistedsock.session.request import HistoryPage
 
 MAX_WAIT_SECONDS = 60.0
 """Most proxies wait as long for a response."""
 
-PARAMETERS = ("since", "epoch", "last", "wait", *EVENT_ID_PARAMETERS)
+PARAMETERS = ("since", "epoch", "last", "wait", *EVENT_ID_PARAMETERS, *BOUND_PARAMETERS)
 
 Encode = Callable[[list[HistoryPage]], bytes]
 
@@ -145,7 +147,7 @@ class LongPoll:
                 # The client did not ask for an epoch, and all events of this one are newer than its request.
                 position = Position(channel.epoch, channel.history.first - 1)
             since, epoch = (None, None) if position is None else (position.offset, position.epoch)
-            page = client.read_page(channel, self._asked.last, since, epoch)
+            page = client.read_page(channel, HistoryQuery(self._asked.last, since), epoch)
             if self._asked.known[name] is None:
                 page = HistoryPage(page.channel, page.position, page.start, page.stop, None, page.lost, page.events)
             pages.append(page)

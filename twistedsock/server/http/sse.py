@@ -11,7 +11,13 @@ from twisted.python.failure import Failure
 from twistedsock import errors
 from twistedsock.auth.identity import Identity, Right
 from twistedsock.codecs import json_decoder
-from twistedsock.codecs.http_api import EVENT_ID_PARAMETERS, StreamRequest, read_channels, read_stream_request
+from twistedsock.codecs.http_api import (
+    BOUND_PARAMETERS,
+    EVENT_ID_PARAMETERS,
+    StreamRequest,
+    read_channels,
+    read_stream_request,
+)
 from twistedsock.codecs.problem_details import ApiError
 from twistedsock.codecs.sse import KEEP_ALIVE_COMMENT, RETRY_FIELD, SSE_ENCODER, MultiChannelSSEEncoder
 from twistedsock.errors import CloseReason, Error, ErrorCode
@@ -40,7 +46,7 @@ STREAM_HEADERS = {
     b"X-Accel-Buffering": b"no",
 }
 
-PARAMETERS = ("last", "since", "epoch", "presence", "nick", *EVENT_ID_PARAMETERS)
+PARAMETERS = ("last", "since", "epoch", "presence", "nick", *EVENT_ID_PARAMETERS, *BOUND_PARAMETERS)
 
 MAX_KEEP_ALIVE_GROUPS = 30
 """An interval is divided into so many turns. In each turn a group of streams is written to, however many streams were
