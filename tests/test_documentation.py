@@ -165,7 +165,7 @@ def test_documentation_links_units_of_systemd(unit: str) -> None:
 
 
 def test_page_about_embedding_shows_the_example() -> None:
-    (shown,) = (text for text in fenced(CHECKOUT / "docs/how-to/embed.md", "python") if "Application" in text)
+    (shown,) = (text for text in fenced(CHECKOUT / "docs/how-to/embed.md", "python") if "UDPServer" in text)
     assert shown == text_of(CHECKOUT / "examples/sensors.tac")
     assert len([line for line in shown.splitlines() if line]) <= 32
 

@@ -18,13 +18,19 @@ import txaio
 from twisted import internet
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.logger import LogLevel, formatEvent
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import Site
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 import twistedsock
+from tests import fakes
+from tests.fakes import FakeTransport
 from tests.memory_reactor import LOOPBACK, Reactor, connect
+from tests.server.clients import request_bytes
 from twistedsock import (
     Bridge,
     BridgeEvent,
@@ -130,15 +136,18 @@ PAGE = Path(__file__).parent.parent / "docs/how-to/embed.md"
 
 
 def test_programs_of_the_page_run(reactor: Reactor) -> None:
-    """All except the first, which is an example that is tested as a process."""
+    """All except whole applications, which are tested as processes."""
     server, database, counts = FakeServer(), Mock(), Counter[str]()
     names: dict[str, Any] = {name: getattr(twistedsock, name) for name in twistedsock.__all__}
     names |= {"implementer": implementer, "hmac": hmac, "SECRET": b"secret", "Sensors": Mock(), "print": Mock()}
     names |= {"settings": {"tcp": LOOPBACK}, "make_service": partial(make_service, reactor=reactor)}
+    names |= {"StatusPage": Resource, "File": lambda folder: Resource()}
     names |= {"bridge": Bridge(server.context), "database": database, "counts": counts, "watch_freezer": watch_freezer}
     database.runOperation.return_value = succeed(None)
     names["bridge"].start()
-    for program in re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)[1:]:
+    for program in re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE):
+        if "service.Application" in program:
+            continue
         running = eval(compile(program, str(PAGE), "exec", PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
         if iscoroutine(running):
             Deferred.fromCoroutine(running)
@@ -254,11 +263,57 @@ def test_stop_does_not_count_subscriptions_of_the_program(
     subscription = service.bridge.subscribe("kitchen", print)
     reactor.turn()
     logged.clear()
-    stopped = service.stopService()
+    ended: list[object] = []
+    service.stopService().addCallback(ended.append)
     for _ in range(5):
         reactor.turn()
-    assert stopped.called and not subscription.is_active
+    assert ended and not subscription.is_active
     assert logged == []
+
+
+# The web port.
+
+
+def test_resources_are_served_by_the_web_port(start: Make, reactor: Reactor) -> None:
+    page = Resource()
+    page.isLeaf = True
+    page.render_GET = lambda request: b"my page"
+    start({"tcp": "none", "web": LOOPBACK}, resources={"app": page})
+    assert b"my page" in get(reactor.factories[0], "/app/x")
+    for name in ("channels", "console", "healthz"):
+        with pytest.raises(ValueError, match="invalid name of a resource"):
+            start({"tcp": "none", "web": LOOPBACK}, resources={name: page})
+
+
+def test_site_of_the_program_serves_the_web_port(start: Make, reactor: Reactor) -> None:
+    service = start()
+    site = Site(service.resource(), reactor=reactor)
+    site.startFactory()
+    assert b"my event" in get(site, "/channels/kitchen/events", b"my event") + get(site, "/channels/kitchen/events")
+    stream = open_web(site)
+    stream.protocol.dataReceived(request_bytes("/events?channel=kitchen"))
+    ended: list[object] = []
+    service.stopService().addCallback(ended.append)
+    for _ in range(5):
+        reactor.turn()
+    assert b"the server is going away" in stream.output() and not ended
+    stream.protocol.connectionLost(Failure(ConnectionDone()))
+    reactor.turn()
+    assert ended
+
+
+def open_web(factory: Any) -> FakeTransport:
+    transport = fakes.connect(port=8082)
+    transport.protocol = factory.buildProtocol(transport.getPeer())
+    transport.protocol.makeConnection(transport)
+    return transport
+
+
+def get(factory: Any, path: str, body: bytes = b"") -> bytes:
+    """Send a request on a new connection, and return the response. With a body, the method is POST."""
+    transport = open_web(factory)
+    transport.protocol.dataReceived(request_bytes(path, "POST" if body else "GET", body))
+    return transport.output()
 
 
 # Policies.

@@ -6,6 +6,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from importlib.metadata import version as version_of
 from os import PathLike, fspath
 from pathlib import Path
@@ -19,6 +20,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
+from twisted.web.resource import IResource
 
 from twistedsock.auth.identity import Policy
 from twistedsock.auth.origins import AllowedOrigins
@@ -32,11 +34,14 @@ from twistedsock.metrics.sys_channels import TICK_SECONDS, Monitor
 from twistedsock.pubsub.values import Lost
 from twistedsock.reload import TWO_POLICIES, Reloader, client_authorities, read_policy, read_webhooks
 from twistedsock.server.accept_errors import install_accept_backoff
+from twistedsock.server.http.hosted import hosted_routes, own_segments
 from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.http.routes import build_routes
 from twistedsock.server.http.routing import Routes
+from twistedsock.server.http.site import HTTPSite
 from twistedsock.server.listeners import EndpointError, Listener, parse_endpoint
 from twistedsock.server.proxy_protocol import expect_proxy_headers
+from twistedsock.server.resource import WebPortResource
 from twistedsock.server.sockets import ListenerConfig, prepare_listening_socket
 from twistedsock.server.tcp import LineFactory
 from twistedsock.server.transport import Reachability, install_direct_writes
@@ -111,6 +116,7 @@ class SockbridgeService(Service):
         backplane: Any = None,
         observers: Iterable[BridgeObserver] = (),
         endpoints: Iterable[Any] = (),
+        resources: Mapping[str, IResource] | None = None,
     ) -> None:
         if policy is not None and settings.access is not None:
             raise SettingsError(TWO_POLICIES)
@@ -152,14 +158,14 @@ class SockbridgeService(Service):
         self._stop_at = 0.0
         self._shutdown_timeout: Any = None
         self.origin_policy = OriginPolicy(AllowedOrigins(settings.allow_origin, settings.allow_host))
-        self._routes = Routes(
-            build_routes(
-                self.context, reactor, self.line_ports, lambda: self.webhooks.statistics, settings.ping_interval
-            )
+        routes = build_routes(
+            self.context, reactor, self.line_ports, lambda: self.webhooks.statistics, settings.ping_interval
         )
+        self._routes = Routes([*routes, *hosted_routes(resources or {}, own_segments(routes))])
         self._trusted = trusted_proxies(settings)
         self.lines = self._build_listeners(settings.tcp, self._line_factory)
         self.web = self._build_listeners(settings.web, self._web_factory)
+        self._sites: list[HTTPSite] = [listener.factory.site for listener in self.web]
         self.reloader = Reloader(
             self.context,
             reactor,
@@ -186,6 +192,12 @@ class SockbridgeService(Service):
     def hints(self) -> list[str]:
         """Return a line for each listener, with a command to try it."""
         return [listener.line_hint() for listener in self.lines] + [listener.web_hint() for listener in self.web]
+
+    def resource(self) -> WebPortResource:
+        """Return the web port as a resource for a ``Site`` of your own."""
+        factory = self._web_factory(ListenerConfig(trusted=self._trusted))
+        self._sites.append(factory.site)
+        return WebPortResource(factory, self._settings.allow_insecure)
 
     @property
     def _listeners(self) -> list[Listener]:
@@ -342,7 +354,7 @@ class SockbridgeService(Service):
         drained: Deferred[None] = Deferred()
         timeout = self._reactor.callLater(self._settings.shutdown_timeout, self._abort_connections, drained)
         self._shutdown_timeout = timeout
-        waiting: set[object] = {self.context.sessions, *self.web}
+        waiting: set[object] = {self.context.sessions, *self._sites}
 
         def finish(part: object) -> None:
             waiting.discard(part)
@@ -350,15 +362,15 @@ class SockbridgeService(Service):
                 timeout.cancel()
                 drained.callback(None)
 
-        for listener in self.web:
-            listener.factory.site.shut_down(lambda listener=listener: finish(listener))
+        for site in self._sites:
+            site.shut_down(partial(finish, site))
         self.context.sessions.when_empty(lambda: finish(self.context.sessions))
         return drained
 
     def _abort_connections(self, drained: Deferred[None]) -> None:
         self._log.info("shutdown timeout: aborted clients: {count}", count=self._count_connected())
-        for listener in self.web:
-            listener.factory.site.abort_unfinished()
+        for site in self._sites:
+            site.abort_unfinished()
         # The next turn sends the resets before this callback.
         self._reactor.callLater(0, drained.callback, None)
 
@@ -370,7 +382,7 @@ class SockbridgeService(Service):
     def _count_connected(self) -> int:
         """Return the number of sessions of other programs, and of HTTP requests without a response."""
         sessions = [session for session in self.context.sessions if session.protocol != NATIVE_ENCODER.title]
-        return len(sessions) + sum(listener.factory.site.running_requests for listener in self.web)
+        return len(sessions) + sum(site.running_requests for site in self._sites)
 
     def _log_wait(self, count: int, noun: str, event: str) -> None:
         """Log what the shutdown waits for and how to end the wait, which would look like a hang otherwise."""
@@ -398,6 +410,7 @@ def make_service(
     backplane: Any = None,
     observers: Iterable[BridgeObserver] = (),
     endpoints: Iterable[Any] = (),
+    resources: Mapping[str, IResource] | None = None,
     reactor: Any = None,
 ) -> SockbridgeService:
     """Return the server as a service for your own application. Its attribute ``bridge`` publishes and subscribes.
@@ -405,7 +418,8 @@ def make_service(
     ``settings`` are a TOML file, which a reload reads again, or a dictionary with the names of the options, or
     ``Settings``. ``policy`` decides who a client is and what it can do, in place of ``[access]`` in the file.
     ``backplane`` orders the events; by default, they are in memory. Each of ``observers`` is a ``BridgeObserver``, each
-    of ``endpoints`` provides ``IBridgeEndpoint``. Raises ``SettingsError``."""
+    of ``endpoints`` provides ``IBridgeEndpoint``. ``resources`` are resources of twisted.web for the web port, by the
+    first segment of their paths. Raises ``SettingsError``."""
     if reactor is None:
         from twisted.internet import reactor
     read = _settings_reader(settings)
@@ -418,6 +432,7 @@ def make_service(
         backplane=backplane,
         observers=observers,
         endpoints=endpoints,
+        resources=resources,
     )
 
 

@@ -53,6 +53,7 @@ def check_request(request: HTTPRequest, length: int | None) -> RejectedRequest |
         if not _read_forwarded_for(request):
             return RejectedRequest(INVALID_FORWARDED_FOR, 400)
     request.static_file = connection.site.files.get(request.path)
+    request.match = connection.site.routes.find(request.path) if request.static_file is None else None
     # Each request of a kept-alive connection can name another host.
     host, origin = request.header(b"host").decode("latin-1"), b"".join(origins) if origins else None
     rejection = _check_origin(request, host, origin)
@@ -60,7 +61,7 @@ def check_request(request: HTTPRequest, length: int | None) -> RejectedRequest |
     # charged to the address, and to an identity once that is proved.
     if connection.exceeds_rate(connection.principal, ENTRY_PRICE):
         return RejectedRequest(TOO_FAST, 429)
-    if length != 0 and request.method != b"POST":
+    if length != 0 and not _takes_body(request):
         connection.persistent = False
     return rejection or _check_shutdown(request) or _check_path(request, length)
 
@@ -122,7 +123,6 @@ def _is_from_another_site(request: HTTPRequest) -> bool:
 
 
 def _check_shutdown(request: HTTPRequest) -> RejectedRequest | None:
-    request.match = request.connection.site.routes.find(request.path) if request.static_file is None else None
     if request.context.draining:
         request.connection.persistent = False
         route = request.match and request.match.methods.get(request.method)
@@ -131,8 +131,13 @@ def _check_shutdown(request: HTTPRequest) -> RejectedRequest | None:
     return None
 
 
+def _takes_body(request: HTTPRequest) -> bool:
+    route = request.match.methods.get(request.method) if request.match is not None else None
+    return request.method == b"POST" or (route is not None and route.takes_body)
+
+
 def _check_path(request: HTTPRequest, length: int | None) -> RejectedRequest | None:
-    bad_body = RejectedRequest(UNEXPECTED_BODY, 400) if length != 0 and request.method != b"POST" else None
+    bad_body = RejectedRequest(UNEXPECTED_BODY, 400) if length != 0 and not _takes_body(request) else None
     if request.method == b"OPTIONS" and request.allow:
         return bad_body
     if request.static_file is not None:

@@ -233,7 +233,7 @@ class HTTPRequest(RequestInternals):
         if self.is_finished:
             return
         head = self._head(status, content_type, len(body), _DATA_BLOCK if headers is None else header_block(headers))
-        self._begin_response(status)
+        self.begin_response(status)
         # Head and body in one write.
         whole = head if self.method == b"HEAD" or status in BODILESS_STATUSES else head + body
         self.context.stats.sent += len(whole)
@@ -264,7 +264,7 @@ class HTTPRequest(RequestInternals):
         self.chunked = int(self.clientproto == b"HTTP/1.1")
         framing = {b"Transfer-Encoding": b"chunked"} if self.chunked else {}
         head = self._head(200, JSON, None, header_block({**DATA_HEADERS, **headers, **framing}))
-        self._begin_response(200)
+        self.begin_response(200)
         self.channel.write(head)
         StreamingResponse(self, self._charged(chain((first, second), pieces)), is_allowed).start()
 
@@ -296,7 +296,7 @@ class HTTPRequest(RequestInternals):
         if self.is_finished:
             return
         head = self._head(200, b"", None, header_block(headers))
-        self._begin_response(200)
+        self.begin_response(200)
         self.channel.write(head)
         self.finish()
 
@@ -310,7 +310,8 @@ class HTTPRequest(RequestInternals):
         self.connection.hand_over(protocol)
         return head
 
-    def _begin_response(self, status: int) -> None:
+    def begin_response(self, status: int) -> None:
+        """The caller writes a response with this status to the connection."""
         self._has_responded, self.on_disconnect, self.on_shutdown = True, None, None
         self.context.stats.count_response(self.method, status)
         self.code, self.startedWriting = status, 1

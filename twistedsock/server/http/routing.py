@@ -23,6 +23,8 @@ class Route(msgspec.Struct, frozen=True):
     authenticates: bool = True
     """Authenticate the client before the handler is called, so that ``request.identity`` is set."""
     answers_head: bool = True
+    takes_body: bool = False
+    """Accept a request body with another method than POST."""
     available_during_shutdown: bool = False
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.logger import Logger, LogPublisher
 from twisted.protocols.basic import LineReceiver
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.web.http import HTTPChannel, Request
 
 CHECKED_TWISTED_VERSION = "26.10"
@@ -31,6 +32,21 @@ CHANNEL_INTERNALS = (
 )
 
 REQUEST_INTERNALS = ("_disconnected",)
+
+
+def detach_transport(channel: HTTPChannel, protocol: Any) -> Any:
+    """Let ``protocol`` receive all further input of a connection that is handling a request, and its end. Returns the
+    transport. The connection is not called any more, and must not be used."""
+    transport: Any = channel.transport
+    channel.setTimeout(None)
+    producer: Any = channel._networkProducer
+    producer.unregisterProducer()
+    producer.resumeProducing()
+    if isinstance(transport, ProtocolWrapper):  # TLS
+        transport.wrappedProtocol = protocol
+    else:
+        transport.protocol = protocol
+    return transport
 
 
 class RequestInternals(Request):

@@ -1,0 +1,66 @@
+"""The server in other programs, as processes with real sockets."""
+
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+
+pytestmark = pytest.mark.end_to_end
+
+PAGE = Path(__file__).parent.parent.parent / "docs/how-to/embed.md"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def site(start: Any, certificate: str) -> Callable[..., str]:
+    """Start the site of the page, at another address. Returns its address."""
+
+    def site(tls: bool = False, **changes: str) -> str:
+        (text,) = re.findall(
+            r"^```python\n((?:(?!```).)*?strports\.service.*?)^```$", PAGE.read_text(), re.DOTALL | re.M
+        )
+        port = free_port()
+        endpoint = f"ssl:{port}:interface=127.0.0.1:{certificate}" if tls else f"tcp:{port}:interface=127.0.0.1"
+        changes |= {"tcp:8080:interface=127.0.0.1": endpoint, "tcp:8081:": "tcp:0:"}
+        for before, after in changes.items():
+            assert before in text
+            text = text.replace(before, after)
+        start.application("site.tac", text, endpoints=1)
+        return f"http{'s' * tls}://127.0.0.1:{port}"
+
+    return site
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_site_serves_websockets(site: Any, web_client: Any, tls: bool) -> None:
+    page = site(tls)
+    client = web_client(page, path="/bridge/ws")
+    assert client.request(type="subscribe", channel="kitchen", id=1)["type"] == "ok"
+    client.send(type="publish", channel="kitchen", data={"celsius": 21.5})
+    assert client.receive()["data"] == {"celsius": 21.5}
+
+
+def test_site_serves_requests_and_its_own_pages(site: Any) -> None:
+    page = site()
+    for _ in range(2):
+        assert urlopen(f"{page}/status").read() == b"all is well\n"
+        assert urlopen(f"{page}/bridge/channels/kitchen/events", data=b"21.5").status == 201
+    with pytest.raises(HTTPError, match="404"):
+        urlopen(f"{page}/bridge/gone")
+
+
+def test_site_serves_the_page_at_its_root(site: Any, open_page: Any) -> None:
+    address = site(**{"root = Resource()": "root = server.resource()"})
+    monitored = open_page()
+    monitored.open(address)
+    monitored.wait_until_connected()

@@ -1,0 +1,148 @@
+"""The web port as a resource in a site of another program."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+from twisted.protocols.policies import WrappingFactory
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+from twisted.web.test.requesthelper import DummyRequest
+
+from tests.fakes import FakeTransport, connect
+from tests.server.clients import Connection, request_bytes, upgrade
+from tests.server.http.clients import MakeWebPort, Response, read_response
+from twistedsock.auth.identity import Policy
+from twistedsock.server.resource import WebPortResource
+from twistedsock.testing import FakePolicy, FakeServer, read_frames
+
+
+class Hello(Resource):
+    isLeaf = True
+
+    def render_GET(self, request: Any) -> bytes:
+        return b"hello"
+
+
+Mount = Callable[..., Site]
+
+
+@pytest.fixture
+def mount(make_web: MakeWebPort, server: FakeServer, autobahn_reactor: Any) -> Mount:
+    """Return a site with the web port at ``/bridge``, or at the root."""
+
+    def mount(at_root: bool = False, policy: Policy | None = None, allow_insecure: bool = False) -> Site:
+        server.context.policy = policy
+        resource, root = WebPortResource(make_web(server).factory, allow_insecure), Resource()
+        root.putChild(b"bridge", resource)
+        parent = resource if at_root else root
+        parent.putChild(b"hello", Hello())
+        site = Site(parent, reactor=autobahn_reactor)
+        site.startFactory()
+        return site
+
+    return mount
+
+
+def ask(site: Site, data: bytes, here: str = "127.0.0.1") -> tuple[Response, FakeTransport]:
+    connection = Connection(site, connect(here, 8082))
+    connection.send_bytes(data)
+    return read_response(connection.transport.output()), connection.transport
+
+
+@pytest.mark.parametrize(("at_root", "prefix"), [(False, "/bridge"), (True, "")])
+def test_serves_the_http_api_and_closes(mount: Mount, at_root: bool, prefix: str) -> None:
+    site = mount(at_root)
+    published, transport = ask(site, request_bytes(f"{prefix}/channels/a%2Fb/events", "POST", b"21.5"))
+    assert (published.status, published.json["channel"]) == (201, "a/b")
+    assert published.headers["connection"] == "close" and transport.disconnecting
+    read, _ = ask(site, request_bytes(f"{prefix}/channels/a%2Fb/events?last=1"))
+    assert [event["data"] for event in read.json["events"]] == ["21.5"]
+    assert ask(site, request_bytes("/hello"))[0].body == b"hello"
+
+
+@pytest.mark.parametrize("path", ["/bridge", "/bridge/"])
+def test_serves_the_page(mount: Mount, path: str) -> None:
+    response, _ = ask(mount(), request_bytes(path))
+    assert response.status == 200 and b"<title>" in response.body
+    response, _ = ask(mount(at_root=True), request_bytes("/"))
+    assert response.status == 200 and b"<title>" in response.body
+
+
+def test_serves_websockets(mount: Mount, server: FakeServer) -> None:
+    connection = Connection(mount(), connect())
+    connection.send_bytes(upgrade("/bridge/ws"))
+    server.turn()
+    response = read_response(connection.transport.output())
+    assert response.status == 101
+    (welcome,) = read_frames(response.body)
+    assert json.loads(welcome)["type"] == "welcome"
+    assert len(server.context.sessions) == 1
+    connection.disconnect()
+    assert not len(server.context.sessions)
+
+
+def test_serves_streams(mount: Mount, server: FakeServer) -> None:
+    connection = Connection(mount(), connect())
+    connection.send_bytes(request_bytes("/bridge/events?channel=kitchen"))
+    server.line_client().send("PUB kitchen 21.5")
+    server.turn()
+    assert b'"data":"21.5"' in connection.transport.output()
+    assert not connection.transport.is_closed
+
+
+def test_request_that_waits_for_its_turn_is_handed_over(mount: Mount) -> None:
+    """A connection of the site has answered another request before, and receives the body in pieces."""
+    connection = Connection(mount(), connect())
+    connection.send_bytes(request_bytes("/hello"))
+    data = request_bytes("/bridge/channels/kitchen/events", "POST", b"21.5", Expect="100-continue")
+    connection.send_bytes(data[:-2])
+    connection.send_bytes(data[-2:])
+    output = connection.transport.output()
+    assert output.count(b"100 Continue") == 1
+    assert b"HTTP/1.1 201 Created" in output
+
+
+def test_site_under_tls_is_handed_over_too(mount: Mount) -> None:
+    """As with TLS, the transport of the site is a wrapper."""
+    connection = Connection(WrappingFactory(mount()), connect())
+    connection.send_bytes(upgrade("/bridge/ws"))
+    assert connection.transport.output().startswith(b"HTTP/1.1 101 ")
+
+
+def test_timeouts_of_the_site_do_not_end_websockets(mount: Mount, autobahn_reactor: Clock) -> None:
+    connection = Connection(mount(), connect())
+    connection.send_bytes(upgrade("/bridge/ws"))
+    autobahn_reactor.pump([10] * 20)
+    assert not connection.transport.is_closed
+
+
+@pytest.mark.parametrize(
+    ("here", "options", "status"),
+    [
+        ("127.0.0.1", {}, 200),
+        ("192.0.2.1", {}, 403),
+        ("192.0.2.1", {"allow_insecure": True}, 200),
+        ("192.0.2.1", {"policy": FakePolicy()}, 200),
+    ],
+)
+def test_other_machines_need_an_access_policy(mount: Mount, here: str, options: dict[str, Any], status: int) -> None:
+    response, _ = ask(mount(**options), request_bytes("/bridge/healthz", Host=f"{here}:8082"), here)
+    assert response.status == status
+    if status == 403:
+        assert response.json["code"] == "forbidden"
+
+
+def test_checks_of_the_web_port_apply(mount: Mount) -> None:
+    assert ask(mount(), request_bytes("/bridge/channels", Host="evil.example"))[0].status == 421
+    assert ask(mount(), upgrade("/bridge/ws", Origin="https://evil.example"))[0].status == 403
+
+
+def test_http_2_is_rejected(mount: Mount) -> None:
+    request = DummyRequest([b"bridge"])
+    request.channel, request.prepath = object(), [b"bridge"]
+    resource = mount().resource.getStaticEntity(b"bridge")
+    assert b"use HTTP/1.1" in resource.render(request)
+    assert request.responseCode == 505
