@@ -52,6 +52,10 @@ class MonitoredPage:
         self.wait_until_connected()
         return self.page
 
+    def forget_refused_connections(self) -> None:
+        """The browser reports each failed attempt to connect to a server that is down."""
+        self.errors[:] = [error for error in self.errors if "ERR_CONNECTION_REFUSED" not in error]
+
     def wait_until_connected(self) -> None:
         from playwright.sync_api import expect
 

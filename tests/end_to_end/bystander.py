@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from twistedsock.bench.measurement import ProcessUsage
+
 MAX_LATENCY_SECONDS = 3.0
 """Maximum delay of an event on a busy machine: far less than the timeouts of the server, which are 10 s or more."""
 
@@ -33,6 +35,13 @@ class Bystander:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.rounds, self.slowest = 0, 0.0
         self._thread.start()
+        self.wait_for_rounds()  # also waits until the server is ready
+        self._usage = ProcessUsage([server.process.pid])
+        self._memory_before = self._usage.memory()
+
+    def growth(self) -> int:
+        """Bytes by which the memory of the server has grown since the start."""
+        return self._usage.memory() - self._memory_before
 
     def wait_for_rounds(self, rounds: int = 3) -> None:
         """Wait until this number of further events has arrived."""
@@ -88,18 +97,28 @@ def open_files(pid: int) -> set[str]:
 
 @contextmanager
 def run_bystander(
-    server: Any, line_client: Callable[..., Any], web_client: Callable[..., Any], *logged: str, gone: bool = True
+    server: Any,
+    line_client: Callable[..., Any],
+    web_client: Callable[..., Any],
+    clients: list[Any],
+    *logged: str,
+    gone: bool = True,
+    grows: int | None = None,
 ) -> Iterator[Bystander]:
-    """Run a bystander during the block. Afterwards, check that the server has logged these messages only, and, with
-    ``gone``, that no new connection is left."""
+    """Run a bystander during the block, and close the clients that the block adds to ``clients``. Check that the server
+    has logged these messages only, that its memory has grown by less than ``grows`` bytes, and, with ``gone``, that no
+    new connection is left."""
     logged_before = len(server.log())
     bystander = Bystander(server, line_client, web_client)
-    bystander.wait_for_rounds()  # also waits until the server is ready
     open_before = open_files(server.process.pid)
+    clients_before = len(clients)
     try:
         yield bystander
+        assert grows is None or bystander.growth() < grows
     finally:
         bystander.stop()
+        for client in clients[clients_before:]:
+            client.close()
     logged_messages = log_messages(server.log()[logged_before:])
     assert logged_messages == list(logged), logged_messages
     deadline = time.monotonic() + (MAX_LATENCY_SECONDS if gone else 0)

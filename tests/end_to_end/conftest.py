@@ -1,6 +1,7 @@
 """Fixtures: ``twistd sockbridge`` in an empty folder, and clients on real sockets. Tests wait for conditions with a
 timeout instead of sleeping."""
 
+import itertools
 import json
 import os
 import re
@@ -12,31 +13,21 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.authority import Authority
 from tests.end_to_end.browser import MonitoredPage, monitored_pages, running_chromium
 from tests.end_to_end.bystander import run_bystander
+from tests.end_to_end.programs import TIMEOUT_SECONDS, CuttingProxy, Program, serving, wait_until
 from tests.issuer import Issuer
-
-TIMEOUT_SECONDS = 20.0
-"""Timeout of all waits: enough for a busy machine."""
 
 TWISTD = Path(sys.executable).parent / "twistd"
 TCP = "tcp:0:interface=127.0.0.1"
 TROUBLE = re.compile(r"Traceback|Unhandled|#(?:error|critical)\]")
-
-
-def wait_until(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT_SECONDS) -> Any:
-    """Wait until ``condition`` returns a true value, which is returned. ``what`` describes it."""
-    deadline = time.monotonic() + timeout
-    while not (result := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"timed out waiting for {what}")
-        time.sleep(0.01)
-    return result
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -80,6 +71,14 @@ class ServerProcess:
         """Host and port of the page."""
         return self.page.partition("://")[2].rstrip("/")
 
+    @property
+    def line_port(self) -> int:
+        return int(self.lines[0].rpartition(":")[2])
+
+    @property
+    def web_port(self) -> int:
+        return int(self.authority.rpartition(":")[2])
+
     def log(self) -> str:
         return self._log.read_text()
 
@@ -98,15 +97,12 @@ class ServerProcess:
         self.process.wait()
 
 
-Start = Callable[..., ServerProcess]
-
-
 class Starter:
     """Starts servers, which are stopped and checked at the end."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._bridges: list[ServerProcess] = []
+        self._servers: list[ServerProcess] = []
 
     def __call__(
         self,
@@ -121,18 +117,24 @@ class Starter:
         count = sum(end != "none" for end in (*tcp, *web))
         command = [*launcher, str(TWISTD), "-n", "--pidfile=", *twistd, "sockbridge", *endpoints, *options]
         server = ServerProcess(self._folder, count, command, **how)
-        self._bridges.append(server)
+        self._servers.append(server)
         return server
 
     def application(self, name: str, text: str, endpoints: int = 2) -> ServerProcess:
         """Write a .tac file with the server in it, and start it."""
         (self._folder / name).write_text(text)
         server = ServerProcess(self._folder, endpoints, [str(TWISTD), "-noy", name, "--pidfile="])
-        self._bridges.append(server)
+        self._servers.append(server)
         return server
 
+    def again(self, stopped: ServerProcess, *options: str, **how: Any) -> ServerProcess:
+        """Start a server on the ports of one that was stopped."""
+        lines, pages = stopped.lines and [stopped.line_port], stopped.pages and [stopped.web_port]
+        tcp, web = (tuple(f"tcp:{port}:interface=127.0.0.1" for port in ports) for ports in (lines, pages))
+        return self(*options, tcp=tcp or ("none",), web=web or ("none",), **how)
+
     def stop_all(self) -> None:
-        running = [server for server in self._bridges if server.process.poll() is None]
+        running = [server for server in self._servers if server.process.poll() is None]
         for server in running:
             server.process.send_signal(signal.SIGTERM)
         try:
@@ -193,6 +195,30 @@ class LineClient:
         self.socket.close()
 
 
+def receive_until(connection: socket.socket, words: bytes) -> bytes:
+    """Everything up to the data that contains ``words``."""
+    received = bytearray()
+    while words not in received:
+        data = connection.recv(65536)
+        assert data, bytes(received)
+        received += data
+    return bytes(received)
+
+
+def receive_all(connection: socket.socket) -> bytes:
+    """Everything up to the end of the stream."""
+    return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def unverified_tls(version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
+    """A TLS context that accepts every certificate, for one version or for all."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if version is not None:
+        context.minimum_version = context.maximum_version = version
+    return context
+
+
 def connect(
     address: str, tls: bool | ssl.SSLContext = False, timeout: float = TIMEOUT_SECONDS, source: str = ""
 ) -> socket.socket:
@@ -207,10 +233,7 @@ def connect(
     connection = socket.create_connection((host.strip("[]"), int(port)), timeout, (source, 0) if source else None)
     if not tls:
         return connection
-    if isinstance(tls, bool):
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-    return tls.wrap_socket(connection)
+    return (unverified_tls() if isinstance(tls, bool) else tls).wrap_socket(connection)
 
 
 class WebClient:
@@ -313,8 +336,8 @@ def _frame(first: int, payload: bytes) -> bytes:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Start servers: ``start(*options, tcp=…, web=…, twistd=…, launcher=…)``."""
+def start(tmp_path: Path) -> Iterator[Starter]:
+    """Start servers: ``start(*options, tcp=…, web=…, twistd=…, launcher=…)``, ``start.again(stopped, *options)``."""
     starter = Starter(tmp_path)
     yield starter
     starter.stop_all()
@@ -336,28 +359,37 @@ def channel(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Part of an endpoint string with a key and a self-signed certificate."""
+    """Part of an endpoint string with a key and a certificate."""
     folder = tmp_path_factory.mktemp("certificate")
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *("-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=localhost"),
-        ],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
-    return f"privateKey={folder}/key.pem:certKey={folder}/cert.pem"
+    Authority(folder).issue("server", "localhost")
+    return f"privateKey={folder}/server.key:certKey={folder}/server.pem"
 
 
 @pytest.fixture
-def line_client() -> Iterator[Callable[..., LineClient]]:
+def clients() -> Iterator[list[Any]]:
+    """All clients of a test, which are closed at its end."""
+    clients: list[Any] = []
+    yield clients
+    for client in clients:
+        client.close()
+
+
+def connecting(make: Callable[..., Any], clients: list[Any]) -> Callable[..., Any]:
+    def connect(*arguments: Any, **options: Any) -> Any:
+        clients.append(make(*arguments, **options))
+        return clients[-1]
+
+    return connect
+
+
+@pytest.fixture
+def line_client(clients: list[Any]) -> Callable[..., LineClient]:
     """Connect line clients: ``line_client(address, tls=False)``."""
-    yield from _connecting(LineClient)
+    return connecting(LineClient, clients)
 
 
 @pytest.fixture
-def web_client() -> Iterator[Callable[..., WebClient]]:
+def web_client(clients: list[Any]) -> Callable[..., WebClient]:
     """Connect WebSocket clients: ``web_client(page, path="/ws", subprotocol="", origin="")``. Waits for the welcome."""
 
     def welcomed(*arguments: Any, **options: Any) -> WebClient:
@@ -365,25 +397,122 @@ def web_client() -> Iterator[Callable[..., WebClient]]:
         client.welcome = client.receive_text()  # type: ignore[attr-defined]
         return client
 
-    yield from _connecting(welcomed)
-
-
-def _connecting(make: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
-    clients = []
-
-    def connecting(*arguments: Any, **options: Any) -> Any:
-        clients.append(make(*arguments, **options))
-        return clients[-1]
-
-    yield connecting
-    for client in clients:
-        client.close()
+    return connecting(welcomed, clients)
 
 
 @pytest.fixture
-def open_socket() -> Iterator[Callable[..., socket.socket]]:
+def open_socket(clients: list[Any]) -> Callable[..., socket.socket]:
     """Connect sockets: ``open_socket(address, tls=False)``."""
-    yield from _connecting(connect)
+    return connecting(connect, clients)
+
+
+@contextmanager
+def guarded_server(folder: Path, issuer: Issuer, configuration: str, **how: Any) -> Iterator[ServerProcess]:
+    """A server with this configuration and a key of the issuer. At the end, its log must not contain a token."""
+    (folder / "bridge.toml").write_text(configuration + issuer.make_key("hs"))
+    starter = Starter(folder)
+    server = starter("--config", "bridge.toml", **how)
+    yield server
+    starter.stop_all()
+    issuer.assert_absent_from(server.log())
+
+
+@pytest.fixture
+def reload() -> Callable[..., str]:
+    """``reload(server, *words)`` sends SIGHUP, waits for these words in the log, and returns the log since then."""
+
+    def reload(server: ServerProcess, *words: str) -> str:
+        before = len(server.log())
+        server.process.send_signal(signal.SIGHUP)
+        wanted = words or ("reloaded: configuration",)
+        wait_until(lambda: all(word in server.log()[before:] for word in wanted), f"{wanted} in the log")
+        return server.log()[before:]
+
+    return reload
+
+
+class Daemon:
+    """A server that runs in the background, with the line port only."""
+
+    def __init__(self, folder: Path, options: tuple[str, ...], twistd: tuple[str, ...]) -> None:
+        self.log, self.pidfile = folder / "bridge.log", folder / "bridge.pid"
+        command = [str(TWISTD), f"--pidfile={self.pidfile}", f"--logfile={self.log}", *twistd, "sockbridge"]
+        how: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 30}
+        started = subprocess.run([*command, "--web=none", *options], cwd=folder, env=clean_environment(), **how)
+        assert (started.returncode, started.stderr) == (0, "")
+        # The parent exits when the daemon has its ports.
+        self.pid = int(self.pidfile.read_text())
+
+    def logs(self, pattern: str) -> re.Match[str]:
+        """Wait until the log contains the pattern."""
+        found: re.Match[str] = wait_until(lambda: re.search(pattern, self.log.read_text()), pattern)
+        return found
+
+    def has_ended(self) -> bool:
+        return not Path(f"/proc/{self.pid}").exists()
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def start_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
+    """Start a daemon: ``start_daemon(*options, twistd=…)``."""
+    with ExitStack() as stack:
+
+        def starting(*options: str, twistd: tuple[str, ...] = ()) -> Daemon:
+            daemon = Daemon(tmp_path, options, twistd)
+            stack.callback(daemon.kill)
+            return daemon
+
+        yield starting
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    """Start programs: ``run(*command, **how)``, by default in the folder of the servers."""
+    with ExitStack() as stack:
+        paths = (tmp_path / f"output-{number}" for number in itertools.count())
+
+        def running(*command: str, **how: Any) -> Program:
+            program = Program(tmp_path, command, next(paths), **how)
+            stack.callback(program.stop)
+            return program
+
+        yield running
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run shell commands in the folder of the servers, with ``sockbridge`` on the PATH: ``shell(lines)``."""
+    environment = clean_environment(PATH=f"{TWISTD.parent}:{os.environ['PATH']}")
+
+    def run(lines: str, check: bool = False) -> subprocess.CompletedProcess[str]:
+        how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": 60}
+        return subprocess.run(["bash", "-ec", lines], cwd=tmp_path, env=environment, check=check, **how)
+
+    return run
+
+
+@pytest.fixture
+def serve_folder() -> Iterator[Callable[[Path], str]]:
+    """Start a web server that delivers the files of a folder: ``serve_folder(folder)`` returns its origin."""
+    with ExitStack() as stack:
+        yield lambda folder: stack.enter_context(serving(folder))
+
+
+@pytest.fixture
+def cutting_proxy() -> Iterator[Callable[[int], CuttingProxy]]:
+    """Start proxies in front of a port: ``cutting_proxy(port)``."""
+    with ExitStack() as stack:
+
+        def starting(port: int) -> CuttingProxy:
+            proxy = CuttingProxy(port)
+            stack.callback(proxy.close)
+            return proxy
+
+        yield starting
 
 
 @pytest.fixture
@@ -404,10 +533,10 @@ def twistd() -> str:
 
 
 @pytest.fixture
-def bystander(line_client: Callable[..., LineClient], web_client: Callable[..., WebClient]) -> Callable[..., Any]:
-    """``with bystander(server, *messages):`` checks that other clients are served during the block, that it leaves no
-    connections behind, and that the server logs only these messages."""
-    return lambda server, *messages, **how: run_bystander(server, line_client, web_client, *messages, **how)
+def bystander(line_client: Any, web_client: Any, clients: list[Any]) -> Callable[..., Any]:
+    """``with bystander(server, *messages):`` checks that other clients are served during the block, and that the server
+    logs only these messages. It closes the clients of the block, and checks that no connections are left behind."""
+    return lambda server, *logged, **how: run_bystander(server, line_client, web_client, clients, *logged, **how)
 
 
 @pytest.fixture(scope="module")

@@ -1,90 +1,60 @@
 """From a key to a client with rights, as docs/how-to/access.md describes: keygen, check, token, nc, page."""
 
-import os
 import re
 import signal
 import stat
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import sync_playwright
+
+from tests.documents import DOCS, fenced, fenced_in
 
 pytestmark = pytest.mark.end_to_end
 
-CHECKOUT = Path(__file__).parents[2]
-ACCESS = CHECKOUT / "docs" / "how-to" / "access.md"
-FIRST_STEPS = CHECKOUT / "docs" / "tutorial" / "first-five-minutes.md"
-CHROMIUM = "/usr/bin/chromium"
-PROGRAM = "import sys; from twistedsock.cli.main import main; sys.exit(main())"
+ACCESS = DOCS / "how-to" / "access.md"
+FIRST_STEPS = DOCS / "tutorial" / "first-five-minutes.md"
+TOKEN_OF_ANN = "sockbridge token --config sockbridge.toml --sub ann --allow 'kitchen=rw'"
 
 
-def section() -> str:
-    return ACCESS.read_text(encoding="utf-8")
-
-
-def fenced(kind: str) -> list[str]:
-    return re.findall(rf"^```{kind}\n(.*?)^```$", section(), flags=re.DOTALL | re.MULTILINE)
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
-    """Run shell commands in the directory of the server."""
-    (tmp_path / "bin").mkdir()
-    script = tmp_path / "bin" / "sockbridge"
-    script.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{PROGRAM}' \"$@\"\n")
-    script.chmod(0o700)
-    path = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
-
-    def run(lines: str) -> subprocess.CompletedProcess[str]:
-        command = ["bash", "-ec", lines]
-        return subprocess.run(command, cwd=tmp_path, env=os.environ | path, capture_output=True, text=True, timeout=60)
-
-    return run
-
-
-@pytest.fixture
-def prepared(shell: Callable[[str], subprocess.CompletedProcess[str]], start: Any) -> Any:
-    """The server with the configuration of the page."""
-    first = fenced("sh")[0]
-    *commands, twistd = first.strip().splitlines()
+def prepare(shell: Any, block: str) -> str:
+    """Run the commands of a block of the documentation but the last, which starts the server. Returns their output."""
+    commands, twistd = block.strip().rsplit("\n", 1)
     assert twistd == "twistd -n sockbridge --config sockbridge.toml"
-    done = shell("\n".join(commands))
+    done = shell(commands)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "without a token: read news; read and publish on lobby.*" in done.stdout
-    assert "Warnings" not in done.stdout
+    return str(done.stdout)
+
+
+@pytest.fixture
+def prepared(shell: Any, start: Any) -> Any:
+    """The server with the configuration of the page."""
+    printed = prepare(shell, fenced(ACCESS, "sh")[0])
+    assert "without a token: read news; read and publish on lobby.*" in printed
+    assert "Warnings" not in printed
     return start("--config", "sockbridge.toml")
 
 
-def test_commands_of_the_page_give_the_documented_output(prepared: Any, shell: Any) -> None:
-    port = prepared.lines[0].rpartition(":")[2]
-    done = shell(fenced("sh")[1].replace("8081", port))
+def test_commands_of_the_page_give_the_documented_output(prepared, shell):
+    done = shell(fenced(ACCESS, "sh")[1].replace("8081", str(prepared.line_port)))
     assert (done.returncode, done.stderr) == (0, "")
-    (documented,) = re.findall(r"^(WELCOME .*?)^```$", section(), flags=re.DOTALL | re.MULTILINE)
+    (documented,) = (block for block in fenced(ACCESS, "") if block.startswith("WELCOME "))
     assert len(done.stdout.splitlines()) == len(documented.splitlines())
     for line, expected in zip(done.stdout.splitlines()[1:], documented.splitlines()[1:], strict=True):
         assert re.sub(r"36[0-9]{2}$", "3629", line) == expected
 
 
-def test_javascript_of_the_page_authenticates(prepared: Any, shell: Any) -> None:
-    (script,) = (block for block in fenced("js") if "import(" in block)
-    token = shell("sockbridge token --config sockbridge.toml --sub ann --allow 'kitchen=rw'").stdout.strip()
-    with sync_playwright() as program:
-        browser = program.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        window = browser.new_page()
-        window.goto(prepared.page)
-        with window.expect_console_message(lambda message: message.text == "21.5", timeout=20_000):
-            window.evaluate(f"(async () => {{ {script.replace('eyJ…', token)}\nclient.publish('kitchen', 21.5); }})()")
-        browser.close()
+def test_javascript_of_the_page_authenticates(prepared, shell, open_page):
+    (script,) = (block for block in fenced(ACCESS, "js") if "import(" in block)
+    token = shell(TOKEN_OF_ANN).stdout.strip()
+    window = open_page().open(prepared.page)
+    with window.expect_console_message(lambda message: message.text == "21.5"):
+        window.evaluate(f"(async () => {{ {script.replace('eyJ…', token)}\nclient.publish('kitchen', 21.5); }})()")
     assert token.partition(".")[2] not in prepared.log()
 
 
-def test_replaced_key_disconnects_clients(prepared: Any, shell: Any, line_client: Any, tmp_path: Path) -> None:
+def test_replaced_key_disconnects_clients(prepared, shell, line_client):
     """The file of the key is replaced, and the server reloads."""
-    token = shell("sockbridge token --config sockbridge.toml --sub ann --allow 'kitchen=rw'").stdout.strip()
+    token = shell(TOKEN_OF_ANN).stdout.strip()
     peer, bystander = line_client(prepared.lines[0]), line_client(prepared.lines[0])
     assert peer.request(f"AUTH {token}").startswith("OK ann expires=")
     assert peer.request("SUB kitchen").startswith("OK kitchen")
@@ -98,16 +68,13 @@ def test_replaced_key_disconnects_clients(prepared: Any, shell: Any, line_client
     assert token.rpartition(".")[2] not in prepared.log()
 
 
-def test_commands_of_the_first_steps_restrict_publishing(shell: Any, start: Any, tmp_path: Path) -> None:
+def test_commands_of_the_first_steps_restrict_publishing(shell, start, tmp_path):
     text = FIRST_STEPS.read_text(encoding="utf-8").partition("\n## 6. Control access\n")[2].partition("\n## ")[0]
-    first, second = re.findall(r"^```sh\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
-    *commands, twistd = first.strip().splitlines()
-    assert twistd == "twistd -n sockbridge --config sockbridge.toml"
-    done = shell("\n".join(commands))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "other machines can connect" in done.stdout and "without a token: read kitchen" in done.stdout
+    first, second = fenced_in(text, "sh")
+    printed = prepare(shell, first)
+    assert "other machines can connect" in printed and "without a token: read kitchen" in printed
     server = start("--config", "sockbridge.toml")
-    twice = second.replace("8081", server.lines[0].rpartition(":")[2]).replace("while sleep 1", "for _ in 1 2")
+    twice = second.replace("8081", str(server.line_port)).replace("while sleep 1", "for _ in 1 2")
     assert "for _ in 1 2" in twice
     done = shell(twice.replace("| nc", "| nc -N"))
     assert re.sub(r"\d{7}", "…", done.stdout.partition("\n")[2]) == "OK thermometer expires=…\nOK 1\nOK 2\nBYE\n"
@@ -115,7 +82,7 @@ def test_commands_of_the_first_steps_restrict_publishing(shell: Any, start: Any,
         assert stat.S_IMODE((tmp_path / secret).stat().st_mode) == 0o600
 
 
-def test_check_and_server_reject_the_same_files(shell: Any, tmp_path: Path) -> None:
+def test_check_and_server_reject_the_same_files(shell, tmp_path):
     for text in (
         'tcp = "tcp:0"\nweb = "none"',
         "tcp = 'pigeon:1'",
@@ -125,6 +92,5 @@ def test_check_and_server_reject_the_same_files(shell: Any, tmp_path: Path) -> N
     ):
         (tmp_path / "sockbridge.toml").write_text(text)
         assert shell("sockbridge check sockbridge.toml").returncode == 1, text
-        twistd = Path(sys.executable).parent / "twistd"
-        done = shell(f"timeout 30 {twistd} -n --pidfile= sockbridge --config sockbridge.toml")
+        done = shell("timeout 30 twistd -n --pidfile= sockbridge --config sockbridge.toml")
         assert done.returncode == 1, (text, done.stdout)

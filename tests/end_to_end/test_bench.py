@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -17,33 +16,24 @@ import pytest
 from twistedsock.bench import command as bench
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PROGRAM = "import sys; from twistedsock.cli.main import main; sys.exit(main())"
+SOCKBRIDGE = str(Path(sys.executable).parent / "sockbridge")
 
 pytestmark = pytest.mark.end_to_end
 
 
 @pytest.fixture
-def command() -> Callable[..., list[str]]:
-    """Return the command with its arguments."""
-    return lambda *words: [sys.executable, "-c", PROGRAM, *words]
-
-
-@pytest.fixture
 def places(server: Any) -> list[str]:
     """The options with the ports of the shared server."""
-    web = server.page.removeprefix("http://").rstrip("/")
-    return ["--lines", server.lines[0], "--web", web]
+    return ["--lines", server.lines[0], "--web", server.authority]
 
 
 def outcome(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **how)
 
 
-def test_measures_running_server(
-    server: Any, places: list[str], command: Callable[..., list[str]], tmp_path: Path
-) -> None:
+def test_measures_running_server(server, places, tmp_path):
     small = ["--readers", "3", "--pairs", "2", "--seconds", "0.05", "--rate", "200"]
-    done = outcome(command("bench", *places, *small), cwd=tmp_path)
+    done = outcome([SOCKBRIDGE, "bench", *places, *small], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"process {server.process.pid};" in done.stderr
     assert "6 of 6" in done.stderr
@@ -57,7 +47,7 @@ def test_measures_running_server(
     assert not list(tmp_path.iterdir()), "the command leaves no files"
 
 
-def test_error_explains_wrong_port(places: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_explains_wrong_port(places, monkeypatch):
     monkeypatch.setattr(bench, "FIRST_REPLY_SECONDS", 0.3)  # both sides would wait
     _, lines, _, web = places
     assert "is not the web port of a sockbridge server" in said("--lines", "none", "--web", lines)
@@ -76,22 +66,19 @@ def said(*words: str) -> str:
 
 
 @pytest.mark.parametrize("kind", ["--lines", "--web"])
-def test_error_explains_limit_of_server(
-    kind: str, start: Callable[..., Any], command: Callable[..., list[str]], tmp_path: Path
-) -> None:
+def test_error_explains_limit_of_server(kind, start, tmp_path):
     server = start("--max-connections", "5")
-    web = server.page.removeprefix("http://").rstrip("/")
-    words = {"--lines": server.lines[0], "--web": web} | {"--web" if kind == "--lines" else "--lines": "none"}
-    done = outcome(command("bench", *(word for pair in words.items() for word in pair)), cwd=tmp_path)
+    places = {"--lines": server.lines[0], "--web": server.authority}
+    places |= {other: "none" for other in places if other != kind}
+    done = outcome([SOCKBRIDGE, "bench", *(word for place in places.items() for word in place)], cwd=tmp_path)
     assert done.returncode == 1
     assert "increase it (--max-connections-per-address, --max-connections," in done.stderr
     assert done.stderr.endswith("\n")
 
 
-def test_interruption_ends_command(places: list[str], command: Callable[..., list[str]], tmp_path: Path) -> None:
-    with subprocess.Popen(
-        command("bench", *places, "--readers", "2"), cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    ) as process:
+def test_interruption_ends_command(places, tmp_path):
+    command = [SOCKBRIDGE, "bench", *places, "--readers", "2"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         while "1 of 6" not in process.stderr.readline():
             assert process.poll() is None
@@ -103,7 +90,7 @@ def test_interruption_ends_command(places: list[str], command: Callable[..., lis
     assert "Traceback" not in words
 
 
-def test_comparison_writes_report(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_comparison_writes_report(tmp_path, environment):
     """Every kind of workload once, small."""
     kinds = ["tcp-to-websocket-100", "paced-500", "channels-10", "connections-tcp", "stalled-tcp"]
     command = [sys.executable, "-m", "bench", *kinds, "--quick", "--out", str(tmp_path), "--servers", "sockbridge"]

@@ -1,23 +1,20 @@
 """Tests of the JavaScript client, installed by npm, in Node.js and Chromium, with WebSockets open and blocked."""
 
-import functools
-import os
 import re
 import shutil
-import socket
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.documents import CHECKOUT, fenced
+from tests.end_to_end.programs import Program, free_ports, path_of
+
 pytestmark = pytest.mark.end_to_end
 
-CHECKOUT = Path(__file__).parent.parent.parent
 WS = (CHECKOUT / "node_modules" / "ws" / "wrapper.mjs").as_uri()
 """A WebSocket class for versions of Node.js without one."""
 
@@ -41,7 +38,7 @@ await received;
 """
 
 
-def run(*command: str | Path, folder: Path) -> str:
+def run_npm_or_node(*command: str | Path, folder: Path) -> str:
     finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return finished.stdout
@@ -54,53 +51,22 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part in ("clients/js", "twistedsock/static"):
         shutil.copytree(CHECKOUT / part, source / part)
     shutil.copy(CHECKOUT / "LICENSE", source)
-    run("npm", "pack", "--pack-destination", source, folder=source / "clients" / "js")
+    run_npm_or_node("npm", "pack", "--pack-destination", source, folder=source / "clients" / "js")
     (archive,) = source.glob("*.tgz")
     # Works offline, because the package has no dependencies.
-    run("npm", "install", "--offline", "--no-audit", "--no-fund", archive, folder=folder)
+    run_npm_or_node("npm", "install", "--offline", "--no-audit", "--no-fund", archive, folder=folder)
     return folder
 
 
-class Program:
-    """A running Node.js program and its output."""
-
-    def __init__(self, folder: Path, output: Path, text: str, eventually: Callable[..., Any]) -> None:
-        file = folder / f"{output.name}.mjs"
-        file.write_text(text)
-        self._output, self._eventually = output, eventually
-        with output.open("wb") as printed:
-            self.process = subprocess.Popen(["node", file], cwd=folder, stdout=printed, stderr=printed)
-
-    def printed(self) -> list[str]:
-        return self._output.read_text().splitlines()
-
-    def prints(self, line: str) -> None:
-        def has() -> bool:
-            return line in self.printed()
-
-        try:
-            self._eventually(has, line)
-        except AssertionError as error:
-            raise AssertionError(f"{line!r} from a program that printed {self.printed()}") from error
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
 @pytest.fixture
-def node(installation: Path, tmp_path: Path, eventually: Callable[..., Any]) -> Iterator[Callable[[str], Program]]:
+def node(installation: Path, run: Callable[..., Program]) -> Callable[[str], Program]:
     """Start a Node.js program in the folder with the package."""
-    programs: list[Program] = []
 
     def starting(text: str) -> Program:
-        output = tmp_path / f"{tmp_path.name}-{len(programs)}"
-        programs.append(Program(installation, output, text, eventually))
-        return programs[-1]
+        (installation / "program.mjs").write_text(text)
+        return run("node", "program.mjs", cwd=installation)
 
-    yield starting
-    for program in programs:
-        program.stop()
+    return starting
 
 
 @pytest.fixture
@@ -120,11 +86,10 @@ def new_page(chromium: Any) -> Iterator[Callable[[], Page]]:
 class BlockingProxy:
     """An nginx without support for WebSockets in front of the server."""
 
-    def __init__(self, folder: Path, page: str, eventually: Callable[..., Any]) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as unused:
-            self.port = unused.getsockname()[1]
-        self.page = f"http://127.0.0.1:{self.port}/"
-        self._folder, self._eventually = folder, eventually
+    def __init__(self, folder: Path, page: str, run: Callable[..., Program]) -> None:
+        (self._port,) = free_ports(1)
+        self.page = f"http://127.0.0.1:{self._port}/"
+        self._folder, self._run = folder, run
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         (folder / "nginx.conf").write_text(f"""
             daemon off; worker_processes 1; error_log stderr; pid {folder}/nginx.pid;
@@ -133,7 +98,7 @@ class BlockingProxy:
                 access_log off;
                 {"".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)}
                 server {{
-                    listen 127.0.0.1:{self.port};
+                    listen 127.0.0.1:{self._port};
                     location / {{ proxy_pass {page}; proxy_http_version 1.1; proxy_set_header Host $http_host; }}
                 }}
             }}
@@ -141,29 +106,16 @@ class BlockingProxy:
         self.start()
 
     def start(self) -> None:
-        nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-        assert nginx, "nginx is missing: run tools/install-commands"
-        with (self._folder / "nginx-log").open("ab") as log:
-            command = [nginx, "-p", self._folder, "-c", self._folder / "nginx.conf"]
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-        def listens() -> bool:
-            assert self.process.poll() is None, (self._folder / "nginx-log").read_text()
-            with socket.socket() as trial:
-                return trial.connect_ex(("127.0.0.1", self.port)) == 0
-
-        self._eventually(listens, "nginx to listen")
+        self._program = self._run(path_of("nginx"), "-p", str(self._folder), "-c", str(self._folder / "nginx.conf"))
+        self._program.listens(self._port)
 
     def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(20)
+        self._program.stop()
 
 
 @pytest.fixture
-def blocking_proxy(server: Any, tmp_path: Path, eventually: Callable[..., Any]) -> Iterator[BlockingProxy]:
-    proxy = BlockingProxy(tmp_path, server.page, eventually)
-    yield proxy
-    proxy.stop()
+def blocking_proxy(server: Any, tmp_path: Path, run: Callable[..., Program]) -> BlockingProxy:
+    return BlockingProxy(tmp_path, server.page, run)
 
 
 def talk(page: str, channel: str, options: str = "{}", imports: str = "", more: str = "client.close();") -> str:
@@ -171,14 +123,22 @@ def talk(page: str, channel: str, options: str = "{}", imports: str = "", more: 
 
 
 def expect_exchange(program: Program, transport: str) -> None:
-    program.prints(f"open {transport} {transport}")
-    program.prints('event 1 {"greeting":"grüß dich 😀"}')
-    program.prints("published 1")
-    program.prints("members 1 string true")
-    assert program.printed().index('event 1 {"greeting":"grüß dich 😀"}') > 0
-    numbers = [line.split() for line in program.printed() if line.startswith("event ")][1:]
-    assert [int(data) for _, _, data in numbers] == [*range(1, 21)]
-    assert [int(offset) for _, offset, _ in numbers] == [*range(2, 22)]
+    for line in (
+        f"open {transport} {transport}",
+        'event 1 {"greeting":"grüß dich 😀"}',
+        "published 1",
+        "members 1 string true",
+    ):
+        program.prints(f"^{line}$")
+    events = [line.split() for line in program.output().splitlines() if line.startswith("event ")]
+    assert [int(offset) for _, offset, *_ in events] == [*range(1, 22)]
+    assert [int(data) for _, _, data in events[1:]] == [*range(1, 21)]
+
+
+def expect_end(program: Program) -> list[str]:
+    """Wait until the program has ended by itself, and return its output."""
+    assert program.process.wait(20) == 0, program.output()
+    return program.output().splitlines()
 
 
 @pytest.mark.parametrize(
@@ -199,25 +159,27 @@ def expect_exchange(program: Program, transport: str) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_programs_of_the_documentation(server: Any, node: Any, channel: str, page: str, printed: list[str]) -> None:
+def test_programs_of_the_documentation(server, node, channel, page, printed):
     """Runs them unchanged with the installed Node.js."""
-    programs = re.findall(r"^```js\n(.*?)^```$", (CHECKOUT / page).read_text(), re.DOTALL | re.MULTILINE)
-    (text,) = [program for program in programs if "from 'sockbridge'" in program]
+    (text,) = [program for program in fenced(CHECKOUT / page, "js") if "from 'sockbridge'" in program]
     text = text.replace("ws://127.0.0.1:8082/", server.page.replace("http", "ws")).replace("kitchen", channel)
-    program = node(text)
-    assert program.process.wait(20) == 0, program.printed()
+    lines = expect_end(node(text))
     for pattern in printed:
-        assert re.search(f"^{pattern}$", "\n".join(program.printed()), re.MULTILINE), program.printed()
+        assert any(re.fullmatch(pattern, line) for line in lines), lines
 
 
-def test_node_uses_websocket(server: Any, node: Any, channel: str) -> None:
-    program = node(talk(server.page, channel, "{ WebSocket }", f"import {{ WebSocket }} from '{WS}';"))
-    assert program.process.wait(20) == 0, program.printed()
-    expect_exchange(program, "websocket")
-    assert program.printed()[-1] == "closed 1000 closed by this client"
+WEBSOCKET, STREAM = ("{ WebSocket }", f"import {{ WebSocket }} from '{WS}';"), ("{ transport: 'stream' }", "")
+"""Options, and the import that they need."""
 
 
-def test_node_reports_errors_and_replaces_lone_surrogates(server: Any, node: Any, channel: str) -> None:
+@pytest.mark.parametrize(("transport", "how"), [("websocket", WEBSOCKET), ("stream", STREAM)])
+def test_node_uses_either_transport(server, node, channel, transport, how):
+    program = node(talk(server.page, channel, *how))
+    assert expect_end(program)[-1] == "closed 1000 closed by this client"
+    expect_exchange(program, transport)
+
+
+def test_node_reports_errors_and_replaces_lone_surrogates(server, node, channel):
     """Dispatches the first `connecting` and rejected subscriptions, and events contain only the declared fields."""
     program = node(f"""
 import {{ connect }} from 'sockbridge';
@@ -235,30 +197,19 @@ console.log('time', Math.abs(Date.now() - events[0].time) < 60_000, events[0].ti
 client.close();
 """)
     fields = "channel,data,from,name,offset,time"
-    program.prints(f"{fields} 1")
-    program.prints("time true true")
-    assert program.process.wait(20) == 0
-    printed = program.printed()
+    printed = expect_end(program)
     assert printed[:2] == ["connecting undefined undefined", "open undefined undefined"]
+    assert printed[-2:] == [f"{fields} 1", "time true true"]
     assert {"error bad-channel a b", "published 1", f"{fields} cut \ufffd here"} <= set(printed)
 
 
-def test_node_uses_the_stream(server: Any, node: Any, channel: str) -> None:
-    program = node(talk(server.page, channel, "{ transport: 'stream' }"))
-    assert program.process.wait(20) == 0, program.printed()
-    expect_exchange(program, "stream")
-    assert program.printed()[-1] == "closed 1000 closed by this client"
-
-
-def test_node_falls_back_to_the_stream_if_websockets_are_blocked(
-    blocking_proxy: BlockingProxy, node: Any, channel: str
-) -> None:
-    program = node(talk(blocking_proxy.page, channel, "{ WebSocket }", f"import {{ WebSocket }} from '{WS}';"))
-    assert program.process.wait(20) == 0, program.printed()
+def test_node_falls_back_to_the_stream_if_websockets_are_blocked(blocking_proxy, node, channel):
+    program = node(talk(blocking_proxy.page, channel, *WEBSOCKET))
+    expect_end(program)
     expect_exchange(program, "stream")
 
 
-def test_reports_a_restart_on_the_stream(start: Any, node: Any, line_client: Any) -> None:
+def test_reports_a_restart_on_the_stream(start, node, line_client):
     server = start()
     waiting = "client.addEventListener('waiting', ({ detail }) => console.log('waiting', detail.code));"
     lost = """client.subscribe('garden', ({ data }) => console.log('garden', data), {
@@ -266,36 +217,26 @@ def test_reports_a_restart_on_the_stream(start: Any, node: Any, line_client: Any
     });"""
     program = node(talk(server.page, "kitchen", "{ transport: 'stream', longestDelay: 1000 }", more=waiting + lost))
     expect_exchange(program, "stream")
-    program.prints("subscribed")
-    port = server.page.rstrip("/").rpartition(":")[2]
+    program.prints("^subscribed$")
     server.stop()
-    program.prints("waiting 1001")
-    second = start(web=(f"tcp:{port}:interface=127.0.0.1",))
-    program.prints("lost epoch")
+    program.prints("^waiting 1001$")
+    second = start.again(server)
+    program.prints("^lost epoch$")
     line_client(second.lines[0]).request("PUB garden after")
-    program.prints("garden after")
+    program.prints("^garden after$")
 
 
-@pytest.mark.parametrize(
-    ("transport", "options", "imports"),
-    [
-        ("websocket", "{ WebSocket }", f"import {{ WebSocket }} from '{WS}';"),
-        ("stream", "{ transport: 'stream' }", ""),
-    ],
-)
-def test_does_not_reconnect_after_an_administrator_disconnected_it(
-    server: Any, node: Any, channel: str, transport: str, options: str, imports: str
-) -> None:
+@pytest.mark.parametrize(("transport", "how"), [("websocket", WEBSOCKET), ("stream", STREAM)])
+def test_does_not_reconnect_after_an_administrator_disconnected_it(server, node, channel, transport, how):
     asking = f"""const gone = new URL(`/peers/${{client.peer.id}}?reason=too%20loud`, '{server.page}');
         fetch(gone, {{ method: 'DELETE' }}).then(({{ status }}) => console.log('answered', status));"""
-    program = node(talk(server.page, channel, options, imports, asking))
-    program.prints("closed 1008 disconnected by an administrator: too loud")
-    assert program.process.wait(20) == 0, "a closed client keeps Node.js running"
+    program = node(talk(server.page, channel, *how, asking))
+    lines = expect_end(program)  # a closed client does not keep Node.js running
+    assert {"closed 1008 disconnected by an administrator: too loud", "answered 204"} <= set(lines)
     expect_exchange(program, transport)
-    assert "answered 204" in program.printed()
 
 
-def test_package_contains_only_its_files(installation: Path) -> None:
+def test_package_contains_only_its_files(installation):
     held = {path.name for path in (installation / "node_modules" / "sockbridge").iterdir()}
     ours = {"sockbridge.js", "sockbridge.d.ts", "stream.js"}
     assert held == ours | {"package.json", "README.md", "LICENSE"}
@@ -305,7 +246,7 @@ def test_package_contains_only_its_files(installation: Path) -> None:
 
 
 @pytest.mark.parametrize("resolution", ["nodenext", "bundler"])
-def test_types_are_found(installation: Path, resolution: str) -> None:
+def test_types_are_found(installation, resolution):
     program = installation / "typed.mts"
     program.write_text(
         "import { connect, type State } from 'sockbridge';\n"
@@ -316,33 +257,17 @@ def test_types_are_found(installation: Path, resolution: str) -> None:
     module = ["--module", "nodenext"] if resolution == "nodenext" else ["--module", "esnext"]
     compiler = CHECKOUT / "node_modules" / "typescript" / "bin" / "tsc"
     checks = ["--noEmit", "--strict", "--target", "es2022", "--lib", "es2022,dom", "--types", ""]
-    run("node", compiler, *checks, *module, "--moduleResolution", resolution, program, folder=installation)
-
-
-@pytest.fixture
-def folder_served(installation: Path) -> Iterator[str]:
-    """The origin of a web server with the folder of the package."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *arguments: Any) -> None:
-            """Log nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=installation)) as web_server:
-        threading.Thread(target=web_server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{web_server.server_port}"
-        web_server.shutdown()
+    run_npm_or_node("node", compiler, *checks, *module, "--moduleResolution", resolution, program, folder=installation)
 
 
 @pytest.mark.parametrize("transport", ["websocket", "stream"])
-def test_chromium_uses_an_import_map(
-    transport: str, start: Any, line_client: Any, installation: Path, folder_served: str, new_page: Any
-) -> None:
+def test_chromium_uses_an_import_map(transport, start, line_client, installation, serve_folder, new_page):
     """The page has another origin, which the server allows."""
-    server = start("--allow-origin", folder_served)
+    origin = serve_folder(installation)
+    server = start("--allow-origin", origin)
     typist = line_client(server.lines[0])
     typist.request("SUB kitchen")
     (installation / "page.html").write_text(f"""<!doctype html>
-        <link rel="icon" href="data:,">
         <script type="importmap">{{ "imports": {{ "sockbridge": "/node_modules/sockbridge/sockbridge.js" }} }}</script>
         <p id="way"></p><p id="received"></p>
         <script type="module">
@@ -354,16 +279,14 @@ def test_chromium_uses_an_import_map(
             client.publish('kitchen', 'from the page');
         </script>""")
     page = new_page()
-    page.goto(f"{folder_served}/page.html")
+    page.goto(f"{origin}/page.html")
     assert re.fullmatch(r"MSG kitchen 1 \w+ from the page", typist.receive())
     expect(page.locator("#way")).to_have_text(transport)
     typist.request("PUB kitchen from the line")
     expect(page.locator("#received")).to_have_text("from the line")
 
 
-def test_page_works_if_websockets_are_blocked(
-    server: Any, blocking_proxy: BlockingProxy, line_client: Any, new_page: Any, channel: str
-) -> None:
+def test_page_works_if_websockets_are_blocked(server, blocking_proxy, line_client, new_page, channel):
     """The page publishes, receives and recovers events after an outage of the proxy."""
     page = new_page()
     asked: list[str] = []
@@ -389,16 +312,14 @@ def test_page_works_if_websockets_are_blocked(
     expect(payloads).to_have_text(["lights on", "2", "3", "4"])
 
 
-def test_rejected_origins_do_not_cause_additional_requests(
-    server: Any, folder_served: str, installation: Path, new_page: Any
-) -> None:
+def test_rejected_origins_do_not_cause_additional_requests(server, serve_folder, tmp_path, new_page):
     """The delays grow as usual, because a rejection is not mistaken for a blocked WebSocket."""
-    (installation / "refused.html").write_text("<!doctype html><link rel='icon' href='data:,'>")
+    (tmp_path / "refused.html").write_text("<!doctype html>")
     page = new_page()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url.removeprefix(server.page)))
     page.on("websocket", lambda one: asked.append("ws"))
-    page.goto(f"{folder_served}/refused.html")
+    page.goto(f"{serve_folder(tmp_path)}/refused.html")
     outcome = page.evaluate(f"""import('{server.page}sockbridge.js').then(({{ connect }}) => new Promise((resolve) => {{
         const client = connect('{server.page}ws', {{ firstDelay: 50, random: () => 1 }});
         const waits = [];

@@ -1,22 +1,16 @@
 """Tests of the console at ``/console`` in Chromium, with real clients."""
 
 import json
-import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
-import threading
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from tests.end_to_end.conftest import TIMEOUT_SECONDS, Starter
-from tests.issuer import AUDIENCE
+from tests.end_to_end.conftest import Starter, guarded_server
 
 pytestmark = pytest.mark.end_to_end
 
@@ -318,37 +312,6 @@ def snippets(page, kind):
     return texts
 
 
-class Running:
-    """A running program. It is killed at the end of the context or after a timeout."""
-
-    def __init__(self, command, **how):
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        # A session of its own: a shell's children end with it.
-        self.process = subprocess.Popen(command, text=True, start_new_session=True, **pipes, **how)
-        self.deadline = threading.Timer(TIMEOUT_SECONDS, self.end)
-        self.deadline.start()
-
-    def prints(self, pattern):
-        printed = []
-        for line in self.process.stdout:
-            printed.append(line)
-            if re.search(pattern, line):
-                return
-        raise AssertionError(f"{pattern} was not printed, but {printed}")
-
-    def end(self):
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.deadline.cancel()
-        self.end()
-        self.process.communicate()
-
-
 @pytest.fixture
 def copied(visit, busy, line_client, channel):
     """``copied(kind)`` returns copied snippets. ``copied.reader`` is subscribed to the channel."""
@@ -363,68 +326,50 @@ def copied(visit, busy, line_client, channel):
     return copying
 
 
-def test_telnet_snippet_subscribes_and_publishes(copied, channel):
+def test_telnet_snippet_subscribes_and_publishes(copied, channel, run):
     command, *typed = copied("telnet")[0].split("\n")
-    with Running(shlex.split(command)) as telnet:
-        telnet.prints("WELCOME")
-        telnet.process.stdin.write("".join(f"{line}\n" for line in typed))
-        telnet.process.stdin.flush()
-        telnet.prints(rf"MSG {channel} 1 \w+ 21.5")
+    telnet = run(*shlex.split(command), stdin=subprocess.PIPE)
+    telnet.prints("WELCOME")
+    telnet.process.stdin.write("".join(f"{line}\n" for line in typed).encode())
+    telnet.process.stdin.flush()
+    telnet.prints(rf"MSG {channel} 1 \w+ 21.5")
     assert re.fullmatch(rf"MSG {channel} 1 \w+ 21.5", copied.reader.receive())
 
 
-def test_nc_snippets_subscribe_and_publish(copied, channel):
+def test_nc_snippets_subscribe_and_publish(copied, channel, run, shell):
     read, publish = copied("nc")
-    with Running(["sh", "-c", read]) as reading:
-        reading.prints(rf"OK {channel}")
-        subprocess.run(["sh", "-c", publish], check=True, timeout=20)
-        reading.prints(rf"MSG {channel} 1 \w+ 21.5")
+    reading = run("sh", "-c", read)
+    reading.prints(rf"OK {channel}")
+    shell(publish, check=True)
+    reading.prints(rf"MSG {channel} 1 \w+ 21.5")
 
 
-def test_curl_snippets_publish_and_subscribe(copied, channel):
+def test_curl_snippets_publish_and_subscribe(copied, channel, run, shell):
     publish, read = copied("curl")
-    with Running(["sh", "-c", read]) as reading:
-        reading.prints("event: ok")
-        done = subprocess.run(["sh", "-c", publish], check=True, timeout=20, capture_output=True, text=True)
-        assert json.loads(done.stdout)["offset"] == 1
-        reading.prints(r'"data": ?"?21.5')
+    reading = run("sh", "-c", read)
+    reading.prints("event: ok")
+    assert json.loads(shell(publish, check=True).stdout)["offset"] == 1
+    reading.prints(r'"data": ?"?21.5')
     assert re.fullmatch(rf"MSG {channel} 1 \S+ 21.5", copied.reader.receive())
 
 
-@pytest.mark.parametrize("kind, command", [("python", [sys.executable, "-c"]), ("node", ["node", "-e"])])
-def test_program_snippets_subscribe_and_publish(copied, channel, kind, command, tmp_path):
+@pytest.mark.parametrize(("kind", "program", "name"), [("python", sys.executable, "a.py"), ("node", "node", "a.mjs")])
+def test_program_snippets_subscribe_and_publish(copied, channel, kind, program, name, run, tmp_path):
     (text,) = copied(kind)
-    file = tmp_path / {"python": "events.py", "node": "events.mjs"}[kind]
-    file.write_text(text)
-    with Running([command[0], str(file)]) as program:
-        program.prints(rf"MSG {channel} 1 \w+ 21.5")
+    (tmp_path / name).write_text(text)
+    run(program, name).prints(rf"MSG {channel} 1 \w+ 21.5")
     assert re.fullmatch(rf"MSG {channel} 1 \w+ 21.5", copied.reader.receive())
 
 
-def test_browser_snippet_subscribes_and_publishes(start, open_page, line_client, channel):
-    pages = []
-
-    class Serving(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200 if self.path == "/" else 204)
-            self.send_header("Content-Type", "text/html")
-            self.end_headers()
-            if self.path == "/":
-                self.wfile.write(pages[0].encode())
-
-        def log_message(self, *arguments):
-            """Log nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Serving) as web_server:
-        threading.Thread(target=web_server.serve_forever, daemon=True).start()
-        mine = f"http://127.0.0.1:{web_server.server_port}"
-        server = start("--allow-origin", mine)
-        monitored = open_page(permissions=["clipboard-read", "clipboard-write"])
-        pages.extend(snippets(monitored.open(f"{server.page}console#/channels/{channel}"), "browser"))
-        page = open_page().page
-        page.goto(mine)
-        expect(page.locator("#events li")).to_have_text(re.compile(r"^\d\d?:\d\d:\d\d( [AP]M)? \w+: 21.5$"))
-        web_server.shutdown()
+def test_browser_snippet_subscribes_and_publishes(start, open_page, serve_folder, tmp_path, channel):
+    origin = serve_folder(tmp_path)
+    server = start("--allow-origin", origin)
+    monitored = open_page(permissions=["clipboard-read", "clipboard-write"])
+    (text,) = snippets(monitored.open(f"{server.page}console#/channels/{channel}"), "browser")
+    (tmp_path / "index.html").write_text(text)
+    page = open_page().page
+    page.goto(origin)
+    expect(page.locator("#events li")).to_have_text(re.compile(r"^\d\d?:\d\d:\d\d( [AP]M)? \w+: 21.5$"))
 
 
 # ---- clients ----
@@ -575,15 +520,9 @@ def test_shows_names_as_text_not_as_markup(visit, busy, line_client):
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory, issuer):
     """A server with anonymous access to the lobby."""
-    folder = tmp_path_factory.mktemp("guarded")
-    (folder / "bridge.toml").write_text(
-        f'[access]\nanonymous = {{ "lobby" = "rw" }}\naudience = "{AUDIENCE}"\n' + issuer.make_key("hs")
-    )
-    starter = Starter(folder)
-    server = starter("--config", "bridge.toml")
-    yield server
-    starter.stop_all()
-    issuer.assert_absent_from(server.log())
+    policy = issuer.access('anonymous = { "lobby" = "rw" }')
+    with guarded_server(tmp_path_factory.mktemp("guarded"), issuer, policy) as server:
+        yield server
 
 
 def sign_in(page, token):
@@ -638,12 +577,11 @@ def test_reports_a_lost_connection_and_recovers(start, open_page, line_client):
     monitored = open_page()
     page = monitored.open(f"{first.page}console#/peers")
     expect(rows(page)).to_have_count(1)
-    port = first.page.rstrip("/").split(":")[2]
     first.stop()
     expect(page.locator("#outage")).to_be_visible()
     expect(page.locator("#retry")).to_have_text("Try now")
     expect(page).to_have_title(re.compile(r"^\(offline\) Clients"))
-    second = start(web=(f"tcp:{port}:interface=127.0.0.1",))
+    second = start.again(first)
     peer = line_client(second.lines[0])
     monitored.wait_until_connected()
     expect(page.locator("#outage")).to_be_hidden()

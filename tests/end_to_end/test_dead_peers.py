@@ -67,7 +67,7 @@ def full(start: Callable[..., Any], line_client: Callable[..., Any]) -> Iterator
         yield client
 
 
-def test_a_slow_or_pausing_client_stays_connected_and_loses_nothing(full: Any) -> None:
+def test_a_slow_or_pausing_client_stays_connected_and_loses_nothing(full):
     """Its machine answers, but TCP_USER_TIMEOUT would reset the connection."""
     reader = full()
     time.sleep(2 * UNREACHABLE_AFTER)
@@ -85,14 +85,12 @@ def test_a_slow_or_pausing_client_stays_connected_and_loses_nothing(full: Any) -
     )
 
 
-def test_a_vanished_machine_with_full_buffers_is_detected_in_time(full: Any, eventually: Callable[..., Any]) -> None:
+def test_a_vanished_machine_with_full_buffers_is_detected_in_time(full, eventually):
     vanish(full())
     eventually(lambda: not full.members(), "the dead to be gone", 6 * UNREACHABLE_AFTER)
 
 
-def test_a_vanished_machine_is_detected_in_time(
-    start: Callable[..., Any], line_client: Callable[..., Any], eventually: Callable[..., Any]
-) -> None:
+def test_a_vanished_machine_is_detected_in_time(start, line_client, eventually):
     """An idle client and one that was sent something. Living clients stay connected, however long they send nothing."""
     server = start("--unreachable-timeout", str(UNREACHABLE_AFTER), web=("none",))
     silent, busy, there, watcher = (line_client(server.lines[0]) for _ in range(4))

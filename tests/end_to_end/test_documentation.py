@@ -1,39 +1,28 @@
 """Runs the commands, programs and pages of the documentation."""
 
-import contextlib
-import functools
-import os
 import re
 import select
-import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import sync_playwright
+
+from tests.documents import CHECKOUT, DOCS, fenced
+from tests.end_to_end.programs import Program
 
 pytestmark = pytest.mark.end_to_end
 
-CHECKOUT = Path(__file__).parent.parent.parent
-FIRST_STEPS = CHECKOUT / "docs" / "tutorial" / "first-five-minutes.md"
-SOCKETS = CHECKOUT / "docs" / "tutorial" / "sockets.md"
+FIRST_STEPS = DOCS / "tutorial" / "first-five-minutes.md"
+SOCKETS = DOCS / "tutorial" / "sockets.md"
 README = CHECKOUT / "README.md"
-CHROMIUM = "/usr/bin/chromium"
 
 RUNNABLE = ("printf ", "curl ")
 """Beginnings of commands that can run unchanged. The remaining ones need a terminal or root."""
-
-
-def fenced(page: Path, kind: str) -> list[str]:
-    # Reads all blocks in order: the end of one looks like the beginning of one without a kind.
-    blocks = re.findall(r"^```(.*?)\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    return [text for its_kind, text in blocks if its_kind == kind]
 
 
 def sessions(page: Path) -> list[list[tuple[str, str]]]:
@@ -50,11 +39,7 @@ def sessions(page: Path) -> list[list[tuple[str, str]]]:
 
 def use_ports(text: str, server: Any) -> str:
     """Replace the ports of the documentation by those of the server."""
-    return text.replace("8081", port_of(server.lines[0])).replace("8082", port_of(server.page))
-
-
-def port_of(address: str) -> str:
-    return address.rstrip("/").rpartition(":")[2]
+    return text.replace("8081", str(server.line_port)).replace("8082", str(server.web_port))
 
 
 def normalized(text: str) -> str:
@@ -63,6 +48,7 @@ def normalized(text: str) -> str:
     text = re.sub(r"Content-Length: \d+", "Content-Length: …", text)
     text = re.sub(r'"title":"[^"]*"', '"title":"…"', text)  # newer Pythons have other titles for some
     text = re.sub(r'"epoch":"\w+"', '"epoch":"…"', text)
+    text = re.sub(r'"time":\d+', '"time":…', text)
     text = re.sub(r'"next":"\w+:', '"next":"…:', text)
     text = re.sub(r'"time":\d{13}', '"time":…', text)
     text = re.sub(r'"from":"[a-z0-9]{5}"', '"from":"…"', text)
@@ -71,17 +57,10 @@ def normalized(text: str) -> str:
 
 @pytest.mark.parametrize(
     "page",
-    [
-        "reference/line-protocol.md",
-        "reference/json-protocol.md",
-        "tutorial/sockets.md",
-        "reference/http-api.md",
-    ],
+    ["reference/line-protocol.md", "reference/json-protocol.md", "tutorial/sockets.md", "reference/http-api.md"],
 )
-def test_commands_print_the_documented_output(
-    page: str, start: Any, environment: dict[str, str], tmp_path: Path
-) -> None:
-    found = sessions(CHECKOUT / "docs" / page)
+def test_commands_print_the_documented_output(page, start, environment, tmp_path):
+    found = sessions(DOCS / page)
     assert found, "no block of this page can be run"
     run_sessions(found, start(), environment, tmp_path)
 
@@ -112,9 +91,7 @@ def calls(trace: str) -> list[str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="strace is Linux's")
-def test_server_makes_the_documented_system_calls(
-    start: Any, line_client: Any, eventually: Any, tmp_path: Path
-) -> None:
+def test_server_makes_the_documented_system_calls(start, line_client, eventually, tmp_path):
     """Those of the start, of a client that subscribes, and of one that publishes."""
     published, started = [block for block in fenced(SOCKETS, "console") if "strace " in block]
     strace = ["strace", "-D", "-f", "-s", "100", "-o", str(tmp_path / "trace")]
@@ -137,44 +114,30 @@ def programs() -> dict[str, str]:
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[[str], tuple[Any, Any]]]:
-    """Start a server of the course: returns its process and a function that connects to it."""
-    opened: list[Any] = []
+def serve(run: Any, tmp_path: Path) -> Iterator[Callable[[str], tuple[Program, Callable[[], socket.socket]]]]:
+    """Start a server of the course: returns the program and a function that connects to it."""
+    with ExitStack() as stack:
 
-    def serving(name: str) -> tuple[Any, Any]:
-        (tmp_path / name).write_text(programs()[name])
-        process = subprocess.Popen([sys.executable, name], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-        opened.append(process)
-        assert process.stdout is not None
-        port = int(process.stdout.readline().removeprefix("listening on port "))
+        def serving(name: str) -> tuple[Program, Callable[[], socket.socket]]:
+            (tmp_path / name).write_text(programs()[name])
+            program = run(sys.executable, name)
+            port = int(program.prints(r"^listening on port (\d+)$")[1])
+            return program, lambda: stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
 
-        def connect() -> socket.socket:
-            connection = socket.create_connection(("127.0.0.1", port), timeout=20)
-            opened.append(connection)
-            return connection
-
-        return process, connect
-
-    yield serving
-    for thing in reversed(opened):
-        if isinstance(thing, socket.socket):
-            thing.close()
-        else:
-            thing.kill()
-            thing.communicate()
+        yield serving
 
 
-def test_blocking_server_serves_one_client_and_exits(serve: Any) -> None:
-    process, connect = serve("blocking.py")
+def test_blocking_server_serves_one_client_and_exits(serve):
+    program, connect = serve("blocking.py")
     client = connect()
     client.sendall(b"hello")
     assert client.recv(100) == b"you said hello"
     client.shutdown(socket.SHUT_WR)
     assert client.recv(100) == b""
-    assert process.wait(20) == 0
+    assert program.process.wait(20) == 0
 
 
-def test_iterative_server_makes_the_second_client_wait(serve: Any) -> None:
+def test_iterative_server_makes_the_second_client_wait(serve):
     _, connect = serve("iterative.py")
     first, second = connect(), connect()
     second.sendall(b"and me?")
@@ -185,7 +148,7 @@ def test_iterative_server_makes_the_second_client_wait(serve: Any) -> None:
     assert second.recv(100) == b"you said and me?"
 
 
-def test_event_driven_server_sends_data_of_one_client_to_all(serve: Any) -> None:
+def test_event_driven_server_sends_data_of_one_client_to_all(serve):
     _, connect = serve("event_driven.py")
     first, second = connect(), connect()
     second.sendall(b"here ")  # so that the second has certainly been accepted
@@ -197,16 +160,16 @@ def test_event_driven_server_sends_data_of_one_client_to_all(serve: Any) -> None
     assert second.recv(100) == b"alone"
 
 
-def test_frame_program_prints_the_documented_output(tmp_path: Path) -> None:
+def test_frame_program_prints_the_documented_output(tmp_path):
     ran = subprocess.run([sys.executable, "-c", programs()["frame.py"]], capture_output=True, text=True, check=True)
     assert f"It prints `{ran.stdout.strip()}`" in SOCKETS.read_text(encoding="utf-8")
 
 
-def test_every_program_of_the_course_is_run() -> None:
+def test_every_program_of_the_course_is_run():
     assert set(programs()) == {"blocking.py", "iterative.py", "event_driven.py", "frame.py"}
 
 
-def test_manual_websocket_receives_the_documented_bytes(server: Any) -> None:
+def test_manual_websocket_receives_the_documented_bytes(server):
     """The second dump is compared unchanged. In the first, addresses and versions differ."""
     handshake, frames = fenced(SOCKETS, "sh")
     dumps = [block for block in fenced(SOCKETS, "") if block.startswith("00000000: ")]
@@ -228,21 +191,7 @@ def normalized_in_dump(dump: str) -> bytes:
     return head + re.sub(rb'\d+"', b'"', re.sub(rb'"id":"\w+"', b"", welcome))[2:]
 
 
-@pytest.fixture
-def folder_of_pages(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder that a second web server delivers, and the origin of that server."""
-    folder = tmp_path / "pages"
-    folder.mkdir()
-    quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *arguments: None})
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(quiet, directory=str(folder))) as web_server:
-        thread = threading.Thread(target=web_server.serve_forever)
-        thread.start()
-        yield folder, f"http://127.0.0.1:{web_server.server_port}"
-        web_server.shutdown()
-        thread.join()
-
-
-def test_first_steps_work_with_telnet_and_curl(start: Any, environment: dict[str, str], tmp_path: Path) -> None:
+def test_first_steps_work_with_telnet_and_curl(start, environment, tmp_path):
     """The same server for both: the event of curl gets the offset after that of telnet."""
     server = start()
     (session,) = (use_ports(block, server) for block in fenced(FIRST_STEPS, "") if "$ telnet" in block)
@@ -266,68 +215,43 @@ def test_first_steps_work_with_telnet_and_curl(start: Any, environment: dict[str
         telnet.communicate()
 
 
-@contextlib.contextmanager
-def browser_window() -> Iterator[Any]:
-    with sync_playwright() as program:
-        browser = program.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser.new_page()
-        browser.close()
-
-
-@contextlib.contextmanager
-def running(command: list[str]) -> Iterator[Any]:
-    """A program and all that it starts, until the block ends."""
-    program = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True, text=True)
-    try:
-        yield program
-    finally:
-        os.killpg(program.pid, signal.SIGTERM)
-        program.communicate()
-
-
-def test_first_steps_show_the_thermometer_on_a_page(start: Any, folder_of_pages: tuple[Path, str]) -> None:
-    folder, origin = folder_of_pages
+def test_first_steps_show_the_thermometer_on_a_page(start, run, serve_folder, open_page, tmp_path):
+    origin = serve_folder(tmp_path)
     server = start("--allow-origin", origin)
     (page,) = fenced(FIRST_STEPS, "html")
-    (folder / "kitchen.html").write_text(use_ports(page, server))
+    (tmp_path / "kitchen.html").write_text(use_ports(page, server))
     (thermometer,) = (script for script in fenced(FIRST_STEPS, "sh") if "celsius" in script)
-    with running(["sh", "-c", use_ports(thermometer, server)]), browser_window() as window:
-        window.goto(f"{origin}/kitchen.html")
-        window.get_by_text(re.compile(r"^2[0-3]\.\d °C$")).wait_for()
+    run("sh", "-c", use_ports(thermometer, server))
+    window = open_page().page
+    window.goto(f"{origin}/kitchen.html")
+    window.get_by_text(re.compile(r"^2[0-3]\.\d °C$")).wait_for()
 
 
-def test_the_programs_of_the_readme_read_the_same_event(start: Any, folder_of_pages: tuple[Path, str]) -> None:
-    folder, origin = folder_of_pages
+def test_the_programs_of_the_readme_read_the_same_event(start, run, serve_folder, open_page, tmp_path):
+    origin = serve_folder(tmp_path)
     server = start("--allow-origin", origin)
     (script,), (program,) = fenced(README, "js"), fenced(README, "python")
-    (folder / "page.html").write_text(
+    (tmp_path / "page.html").write_text(
         f'<meta charset="utf-8"><script type="module">{use_ports(script, server)}</script>'
     )
-    with browser_window() as window:
-        with window.expect_console_message(lambda message: "celsius: 21.5" in message.text):
-            window.goto(f"{origin}/page.html")
-        with running([sys.executable, "-u", "-c", use_ports(program, server)]) as reader:
-            assert re.fullmatch(r'\w+ {"celsius":21.5}\n', reader.stdout.readline())
+    window = open_page().page
+    with window.expect_console_message(lambda message: "celsius: 21.5" in message.text):
+        window.goto(f"{origin}/page.html")
+    reader = run(sys.executable, "-u", "-c", use_ports(program, server))
+    assert reader.prints(r'^\w+ {"celsius":21.5}$').start() == 0, "the first line"
 
 
-def test_the_readme_starts_the_server_in_two_commands() -> None:
+def test_the_readme_starts_the_server_in_two_commands():
     assert fenced(README, "sh") == [
         "make run\n",
         "curl -d 'the bread is ready' localhost:8082/channels/kitchen/events\n",
     ]
 
 
-def test_first_steps_have_no_other_commands() -> None:
+def test_first_steps_have_no_other_commands():
     """Those above, and those of section 6, which test_access.py runs."""
-    beginnings = [
-        "make run",
-        ". .venv/bin/activate",
-        "while sleep 1",
-        "python3 -m http.server",
-        "make run ARGS=",
-        "cat >",
-        "(umask",
-    ]
+    beginnings = ["make run", ". .venv/bin/activate", "while sleep 1", "python3 -m http.server", "make run ARGS="]
+    beginnings += ["cat >", "(umask"]
     blocks = fenced(FIRST_STEPS, "sh")
     assert [
         beginning for beginning, block in zip(beginnings, blocks, strict=True) if not block.startswith(beginning)

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tests.end_to_end.conftest import TIMEOUT_SECONDS
+from tests.end_to_end.conftest import TIMEOUT_SECONDS, receive_until, unverified_tls
 
 pytestmark = pytest.mark.end_to_end
 
@@ -56,14 +56,9 @@ def test_a_stream_continues(server, line_client, open_socket, channel):
     client = open_socket(server.authority)
     client.sendall(get(f"/channels/{channel}/events", "Accept: text/event-stream"))
     client.shutdown(socket.SHUT_WR)
-    told = b""
-    while b"event: ok" not in told:
-        told += client.recv(65536)
+    receive_until(client, b"event: ok")
     publish(line_client, server, channel, "hot")
-    while b'"data":"hot"' not in told:
-        more = client.recv(65536)
-        assert more, told
-        told += more
+    receive_until(client, b'"data":"hot"')
 
 
 def test_a_stream_ends_soon_after_its_client_disconnects(server, line_client, open_socket, channel):
@@ -72,50 +67,44 @@ def test_a_stream_ends_soon_after_its_client_disconnects(server, line_client, op
     client.sendall(get(f"/channels/{channel}/events?nick=reader", "Accept: text/event-stream"))
     assert watcher.receive().startswith(f"JOIN {channel} ")
     client.shutdown(socket.SHUT_WR)
-    while client.recv(65536).find(b":\n\n") < 0:
-        pass
+    receive_until(client, b":\n\n")
     client.close()
     assert watcher.receive().startswith(f"LEAVE {channel} ")
 
 
-class HalfClosingTLS:
-    """Sends commands and close_notify in one segment; ``heard`` is the answer."""
-
-    def __init__(self, address, data, version):
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        context.minimum_version = context.maximum_version = version
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        tls = context.wrap_bio(incoming, outgoing)
-        host, _, port = address.rpartition(":")
-        with socket.create_connection((host, int(port)), TIMEOUT_SECONDS) as connection:
-            while True:
-                try:
-                    tls.do_handshake()
-                    break
-                except ssl.SSLWantReadError:
-                    connection.sendall(outgoing.read())
-                    incoming.write(connection.recv(65536))
-            tls.write(data)
-            with pytest.raises(ssl.SSLWantReadError):
-                tls.unwrap()
-            connection.sendall(outgoing.read())
-            self.heard = b""
-            while True:
-                try:
-                    self.heard += tls.read(65536)
-                except ssl.SSLWantReadError:
-                    incoming.write(connection.recv(65536))
-                except ssl.SSLZeroReturnError:  # the server's close_notify
-                    return
+def answer_to_half_closing_tls(address, data):
+    """The answer to commands and a close_notify of TLS 1.3 in one segment."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = unverified_tls(ssl.TLSVersion.TLSv1_3).wrap_bio(incoming, outgoing)
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), TIMEOUT_SECONDS) as connection:
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                connection.sendall(outgoing.read())
+                incoming.write(connection.recv(65536))
+        tls.write(data)
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.unwrap()
+        connection.sendall(outgoing.read())
+        answer = b""
+        while True:
+            try:
+                answer += tls.read(65536)
+            except ssl.SSLWantReadError:
+                incoming.write(connection.recv(65536))
+            except ssl.SSLZeroReturnError:  # the server's close_notify
+                return answer
 
 
 def test_commands_sent_with_close_notify_over_tls_1_3_are_answered(start, line_client, certificate):
     server = start(tcp=(TLS + certificate,), web=(TLS + certificate,))
-    lines = HalfClosingTLS(server.lines[0], b"PUB k x\nPING\n", ssl.TLSVersion.TLSv1_3).heard.splitlines()
+    lines = answer_to_half_closing_tls(server.lines[0], b"PUB k x\nPING\n").splitlines()
     assert lines[1:] == [b"OK 1", b"PONG", b"BYE"]
     publisher = line_client(server.lines[0], True)
     publisher.socket.sendall(b"PUB k " + b"x" * 1000 + b"\n")
     assert publisher.receive() == "OK 2"
-    told = HalfClosingTLS(server.authority, get("/channels/k/events"), ssl.TLSVersion.TLSv1_3).heard
+    told = answer_to_half_closing_tls(server.authority, get("/channels/k/events"))
     assert told.startswith(b"HTTP/1.1 200 OK") and told.count(b'"type":"event"') == 2

@@ -4,13 +4,14 @@ served meanwhile."""
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import LineClient, ServerProcess, WebClient
+from tests.end_to_end.conftest import ServerProcess
+from tests.server.websocket_streams import HANDSHAKE
 from twistedsock.cli.memory_estimate import PROCESS, estimate_memory
 from twistedsock.limits.settings import Limits
 
@@ -102,22 +103,13 @@ def attacks(lines: str, web: str, web_head: bytes) -> Iterator[Flood]:
 
 
 @pytest.mark.parametrize("held", [64 * MIB, 2 * MIB])
-def test_memory_is_limited_and_a_bystander_is_served_at_every_limit(
-    held: int,
-    start: Callable[..., ServerProcess],
-    line_client: Callable[..., LineClient],
-    web_client: Callable[..., WebClient],
-    open_socket: Callable[..., socket.socket],
-) -> None:
+def test_memory_is_limited_and_a_bystander_is_served_at_every_limit(held, start, line_client, web_client, open_socket):
     """Whether each connection can hold its maximum, or all of them together less than that."""
     options = {**SMALL, "max-buffered-bytes": held}
     limits = Limits(**{name.replace("-", "_"): value for name, value in options.items()})  # type: ignore[arg-type]
     server = start(*(f"--{name}={value}" for name, value in options.items()))
-    address, authority = server.lines[0], server.page.split("//")[1].rstrip("/")
-    head = (
-        f"GET /ws HTTP/1.1\r\nHost: {authority}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    ).encode()
+    address, authority = server.lines[0], server.authority
+    head = HANDSHAKE.replace(b"127.0.0.1:8082", authority.encode())
     at_rest = peak(server)
     bystander, page = line_client(address), web_client(server.page)
     for number in range(20):

@@ -27,7 +27,7 @@ def run_tests() -> Any:
 
 
 @pytest.mark.parametrize("target", ["test", "check", "tests", "run", "dist", "clean", "bench", "soak", "pictures"])
-def test_a_dry_run_runs_no_command(tmp_path: Path, target: str) -> None:
+def test_a_dry_run_runs_no_command(tmp_path, target):
     """In a copy without an environment, where each command would leave something behind."""
     for name in ("Makefile", "setup.cfg", "pyproject.toml", "package.json", "package-lock.json"):
         shutil.copy(CHECKOUT / name, tmp_path)
@@ -54,7 +54,7 @@ def make(tmp_path: Path) -> Any:
     return making
 
 
-def test_a_failure_is_shown_while_the_other_parts_still_run(run_tests: Any, make: Any, tmp_path: Path) -> None:
+def test_a_failure_is_shown_while_the_other_parts_still_run(run_tests, make, tmp_path):
     gate = tmp_path / "gate"
     waits = f"import pathlib, time\nwhile not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.01)\nprint('waited')"
     lines: list[str] = []
@@ -70,13 +70,13 @@ def test_a_failure_is_shown_while_the_other_parts_still_run(run_tests: Any, make
     assert "waits | waited" in lines
 
 
-def test_the_parts_of_a_lane_run_in_turn_although_one_fails(run_tests: Any, make: Any) -> None:
+def test_the_parts_of_a_lane_run_in_turn_although_one_fails(run_tests, make):
     program = make(fails="raise SystemExit(3)", passes="")
     parts = run_tests.Runner(program, lambda line: None).run([["fails", "passes"]], ["passes"])
     assert [part.status for part in parts] == [3, 0, 0]
 
 
-def test_the_table_counts_tests_and_names_failed_ones(run_tests: Any, make: Any) -> None:
+def test_the_table_counts_tests_and_names_failed_ones(run_tests, make):
     unit = (
         "print('....F [ 60%]')\nprint('FAILED tests/test_a.py::test_b - AssertionError')\n"
         "print('1 failed, 1204 passed in 3.01s')\nraise SystemExit(1)"
@@ -97,13 +97,13 @@ def test_the_table_counts_tests_and_names_failed_ones(run_tests: Any, make: Any)
     assert not any("....F" in line for line in lines)
 
 
-def test_make_test_says_first_what_it_installs() -> None:
+def test_make_test_says_first_what_it_installs():
     script = CHECKOUT / "tools" / "install-commands"
     said = subprocess.run([script, "--announce"], capture_output=True, text=True, check=True).stdout
     assert "minutes on 2 cores" in said
 
 
-def test_a_program_that_a_part_leaves_behind_is_ended(run_tests: Any, make: Any) -> None:
+def test_a_program_that_a_part_leaves_behind_is_ended(run_tests, make):
     """It holds the output of its part open, which would never end."""
     starts = "import subprocess\nprint(subprocess.Popen(['sleep', '600']).pid, flush=True)\nraise SystemExit(3)"
     lines: list[str] = []
@@ -113,7 +113,7 @@ def test_a_program_that_a_part_leaves_behind_is_ended(run_tests: Any, make: Any)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_all_programs_of_all_parts(make: Any, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_ends_all_programs_of_all_parts(make, tmp_path, number):
     """The first part takes a moment to clean up. Its child ignores SIGINT, as the background jobs of a shell do."""
     child = "import signal, time; signal.signal(2, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
     cleans = (
@@ -147,7 +147,7 @@ def _wait_until_ended(pid: int) -> None:
     pytest.fail(f"process {pid} still runs")
 
 
-def test_a_test_file_that_cannot_be_imported_is_shown(tmp_path: Path) -> None:
+def test_a_test_file_that_cannot_be_imported_is_shown(tmp_path):
     (tmp_path / "conftest.py").write_text((CHECKOUT / "tests" / "conftest.py").read_text())
     (tmp_path / "test_broken.py").write_text("import no_such_module\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--show-failures-at-once", "."]

@@ -4,9 +4,6 @@ import gzip
 import json
 import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -14,21 +11,17 @@ import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.documents import CHECKOUT, DOCS, fenced
 from tests.end_to_end.conftest import TCP, TIMEOUT_SECONDS
 
 pytestmark = pytest.mark.end_to_end
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "reference" / "metrics.md"
-GRAFANA = Path(__file__).parent.parent.parent / "examples" / "grafana"
 AS_PROMETHEUS = {
     "Accept": "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,"
     "text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
     "Accept-Encoding": "gzip",
 }
 """The header Accept of Prometheus 2.53."""
-
-
-TOOL = [sys.executable, "-c", "import sys; from twistedsock.cli.main import main; sys.exit(main())"]
 
 
 def scrape(server, **headers):
@@ -70,19 +63,15 @@ def test_renders_openmetrics_for_prometheus(server):
     assert len(list(openmetrics.text_string_to_metric_families(text))) > 30
 
 
-def test_metrics_require_an_administrator_with_a_policy(start, tmp_path):
-    file = tmp_path / "bridge.toml"
-    file.write_text('[access]\nanonymous = { ">" = "rw" }\n')
-    key = subprocess.run([*TOOL, "keygen"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
-    file.write_text(file.read_text() + key)
-    server = start("--config", str(file))
+def test_metrics_require_an_administrator_with_a_policy(start, shell):
+    shell("""(echo '[access]'; echo 'anonymous = { ">" = "rw" }'; sockbridge keygen) > bridge.toml""", check=True)
+    server = start("--config", "bridge.toml")
 
-    def token(*options):
-        command = [*TOOL, "token", "--config", str(file), "--sub", "prometheus", *options]
-        made = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    def token(options):
+        made = shell(f"sockbridge token --config bridge.toml --sub prometheus {options}", check=True).stdout.strip()
         return {"Authorization": f"Bearer {made}"}
 
-    for headers, status in [({}, 401), (token("--allow", ">=rw"), 403), ({"Authorization": "Bearer x"}, 401)]:
+    for headers, status in [({}, 401), (token("--allow '>=rw'"), 403), ({"Authorization": "Bearer x"}, 401)]:
         with pytest.raises(HTTPError) as caught:
             scrape(server, **headers)
         assert caught.value.code == status
@@ -90,39 +79,31 @@ def test_metrics_require_an_administrator_with_a_policy(start, tmp_path):
     assert b"\nsockbridge_channels 0.0\n" in scrape(server, **token("--admin")).read()
 
 
-def test_documented_commands_show_metrics(start, environment, tmp_path):
-    commands = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    # The user of the documentation does not exist here.
-    commands = [command.replace("chown prometheus:", f"chown {os.getuid()}:{os.getgid()}") for command in commands]
-    look, look_with_token = (command.replace("/etc/prometheus", str(tmp_path)) for command in commands)
-    program = f"#!{sys.executable}\nimport sys\nfrom twistedsock.cli.main import main\nsys.exit(main())\n"
-    (tmp_path / "sockbridge").write_text(program)
-    (tmp_path / "sockbridge").chmod(0o755)
-    path = f"{tmp_path}:{environment['PATH']}"
+def test_documented_commands_show_metrics(start, shell, tmp_path):
+    # The user and the folder of the documentation do not exist here.
+    look, look_with_token = (
+        command.replace("chown prometheus:", f"chown {os.getuid()}:{os.getgid()}")
+        .replace("/etc/prometheus", str(tmp_path))
+        .replace("127.0.0.1:8082", "{}")
+        for command in fenced(DOCS / "reference" / "metrics.md", "sh")
+    )
 
     def shown(command, server):
-        command = command.replace("127.0.0.1:8082", server.page.partition("://")[2].rstrip("/"))
-        run = subprocess.run(
-            ["bash", "-ec", command], cwd=tmp_path, env=environment | {"PATH": path}, check=True, capture_output=True
-        )
-        return run.stdout
+        return shell(command.format(server.authority), check=True).stdout
 
-    assert b"\nsockbridge_channels 0.0\n" in shown(look, start())
-    key = subprocess.run([*TOOL, "keygen"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
-    (tmp_path / "sockbridge.toml").write_text("[access]\n" + key)
-    guarded = start("--config", str(tmp_path / "sockbridge.toml"))
-    assert b"sockbridge_" not in shown(look, guarded)
-    assert b"\nsockbridge_channels 0.0\n" in shown(look_with_token, guarded)
+    assert "\nsockbridge_channels 0.0\n" in shown(look, start())
+    shell("(echo '[access]'; sockbridge keygen) > sockbridge.toml", check=True)
+    guarded = start("--config", "sockbridge.toml")
+    assert "sockbridge_" not in shown(look, guarded)
+    assert "\nsockbridge_channels 0.0\n" in shown(look_with_token, guarded)
 
 
 def test_grafana_dashboard_queries_existing_metrics(start, tmp_path):
-    file = tmp_path / "bridge.toml"
-    secret = "of sixteen bytes and more"
-    file.write_text(
-        f'[[webhook]]\nname = "till"\nurl = "http://127.0.0.1:9/"\nsecret = "{secret}"\nevents = ["member-joined"]\n'
-    )
-    server = start("--config", str(file), tcp=(TCP,))
+    webhook = 'name = "till"\nurl = "http://127.0.0.1:9/"\nsecret = "of sixteen bytes and more"\n'
+    (tmp_path / "bridge.toml").write_text(f'[[webhook]]\n{webhook}events = ["member-joined"]\n')
+    server = start("--config", "bridge.toml", tcp=(TCP,))
     names = {name for name, *_ in samples(server)}
-    asked = set(re.findall(r"(?:sockbridge|process)_\w+", (GRAFANA / "sockbridge.json").read_text()))
+    dashboard = CHECKOUT / "examples" / "grafana" / "sockbridge.json"
+    asked = set(re.findall(r"(?:sockbridge|process)_\w+", dashboard.read_text()))
     assert len(asked) > 25
     assert asked <= names

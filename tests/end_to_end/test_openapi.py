@@ -47,22 +47,22 @@ def resolved(node: Any) -> Any:
     return node
 
 
-def test_document_is_valid() -> None:
+def test_document_is_valid():
     assert DOCUMENT["openapi"].startswith("3.1.")
     schemathesis.openapi.from_dict(DOCUMENT).validate()
 
 
-def test_document_has_canonical_formatting() -> None:
+def test_document_has_canonical_formatting():
     assert FILE.read_text() == json.dumps(DOCUMENT, indent=2, ensure_ascii=False) + "\n"
 
 
-def test_document_has_exactly_the_routes_of_the_server() -> None:
+def test_document_has_exactly_the_routes_of_the_server():
     routes = build_routes(FakeServer().context, Clock(), lambda: [])
     routed = {(route.path, route.method.lower()) for route in routes}
     assert {(path, method) for path, method, _ in OPERATIONS} == routed | {("/openapi.json", "get")}
 
 
-def test_document_states_which_routes_authenticate() -> None:
+def test_document_states_which_routes_authenticate():
     authenticates = {
         (route.path, route.method.lower()): route.authenticates
         for route in build_routes(FakeServer().context, Clock(), lambda: [])
@@ -91,34 +91,30 @@ def examples() -> list[tuple[str, Any, Any]]:
 
 
 @pytest.mark.parametrize("where, schema, example", examples())
-def test_examples_match_their_schemas(where: str, schema: Any, example: Any) -> None:
+def test_examples_match_their_schemas(where, schema, example):
     jsonschema_rs.validator_for({**schema, "components": COMPONENTS}).validate(example)
 
 
-def test_every_component_is_used() -> None:
+def test_every_component_is_used():
     text = FILE.read_text()
     for kind, components in COMPONENTS.items():
         for name in components if kind != "securitySchemes" else ():
             assert f'"#/components/{kind}/{name}"' in text, name
 
 
-def test_limits_and_codes_are_those_of_the_server() -> None:
+def test_limits_and_codes_are_those_of_the_server():
     schemas, parameters = COMPONENTS["schemas"], {name: resolved(one) for name, one in COMPONENTS["parameters"].items()}
     assert schemas["Code"]["enum"] == [code.value.decode() for code in ErrorCode]
     assert schemas["Channel"]["maxLength"] == CHANNEL_BYTES
     assert parameters["name"]["schema"]["maxLength"] == EVENT_NAME_BYTES
     assert parameters["nick"]["schema"]["maxLength"] == NICK_BYTES
-    assert (parameters["limit"]["schema"]["maximum"], parameters["limit"]["schema"]["default"]) == (
-        MAX_PAGE_SIZE,
-        DEFAULT_PAGE_SIZE,
-    )
+    limit = parameters["limit"]["schema"]
+    assert (limit["maximum"], limit["default"]) == (MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE)
     assert schemas["Batch"]["properties"]["events"]["maxItems"] == MAX_BATCH_EVENTS
     [reason] = DOCUMENT["paths"]["/peers/{id}"]["delete"]["parameters"]
     assert reason["schema"]["maxLength"] == MAX_REASON_LENGTH
-    assert (
-        f"{Limits().max_message_bytes:,} bytes"
-        in DOCUMENT["paths"]["/channels/{channel}/events"]["post"]["description"]
-    )
+    publish = DOCUMENT["paths"]["/channels/{channel}/events"]["post"]
+    assert f"{Limits().max_message_bytes:,} bytes" in publish["description"]
     statuses = {
         resolved(one)["content"]["application/problem+json"]["example"]["status"]
         for one in COMPONENTS["responses"].values()
@@ -126,26 +122,15 @@ def test_limits_and_codes_are_those_of_the_server() -> None:
     assert set(HTTP_STATUS.values()) - {500} <= statuses
 
 
-def test_server_conforms_to_the_document(
-    server: Any, line_client: Any, tmp_path: Path, environment: dict[str, str]
-) -> None:
+def test_server_conforms_to_the_document(server, line_client, tmp_path, environment):
     peer = line_client(server.lines[0])
     peer.request("SUB kitchen")
     checked = subprocess.run(
         [
             *(str(Path(sys.executable).parent / "schemathesis"), "run", server.page + "openapi.json"),
-            *(
-                "--checks",
-                "all",
-                "--phases",
-                "examples,coverage,fuzzing",
-                "--seed",
-                "1",
-                "--max-examples",
-                str(EXAMPLES),
-            ),
-            *("--continue-on-failure", "--request-timeout", "10", "--warnings", "off", "--no-color"),
-            *(word for name in STREAMS for word in ("--exclude-operation-id", name)),
+            *("--checks=all", "--phases=examples,coverage,fuzzing", "--seed=1", f"--max-examples={EXAMPLES}"),
+            *("--continue-on-failure", "--request-timeout=10", "--warnings=off", "--no-color"),
+            *(f"--exclude-operation-id={name}" for name in STREAMS),
         ],
         cwd=tmp_path,
         env={**environment, "SCHEMATHESIS_HOOKS": str(HOOKS), "PEER": peer.id},

@@ -1,18 +1,13 @@
 """Tests of the page at ``/`` in Chromium, with a line client on the other side."""
 
 import re
-import socket
-import threading
 import time
-from contextlib import suppress
 from datetime import datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.end_to_end.conftest import Starter
-from tests.issuer import AUDIENCE
+from tests.end_to_end.conftest import guarded_server
 
 pytestmark = pytest.mark.end_to_end
 
@@ -162,27 +157,27 @@ def test_reconnects_after_a_server_restart_and_reports_the_gap(start, line_clien
     first.stop()
     expect(page.locator("#state")).not_to_have_attribute("data-state", "open")
 
-    port = first.page.rstrip("/").split(":")[2]
-    second = start(web=(f"tcp:{port}:interface=127.0.0.1",))
+    second = start.again(first)
     monitored.wait_until_connected()
     expect(page.locator("#events")).to_contain_text("offsets begin again")
     line_client(second.lines[0]).request("PUB kitchen after")
     expect(page.locator("#events .event").last).to_contain_text("after")
-    # The browser logs each failed attempt.
-    monitored.errors[:] = [error for error in monitored.errors if "ERR_CONNECTION_REFUSED" not in error]
+    monitored.forget_refused_connections()
 
 
-def test_shows_missed_events_after_an_outage(server, line_client, open_page, channel, proxy):
+def test_shows_missed_events_after_an_outage(server, line_client, open_page, channel, cutting_proxy):
+    proxy = cutting_proxy(server.web_port)
     monitored = open_page()
     channels = [channel, f"{channel}-b"]
-    page = monitored.open(f"http://127.0.0.1:{proxy.port}/#{','.join(channels)}")
+    page = monitored.open(f"{proxy.origin}/#{','.join(channels)}")
     typist = line_client(server.lines[0])
     publish_in_turn(typist, channels, range(2))
     expect(row(page, 1)).to_have_count(2)
-    proxy.interrupt(True)
+    proxy.refuses = True
+    proxy.cut()
     expect(page.locator("#state")).not_to_have_attribute("data-state", "open")
     publish_in_turn(typist, channels, range(2, 6))
-    proxy.interrupt(False)
+    proxy.refuses = False
     monitored.wait_until_connected()
     publish_in_turn(typist, channels, range(6, 7))
     expect(page.locator("#events .event .payload")).to_have_text([str(number) for number in range(7)])
@@ -205,7 +200,9 @@ def test_does_not_scroll_sideways_on_a_phone(server, line_client, open_page, cha
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-def test_other_origins_can_import_the_client_but_not_connect(server, open_page, other_origin):
+def test_other_origins_can_import_the_client_but_not_connect(server, open_page, serve_folder, tmp_path):
+    (tmp_path / "index.html").write_text("<!doctype html>")
+    other_origin = serve_folder(tmp_path).replace("127.0.0.1", "localhost")
     monitored = open_page()
     monitored.page.goto(other_origin)
     client = f"import('{server.page}sockbridge.js')"
@@ -223,97 +220,12 @@ def test_other_origins_can_import_the_client_but_not_connect(server, open_page, 
     assert "403" in monitored.errors.pop()
 
 
-@pytest.fixture
-def other_origin():
-    """The origin of an empty page on another server."""
-
-    class Empty(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html")
-            self.end_headers()
-            self.wfile.write(b'<!doctype html><link rel="icon" href="data:,">')
-
-        def log_message(self, *arguments):
-            """Log nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as web_server:
-        threading.Thread(target=web_server.serve_forever, daemon=True).start()
-        yield f"http://localhost:{web_server.server_port}"
-        web_server.shutdown()
-
-
-class Proxy:
-    """A TCP proxy between the page and the server that can be interrupted."""
-
-    def __init__(self, target):
-        self._target = target
-        self._broken = False
-        self._connections = []
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.port = self._server.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def interrupt(self, broken):
-        self._broken = broken
-        if broken:
-            self._cut()
-
-    def close(self):
-        self._broken = True
-        with suppress(OSError):
-            self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
-        self._cut()
-
-    def _cut(self):
-        for connection in self._connections:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            connection.close()
-        self._connections.clear()
-
-    def _accept(self):
-        with suppress(OSError):
-            while True:
-                near, _ = self._server.accept()
-                if self._broken:
-                    near.close()
-                    continue
-                far = socket.create_connection(self._target)
-                self._connections += [near, far]
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
-
-    def _copy(self, source, sink):
-        with suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-
-
-@pytest.fixture
-def proxy(server):
-    host, port = server.page.removeprefix("http://").rstrip("/").split(":")
-    proxy = Proxy((host, int(port)))
-    yield proxy
-    proxy.close()
-
-
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory, issuer):
     """A server with anonymous access to lobbies and read access to news."""
-    folder = tmp_path_factory.mktemp("guarded")
-    (folder / "bridge.toml").write_text(
-        f'[access]\nanonymous = {{ "lobby.*" = "rw", "news" = "r" }}\naudience = "{AUDIENCE}"\nleeway = 0\n'
-        + 'cookie = "session"\n'
-        + issuer.make_key("hs")
-    )
-    starter = Starter(folder)
-    server = starter("--config", "bridge.toml")
-    yield server
-    starter.stop_all()
-    issuer.assert_absent_from(server.log())
+    policy = issuer.access('anonymous = { "lobby.*" = "rw", "news" = "r" }', "leeway = 0", 'cookie = "session"')
+    with guarded_server(tmp_path_factory.mktemp("guarded"), issuer, policy) as server:
+        yield server
 
 
 @pytest.fixture
@@ -493,41 +405,39 @@ def test_asks_for_another_token_before_one_expires(guarded, open_page, issuer, c
 
 
 def test_drops_a_token_that_a_restarted_server_rejects(start, open_page, issuer, tmp_path, channel):
-    told = f'[access]\nanonymous = {{ "lobby" = "rw" }}\naudience = "{AUDIENCE}"\n'
-    (tmp_path / "bridge.toml").write_text(told + issuer.make_key("restarted"))
+    policy = issuer.access('anonymous = { "lobby" = "rw" }')
+    (tmp_path / "bridge.toml").write_text(policy + issuer.make_key("restarted"))
     first = start("--config", "bridge.toml", tcp=("none",))
     monitored = open_page()
     page = monitored.open(f"{first.page}#lobby,{channel}")
     sign_in(page, issuer.token("ann", {channel: "r"}, key="restarted"))
     expect_readable(page, channel)
     first.stop()
-    (tmp_path / "bridge.toml").write_text(told + issuer.make_key("restarted"))
-    port = first.page.rstrip("/").split(":")[2]
-    start("--config", "bridge.toml", tcp=("none",), web=(f"tcp:{port}:interface=127.0.0.1",))
+    (tmp_path / "bridge.toml").write_text(policy + issuer.make_key("restarted"))
+    start.again(first, "--config", "bridge.toml")
     expect(page.locator("#token-error")).to_have_text("Token rejected: Wrong signature.", timeout=60_000)
     monitored.wait_until_connected()
     expect_readable(page, "lobby")
     expect_locked(page, channel, "Token required.")
-    monitored.errors[:] = [error for error in monitored.errors if "ERR_CONNECTION_REFUSED" not in error]
+    monitored.forget_refused_connections()
 
 
 def test_forgets_a_token_that_a_restarted_server_does_not_need(start, open_page, issuer, tmp_path, channel):
-    (tmp_path / "server.toml").write_text(f'[access]\naudience = "{AUDIENCE}"\n' + issuer.make_key("unneeded"))
-    first = start("--config", "server.toml", tcp=("none",))
+    (tmp_path / "bridge.toml").write_text(issuer.access() + issuer.make_key("unneeded"))
+    first = start("--config", "bridge.toml", tcp=("none",))
     monitored = open_page()
     page = monitored.open(f"{first.page}#{channel}")
     sign_in(page, issuer.token("ann", {channel: "rw"}, key="unneeded"))
     expect(page.locator("#identity")).to_have_text("Verified as ann.")
     first.stop()
-    port = first.page.rstrip("/").split(":")[2]
-    start(tcp=("none",), web=(f"tcp:{port}:interface=127.0.0.1",))
+    start.again(first)
     expect(page.locator("#token-error")).to_contain_text("Token rejected:", timeout=60_000)
     monitored.wait_until_connected()
     publish(page, "hello")
     expect(row(page, 1)).to_contain_text("ann")
     expect(page.locator("#token-help")).to_be_hidden()
     expect(page.locator("#identity")).to_be_empty()
-    monitored.errors[:] = [error for error in monitored.errors if "ERR_CONNECTION_REFUSED" not in error]
+    monitored.forget_refused_connections()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -2,42 +2,24 @@
 
 import os
 import re
-import shutil
 import socket
-import ssl
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.documents import CHECKOUT
+from tests.end_to_end.conftest import receive_until, unverified_tls
+from tests.end_to_end.programs import Program, free_ports, path_of
+from tests.server.websocket_streams import HANDSHAKE
+
 pytestmark = pytest.mark.end_to_end
 
-FILES = Path(__file__).parent.parent.parent / "examples" / "proxies"
+FILES = CHECKOUT / "examples" / "proxies"
 CLIENT = "127.0.0.5"
 """The address of clients, which differs from that of the proxy."""
 STRANGER = "127.0.0.9"
-HANDSHAKE = (
-    "GET /ws HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that are not in use."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-def program(name: str) -> str:
-    """The path of a program. Debian installs these outside the PATH of users."""
-    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
-    assert found, f"{name} is missing: run tools/install-commands"
-    return found
 
 
 def replaced(text: str, changes: dict[str, str]) -> str:
@@ -74,27 +56,14 @@ class Place:
 class Proxy:
     """A running proxy. Clients connect to ``page`` and ``lines``."""
 
-    def __init__(self, place: Place, page_port: int, lines_port: int, command: list[str]) -> None:
+    def __init__(self, place: Place, page_port: int, lines_port: int, run: Callable[..., Program], *command: str):
         self.place = place
         self.page, self.lines = f"https://127.0.0.1:{page_port}", f"127.0.0.1:{lines_port}"
-        self._log = place.folder / "proxy-log"
-        environment = {**os.environ, "HOME": str(place.folder)}
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command, cwd=place.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
-            )
-
-    def listens(self) -> bool:
-        assert self.process.poll() is None, self._log.read_text()
-        with socket.socket() as trial:
-            return trial.connect_ex(("127.0.0.1", int(self.page.rpartition(":")[2]))) == 0
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(20)
+        self.authority = f"127.0.0.1:{page_port}"
+        run(path_of(command[0]), *command[1:], env={**os.environ, "HOME": str(place.folder)}).listens(page_port)
 
 
-def start_nginx(place: Place) -> Proxy:
+def start_nginx(place: Place, run: Callable[..., Program]) -> Proxy:
     page, lines = free_ports(2)
     folder = place.folder
     bodies = "".join(f"{kind}_temp_path {folder};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
@@ -116,10 +85,10 @@ def start_nginx(place: Place) -> Proxy:
     )
     (folder / "nginx.conf").write_text(text)
     quiet = f"daemon off; pid {folder}/nginx.pid; error_log stderr;"
-    return Proxy(place, page, lines, [program("nginx"), "-c", str(folder / "nginx.conf"), "-g", quiet])
+    return Proxy(place, page, lines, run, "nginx", "-c", str(folder / "nginx.conf"), "-g", quiet)
 
 
-def start_caddy(place: Place) -> Proxy:
+def start_caddy(place: Place, run: Callable[..., Program]) -> Proxy:
     (page,) = free_ports(1)
     site = f"https://127.0.0.1:{page} {{\n\ttls {place.certificate} {place.key}\n"
     text = replaced(
@@ -130,10 +99,10 @@ def start_caddy(place: Place) -> Proxy:
     (place.folder / "Caddyfile").write_text(
         "{\n\tadmin off\n\tauto_https disable_redirects\n\tdefault_sni localhost\n}\n" + text
     )
-    return Proxy(place, page, 0, [program("caddy"), "run", "--config", "Caddyfile", "--adapter", "caddyfile"])
+    return Proxy(place, page, 0, run, "caddy", "run", "--config", "Caddyfile", "--adapter", "caddyfile")
 
 
-def start_haproxy(place: Place) -> Proxy:
+def start_haproxy(place: Place, run: Callable[..., Program]) -> Proxy:
     page, lines = free_ports(2)
     text = replaced(
         (FILES / "haproxy.cfg").read_text(),
@@ -147,7 +116,7 @@ def start_haproxy(place: Place) -> Proxy:
         },
     )
     (place.folder / "haproxy.cfg").write_text(text)
-    return Proxy(place, page, lines, [program("haproxy"), "-db", "-f", "haproxy.cfg"])
+    return Proxy(place, page, lines, run, "haproxy", "-db", "-f", "haproxy.cfg")
 
 
 STARTERS = {"nginx": start_nginx, "caddy": start_caddy, "haproxy": start_haproxy}
@@ -159,13 +128,8 @@ def place(tmp_path: Path, start: Callable[..., Any], certificate: str) -> Place:
 
 
 @pytest.fixture
-def proxy(request: pytest.FixtureRequest, place: Place, eventually: Callable[..., Any]) -> Iterator[Proxy]:
-    proxy = STARTERS[request.param](place)
-    try:
-        eventually(proxy.listens, f"{request.param} to listen")
-        yield proxy
-    finally:
-        proxy.stop()
+def proxy(request: pytest.FixtureRequest, place: Place, run: Callable[..., Program]) -> Proxy:
+    return STARTERS[request.param](place, run)
 
 
 everywhere = pytest.mark.parametrize("proxy", STARTERS, indirect=True)
@@ -173,9 +137,7 @@ for_lines = pytest.mark.parametrize("proxy", ["nginx", "haproxy"], indirect=True
 
 
 @everywhere
-def test_websocket_through_a_proxy(
-    proxy: Proxy, web_client: Callable[..., Any], line_client: Callable[..., Any]
-) -> None:
+def test_websocket_through_a_proxy(proxy, web_client, line_client):
     """The origin equals the host only if the proxy forwards the host of the request."""
     page = web_client(proxy.page, origin=proxy.page, source=CLIENT)
     assert f'"from":"{CLIENT}:0"' in page.welcome
@@ -186,7 +148,7 @@ def test_websocket_through_a_proxy(
 
 
 @everywhere
-def test_proxy_replaces_a_forged_client_address(proxy: Proxy, web_client: Callable[..., Any]) -> None:
+def test_proxy_replaces_a_forged_client_address(proxy, web_client):
     for headers in (
         ["X-Forwarded-For: 203.0.113.66"],
         ["X-Forwarded-For: 203.0.113.66", "X-Forwarded-For: 127.0.0.1"],
@@ -197,23 +159,22 @@ def test_proxy_replaces_a_forged_client_address(proxy: Proxy, web_client: Callab
 
 
 @everywhere
-def test_websocket_after_requests_for_pages(proxy: Proxy, open_socket: Callable[..., Any]) -> None:
+def test_websocket_after_requests_for_pages(proxy, open_socket):
     """A proxy that keeps connections to the server must not send a handshake on one of them."""
-    authority = proxy.page.removeprefix("https://")
-    client = open_socket(authority, True)
+    client = open_socket(proxy.authority, True)
     for path, last in (("/", b"</html>"), ("/bridge.json", b"}"), ("/none", b'"unknown-command"}')):
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: {proxy.authority}\r\n\r\n".encode())
         answer = b""
         while not re.search(last + rb"\s*(0\s*)?$", answer):
             data = client.recv(65536)
             assert data, answer
             answer += data
-    client.sendall(HANDSHAKE.format(authority).encode())
+    client.sendall(HANDSHAKE.replace(b"127.0.0.1:8082", proxy.authority.encode()))
     assert client.recv(65536).startswith(b"HTTP/1.1 101 ")
 
 
 @everywhere
-def test_proxy_forwards_events_at_once(proxy: Proxy, web_client: Callable[..., Any]) -> None:
+def test_proxy_forwards_events_at_once(proxy, web_client):
     page = web_client(proxy.page)
     for number in range(20):
         assert page.request(type="ping", data=number)["type"] == "pong"
@@ -224,25 +185,18 @@ def test_proxy_forwards_events_at_once(proxy: Proxy, web_client: Callable[..., A
 
 
 @everywhere
-def test_proxy_forwards_a_stream_without_buffering(
-    proxy: Proxy, line_client: Callable[..., Any], open_socket: Callable[..., Any]
-) -> None:
-    authority = proxy.page.removeprefix("https://")
-    client, peer = open_socket(authority, True), line_client(proxy.place.lines)
-    client.sendall(f"GET /events?channel=kitchen HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
-    heard = b""
-    for wanted in (b"event: ok", b'"data":"1"', b'"data":"2"'):
-        while wanted not in heard:
-            data = client.recv(65536)
-            assert data, heard
-            heard += data
-        peer.request(f"PUB kitchen {heard.count(b'data: {') - 1}")
-    assert b"text/event-stream" in heard
+def test_proxy_forwards_a_stream_without_buffering(proxy, line_client, open_socket):
+    client, peer = open_socket(proxy.authority, True), line_client(proxy.place.lines)
+    client.sendall(f"GET /events?channel=kitchen HTTP/1.1\r\nHost: {proxy.authority}\r\n\r\n".encode())
+    assert b"text/event-stream" in receive_until(client, b"event: ok")
+    for number in "12":
+        peer.request(f"PUB kitchen {number}")
+        receive_until(client, b'"data":"%b"' % number.encode())
     client.close()  # Caddy would wait for the end of the stream
 
 
 @for_lines
-def test_line_protocol_through_a_proxy(proxy: Proxy, line_client: Callable[..., Any]) -> None:
+def test_line_protocol_through_a_proxy(proxy, line_client):
     peer = line_client(proxy.lines, True, CLIENT)
     here = "{}:{}".format(*peer.socket.getsockname())
     assert f" from={here} " in peer.welcome
@@ -253,22 +207,20 @@ def test_line_protocol_through_a_proxy(proxy: Proxy, line_client: Callable[..., 
     assert peer.receive().startswith("MSG kitchen 1 ")
 
 
-def test_ignores_a_proxy_header_of_an_untrusted_client(place: Place, line_client: Callable[..., Any]) -> None:
+def test_ignores_a_proxy_header_of_an_untrusted_client(place, line_client):
     peer = line_client(f"127.0.0.1:{place.lines_port}", source=STRANGER)
     assert f" from={STRANGER}:" in peer.welcome
     assert peer.request("PROXY TCP4 203.0.113.66 127.0.0.1 1 2\r").startswith("ERR unknown-command ")
 
 
-def test_ignores_a_forwarded_address_of_an_untrusted_client(place: Place, web_client: Callable[..., Any]) -> None:
+def test_ignores_a_forwarded_address_of_an_untrusted_client(place, web_client):
     page = f"http://127.0.0.1:{place.web_port}"
     stranger = web_client(page, headers=["X-Forwarded-For: 203.0.113.66"], source=STRANGER)
     assert f'"from":"{STRANGER}:' in stranger.welcome
     assert '"from":"203.0.113.66:0"' in web_client(page, headers=["X-Forwarded-For: 203.0.113.66"]).welcome
 
 
-def test_proxy_header_precedes_tls(
-    start: Callable[..., Any], open_socket: Callable[..., Any], certificate: str
-) -> None:
+def test_proxy_header_precedes_tls(start, open_socket, certificate):
     """HAProxy with ``ssl`` and ``send-proxy`` sends it so."""
     endpoint = f"ssl:0:interface=127.0.0.1:{certificate}"
     server = start(
@@ -276,13 +228,11 @@ def test_proxy_header_precedes_tls(
     )
     connection = open_socket(server.lines[0])
     connection.sendall(b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with context.wrap_socket(connection) as secure:
+    with unverified_tls().wrap_socket(connection) as secure:
         assert b" from=203.0.113.7:4711 " in secure.recv(200)
 
 
-def test_logs_a_proxy_that_sends_no_header(place: Place, open_socket: Callable[..., Any]) -> None:
+def test_logs_a_proxy_that_sends_no_header(place, open_socket):
     with open_socket(f"127.0.0.1:{place.lines_port}") as connection:
         connection.sendall(b"SUB kitchen\n")
         with pytest.raises(ConnectionResetError):
@@ -294,25 +244,20 @@ def test_logs_a_proxy_that_sends_no_header(place: Place, open_socket: Callable[.
 @pytest.mark.parametrize(
     "check", ["option httpchk", "option httpchk GET /healthz", "option httpchk GET /readyz HTTP/1.1\\r\\nHost:\\ a"]
 )
-def test_haproxy_finds_the_server_healthy(
-    start: Callable[..., Any], tmp_path: Path, eventually: Callable[..., Any], check: str
-) -> None:
+def test_haproxy_finds_the_server_healthy(start, run, tmp_path, eventually, check):
     """By default it sends ``OPTIONS / HTTP/1.0`` without a host; with a path, ``GET`` likewise."""
     server = start(tcp=("none",))
-    address, host = server.page.removeprefix("http://").rstrip("/"), tmp_path / "haproxy.socket"
-    check = check.replace(r"Host:\ a", rf"Host:\ {address}")
+    host = tmp_path / "haproxy.socket"
+    check = check.replace(r"Host:\ a", rf"Host:\ {server.authority}")
     (tmp_path / "haproxy.cfg").write_text(
         f"global\n stats socket {host}\ndefaults\n mode http\n timeout connect 5s\n timeout client 5s\n"
         f" timeout server 5s\nlisten bridge\n bind 127.0.0.1:{free_ports(1)[0]}\n {check}\n"
-        f" server one {address} check inter 50ms\n"
+        f" server one {server.authority} check inter 50ms\n"
     )
-    with (tmp_path / "haproxy.log").open("wb") as log:
-        process = subprocess.Popen(
-            [program("haproxy"), "-db", "-f", "haproxy.cfg"], cwd=tmp_path, stdout=log, stderr=log
-        )
+    haproxy = run(path_of("haproxy"), "-db", "-f", "haproxy.cfg")
 
     def status() -> str:
-        assert process.poll() is None, (tmp_path / "haproxy.log").read_text()
+        assert haproxy.process.poll() is None, haproxy.output()
         with socket.socket(socket.AF_UNIX) as admin:
             if admin.connect_ex(str(host)):
                 return ""
@@ -321,8 +266,4 @@ def test_haproxy_finds_the_server_healthy(
         [row] = [row.split(",") for row in rows if row.startswith("bridge,one,")]
         return dict(zip(names.split(","), row, strict=True))["check_status"].removeprefix("* ")
 
-    try:
-        assert eventually(lambda: status() if status() not in ("", "INI") else "", "a check") == "L7OK"
-    finally:
-        process.terminate()
-        process.wait(20)
+    assert eventually(lambda: status() if status() not in ("", "INI") else "", "a check") == "L7OK"

@@ -7,17 +7,16 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.end_to_end.conftest import Starter
-from tests.issuer import AUDIENCE
+from tests.documents import CHECKOUT
+from tests.end_to_end.conftest import guarded_server, receive_all
 
 pytestmark = pytest.mark.end_to_end
 
-EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+EXAMPLES = CHECKOUT / "examples"
 REPORTERS = {"shell": ["sh", str(EXAMPLES / "report.sh")], "python": [sys.executable, str(EXAMPLES / "report.py")]}
 
 
@@ -94,7 +93,7 @@ def lossy(server):
                         continue
                     inner.sendall(header)
                 inner.sendall(b"\r\n" + self.rfile.read(length))
-                answer = b"".join(iter(lambda: inner.recv(65536), b""))
+                answer = receive_all(inner)
             if lost:
                 self.wfile.write(answer)
             else:
@@ -110,7 +109,6 @@ def lossy(server):
 
 @pytest.mark.parametrize("kind", REPORTERS)
 def test_retry_after_a_lost_response_does_not_publish_twice(server, curl, lossy, channel, kind):
-    channel = channel.replace("[", "-").replace("]", "-")
     ran = subprocess.run([*REPORTERS[kind], channel, lossy], capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
     [event] = json.loads(curl(f"{server.page}channels/{channel}/events"))["events"]
@@ -119,7 +117,6 @@ def test_retry_after_a_lost_response_does_not_publish_twice(server, curl, lossy,
 
 
 def test_both_report_examples_publish_the_same(server, curl, channel, eventually):
-    channel = channel.replace("[", "-").replace("]", "-")
 
     def agree():
         for command in REPORTERS.values():
@@ -138,7 +135,7 @@ def test_report_example_retries_until_the_server_is_available(start, curl, kind)
     with subprocess.Popen([*REPORTERS[kind], "disks", page], stdout=subprocess.PIPE, text=True) as reporter:
         time.sleep(1)
         assert reporter.poll() is None
-        start(web=(f"tcp:{page.rpartition(':')[2]}:interface=127.0.0.1",))
+        start.again(server)
         output, _ = reporter.communicate(timeout=60)
     assert reporter.returncode == 0, output
     assert len(json.loads(curl(f"{page}/channels/disks/events"))["events"]) == 1
@@ -154,17 +151,10 @@ def test_report_example_does_not_retry_permanent_errors(server, kind):
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory, issuer):
-    """A server with an access policy. At the end, its log must contain no token."""
-    folder = tmp_path_factory.mktemp("guarded")
-    (folder / "bridge.toml").write_text(
-        f'[access]\nanonymous = {{ "lobby" = "rw" }}\naudience = "{AUDIENCE}"\ncookie = "session"\n'
-        + issuer.make_key("hs")
-    )
-    starter = Starter(folder)
-    server = starter("--config", "bridge.toml")
-    yield server
-    starter.stop_all()
-    issuer.assert_absent_from(server.log())
+    """A server with an access policy."""
+    policy = issuer.access('anonymous = { "lobby" = "rw" }', 'cookie = "session"')
+    with guarded_server(tmp_path_factory.mktemp("guarded"), issuer, policy) as server:
+        yield server
 
 
 @pytest.mark.parametrize("way", ["header", "query", "cookie"])

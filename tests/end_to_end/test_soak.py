@@ -18,7 +18,7 @@ def soak(*words: str) -> list[str]:
     return [sys.executable, "-m", "bench.soak", *words]
 
 
-def test_a_short_soak_finds_no_fault(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_a_short_soak_finds_no_fault(tmp_path, environment):
     command = soak("--minutes", "0.085", "--out", str(tmp_path))
     done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -31,7 +31,7 @@ def test_a_short_soak_finds_no_fault(tmp_path: Path, environment: dict[str, str]
     assert (tmp_path / "soak.svg").read_text().startswith("<svg")
 
 
-def test_an_interrupted_soak_leaves_no_server_running(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_an_interrupted_soak_leaves_no_server_running(tmp_path, environment):
     command = soak("--minutes", "5", "--out", str(tmp_path))
     with subprocess.Popen(command, cwd=CHECKOUT, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -49,7 +49,7 @@ def test_an_interrupted_soak_leaves_no_server_running(tmp_path: Path, environmen
 
 
 @pytest.mark.parametrize("minutes", ["0", "-1", "nan", "1e9"])
-def test_an_invalid_duration_is_rejected(minutes: str, environment: dict[str, str]) -> None:
+def test_an_invalid_duration_is_rejected(minutes, environment):
     done = subprocess.run(soak(f"--minutes={minutes}"), cwd=CHECKOUT, env=environment, capture_output=True, text=True)
     assert done.returncode == 2
     assert "between 0 and" in done.stderr

@@ -18,7 +18,7 @@ OPTIONS = {
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems set options per connection")
-def test_a_connection_inherits_the_options_of_its_listening_socket() -> None:
+def test_a_connection_inherits_the_options_of_its_listening_socket():
     """Otherwise a stalled reader could hold megabytes of the kernel's memory."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         prepare_listening_socket(

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from tests.end_to_end.conftest import TCP, TROUBLE
+
 pytestmark = pytest.mark.end_to_end
 
 
@@ -31,7 +33,7 @@ def test_clients_are_notified_before_the_end_and_ports_are_free_at_once(
     # While a client is connected, no new client is accepted, but another process can listen on the port.
     with pytest.raises(ConnectionRefusedError):
         open_socket(server.lines[0])
-    with socket.create_server(("127.0.0.1", int(server.lines[0].split(":")[1]))):
+    with socket.create_server(("127.0.0.1", server.line_port)):
         typist.close()
     server.wait_for_exit(number)
 
@@ -93,15 +95,12 @@ def test_after_a_kill_it_restarts_on_the_same_ports_and_reports_no_recovery(star
         with pytest.raises((EOFError, ConnectionResetError)):
             client.receive()
 
-    tcp = "tcp:{}:interface=127.0.0.1".format(first.lines[0].split(":")[1])
-    web = "tcp:{}:interface=127.0.0.1".format(first.page.rstrip("/").split(":")[2])
-    second = start(tcp=(tcp,), web=(web,))
+    second = start.again(first)
     assert (second.lines, second.pages) == (first.lines, first.pages)
     typist, browser = line_client(second.lines[0]), web_client(second.page)
     answer = typist.request(f"SUB kitchen since=3 epoch={epoch}")
     found = re.fullmatch(r"OK kitchen offset=0 epoch=(\w+) recovered=no", answer)
-    assert found
-    assert found[1] != epoch
+    assert found and found[1] != epoch
     answer = browser.request(type="subscribe", id=1, channel="kitchen", since=3, epoch=epoch)
     assert (answer["offset"], answer["recovered"]) == (0, False)
     assert typist.request("PUB kitchen 4") == "OK 1"
@@ -126,29 +125,16 @@ def test_a_returning_client_gets_the_missed_events(server, line_client, web_clie
     assert [again.receive()["offset"] for _ in range(3)] == [2, 3, 4]
 
 
-def test_as_a_daemon(twistd, environment, tmp_path, eventually, line_client):
-    command = [twistd, "--pidfile=bridge.pid", "--logfile=bridge.log", "sockbridge"]
-    endpoints = ["--tcp", "tcp:0:interface=127.0.0.1", "--web", "none"]
-    started = subprocess.run(
-        [*command, *endpoints], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30
-    )
-    assert (started.returncode, started.stderr) == (0, "")
-    # The parent exits when the daemon has its ports.
-    pid = int((tmp_path / "bridge.pid").read_text())
-    try:
-        log = tmp_path / "bridge.log"
-        address = eventually(lambda: re.search(r"lines on (\S+): telnet", log.read_text()), "the address")[1]
-        peer = line_client(address)
-        assert peer.request("PUB kitchen 21.5") == "OK 1"
-        os.kill(pid, signal.SIGTERM)
-        assert peer.receive_rest() == ["NOTICE the server is going away", "BYE"]
-        peer.close()
-        eventually(lambda: not (tmp_path / "bridge.pid").exists(), "the end of the pid file")
-        eventually(lambda: not os.path.exists(f"/proc/{pid}"), "the end of the daemon")
-        assert not re.search(r"Traceback|Unhandled|#(error|critical)\]", log.read_text())
-    finally:
-        if os.path.exists(f"/proc/{pid}"):
-            os.kill(pid, signal.SIGKILL)
+def test_as_a_daemon(start_daemon, eventually, line_client):
+    daemon = start_daemon("--tcp", TCP)
+    peer = line_client(daemon.logs(r"lines on (\S+): telnet")[1])
+    assert peer.request("PUB kitchen 21.5") == "OK 1"
+    os.kill(daemon.pid, signal.SIGTERM)
+    assert peer.receive_rest() == ["NOTICE the server is going away", "BYE"]
+    peer.close()
+    eventually(lambda: not daemon.pidfile.exists(), "the end of the pid file")
+    eventually(daemon.has_ended, "the end of the daemon")
+    assert not TROUBLE.search(daemon.log.read_text())
 
 
 FAULTS = {

@@ -1,26 +1,21 @@
 """Server-sent events and long polling with real clients: curl, and a browser that loses its connection."""
 
 import json
-import re
 import shlex
-import socket
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.documents import DOCS, fenced
+from tests.end_to_end.conftest import receive_until
 from tests.event_streams import read_events
 
 pytestmark = pytest.mark.end_to_end
 
 
-def documented(kind: str) -> list[str]:
-    """The examples of this language on the page about streams."""
-    page = Path(__file__).parent.parent.parent / "docs" / "reference" / "streams.md"
-    return re.findall(rf"^```{kind}\n(.*?)^```$", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+PAGE = DOCS / "reference" / "streams.md"
 
 
 class Curl:
@@ -68,7 +63,7 @@ def curl(server: Any) -> Iterator[Callable[..., Curl]]:
 STREAM = ("-H", "Accept: text/event-stream")
 
 
-def test_curl_shows_published_events(server: Any, curl: Any, line_client: Any, channel: str) -> None:
+def test_curl_shows_published_events(server, curl, line_client, channel):
     stream = curl(f"/channels/{channel}/events", *STREAM)
     assert [event.kind for event in stream.received(2)] == ["welcome", "ok"]
     line_client(server.lines[0]).request(f"PUB {channel} 21.5")
@@ -78,7 +73,7 @@ def test_curl_shows_published_events(server: Any, curl: Any, line_client: Any, c
     assert again.received(3)[2] == event
 
 
-def test_curl_shows_several_channels(server: Any, curl: Any, line_client: Any, channel: str) -> None:
+def test_curl_shows_several_channels(server, curl, line_client, channel):
     stream = curl(f"/events?channel={channel}&channel={channel}/2&presence=on")
     stream.received(3)
     peer = line_client(server.lines[0])
@@ -90,7 +85,7 @@ def test_curl_shows_several_channels(server: Any, curl: Any, line_client: Any, c
     assert [place.partition(":")[2] for place in events[-1].id.split(",")] == ["1", "1"]
 
 
-def test_curl_waits_for_an_event(server: Any, curl: Any, line_client: Any, channel: str, eventually: Any) -> None:
+def test_curl_waits_for_an_event(server, curl, line_client, channel, eventually):
     first = curl(f"/channels/{channel}/events?wait=50")
     peer = line_client(server.lines[0])
     # The channel exists when a request waits for it.
@@ -109,15 +104,11 @@ def listed(server: Any) -> str:
     return subprocess.run(command, capture_output=True, check=True).stdout.decode()
 
 
-def test_slow_client_does_not_disturb_others_and_is_told_of_losses(
-    start: Any, line_client: Any, open_socket: Any
-) -> None:
+def test_slow_client_does_not_disturb_others_and_is_told_of_losses(start, line_client, open_socket):
     server = start("--history-events", "200", "--history-bytes", "400000", "--send-buffer-bytes", "16384")
     slow = open_socket(server.authority)
     slow.sendall(f"GET /events?channel=k HTTP/1.1\r\nHost: {server.authority}\r\n\r\n".encode())
-    data = b""
-    while b"event: ok" not in data:
-        data += slow.recv(1000)
+    data = receive_until(slow, b"event: ok")
     peer = line_client(server.lines[0])
     for number in range(1, 3_001):
         peer.send(f"PUB k {number} {'x' * 3_000}")
@@ -140,70 +131,6 @@ def test_slow_client_does_not_disturb_others_and_is_told_of_losses(
     assert lost and place >= 2_999
 
 
-class Cutting:
-    """Forwards bytes between a browser and the server, and can cut all its connections."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._open: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            try:
-                server = socket.create_connection(("127.0.0.1", self.port))
-            except OSError:
-                client.close()
-                continue
-            self._open += [client, server]
-            for one, other in ((client, server), (server, client)):
-                threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
-
-    def _pass(self, source: socket.socket, target: socket.socket) -> None:
-        try:
-            while data := source.recv(4096):
-                target.sendall(data)
-        except OSError:
-            pass
-        for each in (source, target):
-            try:
-                each.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-    def cut(self) -> None:
-        cut, self._open = self._open, []
-        for each in cut:
-            try:
-                each.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            each.close()
-
-    def close(self) -> None:
-        self._listener.close()
-        self.cut()
-
-
-@pytest.fixture
-def cutting(request: pytest.FixtureRequest) -> Iterator[Callable[[int], Cutting]]:
-    made: list[Cutting] = []
-
-    def making(port: int) -> Cutting:
-        made.append(Cutting(port))
-        return made[-1]
-
-    yield making
-    for each in made:
-        each.close()
-
-
 LISTEN = """url => {
   const source = new EventSource(url);
   window.received = [];
@@ -214,20 +141,20 @@ LISTEN = """url => {
 }"""
 
 
-def port_of(server: Any) -> int:
-    return int(server.authority.rpartition(":")[2])
+@pytest.fixture
+def new_page(chromium: Any) -> Iterator[Any]:
+    """A page in which the tests can run scripts."""
+    context = chromium.new_context(bypass_csp=True)
+    yield context.new_page()
+    context.close()
 
 
 @pytest.mark.parametrize("channels", [("kitchen",), ("kitchen", "cellar")])
-def test_browser_recovers_all_events_after_a_cut(
-    start: Any, line_client: Any, chromium: Any, cutting: Any, eventually: Any, channels: tuple[str, ...]
-) -> None:
+def test_browser_recovers_all_events_after_a_cut(start, line_client, new_page, cutting_proxy, channels):
     """No event is received twice."""
-    server = start()
-    between = cutting(port_of(server))
-    context = chromium.new_context(bypass_csp=True)
-    page = context.new_page()
-    page.goto(between.address + "/bridge.json")
+    server, page = start(), new_page
+    proxy = cutting_proxy(server.web_port)
+    page.goto(proxy.origin + "/bridge.json")
     page.evaluate(LISTEN, "/events?" + "&".join(f"channel={name}" for name in channels))
     page.wait_for_function(f"oks.length === {len(channels)}")
     peer = line_client(server.lines[0])
@@ -235,41 +162,35 @@ def test_browser_recovers_all_events_after_a_cut(
         for name in channels:
             assert peer.request(f"PUB {name} {number}") == f"OK {number}"
         if number in (20, 40):
-            between.cut()
+            proxy.cut()
             page.wait_for_function(f"oks.length === {len(channels) * (1 + number // 20)}", timeout=20_000)
     page.wait_for_function(f"received.length >= {60 * len(channels)}")
     received = page.evaluate("received")
     for name in channels:
         assert [event["offset"] for event, _ in received if event["channel"] == name] == list(range(1, 61))
     assert all(ok["recovered"] for ok in page.evaluate("oks")[len(channels) :])
-    context.close()
 
 
-def test_browser_reconnects_after_a_restart_of_the_server(
-    start: Any, line_client: Any, chromium: Any, cutting: Any, eventually: Any
-) -> None:
+def test_browser_reconnects_after_a_restart_of_the_server(start, line_client, new_page, cutting_proxy):
     """After the kill, the browser reconnects and learns that events may be missing."""
-    first = start()
-    between = cutting(port_of(first))
-    context = chromium.new_context(bypass_csp=True)
-    page = context.new_page()
-    page.goto(between.address + "/bridge.json")
+    first, page = start(), new_page
+    proxy = cutting_proxy(first.web_port)
+    page.goto(proxy.origin + "/bridge.json")
     page.evaluate(LISTEN, "/channels/kitchen/events")
     page.wait_for_function("oks.length === 1")
     line_client(first.lines[0]).request("PUB kitchen before")
     page.wait_for_function("received.length === 1")
     first.kill()
     second = start()
-    between.port = port_of(second)
+    proxy.port = second.web_port
     page.wait_for_function("oks.length === 2", timeout=20_000)
     assert page.evaluate("oks[1].recovered") is False
     line_client(second.lines[0]).request("PUB kitchen after")
     page.wait_for_function("received.length === 2")
     assert [event["data"] for event, _ in page.evaluate("received")] == ["before", "after"]
-    context.close()
 
 
-def test_stream_ends_with_the_server(start: Any, eventually: Any) -> None:
+def test_stream_ends_with_the_server(start):
     server = start()
     stream = Curl(server.page.rstrip("/") + "/events?channel=k")
     stream.received(2)
@@ -280,11 +201,11 @@ def test_stream_ends_with_the_server(start: Any, eventually: Any) -> None:
     stream.close()
 
 
-def test_documented_commands(start: Any, line_client: Any) -> None:
+def test_documented_commands(start, line_client):
     server = start()
     peer = line_client(server.lines[0])
     stream, waiting = (
-        Curl(*shlex.split(command.replace("localhost:8082", server.authority))[1:]) for command in documented("sh")
+        Curl(*shlex.split(command.replace("localhost:8082", server.authority))[1:]) for command in fenced(PAGE, "sh")
     )
     stream.received(2)
     peer.request("PUB kitchen 21.5")
@@ -297,12 +218,10 @@ def test_documented_commands(start: Any, line_client: Any) -> None:
     waiting.close()
 
 
-def test_documented_page(start: Any, line_client: Any, chromium: Any) -> None:
-    server = start()
-    context = chromium.new_context(bypass_csp=True)
-    page = context.new_page()
+def test_documented_page(start, line_client, new_page):
+    server, page = start(), new_page
     page.goto(server.page + "bridge.json")
-    example = documented("js")[0]  # tests/js/documentation.test.mjs runs the other one
+    example = fenced(PAGE, "js")[0]  # tests/js/documentation.test.mjs runs the other one
     told: list[str] = []
     # The browser reports a missing icon there.
     page.on("console", lambda message: told.append(message.text) if message.type == "log" else None)
@@ -312,4 +231,3 @@ def test_documented_page(start: Any, line_client: Any, chromium: Any) -> None:
     with page.expect_console_message(lambda message: message.type == "log"):
         peer.send("NICK ann", "PUB cellar 12")
     assert told == ["cellar 1 ann 12"]
-    context.close()

@@ -7,12 +7,13 @@ import signal
 import ssl
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from cryptography import x509
 
 from tests.authority import Authority
+from tests.documents import DOCS, fenced
+from tests.end_to_end.conftest import TCP, unverified_tls
 
 pytestmark = pytest.mark.end_to_end
 
@@ -25,19 +26,6 @@ def authority(tmp_path):
     authority = Authority(tmp_path)
     authority.issue("server", "localhost")
     return authority
-
-
-@pytest.fixture
-def reload(eventually):
-    """Send SIGHUP, and return the log up to these words."""
-
-    def reload(server, *words):
-        before = len(server.log())
-        server.process.send_signal(signal.SIGHUP)
-        eventually(lambda: all(word in server.log()[before:] for word in words), f"{words} in the log")
-        return server.log()[before:]
-
-    return reload
 
 
 def serial_of(client):
@@ -86,9 +74,8 @@ def test_new_certificate_is_used_for_new_connections(start, line_client, web_cli
 )
 def test_rejects_old_protocol_versions(start, open_socket, authority, version, welcome):
     server = start(tcp=(TLS,), web=(TLS,))
-    for address in (server.lines[0], server.page.removeprefix("https://").rstrip("/")):
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    for address in (server.lines[0], server.authority):
+        context = unverified_tls()
         # OpenSSL offers old versions only with a low security level.
         context.set_ciphers("DEFAULT@SECLEVEL=0")
         context.minimum_version = context.maximum_version = version
@@ -106,20 +93,12 @@ def test_requires_client_certificate_of_the_authority(start, line_client, web_cl
         '[access]\nanonymous = { ">" = "rw" }\n'
         f'[[access.listener]]\nendpoint = "{TLS}"\nclient-ca = "authority.pem"\n'
     )
-    server = start("--config", "bridge.toml", tcp=(TLS,), web=("tcp:0:interface=127.0.0.1",))
-
-    def tls_of(name):
-        context = ssl.create_default_context(cafile=tmp_path / "authority.pem")
-        context.check_hostname = False
-        if name:
-            context.load_cert_chain(tmp_path / f"{name}.pem", tmp_path / f"{name}.key")
-        return context
-
+    server = start("--config", "bridge.toml", tcp=(TLS,), web=(TCP,))
     for name in ("", "foreign"):
         # With TLS 1.3, the alert arrives after the client has finished the handshake.
         with pytest.raises((ssl.SSLError, ConnectionResetError)):
-            open_socket(server.lines[0], tls_of(name)).recv(100)
-    ann = line_client(server.lines[0], tls_of("ann"))
+            open_socket(server.lines[0], authority.tls_of(name)).recv(100)
+    ann = line_client(server.lines[0], authority.tls_of("ann"))
     assert ann.request("PUB kitchen 21.5") == "OK 1"
     bystander = web_client(server.page)
     assert bystander.request(type="history", id=1, channel="kitchen")["events"][0]["data"] == "21.5"
@@ -134,27 +113,17 @@ def test_plain_text_at_a_tls_port_is_rejected(start, line_client, open_socket, a
     silent.close()
 
 
-def test_daemon_reloads_as_soon_as_its_parent_has_exited(
-    twistd, environment, tmp_path, eventually, authority, line_client
-):
+def test_daemon_reloads_as_soon_as_its_parent_has_exited(start_daemon, tmp_path, eventually, authority, line_client):
     """Paths are relative to the directory in which it was started."""
     (tmp_path / "bridge.toml").write_text("max-line-bytes = 1000\n")
-    command = [twistd, f"--pidfile={tmp_path}/bridge.pid", f"--logfile={tmp_path}/bridge.log", "--rundir=/"]
-    command += ["sockbridge", "--config", "bridge.toml", "--tcp", TLS, "--web", "none"]
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=30)
-    pid = int((tmp_path / "bridge.pid").read_text())
-    try:
-        os.kill(pid, signal.SIGHUP)
-        log = tmp_path / "bridge.log"
-        eventually(lambda: f"reloaded: configuration, certificate {tmp_path}/server.pem" in log.read_text(), "it")
-        peer = line_client(re.search(r"lines over TLS on (\S+):", log.read_text())[1], True)
-        assert peer.request("PING") == "PONG"
-        peer.close()
-        os.kill(pid, signal.SIGTERM)
-        eventually(lambda: not os.path.exists(f"/proc/{pid}"), "the end of the daemon")
-    finally:
-        if os.path.exists(f"/proc/{pid}"):
-            os.kill(pid, signal.SIGKILL)
+    daemon = start_daemon("--config", "bridge.toml", "--tcp", TLS, twistd=("--rundir=/",))
+    os.kill(daemon.pid, signal.SIGHUP)
+    daemon.logs(f"reloaded: configuration, certificate {re.escape(str(tmp_path))}/server.pem")
+    peer = line_client(daemon.logs(r"lines over TLS on (\S+):")[1], True)
+    assert peer.request("PING") == "PONG"
+    peer.close()
+    os.kill(daemon.pid, signal.SIGTERM)
+    eventually(daemon.has_ended, "the end of the daemon")
 
 
 @pytest.mark.parametrize(("launcher", "survives"), [([], False), (["nohup"], True)])
@@ -163,8 +132,7 @@ def test_server_stops_when_its_terminal_closes(
 ):
     """The kernel sends SIGHUP when a terminal closes."""
     log = tmp_path / "bridge.log"
-    command = [*launcher, twistd, "-n", "--pidfile=", f"--logfile={log}", "sockbridge"]
-    command += ["--tcp", "tcp:0:interface=127.0.0.1", "--web", "none"]
+    command = [*launcher, twistd, "-n", "--pidfile=", f"--logfile={log}", "sockbridge", "--tcp", TCP, "--web", "none"]
     ours, theirs = pty.openpty()
     # A process in a new session with this terminal. It may inherit that SIGHUP is ignored.
     begin = "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL);"
@@ -190,13 +158,13 @@ def test_server_stops_when_its_terminal_closes(
         process.wait()
 
 
-def test_commands_of_the_documentation_work(start, tmp_path, environment):
+def test_commands_of_the_documentation_work(start, tmp_path, shell):
     """Certificates for server and client, created and used with the commands of docs/how-to/tls.md."""
-    page = (Path(__file__).parent.parent.parent / "docs" / "how-to" / "tls.md").read_text()
-    blocks = re.findall(r"^```sh\n(openssl .*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
+    page = DOCS / "how-to" / "tls.md"
+    blocks = [block for block in fenced(page, "sh") if block.startswith("openssl ")]
     assert len(blocks) == 2
     for block in blocks:
-        subprocess.run(["sh", "-ec", block], cwd=tmp_path, check=True, capture_output=True, env=environment)
+        shell(block, check=True)
     own, of_clients = (
         f"ssl:0:interface=127.0.0.1{more}:privateKey=key.pem:certKey=cert.pem" for more in ("", ":backlog=9")
     )
@@ -205,15 +173,8 @@ def test_commands_of_the_documentation_work(start, tmp_path, environment):
         f'[[access.listener]]\nendpoint = "{of_clients}"\nclient-ca = "ca.pem"\n'
     )
     server = start("--config", "bridge.toml", tcp=(own, of_clients), web=("none",))
-    commands = re.findall(r"`(openssl s_client -quiet -[^`]*127.0.0.1:8443[^`]*)`", page)
+    commands = re.findall(r"`(openssl s_client -quiet -[^`]*127.0.0.1:8443[^`]*)`", page.read_text())
     assert len(commands) == 2
     for command, address in zip(commands, server.lines, strict=True):
-        shown = subprocess.run(
-            ["sh", "-ec", "(echo PING; echo QUIT; cat) | " + command.replace("127.0.0.1:8443", address)],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            timeout=20,
-        )
-        assert shown.stdout.splitlines()[1:] == [b"PONG", b"BYE"], shown
+        shown = shell("(echo PING; echo QUIT; cat) | " + command.replace("127.0.0.1:8443", address))
+        assert shown.stdout.splitlines()[1:] == ["PONG", "BYE"], shown

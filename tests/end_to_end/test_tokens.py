@@ -1,19 +1,15 @@
 """Tokens and client certificates on a running server: rights, invalid tokens, expiry and changed policies."""
 
-import hmac
 import json
 import re
-import signal
-import ssl
 import time
-from base64 import urlsafe_b64encode
-from hashlib import sha256
 
 import pytest
 
 from tests.authority import Authority
-from tests.end_to_end.conftest import TCP, LineClient, Starter
-from tests.issuer import AUDIENCE, PRIVATE
+from tests.end_to_end.conftest import TCP, LineClient, guarded_server, receive_all
+from tests.issuer import AUDIENCE, PRIVATE, base64url, hmac_token
+from tests.server.websocket_streams import HANDSHAKE
 from twistedsock.auth.tokens import SUBJECT_RULE
 
 pytestmark = pytest.mark.end_to_end
@@ -23,8 +19,7 @@ FORBIDDEN = "ERR forbidden no right to %s this channel"
 
 
 def encoded(data):
-    raw = data if isinstance(data, bytes) else json.dumps(data).encode()
-    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+    return base64url(json.dumps(data).encode()).decode()
 
 
 @pytest.fixture(scope="module")
@@ -32,26 +27,15 @@ def guarded(tmp_path_factory, issuer):
     """A server with a key of each algorithm. Its log must not contain a token."""
     folder = tmp_path_factory.mktemp("guarded")
     trusted = f"unix:{folder}/socket"
-    (folder / "bridge.toml").write_text(
-        f"""
-        max-connections-per-identity = 3
-        [access]
-        anonymous = {{ "lobby.*" = "rw", "news" = "r", "bystander-*" = "rw" }}
-        audience = "{AUDIENCE}"
-        leeway = 0
-        cookie = "session"
-        [[access.listener]]
-        endpoint = "{trusted}"
-        allow = {{ ">" = "rw" }}
-        """
-        + issuer.make_key("hs")
+    anonymous = '{ "lobby.*" = "rw", "news" = "r", "bystander-*" = "rw" }'
+    configuration = (
+        "max-connections-per-identity = 3\n"
+        + issuer.access(f"anonymous = {anonymous}", "leeway = 0", 'cookie = "session"')
+        + f'[[access.listener]]\nendpoint = "{trusted}"\nallow = {{ ">" = "rw" }}\n'
         + "".join(issuer.make_key(algorithm.lower(), algorithm) for algorithm in PRIVATE)
     )
-    starter = Starter(folder)
-    server = starter("--config", "bridge.toml", tcp=(TCP, trusted))
-    yield server
-    starter.stop_all()
-    issuer.assert_absent_from(server.log())
+    with guarded_server(folder, issuer, configuration, tcp=(TCP, trusted)) as server:
+        yield server
 
 
 class Neighbour:
@@ -81,19 +65,6 @@ def neighbour(guarded, line_client, issuer, lobby):
     neighbour = Neighbour(line_client(guarded.lines[0]), lobby)
     yield neighbour
     issuer.assert_absent_from("\n".join(neighbour.is_served()))
-
-
-@pytest.fixture
-def reload(eventually):
-    """Send SIGHUP, and return the log up to these words."""
-
-    def reload(server, words="reloaded: configuration"):
-        before = len(server.log())
-        server.process.send_signal(signal.SIGHUP)
-        eventually(lambda: words in server.log()[before:], f"{words!r} in the log")
-        return server.log()[before:]
-
-    return reload
 
 
 def test_client_without_token_has_anonymous_rights(guarded, line_client, web_client, lobby):
@@ -155,26 +126,19 @@ def test_accepts_token_in_header_query_cookie_or_message(guarded, web_client, is
             assert peer.request(type="auth", id=1, token=token)["nick"] == "message"
         assert peer.request(type="subscribe", id=2, channel="kitchen")["type"] == "ok"
         assert peer.request(type="info", id=3)["peer"]["nick"] == way
-    peer.close()
 
 
 def test_invalid_token_is_rejected_with_401_or_an_error(guarded, open_socket, web_client, issuer, neighbour):
     token = issuer.token(seconds=-5)
-    address = guarded.page.removeprefix("http://").rstrip("/")
-    program = open_socket(address)
-    program.sendall(
-        f"GET /ws HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Version: 13\r\n"
-        f"Sec-WebSocket-Key: {encoded(b'0123456789abcdef')}==\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
-    )
-    answer = b""
-    while data := program.recv(4096):
-        answer += data
-    head, _, body = answer.decode().partition("\r\n\r\n")
+    program = open_socket(guarded.authority)
+    handshake = HANDSHAKE.replace(b"127.0.0.1:8082", guarded.authority.encode()).removesuffix(b"\r\n")
+    program.sendall(handshake + f"Authorization: Bearer {token}\r\n\r\n".encode())
+    answer = receive_all(program).decode()
+    head, _, body = answer.partition("\r\n\r\n")
     assert head.startswith("HTTP/1.1 401 ")
     assert 'WWW-Authenticate: Bearer error="invalid_token"' in head
     assert "the token has expired" in body
-    issuer.assert_absent_from(answer.decode())
+    issuer.assert_absent_from(answer)
     for page in (
         web_client(guarded.page, path=f"/ws?token={token}"),
         web_client(guarded.page, headers=[f"Cookie: session={token}"]),
@@ -270,8 +234,7 @@ def test_connections_of_an_identity_are_limited(guarded, line_client, web_client
 
 
 def signed(header, claims, secret):
-    body = f"{encoded(header)}.{encoded(claims)}"
-    return f"{body}.{encoded(hmac.digest(secret, body.encode(), sha256))}"
+    return hmac_token(header, claims, secret).decode()
 
 
 @pytest.fixture
@@ -315,23 +278,17 @@ def forged(issuer):
 
 def test_invalid_token_grants_nothing(guarded, line_client, web_client, issuer, neighbour, bystander, forged):
     with bystander(guarded):
-        is_answered_and_gives_nothing(guarded, line_client, web_client, issuer, neighbour, forged)
-
-
-def is_answered_and_gives_nothing(guarded, line_client, web_client, issuer, neighbour, forged):
-    for what, token in forged.items():
-        peer = line_client(guarded.lines[0])
-        answer = peer.request(f"AUTH {token}")
-        assert answer.startswith("ERR unauthorized "), (what, answer)
-        issuer.assert_absent_from(answer)
-        assert peer.request("SUB kitchen") == TAKES_A_TOKEN % "read", what
-        peer.close()
-        page = web_client(guarded.page)
-        answer = page.request(type="auth", id=1, token=token)
-        assert (answer["type"], answer["id"], answer["code"]) == ("error", 1, "unauthorized"), what
-        assert page.request(type="subscribe", id=2, channel="kitchen")["code"] == "unauthorized"
-        page.close()
-        neighbour.is_served()
+        for what, token in forged.items():
+            peer = line_client(guarded.lines[0])
+            answer = peer.request(f"AUTH {token}")
+            assert answer.startswith("ERR unauthorized "), (what, answer)
+            issuer.assert_absent_from(answer)
+            assert peer.request("SUB kitchen") == TAKES_A_TOKEN % "read", what
+            page = web_client(guarded.page)
+            answer = page.request(type="auth", id=1, token=token)
+            assert (answer["type"], answer["id"], answer["code"]) == ("error", 1, "unauthorized"), what
+            assert page.request(type="subscribe", id=2, channel="kitchen")["code"] == "unauthorized"
+            neighbour.is_served()
 
 
 def test_closes_after_ten_invalid_tokens(guarded, line_client, neighbour):
@@ -375,16 +332,11 @@ def test_no_reply_contains_a_token(guarded, line_client, web_client, open_socket
     # An HTTP request at the line port.
     lost = open_socket(guarded.lines[0])
     lost.sendall(f"GET /ws?token={token} HTTP/1.1\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
-    answer = b""
-    while data := lost.recv(4096):
-        answer += data
-    issuer.assert_absent_from(answer.decode())
-    address = guarded.page.removeprefix("http://").rstrip("/")
+    issuer.assert_absent_from(receive_all(lost).decode())
     for path in (f"/?token={token}", f"/nowhere?token={token}", f"/{token}", f"//[{token}"):
-        visitor = open_socket(address)
-        visitor.sendall(f"GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode())
-        while visitor.recv(65536):
-            pass
+        visitor = open_socket(guarded.authority)
+        visitor.sendall(f"GET {path} HTTP/1.1\r\nHost: {guarded.authority}\r\nConnection: close\r\n\r\n".encode())
+        receive_all(visitor)
     neighbour.is_served()
 
 
@@ -392,8 +344,7 @@ def test_reload_changes_keys_and_rights_of_connected_clients(start, line_client,
     old, lasting, new = (issuer.make_key(name) for name in ("old", "lasting", "new"))
 
     def table(anonymous, *keys):
-        text = f'[access]\nanonymous = {{ {anonymous} }}\naudience = "{AUDIENCE}"\n' + "".join(keys)
-        (tmp_path / "bridge.toml").write_text(text)
+        (tmp_path / "bridge.toml").write_text(issuer.access(f"anonymous = {{ {anonymous} }}") + "".join(keys))
 
     table('lobby = "rw", attic = "rw"', old, lasting)
     server = start("--config", "bridge.toml")
@@ -476,28 +427,25 @@ def test_client_certificate_is_an_identity(start, line_client, web_client, issue
         subjects = "".join(
             f'[[access.subject]]\nname = "{one}"\nallow = {{ {rights} }}\n' for one, rights in allowed.items()
         )
-        head = f'[access]\nanonymous = {{ lobby = "rw" }}\naudience = "{AUDIENCE}"\n'
+        head = issuer.access('anonymous = { lobby = "rw" }')
         (tmp_path / "bridge.toml").write_text(head + key + listening + subjects)
-
-    def tls_of(name):
-        context = ssl.create_default_context(cafile=tmp_path / "authority.pem")
-        context.check_hostname = False
-        context.load_cert_chain(tmp_path / f"{name}.pem", tmp_path / f"{name}.key")
-        return context
 
     key = issuer.make_key("beside")
     allow(ann='kitchen = "rw", attic = "r"', bob='attic = "r"')
     server = start("--config", "bridge.toml", tcp=(line,), web=(page,))
-    ann, bob = line_client(server.lines[0], tls_of("ann")), line_client(server.lines[0], tls_of("bob"))
+    ann, bob = (
+        line_client(server.lines[0], authority.tls_of("ann")),
+        line_client(server.lines[0], authority.tls_of("bob")),
+    )
     for name in ("kitchen", "attic", "lobby"):
         assert ann.request(f"SUB {name}").startswith(f"OK {name} ")
     assert bob.request("SUB kitchen") == FORBIDDEN % "read"
     assert bob.request("NICK ann") == "OK ~ann"
     assert bob.request("SUB attic").startswith("OK attic ")
-    browser = web_client(server.page, tls=tls_of("ann"))
+    browser = web_client(server.page, tls=authority.tls_of("ann"))
     assert browser.request(type="publish", id=1, channel="kitchen", data="from a page")["offset"] == 1
     assert ann.receive() == "MSG kitchen 1 ann from a page"
-    nobody = line_client(server.lines[0], tls_of("mallory"))
+    nobody = line_client(server.lines[0], authority.tls_of("mallory"))
     assert nobody.receive_rest() == [f"ERR unauthorized invalid certificate: the common name must be {SUBJECT_RULE}"]
     # A token replaces the identity of the certificate.
     assert bob.request(f"AUTH {issuer.token('carl', {'kitchen': 'r', 'attic': 'r'}, key='beside')}").startswith(

@@ -1,10 +1,6 @@
 """A real server delivers webhooks to real receivers."""
 
-import re
-import signal
-import socket
 import ssl
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
@@ -14,6 +10,8 @@ from typing import Any
 import pytest
 
 from tests.authority import Authority
+from tests.documents import DOCS, fenced
+from tests.end_to_end.programs import free_ports
 from tests.end_to_end.receiving import Receiver
 
 pytestmark = pytest.mark.end_to_end
@@ -62,9 +60,7 @@ def server_with(configure: Any, start: Any) -> Callable[..., Any]:
     return server_with
 
 
-def test_delivers_signed_events_in_order(
-    receive: Any, server_with: Any, line_client: Any, eventually: Callable[..., Any]
-) -> None:
+def test_delivers_signed_events_in_order(receive, server_with, line_client, eventually):
     receiver = receive()
     server = server_with(receiver.url, "debounce = 0", 'channels = ["kitchen.*"]')
     ann, bob = line_client(server.lines[0]), line_client(server.lines[0])
@@ -91,9 +87,7 @@ def test_delivers_signed_events_in_order(
     assert len(receiver.deliveries) < 200
 
 
-def test_does_not_deliver_a_quick_reconnect(
-    receive: Any, server_with: Any, line_client: Any, eventually: Callable[..., Any]
-) -> None:
+def test_does_not_deliver_a_quick_reconnect(receive, server_with, line_client, eventually):
     receiver = receive()
     server = server_with(receiver.url, "debounce = 2", "delay = 0")
     for number in range(5):
@@ -110,9 +104,7 @@ def test_does_not_deliver_a_quick_reconnect(
     assert {"member-left ann", "channel-vacated"}.isdisjoint(receiver.summaries)
 
 
-def test_retries_failed_deliveries(
-    receive: Any, server_with: Any, line_client: Any, eventually: Callable[..., Any]
-) -> None:
+def test_retries_failed_deliveries(receive, server_with, line_client, eventually):
     receiver = receive()
     receiver.statuses = [503, 500]
     server = server_with(receiver.url, events='["event-published"]')
@@ -128,9 +120,7 @@ def test_retries_failed_deliveries(
     eventually(lambda: "deliveries succeed again" in server.log(), "the word in the log")
 
 
-def test_reports_dropped_events_to_a_recovered_receiver(
-    receive: Any, server_with: Any, line_client: Any, eventually: Callable[..., Any]
-) -> None:
+def test_reports_dropped_events_to_a_recovered_receiver(receive, server_with, line_client, eventually):
     receiver = receive()
     server = server_with(receiver.url, "queue-events = 10", events='["event-published"]')
     peer = line_client(server.lines[0])
@@ -148,7 +138,7 @@ def test_reports_dropped_events_to_a_recovered_receiver(
     assert dropped["count"] == 90
 
 
-def test_shutdown_delivers_queued_events(receive: Any, server_with: Any, line_client: Any) -> None:
+def test_shutdown_delivers_queued_events(receive, server_with, line_client):
     receiver = receive()
     server = server_with(
         receiver.url, "delay = 60", "debounce = 60", "batch-events = 3", options=("--shutdown-timeout", "1")
@@ -164,7 +154,7 @@ def test_shutdown_delivers_queued_events(receive: Any, server_with: Any, line_cl
     assert "not delivered" not in server.log()
 
 
-def test_shutdown_logs_undelivered_events(receive: Any, server_with: Any, line_client: Any) -> None:
+def test_shutdown_logs_undelivered_events(receive, server_with, line_client):
     receiver = receive()
     receiver.close()
     server = server_with(receiver.url, "delay = 60", "debounce = 60", events='["event-published"]')
@@ -176,22 +166,18 @@ def test_shutdown_logs_undelivered_events(receive: Any, server_with: Any, line_c
     assert f"webhook 127.0.0.1:{receiver.port}: 7 events were not delivered" in server.log()
 
 
-def test_reload_applies_a_new_configuration(
-    receive: Any, configure: Any, server_with: Any, line_client: Any, eventually: Callable[..., Any]
-) -> None:
+def test_reload_applies_a_new_configuration(receive, configure, server_with, line_client, eventually, reload):
     receiver, other = receive(), receive()
     server = server_with(receiver.url, 'name = "office"', events='["event-published"]')
     peer = line_client(server.lines[0])
     peer.request("PUB kitchen 1")
     eventually(lambda: receiver.summaries == ["1"], "the first")
     configure(other.url, 'name = "office"', events='["event-published"]')
-    server.process.send_signal(signal.SIGHUP)
-    eventually(lambda: "reloaded: configuration" in server.log(), "the word in the log")
+    reload(server)
     peer.request("PUB kitchen 2")
     eventually(lambda: other.summaries == ["2"], "the second")
     configure("ftp://example.org")
-    server.process.send_signal(signal.SIGHUP)
-    eventually(lambda: "reload failed, configuration unchanged" in server.log(), "the word in the log")
+    reload(server, "reload failed, configuration unchanged")
     peer.request("PUB kitchen 3")
     eventually(lambda: other.summaries == ["2", "3"], "the third")
 
@@ -211,9 +197,7 @@ def encrypted(tmp_path: Path, receive: Any) -> Callable[..., Receiver]:
     return encrypted
 
 
-def test_accepts_a_certificate_of_a_configured_authority(
-    encrypted: Any, server_with: Any, line_client: Any, eventually: Callable[..., Any]
-) -> None:
+def test_accepts_a_certificate_of_a_configured_authority(encrypted, server_with, line_client, eventually):
     receiver = encrypted("localhost")
     server = server_with(receiver.url, 'ca-file = "authority.pem"', events='["event-published"]')
     line_client(server.lines[0]).request("PUB kitchen 1")
@@ -225,14 +209,9 @@ def test_accepts_a_certificate_of_a_configured_authority(
     [("localhost", ()), ("example.org", ('ca-file = "authority.pem"',)), ("", ('ca-file = "authority.pem"',))],
     ids=["of an unknown authority", "for another host", "for no host"],
 )
-def test_delivers_nothing_to_a_host_with_another_certificate(
-    encrypted: Any,
-    server_with: Any,
-    line_client: Any,
-    eventually: Callable[..., Any],
-    host: str,
-    lines: tuple[str, ...],
-) -> None:
+def test_delivers_nothing_to_a_host_with_a_wrong_certificate(
+    encrypted, server_with, line_client, eventually, host, lines
+):
     receiver = encrypted(host)
     server = server_with(receiver.url, *lines, events='["event-published"]')
     peer = line_client(server.lines[0])
@@ -244,76 +223,46 @@ def test_delivers_nothing_to_a_host_with_another_certificate(
     assert SECRET not in server.log()
 
 
-def test_invalid_configuration_prevents_the_start(configure: Any, tmp_path: Path, twistd: str) -> None:
+def test_invalid_configuration_prevents_the_start(configure, shell, tmp_path):
     configure("https://example.org", 'ca-file = "gone.pem"')
-    command = [twistd, "-n", "--pidfile=", "sockbridge", "--config", "bridge.toml"]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    words = f"webhook[0].ca-file: cannot read {tmp_path}/gone.pem: No such file or directory"
+    ran = shell("twistd -n --pidfile= sockbridge --config bridge.toml")
     assert ran.returncode == 1
-    words = f"sockbridge: webhook[0].ca-file: cannot read {tmp_path}/gone.pem: No such file or directory"
-    assert words in ran.stdout + ran.stderr
-    check = [str(Path(sys.executable).parent / "sockbridge"), "check", "bridge.toml"]
-    ran = subprocess.run(check, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert f"sockbridge: {words}" in ran.stdout + ran.stderr
+    ran = shell("sockbridge check bridge.toml")
     assert ran.returncode == 1
-    assert words.removeprefix("sockbridge: ") in ran.stdout
+    assert words in ran.stdout
 
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "how-to" / "webhooks.md"
-
-
-def fenced(kind: str) -> list[str]:
-    return re.findall(rf"^```{kind}\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+PAGE = DOCS / "how-to" / "webhooks.md"
 
 
 @pytest.mark.parametrize(
     ("kind", "name", "program"), [("python", "receiver.py", sys.executable), ("js", "receiver.mjs", "node")]
 )
-def test_documented_receivers(
-    kind: str,
-    name: str,
-    program: str,
-    start: Any,
-    environment: dict[str, str],
-    tmp_path: Path,
-    eventually: Callable[..., Any],
-) -> None:
+def test_documented_receivers(kind, name, program, start, run, shell, tmp_path):
     """Runs the documented steps with both receivers. A request with a wrong signature is rejected."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    make_secret, *_, publish = fenced("sh")
-    subprocess.run(["sh", "-c", make_secret], cwd=tmp_path, env=environment, check=True)
-    (receiver,), (options,) = fenced(kind), fenced("toml")
-    (tmp_path / name).write_text(receiver.replace("9000", port))
-    (tmp_path / "sockbridge.toml").write_text(options.replace("9000", port))
-    with (tmp_path / "printed").open("w") as printed:
-        process = subprocess.Popen([program, name], cwd=tmp_path, stdout=printed, stderr=subprocess.STDOUT)
-    try:
-        eventually(lambda: _answers(port), "the receiver")
-        assert _post(port, b'{"events": []}', {"Sockbridge-Signature-256": f"sha256={'0' * 64}"}) == 401
-        assert _post(port, b'{"events": []}', {}) == 401
-        server = start("--config", "sockbridge.toml", web=("none",))
-        command = publish.replace("8081", server.lines[0].rpartition(":")[2])
-        subprocess.run(["sh", "-c", command], env=environment, check=True, capture_output=True, timeout=20)
-        said = "event-published kitchen hello"
-        assert f"prints `{said}`" in PAGE.read_text(encoding="utf-8")
-        eventually(lambda: said in (tmp_path / "printed").read_text(), "the published event")
-        server.stop()
-        assert "retrying" not in server.log()
-    finally:
-        process.kill()
-        process.wait()
+    (port,) = free_ports(1)
+    make_secret, *_, publish = fenced(PAGE, "sh")
+    shell(make_secret, check=True)
+    (text,), (options,) = fenced(PAGE, kind), fenced(PAGE, "toml")
+    (tmp_path / name).write_text(text.replace("9000", str(port)))
+    (tmp_path / "sockbridge.toml").write_text(options.replace("9000", str(port)))
+    receiver = run(program, name)
+    receiver.listens(port)
+    assert post(port, b'{"events": []}', {"Sockbridge-Signature-256": f"sha256={'0' * 64}"}) == 401
+    assert post(port, b'{"events": []}', {}) == 401
+    server = start("--config", "sockbridge.toml", web=("none",))
+    shell(publish.replace("8081", str(server.line_port)), check=True)
+    said = "event-published kitchen hello"
+    assert f"prints `{said}`" in PAGE.read_text(encoding="utf-8")
+    receiver.prints(said)
+    server.stop()
+    assert "retrying" not in server.log()
 
 
-def _answers(port: str) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", int(port))).close()
-    except ConnectionRefusedError:
-        return False
-    return True
-
-
-def _post(port: str, body: bytes, headers: dict[str, str]) -> int:
-    connection = HTTPConnection("127.0.0.1", int(port), timeout=20)
+def post(port: int, body: bytes, headers: dict[str, str]) -> int:
+    connection = HTTPConnection("127.0.0.1", port, timeout=20)
     connection.request("POST", "/hook", body, headers)
     status = connection.getresponse().status
     connection.close()
