@@ -116,9 +116,9 @@ def run_bystander(
         yield bystander
         assert grows is None or bystander.growth() < grows
     finally:
-        bystander.stop()
         for client in clients[clients_before:]:
             client.close()
+        bystander.stop()
     logged_messages = log_messages(server.log()[logged_before:])
     assert logged_messages == list(logged), logged_messages
     deadline = time.monotonic() + (MAX_LATENCY_SECONDS if gone else 0)
