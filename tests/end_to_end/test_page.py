@@ -186,6 +186,29 @@ def test_shows_missed_events_after_an_outage(server, line_client, open_page, cha
     monitored.errors.clear()
 
 
+@pytest.mark.parametrize("address", ["#", "console#/channels/"])
+def test_shows_a_reset_of_a_channel(server, line_client, open_page, channel, address):
+    monitored = open_page()
+    monitored.allow_messages()
+    page = monitored.open(f"{server.page}{address}{channel}")
+    typist = line_client(server.lines[0])
+    publish_in_turn(typist, [channel], range(3))
+    expect(row(page, 3)).to_be_visible()
+    notes = page.locator('#events .note[data-kind="reset"] .note-text')
+
+    monitored.receive(type="reset", channel=channel, epoch="second", good=1, offset=1)
+    void = f"The server has reset {channel}: events 2–3 above are no longer valid. New events continue at 2."
+    expect(notes).to_have_text([void])
+    again = {"type": "event", "channel": channel, "from": "ann", "name": "message", "time": int(time.time() * 1000)}
+    monitored.receive(**again, offset=2, data="two again")
+    monitored.receive(type="reset", channel=channel, epoch="third", good=2, offset=0)
+    valid = f"The server has reset {channel}: all events above are still valid. Offsets begin again at 1."
+    expect(notes).to_have_text([void, valid])
+    monitored.receive(**again, offset=1, data="one again")
+    expect(page.locator("#events .event .payload")).to_have_text(["0", "1", "2", "two again", "one again"])
+    expect(page.locator('#events .note[data-kind="reset"] ~ .event .since')).to_have_count(0)  # not of the history
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_does_not_scroll_sideways_on_a_phone(server, line_client, open_page, channel, scheme):
     monitored = open_page(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True, color_scheme=scheme)

@@ -176,6 +176,7 @@ export function recorder() {
     onEvent: (event) => calls.push(['event', event.offset, event.data]),
     options: {
       onLost: ({ reason, first, last }) => calls.push(['lost', reason, first, last]),
+      onReset: (reset) => calls.push(['reset', reset]),
       onSubscribed: (state) => calls.push(['subscribed', state]),
       onJoin: (peer) => calls.push(['join', peer.id]),
       onLeave: (peer) => calls.push(['leave', peer.id]),
@@ -201,6 +202,9 @@ export class ModelServer {
   log = [];
   outbox = [];
   subscribed = undefined;
+  published = new Map([['e1', []]]); // the data of each epoch, by offset
+  goodBefore = new Map(); // epoch -> the last valid offset of the epoch before
+  previous = undefined; // the epoch before, and where this one begins
 
   constructor(net) {
     net.received = (socket, message) => this.received(socket, message);
@@ -216,20 +220,32 @@ export class ModelServer {
     } else if (type === 'subscribe') {
       this.subscribed = channel;
       const oldest = this.head - this.log.length + 1;
-      const known = since !== undefined && epoch === `e${this.epoch}` && since <= this.head;
-      const whole = known && since >= oldest - 1;
+      const known = since === undefined ? undefined : this.resume(since, epoch);
+      const reaches = known && known.since >= oldest - 1;
       const reply = { type: 'ok', id, channel, offset: this.head, epoch: `e${this.epoch}` };
-      this.queue(since === undefined ? reply : { ...reply, recovered: whole });
-      if (known && !whole) this.queue({ type: 'lost', channel, first: since + 1, last: oldest - 1 });
-      const from = known ? since : this.head - (last ?? 0);
+      if (since !== undefined) reply.recovered = Boolean(reaches && (known.good ?? since) === since);
+      if (known?.good !== undefined) Object.assign(reply, known);
+      this.queue(reply);
+      if (known && !reaches) this.queue({ type: 'lost', channel, first: known.since + 1, last: oldest - 1 });
+      const from = known ? known.since : this.head - (last ?? 0);
       for (const old of this.log) if (old.offset > from) this.queue(old);
     }
+  }
+
+  /** Where a position continues in the present epoch, with `good` if it is of the epoch before. Undefined if unknown. */
+  resume(since, epoch) {
+    if (epoch === `e${this.epoch}`) return since <= this.head ? { since } : undefined;
+    if (epoch !== this.previous?.epoch) return undefined;
+    const good = Math.min(since, this.previous.good);
+    if (this.previous.begin === this.previous.good) return { since: good, good };
+    return since < this.previous.good ? undefined : { since: this.previous.begin, good };
   }
 
   append(data, own = false, id = undefined) {
     this.head += 1;
     const published = event('kitchen', this.head, data);
     this.log.push(published);
+    this.published.get(`e${this.epoch}`)[this.head] = data;
     if (own) this.queue({ type: 'ok', id, offset: this.head });
     if (this.subscribed) this.queue(published);
   }
@@ -237,10 +253,28 @@ export class ModelServer {
   forget(kept) { this.log = this.log.slice(this.log.length - Math.min(kept, this.log.length)); }
 
   restart() {
-    this.epoch += 1;
-    this.head = 0;
+    this.startEpoch(0);
+    this.previous = undefined;
     this.log = [];
     this.cut();
+  }
+
+  startEpoch(head) {
+    const before = this.published.get(`e${this.epoch}`);
+    this.epoch += 1;
+    this.head = head;
+    this.published.set(`e${this.epoch}`, before.slice(0, head + 1));
+  }
+
+  /** Loses the newest events and starts a new epoch, whose offsets continue those of the old one or begin again. */
+  reset(lost, continues) {
+    const good = Math.max(0, this.head - lost);
+    const begin = continues ? good : 0;
+    this.previous = { epoch: `e${this.epoch}`, good, begin };
+    this.startEpoch(begin);
+    this.goodBefore.set(`e${this.epoch}`, good);
+    this.log = continues ? this.log.filter(({ offset }) => offset <= good) : [];
+    if (this.subscribed) this.queue({ type: 'reset', channel: 'kitchen', epoch: `e${this.epoch}`, good, offset: begin });
   }
 
   cut() {

@@ -192,6 +192,18 @@ test('recovers on the stream', async () => {
   assert.deepEqual(subscriber.offsets(), [11, 12]);
 });
 
+test('moves to a new epoch on the stream', async () => {
+  const world = await buildStreaming();
+  const subscriber = subscribe(world);
+  await flushPromises();
+  const stream = world.net.requests.find(({ controller }) => controller);
+  stream.deliver({ type: 'ok', id: world.request.messages[0].id, channel: 'kitchen', offset: 10, epoch: 'e1' });
+  stream.deliver({ type: 'reset', channel: 'kitchen', epoch: 'e2', good: 9, offset: 0 });
+  stream.deliver(event('kitchen', 1));
+  await flushPromises();
+  assert.deepEqual(subscriber.calls.slice(1), [['reset', { channel: 'kitchen', epoch: 'e2', good: 9, offset: 0 }], ['event', 1, 'kitchen 1']]);
+});
+
 test('keeps the stream and tries WebSocket again after ten minutes', async () => {
   const world = await buildStreaming();
   const began = world.clock.now();

@@ -5,8 +5,8 @@ import { test } from 'node:test';
 
 import {
   CHANNEL_BYTES, CHANNELS_LIMIT, clockTime, describeAccessError, describeCaughtUp, describeError, describeGap, describeIdentity,
-  describePresence, describeTimeLeft, exactTime, isAccessError, jsonError, jsonTokens, nameError, plural, readHash, readPayload,
-  readToken, timeSince, tokenError, tokenInHash, toSentence, withoutToken, writeHash,
+  describePresence, describeReset, describeTimeLeft, exactTime, isAccessError, jsonError, jsonTokens, nameError, plural, readHash,
+  readPayload, readToken, timeSince, tokenError, tokenInHash, toSentence, withoutToken, writeHash,
 } from '../../twistedsock/static/format.js';
 import { describeNoEndpoint, lineEndpointOf, terminalCommands } from '../../twistedsock/static/line-endpoints.js';
 
@@ -165,6 +165,13 @@ test('describes gaps, errors, joins and counts', () => {
   assert.equal(describePresence('join', 'kitchen', ['ann', 'bo', 'cy'], 1004), 'ann, bo, cy and 1,001 more joined kitchen');
   assert.equal(plural(1, 'event'), '1 event');
   assert.equal(plural(1200, 'event'), '1,200 events');
+});
+
+test('describes new epochs', () => {
+  const reset = { channel: 'kitchen', epoch: 'e2', good: 17, offset: 17 };
+  assert.equal(describeReset(reset, 20), 'The server has reset kitchen: events 18–20 above are no longer valid. New events continue at 18.');
+  assert.equal(describeReset(reset, 18), 'The server has reset kitchen: event 18 above is no longer valid. New events continue at 18.');
+  assert.equal(describeReset({ ...reset, offset: 0 }, 17), 'The server has reset kitchen: all events above are still valid. Offsets begin again at 1.');
 });
 
 test('describes the events that were replayed after an outage', () => {

@@ -305,6 +305,99 @@ test('reports a gap for a stored position of another epoch', async () => {
   assert.deepEqual(subscriber.offsets(), [1]);
 });
 
+const reset = (epoch, good, offset) => ({ type: 'reset', channel: 'kitchen', epoch, good, offset });
+
+test('moves to a new epoch on an open connection', () => {
+  for (const [offset, next] of [[9, [10, 11]], [0, [1, 2]]]) { // the offsets continue, or begin again
+    const { world, subscriber, subscription } = buildSubscribed(10);
+    world.socket.events('kitchen', 11);
+    world.socket.deliver(reset('e2', 9, offset));
+    assert.deepEqual([subscription.epoch, subscription.position], ['e2', offset]);
+    world.socket.events('kitchen', ...next);
+    assert.deepEqual(subscriber.calls.slice(2), [
+      ['reset', { channel: 'kitchen', epoch: 'e2', good: 9, offset }],
+      ...next.map((number) => ['event', number, `kitchen ${number}`]),
+    ]);
+    reconnect(world);
+    const { since, epoch } = world.socket.last('subscribe');
+    assert.deepEqual([since, epoch], [next[1], 'e2']);
+  }
+});
+
+test('moves all subscribers of a channel to a new epoch, and forgets their own events of the old one', () => {
+  const { world, subscriber } = buildSubscribed(10, { echo: false });
+  const second = subscribe(world, { echo: false });
+  world.socket.reply('subscribe', { offset: 10, epoch: 'e1', recovered: true });
+  publish(world, 12);
+  world.socket.deliver(reset('e2', 10, 10));
+  world.socket.events('kitchen', 11, 12);
+  for (const { calls, offsets } of [subscriber, second]) {
+    assert.deepEqual(calls.filter(([what]) => what === 'reset').length, 1);
+    assert.deepEqual(offsets(), [11, 12]);
+  }
+});
+
+test('reports the events of the old epoch that are missing before the reset', () => {
+  const { world, subscriber } = buildSubscribed(10);
+  world.socket.deliver({ type: 'lost', channel: 'kitchen', first: 11, last: 12 });
+  world.socket.deliver(reset('e2', 10, 0));
+  world.socket.events('kitchen', 1);
+  assert.deepEqual(subscriber.calls.slice(1).map(([what, value]) => [what, value.good ?? value]), [['lost', 'log'], ['reset', 10], ['event', 1]]);
+});
+
+test('asks again if a reset arrives before the reply to a request', () => {
+  const { world, subscriber } = buildSubscribed(10);
+  const second = subscribe(world);
+  world.socket.deliver(reset('e2', 9, 9));
+  world.socket.events('kitchen', 10); // replayed by the next reply
+  world.socket.reply('subscribe', { offset: 10, epoch: 'e2', recovered: false });
+  const { since, epoch } = world.socket.last('subscribe');
+  assert.deepEqual([since, epoch], [9, 'e2']);
+  world.socket.reply('subscribe', { offset: 10, epoch: 'e2', recovered: true });
+  world.socket.events('kitchen', 10);
+  world.socket.reply('subscribe', { offset: 10, epoch: 'e2', recovered: true });
+  world.socket.events('kitchen', 11);
+  assert.deepEqual([subscriber.offsets(), second.offsets()], [[10, 11], [11]]);
+});
+
+test('ignores a reset of a channel without subscribers', () => {
+  const { world, subscription } = buildSubscribed(10);
+  subscription.unsubscribe();
+  world.socket.deliver(reset('e2', 9, 9));
+  assert.equal(world.client.state, 'open');
+});
+
+test('moves to a new epoch after a reconnection if the server knows the old one', () => {
+  const cases = [
+    [{ recovered: true, good: 10, since: 10 }, [11, 12]], // the offsets continue
+    [{ recovered: false, good: 8, since: 8 }, [9, 10, 11, 12]], // events 9 and 10 are void
+    [{ recovered: true, good: 10, since: 0 }, [1, 2]], // the offsets begin again
+  ];
+  for (const [answer, next] of cases) {
+    const { world, subscriber } = buildSubscribed(10);
+    resume(world, { offset: next.at(-1), epoch: 'e2', ...answer });
+    world.socket.events('kitchen', ...next);
+    const { recovered, good, since } = answer;
+    assert.deepEqual(subscriber.calls.slice(1), [
+      ['reset', { channel: 'kitchen', epoch: 'e2', good, offset: since }],
+      ['subscribed', { offset: next.at(-1), epoch: 'e2', recovered, missed: next.length }],
+      ...next.map((number) => ['event', number, `kitchen ${number}`]),
+    ]);
+    assert.equal(world.socket.all('subscribe').length, 1);
+  }
+});
+
+test('moves subscribers with void events to a new epoch, and restarts those of which the server knows nothing', () => {
+  for (const [good, calls] of [[8, ['reset', 'subscribed']], [10, ['lost']]]) {
+    const { world } = buildSubscribed(10);
+    const ahead = subscribe(world, { since: 12, epoch: 'e1' });
+    world.socket.reply('subscribe', { offset: 12, epoch: 'e1', recovered: true });
+    ahead.calls.length = 0;
+    resume(world, { offset: good, epoch: 'e2', recovered: good === 10, good, since: good });
+    assert.deepEqual(ahead.calls.map(([what]) => what), calls);
+  }
+});
+
 test('exposes position and epoch for storage', () => {
   const { world, subscription } = buildSubscribed(10);
   world.socket.events('kitchen', 11);
@@ -595,11 +688,14 @@ function chance(seed) {
   };
 }
 
-/** A subscriber that checks that each offset of an epoch is delivered or reported as lost, once and in order. */
-function checkingSubscriber(world, last, fail) {
+/**
+ * A subscriber that checks that each offset of an epoch is delivered or reported as lost, once and in order, and that a reset
+ * names the events that are void.
+ */
+function checkingSubscriber(world, server, last, fail) {
   let next; // the next expected offset, if known
   const subscription = world.client.subscribe('kitchen', ({ offset, data }) => {
-    if (data !== `${subscription.epoch}/${offset}`) fail(`${data} received as ${subscription.epoch}/${offset}`);
+    if (data !== server.published.get(subscription.epoch)[offset]) fail(`${data} received as ${subscription.epoch}/${offset}`);
     if (next !== undefined && offset !== next) fail(`${offset} received instead of ${next}`);
     next = offset + 1;
   }, {
@@ -607,6 +703,11 @@ function checkingSubscriber(world, last, fail) {
     onLost: ({ reason, first, last: end }) => {
       if (next !== undefined && first !== next) fail(`lost from ${first} instead of ${next}`);
       next = reason === 'log' ? end + 1 : 1;
+    },
+    onReset: ({ epoch, good, offset }) => {
+      if (next !== undefined && good > next - 1) fail(`${good} is said to be valid, but ${next} is expected`);
+      if (next !== undefined && good < next - 1 && good !== server.goodBefore.get(epoch)) fail(`${good} is said to be the last valid event`);
+      next = offset + 1;
     },
     onSubscribed: ({ offset, recovered }) => {
       if (recovered === undefined && last === 0) next = offset + 1; // with `last`, the history determines the start
@@ -622,15 +723,17 @@ test('delivers every event or reports it as lost, once and in order, whatever ha
     const world = build();
     const server = new ModelServer(world.net);
     const fail = (message) => faults.push(`seed ${seed}: ${message}`);
-    const subscribers = [checkingSubscriber(world, draw(4), fail)];
+    const subscribers = [checkingSubscriber(world, server, draw(4), fail)];
     const actions = {
       drop() { world.socket.drop(); server.cut(); },
       restart() { world.socket.drop(); server.restart(); },
       forget() { server.forget(draw(4)); },
-      join() { if (subscribers.length < 4) subscribers.push(checkingSubscriber(world, draw(4), fail)); },
+      join() { if (subscribers.length < 4) subscribers.push(checkingSubscriber(world, server, draw(4), fail)); },
       leave() { if (subscribers.length > 1) subscribers.splice(draw(subscribers.length), 1)[0].subscription.unsubscribe(); },
       deliver() { server.deliver(draw(5)); },
       publish() { server.append(`e${server.epoch}/${server.head + 1}`); },
+      continueInNewEpoch() { server.reset(draw(3), true); },
+      beginNewEpoch() { server.reset(draw(3), false); },
     };
     const often = [...Object.keys(actions), 'deliver', 'deliver', 'publish', 'publish', 'publish', 'publish', 'join', 'drop'];
     for (let step = 0; step < 150; step += 1) {

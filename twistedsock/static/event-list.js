@@ -6,7 +6,7 @@
 
 import { announce, byId, make, memory } from './dom.js';
 import { fromCell, payloadCell, timeCell, updateTimeCell } from './event-cells.js';
-import { describeGap, describePresence, plural } from './format.js';
+import { describeGap, describePresence, describeReset, plural } from './format.js';
 
 /** Maximum number of rows in the document: few enough for a layout within one frame. */
 export const ROWS_SHOWN = 500;
@@ -280,6 +280,9 @@ export function buildEventList({ isOwn, drawn }) {
     gap(gap, channel) {
       if (gap.last) lost += gap.last - gap.first + 1; // the number is unknown if the epoch has changed
       this.note('lost', describeGap(gap), channel);
+    },
+    epochReset(reset, newest, channel) {
+      this.note('reset', describeReset(reset, newest), channel);
     },
     /** Adds a join or leave. Several in a short time share a note: after a restart, all members join again. */
     presence(kind, { name, hue }, nick) {

@@ -40,6 +40,7 @@ const COLOURS = 6;
  * @property {string} name
  * @property {number} hue
  * @property {number} head the newest offset when the subscription was confirmed; events up to it are replayed
+ * @property {number} newest the offset of the newest event received, or 0
  * @property {Map<string, string>} members id -> nick
  * @property {number} more number of members beyond those stored
  * @property {number} membersLoadedAt
@@ -148,7 +149,7 @@ function openChannel(name) {
   const taken = [...channels.values()].map(({ hue }) => hue);
   const hue = [...Array(COLOURS).keys()].find((one) => !taken.includes(one)) ?? channels.size % COLOURS;
   /** @type {OpenChannel} */
-  const channel = { name, hue, head: 0, members: new Map(), more: 0, membersLoadedAt: -Infinity, accessError: '' };
+  const channel = { name, hue, head: 0, newest: 0, members: new Map(), more: 0, membersLoadedAt: -Infinity, accessError: '' };
   channels.set(name, channel);
   subscribe(channel);
 }
@@ -157,7 +158,7 @@ function openChannel(name) {
 function subscribe(channel) {
   const { position, epoch } = channel.subscription ?? {};
   channel.subscription?.unsubscribe(); // prevents duplicate events
-  channel.subscription = client.subscribe(channel.name, (event) => eventList.event(event, channel), {
+  channel.subscription = client.subscribe(channel.name, (event) => onEvent(event, channel), {
     ...(position === undefined ? { last: LAST_EVENTS } : { since: position, epoch }),
     presence: true,
     onSubscribed(state) {
@@ -168,6 +169,10 @@ function subscribe(channel) {
     },
     onLost(gap) {
       eventList.gap(gap, channel);
+    },
+    onReset(reset) {
+      eventList.epochReset(reset, channel.newest, channel);
+      channel.head = channel.newest = reset.offset;
     },
     onJoin({ id, nick }) {
       if (channel.members.size < MAX_MEMBERS) channel.members.set(id, nick);
@@ -191,6 +196,11 @@ function subscribe(channel) {
       showFieldError('channel-add', `${channel.name}: ${describeError(error)}`);
     },
   });
+}
+
+function onEvent(event, channel) {
+  channel.newest = event.offset;
+  eventList.event(event, channel);
 }
 
 /** Channels without read access stay open: the user can be allowed to publish on them, or to read them with another token. */

@@ -137,6 +137,17 @@ export type Gap =
       last?: undefined;
     };
 
+/** The channel has a new epoch. The subscription has moved there: its position is `epoch` and `offset`. */
+export interface Reset {
+  channel: string;
+  /** The new epoch. */
+  epoch: string;
+  /** The last event of the old epoch that you have received and that is still valid. All later ones are void. 0: all are. */
+  good: number;
+  /** The events of the new epoch after this offset follow. The same as `good` if the offsets of both epochs are one series. */
+  offset: number;
+}
+
 /** The server's reply to a subscription. */
 export interface Subscribed {
   /** The offset of the newest event, or 0. */
@@ -160,6 +171,8 @@ export type SubscribeOptions = {
   onLeave?: (peer: Peer) => void;
   /** Called when events are missing. */
   onLost?: (gap: Gap) => void;
+  /** Called when the channel has a new epoch, before its first event. */
+  onReset?: (reset: Reset) => void;
   /** Called when the server has confirmed the subscription, also after each reconnection. */
   onSubscribed?: (state: Subscribed) => void;
   /**

@@ -8,8 +8,8 @@
  *     client.subscribe('kitchen', (event) => console.log(event.offset, event.from, event.data));
  *     await client.publish('kitchen', { celsius: 21.5 });
  *
- * Guarantees, whatever the network does: the events of a channel arrive in order and at most once, missing events are
- * reported (`onLost`), and nothing is published twice.
+ * Guarantees, whatever the network does: the events of a channel arrive in order and at most once, missing and
+ * void events are reported (`onLost`, `onReset`), and nothing is published twice.
  * The clock, random numbers and connections come from the options of `connect`, so that tests can replace them.
  * sockbridge.d.ts describes all arguments and results. The client needs no other file. If WebSockets are blocked, it
  * loads stream.js from the same folder.
@@ -238,7 +238,10 @@ class Channel {
       this.#requestPending = false;
       this.#echoOff = !echo;
       for (const subscriber of positioned) {
-        if (this.subscribers.has(subscriber) && (requested.includes(subscriber) || subscriber.epoch !== answer.epoch)) this.#onResumed(subscriber, answer);
+        if (!this.subscribers.has(subscriber)) continue;
+        // A subscriber that was reset since the request asks again.
+        if (requested.includes(subscriber) && subscriber.epoch === epoch) this.#onResumed(subscriber, answer, request.since);
+        else if (subscriber.epoch !== answer.epoch) this.#restart(subscriber, answer);
       }
       if (this.subscribers.has(added) && (epoch ?? answer.epoch) === answer.epoch) this.#startNew(added, answer);
       this.requestNext();
@@ -255,8 +258,13 @@ class Channel {
     subscriber.confirm({ offset, epoch, missed: 0 });
   }
 
-  #onResumed(subscriber, answer) {
-    const { offset, epoch, recovered } = answer;
+  #onResumed(subscriber, answer, since) {
+    const { offset, epoch, recovered, good } = answer;
+    // The server still knows the old epoch: its events after `good` are void. If all up to `since` are valid, that says
+    // nothing about the events of subscribers that are further ahead.
+    if (subscriber.epoch !== epoch && good !== undefined && (good < since || subscriber.position === since)) {
+      this.#moveToEpoch(subscriber, { epoch, good, offset: answer.since });
+    }
     if (subscriber.epoch !== epoch || subscriber.position > offset) return this.#restart(subscriber, answer);
     if (!subscriber.current) subscriber.confirm({ offset, epoch, recovered: recovered && !subscriber.restarted, missed: offset - subscriber.position });
     subscriber.restarted = false;
@@ -303,6 +311,24 @@ class Channel {
       subscriber.position = last;
       if (last > subscriber.gapsIgnoredUpTo) subscriber.reportGap(gap);
     }
+  }
+
+  /**
+   * The channel has a new epoch, and the events after `offset` of it follow. Of the old epoch, events after `good` are void.
+   * The reply to a pending request refers to the old epoch, so it cannot confirm that nothing is missing: all ask again.
+   */
+  reset({ epoch, good, offset }) {
+    for (const subscriber of this.subscribers) {
+      if (!subscriber.current) continue;
+      subscriber.current = !this.#requestPending;
+      this.#moveToEpoch(subscriber, { epoch, good, offset });
+    }
+  }
+
+  #moveToEpoch(subscriber, { epoch, good, offset }) {
+    this.#own.clear();
+    Object.assign(subscriber, { epoch, position: offset, gapsIgnoredUpTo: 0 });
+    subscriber.call('onReset', { channel: this.name, epoch, good, offset });
   }
 
   presence({ type, peer }) {
@@ -598,6 +624,7 @@ export class Client extends ErrorReporter {
       case 'join':
       case 'leave': return this.#channels.get(message.channel)?.presence(message);
       case 'lost': return this.#channels.get(message.channel)?.lost(message);
+      case 'reset': return this.#channels.get(message.channel)?.reset(message);
       case 'ok':
       case 'pong': return this.#removeUnanswered(message.id)?.resolve(message);
       case 'error': return this.#onError(message);

@@ -13,6 +13,7 @@ import {
   type OwnPeer,
   type Peer,
   QUEUE_LIMIT,
+  type Reset,
   SockbridgeError,
   type State,
   type Subscribed,
@@ -79,6 +80,10 @@ const subscription = client.subscribe<Reading>('kitchen', (event) => {
     if (gap.reason === 'log') gap.last.toFixed();
     // @ts-expect-error: the number is unknown
     else gap.last.toFixed();
+  },
+  onReset: (reset) => {
+    same<typeof reset, Reset>(true);
+    return `${reset.channel}${reset.epoch}${reset.good + reset.offset}`;
   },
   onSubscribed: ({ offset, epoch, recovered, missed }) => {
     same<typeof recovered, boolean | undefined>(true);

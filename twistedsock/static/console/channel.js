@@ -62,6 +62,11 @@ export function buildChannel({ sysChannels, client, identity, connectionBar, sni
         if (state.missed && state.recovered) eventList.note('back', `Caught up: ${plural(state.missed, 'missed event')}.`);
       },
       onLost: (gap) => eventList.gap(gap, { name, hue: 0 }),
+      onReset(reset) {
+        eventList.epochReset(reset, newest, { name, hue: 0 });
+        head = newest = reset.offset;
+        own = new Set();
+      },
       onJoin: loadMembersLater,
       onLeave: loadMembersLater,
       onRefused(error) {
