@@ -67,7 +67,7 @@ def test_where_nothing_breaks_it_ends_by_itself(capsys: pytest.CaptureFixture[st
 
 def test_every_property_says_what_holds() -> None:
     subjects = {subject.name: subject for subject in find_subjects()}
-    assert {"test_websocket_properties::test_plain_frames", "test_telnet::test_any_stream"} <= set(subjects)
+    assert {"test_websocket::test_plain_frames", "test_telnet::test_any_stream"} <= set(subjects)
     assert all(subject.sentence.endswith(".") for subject in subjects.values())
 
 

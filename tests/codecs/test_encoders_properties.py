@@ -83,10 +83,11 @@ def test_answers(
         dialect.subscribed(tag, name, Position(b"e1", first), recovered),
         dialect.unsubscribed(tag, name),
         dialect.nicked(tag, name),
+        dialect.authenticated(tag, name, 60),
     ):
         assert len(parse_output(dialect, answer)) == (0 if silent else 1)
     for answer in (
-        dialect.pong(tag, words.replace(b"\n", b"")),
+        dialect.pong(tag, words),
         dialect.facts(tag, facts),
         dialect.refused(tag, Error(ErrorCode.BAD_ARGUMENT, text)),
         dialect.lost(name, first, first + 3),

@@ -11,7 +11,7 @@ from twistedsock.codecs.payload import build_payloads
 from twistedsock.codecs.sse import SSE_ENCODER
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.limits.settings import CHUNK_BYTES
-from twistedsock.pubsub.values import TEXT, Batch, Event, Lost, Member, PayloadKind, Position, PresenceChange, Tag
+from twistedsock.pubsub.values import TEXT, Batch, Event, Lost, Member, PayloadKind, Position, PresenceChange
 from twistedsock.session.encoder import Endpoints, SessionInfo
 from twistedsock.testing import read_frames
 
@@ -136,15 +136,6 @@ def test_writes_message_as_text_frame() -> None:
     assert JSON.pong(b"7", b"") == b'\x81\x16{"type":"pong","id":7}'
 
 
-def test_sends_no_success_reply_without_id() -> None:
-    silent: Tag = None
-    assert JSON.published((silent,), 1) == b""
-    assert JSON.subscribed(silent, b"a", AT, True) == b""
-    assert JSON.unsubscribed(silent, b"a") == b""
-    assert JSON.nicked(silent, b"a") == b""
-    assert JSON.authenticated(silent, b"a", 60) == b""
-
-
 def test_replies_to_each_publish_with_id() -> None:
     output = read_frames(JSON.published([b"1", None, b'"x"'], 18))
     assert output == ['{"type":"ok","id":1,"offset":18}', '{"type":"ok","id":"x","offset":20}']
@@ -154,17 +145,6 @@ def test_replies_to_each_publish_with_id() -> None:
 def test_sends_no_goodbye() -> None:
     """The close frame has the reason."""
     assert JSON.bye(b"see you") == b""
-
-
-def test_encodes_each_event_as_one_message() -> None:
-    """The position after each of them must be known."""
-    batch = Batch(18, 20, b"k3x9", b"ann", b"alarm", build_payloads((b"smoke", b'"fire"'), TEXT))
-    assert [json.loads(text) for text in read_frames(JSON.batch(b"a", batch))] == [
-        {"type": "event", "channel": "a", "offset": 18, "time": 0, "from": "ann", "name": "alarm", "data": "smoke"},
-        {"type": "event", "channel": "a", "offset": 19, "time": 0, "from": "ann", "name": "alarm", "data": '"fire"'},
-    ]
-    output = JSON.presence(b"a", [PresenceChange(ANN, True), PresenceChange(ANN, False)])
-    assert [json.loads(text)["type"] for text in read_frames(output)] == ["join", "leave"]
 
 
 def test_long_reply_is_one_message_in_pieces_of_one_chunk() -> None:

@@ -1,10 +1,7 @@
 """Replies and events as lines, and the texts of HELP."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tests.fuzz.properties import is_printable
 from twistedsock.codecs.line_decoder import LINE_DECODER, USAGE
 from twistedsock.codecs.line_encoder import HELP_LINES, LINE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.codecs.payload import build_payloads
@@ -138,13 +135,6 @@ def test_encodes_event(event: Event, line: bytes) -> None:
     assert read_frames(LINE_MESSAGE_ENCODER.batch(b"kitchen", alone(event))) == [line.decode().removesuffix("\n")]
 
 
-def test_encodes_each_event_as_one_message() -> None:
-    """The position after each of them must be known."""
-    batch = Batch(9, 11, b"k3x9", b"ann", b"message", build_payloads((b"x\nQUIT", b"21.5"), TEXT))
-    assert LINE_ENCODER.batch(b"a", batch) == b'MSG a 9 ann "x\\nQUIT"\nMSG a 10 ann 21.5\n'
-    assert read_frames(LINE_MESSAGE_ENCODER.batch(b"a", batch)) == ['MSG a 9 ann "x\\nQUIT"', "MSG a 10 ann 21.5"]
-
-
 def test_encodes_help() -> None:
     """INFO lines, then the reply."""
     help_text = LINE_ENCODER.help(b"SUB")
@@ -188,20 +178,6 @@ def test_long_reply_comes_in_pieces_of_one_chunk() -> None:
 def test_reply_follows_a_line_that_fills_a_chunk() -> None:
     pieces = list(LINE_ENCODER.history(None, b"a", [event(1, b"x" * CHUNK_BYTES)], AT))
     assert pieces == [b"MSG a 1 ann " + b"x" * CHUNK_BYTES + b"\n", b"OK 1\n"]
-
-
-@given(st.text(), st.booleans())
-def test_removes_control_characters_from_text(text: str, framed: bool) -> None:
-    payload = text.encode()
-    for line in (
-        LINE_ENCODER.pong(None, payload),
-        LINE_ENCODER.notice(payload),
-        LINE_ENCODER.bye(payload),
-        LINE_ENCODER.refused(None, Error(ErrorCode.LIMIT, text)),
-        LINE_ENCODER.batch(b"a", alone(event(payload=payload))),
-    ):
-        assert line.endswith(b"\n")
-        assert is_printable(line.decode()[:-1])
 
 
 def test_help_describes_every_verb() -> None:

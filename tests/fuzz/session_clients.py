@@ -232,7 +232,10 @@ class SessionClient(Client):
             self.read_ok(self.pending.popleft(), message)
         elif kind == "error":
             command = self.pending.popleft()
-            assert message["code"] == ("not-subscribed" if command["verb"] == "unsubscribe" else "unavailable"), message
+            if command["verb"] == "unsubscribe":
+                assert message["code"] == "not-subscribed" and command["channel"] not in self.cursors, message
+            else:
+                assert message["code"] == "unavailable", message
             self.model.failed |= {command["data"]} if "data" in command else set()
             self.history, self.gaps = [], []
         else:

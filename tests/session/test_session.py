@@ -145,11 +145,6 @@ def test_id_of_a_closed_session_can_be_a_nick(server: FakeServer, peer: LineClie
     assert ask(welcomed(server), "NICK p1") == ["OK p1"]
 
 
-def test_new_nick_is_in_later_events_and_member_lists(peer: LineClient) -> None:
-    replies = ask(peer, "SUB a", "PUB a x", "NICK ann", "PUB a y", "WHO a")
-    assert replies[3:] == ["OK 2", "MEMBER a p1 ann", "OK 1", "MSG a 1 p1 x", "MSG a 2 ann y"]
-
-
 def test_sends_a_new_nick_to_the_backplane_for_each_channel(
     server: FakeServer, peer: LineClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,13 +173,6 @@ def test_rejects_subscription_over_the_limit_of_a_client() -> None:
         ["OK", "b"],
         ["OK", "c"],
     ]
-
-
-def test_delivers_events_to_subscribers(server: FakeServer) -> None:
-    writer, reader, other = welcomed(server), subscribed(server), welcomed(server, "SUB b")
-    assert ask(writer, "PUB a x", "EMIT a alarm y") == ["OK 1", "OK 2"]
-    assert reader.received() == ["MSG a 1 p1 x", "EVENT a 2 p1 alarm y"]
-    assert other.received() == []
 
 
 def test_sends_ok_before_own_events_under_load(peer: LineClient) -> None:
@@ -260,11 +248,6 @@ def test_history_returns_the_requested_events(options: str, offsets: list[int | 
         f"LOST a {one.first} {one.last}" if isinstance(one, Lost) else f"MSG a {one} p1 x" for one in offsets
     ]
     assert counted == f"OK {sum(isinstance(one, int) for one in offsets)}"
-
-
-def test_info_contains_the_uptime_of_the_server(server: FakeServer) -> None:
-    server.now += 61.5
-    assert "uptime=61 " in ask(welcomed(server), "INFO")[0]
 
 
 def test_protocol_can_change_before_the_first_command(server: FakeServer) -> None:
