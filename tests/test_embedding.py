@@ -38,10 +38,12 @@ from twistedsock import (
     Error,
     ErrorCode,
     IBridgeEndpoint,
+    IBridgeEndpointPlugin,
     Identity,
     Policy,
     Settings,
     SettingsError,
+    endpoints,
     grants,
     make_service,
 )
@@ -426,6 +428,59 @@ def test_endpoint_that_cannot_listen_stops_the_start(make: Make, failure: Except
     with pytest.raises(StartFailed) as caught:
         make(endpoints=[Endpoint(failure)]).privilegedStartService()
     assert str(caught.value) == "sockbridge: cannot start MQTT on port 1883: Address already in use"
+
+
+@implementer(IBridgeEndpointPlugin)
+class MQTTPlugin:
+    name = "mqtt"
+
+    def __init__(self) -> None:
+        self.built: list[Endpoint] = []
+
+    def build(self, arguments: str) -> Endpoint:
+        int(arguments)
+        self.built.append(Endpoint())
+        return self.built[-1]
+
+
+Plugins = Callable[..., None]
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Plugins:
+    """Install plugins: ``install(*plugins)``."""
+
+    def install(*plugins: Any) -> None:
+        found = {IBridgeEndpointPlugin: plugins}
+        monkeypatch.setattr(endpoints, "getPlugins", lambda interface: found[interface])
+
+    return install
+
+
+def test_plugins_build_endpoints_by_name(make: Make, reactor: Reactor, install: Plugins) -> None:
+    plugin = MQTTPlugin()
+    verifyObject(IBridgeEndpointPlugin, plugin)
+    install(plugin)
+    service = make({"tcp": LOOPBACK, "web": "none", "plugin": "mqtt:1883"})
+    service.privilegedStartService()
+    assert [endpoint.calls for endpoint in plugin.built] == [[(service.bridge, reactor)]]
+
+
+@pytest.mark.parametrize(
+    ("description", "installed", "words"),
+    [
+        ("mqtt:x", [MQTTPlugin()], "plugin 'mqtt:x': invalid literal for int() with base 10: 'x'"),
+        ("coap", [MQTTPlugin()], "plugin: unknown name 'coap': installed are mqtt"),
+        ("coap:1", [], "plugin: unknown name 'coap': no plugin is installed"),
+    ],
+)
+def test_invalid_plugin_is_an_error(
+    make: Make, install: Plugins, description: str, installed: list[Any], words: str
+) -> None:
+    install(*installed)
+    with pytest.raises(SettingsError) as caught:
+        make({"tcp": LOOPBACK, "web": "none", "plugin": [description]})
+    assert str(caught.value) == words
 
 
 def test_endpoint_that_fails_to_stop_does_not_block_the_stop(

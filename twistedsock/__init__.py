@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from twistedsock.config import Settings as Settings
     from twistedsock.config import SettingsError as SettingsError
     from twistedsock.endpoints import IBridgeEndpoint as IBridgeEndpoint
+    from twistedsock.endpoints import IBridgeEndpointPlugin as IBridgeEndpointPlugin
     from twistedsock.errors import Error as Error
     from twistedsock.errors import ErrorCode as ErrorCode
     from twistedsock.service import make_service as make_service
@@ -38,6 +39,7 @@ _MODULES = {
     "Error": "errors",
     "ErrorCode": "errors",
     "IBridgeEndpoint": "endpoints",
+    "IBridgeEndpointPlugin": "endpoints",
     "Identity": "auth.identity",
     "Policy": "auth.identity",
     "Settings": "config",

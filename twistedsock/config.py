@@ -62,6 +62,10 @@ class Settings(Limits, frozen=True, kw_only=True, rename="kebab", forbid_unknown
         tuple[str, ...],
         option("Listening", "ENDPOINT", "listen for HTTP and WebSocket on this endpoint; repeatable; none: disable"),
     ] = DEFAULT_WEB
+    plugin: Annotated[
+        tuple[str, ...],
+        option("Listening", "NAME:ARGUMENTS", "start an endpoint that another package provides; repeatable"),
+    ] = ()
     allow_insecure: Annotated[
         bool, option("Access", "", "allow listening on non-loopback addresses without an access policy")
     ] = False
@@ -173,7 +177,7 @@ def read_settings(file: str | None, given: dict[str, Any]) -> Settings:
 
 
 def _convert(values: dict[str, Any], where: str, strict: bool) -> Settings:
-    for name in ("tcp", "web", "trusted-proxy", "proxy-protocol"):
+    for name in ("tcp", "web", "plugin", "trusted-proxy", "proxy-protocol"):
         if isinstance(values.get(name), str):  # a single value needs no list
             values[name] = [values[name]]
     known = {field.encode_name for field in msgspec.structs.fields(Settings)}

@@ -28,6 +28,7 @@ from twistedsock.backplanes.memory import MemoryBackplane
 from twistedsock.bridge import Bridge, BridgeObserver
 from twistedsock.codecs.native import NATIVE_ENCODER
 from twistedsock.config import Settings, SettingsError, listeners, read_settings, trusted_proxies
+from twistedsock.endpoints import load_endpoints
 from twistedsock.errors import CloseReason
 from twistedsock.metrics.statistics import ProcessStatistics
 from twistedsock.metrics.sys_channels import TICK_SECONDS, Monitor
@@ -122,7 +123,7 @@ class SockbridgeService(Service):
             raise SettingsError(TWO_POLICIES)
         self._settings = settings
         self._reactor = reactor
-        self._endpoints = list(endpoints)
+        self._endpoints = [*load_endpoints(settings.plugin), *endpoints]
         backplane = backplane or MemoryBackplane(draw_epoch, time.time)
         self.context: ServerContext = build_context(
             backplane, settings, version, reactor.seconds, self._call_in_next_turn, self._draw_id, time.time

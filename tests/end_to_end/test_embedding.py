@@ -13,6 +13,26 @@ import pytest
 pytestmark = pytest.mark.end_to_end
 
 PAGE = Path(__file__).parent.parent.parent / "docs/how-to/embed.md"
+PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+
+
+PLUGIN = """
+from twisted.internet.protocol import DatagramProtocol
+from zope.interface import implementer
+
+from twistedsock import IBridgeEndpoint
+
+
+class Sensors(DatagramProtocol):
+    def __init__(self, bridge):
+        self.bridge = bridge
+
+    def datagramReceived(self, datagram, address):
+        self.bridge.publish("sensors", datagram.decode(), nick="udp")
+
+
+"""
+"""The beginning of the plugin. The rest is on the page."""
 
 
 def free_port() -> int:
@@ -64,3 +84,17 @@ def test_site_serves_the_page_at_its_root(site: Any, open_page: Any) -> None:
     monitored = open_page()
     monitored.open(address)
     monitored.wait_until_connected()
+
+
+def test_plugin_of_another_package_is_found(start: Any, line_client: Any, tmp_path: Path) -> None:
+    endpoint, plugin = (program for program in PROGRAMS if "class UDPSensors" in program or "IPlugin" in program)
+    folder = tmp_path / "twisted" / "plugins"
+    folder.mkdir(parents=True)
+    (folder / "sensors_plugin.py").write_text(PLUGIN + endpoint.partition("make_service")[0] + plugin)
+    port = free_port()
+    server = start("--plugin", f"sensors:{port}", launcher=("env", f"PYTHONPATH={tmp_path}"))
+    reader = line_client(server.lines[0])
+    reader.request("SUB sensors")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sensor:
+        sensor.sendto(b"21.5", ("127.0.0.1", port))
+    assert reader.receive() == "MSG sensors 1 udp 21.5"
