@@ -22,7 +22,7 @@ from twistedsock.config import Settings, SettingsError
 from twistedsock.metrics.sys_channels import TICK_SECONDS, Monitor
 from twistedsock.metrics.tables import STATISTICS_CHANNEL
 from twistedsock.pubsub.broker import Broker
-from twistedsock.pubsub.values import Batch, Payloads
+from twistedsock.pubsub.values import Batch, ChannelState, Payloads, Position
 from twistedsock.server.listeners import BACKLOG
 from twistedsock.server.transport import DirectTCPTransport, Reachability
 from twistedsock.service import EXPIRY_SECONDS, SWEEP_SECONDS, SockbridgeService, StartFailed, draw_epoch, draw_id
@@ -335,14 +335,12 @@ def test_drops_old_history(start, reactor):
 
 def test_logs_each_gap_of_the_backplane_once(start, reactor, logged):
     broker = start().context.broker
-
-    def deliver(first, epoch):
-        broker.deliver(b"kitchen", epoch, Batch(first, first + 1, b"p", b"p", b"message", Payloads((b"x",), 1)))
-
-    deliver(1, b"e1"), deliver(4, b"e1"), deliver(5, b"e1"), deliver(1, b"e2")
+    for first in (1, 4, 5):
+        broker.deliver(b"kitchen", b"e1", Batch(first, first + 1, b"p", b"p", b"message", Payloads((b"x",), 1)))
+    broker.reset(b"kitchen", ChannelState(Position(b"e2", 0)))
     assert [line for line in map(formatEvent, logged) if line is not None and "backplane" in line] == [
         "the backplane has lost events 2 to 3 of kitchen: its subscribers receive LOST",
-        "the backplane has a new epoch for kitchen: its subscribers must reconnect",
+        "the backplane has a new epoch for kitchen: its subscribers receive RESET",
     ]
 
 

@@ -26,6 +26,7 @@ from twistedsock.codecs.native import (
     LostRecord,
     NativeRecord,
     RefusedRecord,
+    ResetRecord,
     SubscribedRecord,
     read_records,
 )
@@ -455,6 +456,8 @@ class BridgeSubscription:
                     yield partial(self._callback, BridgeEvent(self.channel, record.epoch, event))
             elif isinstance(record, LostRecord):
                 yield partial(self._on_lost, record.first, record.last)
+            elif isinstance(record, ResetRecord):
+                yield partial(self._on_reset, _position(record.position))
             elif isinstance(record, SubscribedRecord):
                 if record.recovered is False:
                     yield partial(self._on_reset, _position(record.position))

@@ -128,6 +128,5 @@ RIGHTS_NOT_CHECKED = b"internal error while rights were checked: connect and sub
 
 READS_TOO_SLOWLY = b"client reads too slowly: connect again and read the missed events from the history"
 
-EPOCH_CHANGED = b"a channel has a new epoch: connect and subscribe again"
 
 RATE_EXCEEDED_REPEATEDLY = b"rate limit exceeded repeatedly"

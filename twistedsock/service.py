@@ -129,7 +129,7 @@ class SockbridgeService(Service):
             backplane, settings, version, reactor.seconds, self._call_in_next_turn, self._draw_id, time.time
         )
         self.context.policy = read_policy(settings) if policy is None else policy
-        backplane.attach(self.context.broker)
+        backplane.start(self.context.broker)
         self.context.broker.report_gap = self._log_gap
         self.webhooks = WebhookManager(
             self.context.broker.observers,
@@ -294,7 +294,7 @@ class SockbridgeService(Service):
         """Log a gap in the events of the backplane once, however many subscribers are notified."""
         name = channel.decode()
         if lost is None:
-            self._log.warn("the backplane has a new epoch for {channel}: its subscribers must reconnect", channel=name)
+            self._log.warn("the backplane has a new epoch for {channel}: its subscribers receive RESET", channel=name)
         else:
             self._log.warn(
                 "the backplane has lost events {first} to {last} of {channel}: its subscribers receive LOST",

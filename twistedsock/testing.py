@@ -6,8 +6,10 @@
 
 import json
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
+
+import msgspec
 
 from twistedsock.auth.identity import Identity, Policy, grants
 from twistedsock.backplanes.memory import MemoryBackplane
@@ -21,7 +23,16 @@ from twistedsock.limits.rate import RateLimiterPool
 from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import SOCKET_FULL, Client
-from twistedsock.pubsub.values import Batch, Member, Position, PresenceChange, Publication
+from twistedsock.pubsub.values import (
+    Batch,
+    ChannelState,
+    Member,
+    NodeCommand,
+    Position,
+    PresenceChange,
+    Publication,
+    cost,
+)
 from twistedsock.server.connection import open_session
 from twistedsock.session.context import ServerContext, build_context
 from twistedsock.session.encoder import Encoder, Endpoints
@@ -112,12 +123,17 @@ class Turns:
 class LateBackplane:
     """The memory backplane, but requests wait for ``release``. The next ``failing`` of them fail. Set ``is_ready`` to
     False to make it unavailable. The next ``skipping`` batches are not delivered, and the next ``repeating`` ones are
-    delivered twice: both are faults of a backplane, which the server must survive."""
+    delivered twice: both are faults of a backplane, which the server must survive. With ``keeps_history`` it returns
+    all events that it has ordered from ``read``; ``sent`` are the commands for other nodes."""
 
     is_ready = True
 
-    def __init__(self, inner: MemoryBackplane) -> None:
+    def __init__(self, inner: MemoryBackplane, keeps_history: bool = False, node_name: bytes = b"") -> None:
+        self.keeps_history = keeps_history
+        self.node_name = node_name
+        self.sent: list[NodeCommand] = []
         self._inner = inner
+        self._log: dict[tuple[bytes, bytes], list[Batch]] = {}
         self._node: Any = None
         self._delivered: list[Callable[[], None]] = []
         self._asked: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
@@ -127,9 +143,11 @@ class LateBackplane:
         """The number of requests without a response."""
         return len(self._asked)
 
-    def attach(self, node: Any) -> None:
+    def start(self, node: Any) -> None:
         self._node = node
-        self._inner.attach(self)
+        self._inner.start(self)
+
+    def stop(self) -> None: ...
 
     def release(self, most: int | None = None, backwards: bool = False) -> None:
         """Respond to the ``most`` oldest requests (None: all), or, ``backwards``, to the newest first."""
@@ -146,9 +164,14 @@ class LateBackplane:
             later.settle(answer)
 
     def restart(self, inner: MemoryBackplane) -> None:
-        """Drop all data, so that the channels get new epochs."""
+        """Drop all data, so that the channels get new epochs. Nodes learn that from the next event."""
         self._inner = inner
-        inner.attach(self)
+        inner.start(self)
+
+    def announce(self, channel: bytes, good: Position | None = None) -> None:
+        """Report the epoch of a channel, after ``restart``. ``good`` is the newest event of the former epoch that is
+        still valid."""
+        self._node.reset(channel, msgspec.structs.replace(self._inner.open(channel), previous=good))
 
     def _ask(self, act: Callable[[], T]) -> Future[T]:
         later = Future[T]()
@@ -163,8 +186,19 @@ class LateBackplane:
         now.nick = publisher.nick
         return self._ask(lambda: self._inner.publish(now, publication))
 
-    def open(self, channel: bytes) -> Future[Position]:
+    def open(self, channel: bytes) -> Future[ChannelState]:
         return self._ask(lambda: self._inner.open(channel))
+
+    def read(self, channel: bytes, after: Position, limit: int) -> Future[Sequence[Batch]]:
+        return self._ask(lambda: self._read(channel, after, limit))
+
+    def _read(self, channel: bytes, after: Position, limit: int) -> Sequence[Batch]:
+        found: list[Batch] = []
+        for batch in self._log.get((channel, after.epoch), ()):
+            if batch.end > after.offset + 1 and limit > 0:
+                found.append(batch.part(after.offset + 1, batch.end))
+                limit -= cost(batch)
+        return found
 
     def close(self, channel: bytes) -> None:
         self._inner.close(channel)
@@ -183,9 +217,14 @@ class LateBackplane:
     def members(self, channel: bytes) -> Future[list[Member]]:
         return self._ask(lambda: self._inner.members(channel))
 
+    def send(self, command: NodeCommand) -> None:
+        self.sent.append(command)
+
     # Calls of the inner backplane.
 
     def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None:
+        if self.keeps_history:
+            self._log.setdefault((name, epoch), []).append(batch)
         if self.skipping:
             self.skipping -= 1
             return
@@ -199,6 +238,12 @@ class LateBackplane:
     def local_members(self, name: bytes) -> list[Member]:
         members: list[Member] = self._node.local_members(name)
         return members
+
+    def reset(self, name: bytes, state: ChannelState) -> None:
+        self._node.reset(name, state)
+
+    def run_command(self, command: NodeCommand) -> None:
+        self._node.run_command(command)
 
     def _deliver_now(self) -> None:
         delivered, self._delivered = self._delivered, []
@@ -392,14 +437,21 @@ class JsonClient(FakeClient):
 class FakeServer:
     """A whole server without a reactor. ``now`` is the clock; ids are p1, p2 …, epochs e1, e2 …"""
 
-    def __init__(self, late: bool = False, policy: Policy | None = None, **limits: Any) -> None:
+    def __init__(
+        self,
+        late: bool = False,
+        policy: Policy | None = None,
+        keeps_history: bool = False,
+        node_name: bytes = b"",
+        **limits: Any,
+    ) -> None:
         self.now = 1000.0
         self.clock: Callable[[], float] = lambda: self.now
         self.wall = 1_800_000_000.0
         self.turns = Turns()
         self._ids = self._epochs = 0
         memory = MemoryBackplane(self._draw_epoch, lambda: self.wall)
-        self.backplane: Any = LateBackplane(memory) if late else memory
+        self.backplane: Any = LateBackplane(memory, keeps_history, node_name) if late else memory
         self.context: ServerContext = build_context(
             self.backplane,
             Limits(**limits),
@@ -411,7 +463,7 @@ class FakeServer:
         )
         self.context.policy = policy
         self.broker = self.context.broker
-        self.backplane.attach(self.broker)
+        self.backplane.start(self.broker)
 
     def line_client(self) -> LineClient:
         return LineClient(self)

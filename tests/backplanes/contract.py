@@ -12,7 +12,17 @@ import pytest
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.future import on_result
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import JSON, Batch, Event, Member, Payloads, Position, PresenceChange, Publication
+from twistedsock.pubsub.values import (
+    JSON,
+    Batch,
+    ChannelState,
+    Event,
+    Member,
+    Payloads,
+    Position,
+    PresenceChange,
+    Publication,
+)
 
 
 class Stage:
@@ -25,7 +35,7 @@ class Stage:
         """Deliveries that did not follow the one before, or had another epoch."""
         self._positions: dict[bytes, Position] = {}
         self._here: dict[bytes, dict[bytes, Member]] = {}
-        backplane.attach(self)
+        backplane.start(self)
 
     def step(self) -> bool:
         """Let the backplane do a bit of what it was asked; whether there is more."""
@@ -50,13 +60,15 @@ class Stage:
             self.settle()
 
     def open(self, channel: bytes) -> Position | Error:
-        answers: list[Position | Error] = []
+        """The position of the channel."""
+        answers: list[ChannelState | Error] = []
         on_result(self.backplane.open(channel), answers.append)
         self.settle()
-        assert len(answers) == 1
-        if isinstance(answers[0], Position):
-            self._positions[channel] = answers[0]
-        return answers[0]
+        (answer,) = answers
+        if isinstance(answer, Error):
+            return answer
+        self._positions[channel] = answer.position
+        return answer.position
 
     def close(self, channel: bytes) -> None:
         self._positions.pop(channel, None)  # it may be delivered or not

@@ -5,7 +5,7 @@ import pytest
 from tests.backplanes.contract import BackplaneContract, Stage
 from twistedsock.backplanes.memory import MAX_REMEMBERED, MemoryBackplane
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import TEXT, Event, Payloads, Position, Publication
+from twistedsock.pubsub.values import TEXT, ChannelState, Event, Payloads, Position, Publication
 
 
 class Epochs:
@@ -39,7 +39,7 @@ def test_times_never_decrease_within_a_channel() -> None:
 
 
 def test_answers_at_once(stage: Stage) -> None:
-    assert stage.backplane.open(b"a") == Position(b"e1", 0)
+    assert stage.backplane.open(b"a") == ChannelState(Position(b"e1", 0))
     stage.publish(b"a", b"x")
     assert stage.story == [
         ("delivered", b"a", b"e1", Event(1, b"p1", b"p1", b"message", b"x", TEXT)),

@@ -224,6 +224,12 @@ class LineClient(ProtocolClient):
             return None
         return {"type": "lost", "channel": channel, **gap}
 
+    def _read_reset(self, rest: str) -> Message:
+        channel, *fields = rest.split(" ")
+        values = dict(field.split("=") for field in fields)
+        good, offset = int(values["good"]), int(values["offset"])
+        return {"type": "reset", "channel": channel, "epoch": values["epoch"], "good": good, "offset": offset}
+
     def _read_bye(self, rest: str) -> None:
         """Other protocols have no such message."""
 

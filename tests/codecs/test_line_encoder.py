@@ -7,7 +7,7 @@ from twistedsock.codecs.line_encoder import HELP_LINES, LINE_ENCODER, LINE_MESSA
 from twistedsock.codecs.payload import build_payloads
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.limits.settings import CHUNK_BYTES
-from twistedsock.pubsub.values import JSON, TEXT, Batch, Event, Lost, Member, Position, PresenceChange, Tag
+from twistedsock.pubsub.values import JSON, TEXT, Batch, Event, Lost, Member, Position, PresenceChange, Reset, Tag
 from twistedsock.session import commands
 from twistedsock.session.encoder import Endpoints, SessionInfo
 from twistedsock.testing import read_frames
@@ -42,6 +42,7 @@ def test_events_have_times_where_requested() -> None:
 
 
 REPLIES = {
+    "reset": (LINE_ENCODER.reset(b"a", Reset(b"e2", 7, 3, None)), b"RESET a epoch=e2 good=7 offset=3\n"),
     "lost joins and leaves": (
         LINE_ENCODER.presence_lost(b"a"),
         b"NOTICE joins and leaves on a were dropped because you read too slowly: send WHO a\n",

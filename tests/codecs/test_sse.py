@@ -20,7 +20,7 @@ from twistedsock.codecs.sse import (
     one_line,
     parse_event_id,
 )
-from twistedsock.pubsub.values import JSON, TEXT, Batch, Position
+from twistedsock.pubsub.values import JSON, TEXT, Batch, Position, Reset
 from twistedsock.session.commands import MAX_OFFSET
 from twistedsock.session.encoder import Endpoints
 
@@ -31,6 +31,15 @@ def batch(first: int, *payloads: bytes, is_json: bool = False) -> Batch:
     return Batch(
         first, first + len(payloads), b"p1", b"ann", b"message", build_payloads(payloads, JSON if is_json else TEXT)
     )
+
+
+def test_id_of_a_reset_is_the_position_in_the_new_epoch() -> None:
+    data = b'data: {"type":"reset","channel":"b","epoch":"e2","good":7,"offset":3}\n\n'
+    reset = Reset(b"e2", 7, 3, None)
+    assert SSE_ENCODER.reset(b"b", reset) == b"id: e2:3\nevent: reset\n" + data
+    several = MultiChannelSSEEncoder({b"a": Position(b"e1", 5), b"b": Position(b"e1", 8)})
+    assert several.reset(b"b", reset) == b"id: e1:5,e2:3\nevent: reset\n" + data
+    assert several.batch(b"a", batch(6, b"x"), b"e1").startswith(b"id: e1:6,e2:3\n")
 
 
 def test_confirmation_has_the_position_before_the_first_event() -> None:

@@ -213,6 +213,12 @@ class Cursor:
         self.must_lose = False
         self.next = self.earliest = last + 1
 
+    def receive_reset(self, epoch: str, good: int, offset: int) -> None:
+        """The channel has a new epoch. The backplane of this model knows nothing of the former one."""
+        assert (epoch != self.epoch, good, offset) == (True, 0, 0)
+        self.epoch, self.next, self.earliest = epoch, 1, 1
+        self.must_lose, self.optional = False, set()
+
     def _publisher(self, offset: int) -> bytes | None:
         return self.model.publishers.get((self.channel, self.epoch, offset))
 

@@ -201,6 +201,11 @@ class SessionClient(Client):
                 self.gaps.append((int(first), int(last)))
             else:
                 self.read_message({"type": "lost", "channel": channel, "first": int(first), "last": int(last)})
+        elif kind == "RESET":
+            channel, *words = rest.split(" ")
+            values = dict(word.split("=") for word in words)
+            offsets = {name: int(values[name]) for name in ("good", "offset")}
+            self.read_message({"type": "reset", "channel": channel, "epoch": values["epoch"], **offsets})
         elif kind == "OK":
             fields = dict(word.split("=") for word in rest.split(" ") if "=" in word)
             message: dict[str, Any] = {"type": "ok", "channel": rest.split(" ")[0]}
@@ -227,6 +232,9 @@ class SessionClient(Client):
             self.positions[message["channel"]] = self.cursors[message["channel"]].position
         elif kind == "lost":
             self.cursors[message["channel"]].receive_gap(message["first"], message["last"])
+            self.positions[message["channel"]] = self.cursors[message["channel"]].position
+        elif kind == "reset":
+            self.cursors[message["channel"]].receive_reset(message["epoch"], message["good"], message["offset"])
             self.positions[message["channel"]] = self.cursors[message["channel"]].position
         elif kind == "ok":
             self.read_ok(self.pending.popleft(), message)
@@ -326,6 +334,9 @@ class StreamClient(Client):
                 self.cursors[channel] = Cursor.from_reply(self.model, message, self.since[channel], self.last)
             elif event.kind == "message":
                 self.cursors[message["channel"]].receive_event(message["offset"], message["data"])
+            elif event.kind == "reset":
+                cursor = self.cursors[message["channel"]]
+                cursor.receive_reset(message["epoch"], message["good"], message["offset"])
             elif event.kind == "lost":
                 self.cursors[message["channel"]].receive_gap(message["first"], message["last"])
                 continue  # a report of a gap has no id

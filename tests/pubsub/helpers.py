@@ -7,16 +7,16 @@ from twistedsock.limits.settings import Limits
 from twistedsock.limits.shares import MemoryBudget
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.subscription import Client, Subscriber, Subscription
-from twistedsock.pubsub.values import Batch, Payloads, Position
+from twistedsock.pubsub.values import Batch, ChannelState, Lost, Payloads, Position
 from twistedsock.session.encoder import Encoder
 from twistedsock.stats import Stats
-from twistedsock.testing import FakeOutlet
+from twistedsock.testing import FakeOutlet, FakeServer, LineClient
 
 MAX_MISSED = 1_000
 
 
 def channel(head: int = 0, **limits: object) -> Channel:
-    return Channel(b"c", Position(b"e1", head), Limits(**limits), Stats())  # type: ignore[arg-type]
+    return Channel(b"c", ChannelState(Position(b"e1", head)), Limits(**limits), Stats())  # type: ignore[arg-type]
 
 
 class RecordingCallbacks:
@@ -89,3 +89,36 @@ def received(subscriber: Subscriber) -> list[str]:
     outlet = outlet_of(subscriber)
     data, outlet.sent = bytes(outlet.sent), bytearray()
     return data.decode().splitlines()
+
+
+# Whole servers, whose backplane is the test.
+
+
+def deliver(server: FakeServer, first: int, count: int = 1, epoch: bytes = b"e1", size: int = 1) -> None:
+    """The backplane delivers a batch on the channel ``a``."""
+    payloads = [b"x" * size] * count
+    content = Payloads(payloads, size * count)
+    server.broker.deliver(b"a", epoch, Batch(first, first + count, b"p", b"p", b"message", content))
+
+
+def subscribed(server: FakeServer, options: str = "") -> LineClient:
+    peer = server.line_client()
+    peer.send(f"SUB a {options}".rstrip())
+    server.turn()
+    peer.received()
+    return peer
+
+
+def received_heads(peer: LineClient) -> list[str]:
+    """Without payloads."""
+    return [" ".join(line.split(" ")[:4]) for line in peer.received()]
+
+
+def reported(server: FakeServer) -> list[tuple[bytes, Lost | None]]:
+    breaks: list[tuple[bytes, Lost | None]] = []
+    server.broker.report_gap = lambda channel, lost: breaks.append((channel, lost))
+    return breaks
+
+
+def msg(*offsets: int) -> list[str]:
+    return [f"MSG a {offset} p" for offset in offsets]

@@ -5,17 +5,16 @@ from typing import Any
 import pytest
 
 from tests.event_streams import Stream
-from tests.fakes import Ticking
+from tests.pubsub.helpers import deliver, msg, received_heads, reported, subscribed
 from twistedsock import errors
-from twistedsock.errors import UNAVAILABLE, CloseReason
+from twistedsock.errors import UNAVAILABLE
 from twistedsock.limits.settings import CHUNK_BYTES, RESERVED_EVENTS
 from twistedsock.pubsub.broker import IDLE_FLUSH_AFTER_SECONDS
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Batch, Lost, Member, Payloads, Position, Publication
-from twistedsock.session.session import SessionState
-from twistedsock.testing import FakeServer, LineClient
+from twistedsock.testing import FakeServer
 
 NOBODY = Client(b"p0")
 ALONE = BATCH_COST + EVENT_COST
@@ -416,35 +415,6 @@ def test_reserved_channels_do_not_count_for_the_limit() -> None:
     assert other.received()[-2:] == ["OK $sys/999 offset=0 epoch=e1001", refused]
 
 
-def deliver(server: FakeServer, first: int, count: int = 1, epoch: bytes = b"e1", size: int = 1) -> None:
-    payloads = [b"x" * size] * count
-    content = Payloads(payloads, size * count)
-    server.broker.deliver(b"a", epoch, Batch(first, first + count, b"p", b"p", b"message", content))
-
-
-def subscribed(server: FakeServer, options: str = "") -> LineClient:
-    peer = server.line_client()
-    peer.send(f"SUB a {options}".rstrip())
-    server.turn()
-    peer.received()
-    return peer
-
-
-def received_heads(peer: LineClient) -> list[str]:
-    """Without payloads."""
-    return [" ".join(line.split(" ")[:4]) for line in peer.received()]
-
-
-def reported(server: FakeServer) -> list[tuple[bytes, Lost | None]]:
-    breaks: list[tuple[bytes, Lost | None]] = []
-    server.broker.report_gap = lambda channel, lost: breaks.append((channel, lost))
-    return breaks
-
-
-def msg(*offsets: int) -> list[str]:
-    return [f"MSG a {offset} p" for offset in offsets]
-
-
 def test_ignores_a_repeated_batch() -> None:
     server = FakeServer()
     peer, breaks = subscribed(server), reported(server)
@@ -547,135 +517,6 @@ def test_history_ends_before_a_gap_and_reports_it() -> None:
     server.turn()
     assert received_heads(peer) == ["OK a offset=7 epoch=e1", "LOST a 5 6", *msg(7)]
     assert server.broker.histories.size == server.broker.channels[b"a"].history.size
-
-
-def test_another_epoch_closes_the_subscribers_sessions() -> None:
-    server = FakeServer()
-    caught_up, slow, other = subscribed(server), subscribed(server), server.line_client()
-    breaks = reported(server)
-    slow.outlet.room = 5
-    deliver(server, 1, 3)
-    deliver(server, 1, 2, b"e2")
-    deliver(server, 3, 1, b"e2")
-    server.turn()
-    assert breaks == [(b"a", None)]
-    assert received_heads(caught_up)[:4] == [*msg(1, 2, 3), "NOTICE a channel has"]
-    assert (caught_up.close_reason, slow.close_reason, other.close_reason) == (
-        CloseReason.TRY_AGAIN,
-        CloseReason.TRY_AGAIN,
-        None,
-    )
-    slow.outlet.drain()
-    assert "MSG a 1 p" in received_heads(slow)[0] and slow.session.state is SessionState.CLOSING
-    other.received()
-    other.send("SUB a since=3 epoch=e1")
-    server.turn()
-    assert received_heads(other) == ["OK a offset=3 epoch=e2"]
-    other.send("SUB a since=1 epoch=e2")
-    server.turn()
-    assert received_heads(other) == ["OK a offset=3 epoch=e2", *msg(2, 3)]
-    assert server.broker.histories.size == server.broker.channels[b"a"].history.size
-
-
-def test_reply_with_old_history_reports_unsent_events_after_an_epoch_change() -> None:
-    server = FakeServer()
-    deliver(server, 1, 4, size=60_000)
-    server.turn()
-    subscriber = server.line_client()
-    subscriber.received()
-    subscriber.outlet.room = 0
-    subscriber.send("HIST a")
-    deliver(server, 1, 4, b"e2", size=60_000)
-    server.turn()
-    subscriber.outlet.drain()
-    server.turn()
-    *events, lost, counted = received_heads(subscriber)
-    assert events == msg(*range(1, len(events) + 1)) and 0 < len(events) < 4
-    assert (lost, counted) == (f"LOST a {len(events) + 1} 4", f"OK {len(events)}")
-
-
-def test_closes_many_outdated_sessions_in_time_slices() -> None:
-    server = FakeServer()
-    peers = [subscribed(server) for _ in range(50)]
-    deliver(server, 1)
-    deliver(server, 1, 1, b"e2")
-    server.clock = Ticking(1.0)
-    ended: list[int] = []
-    while len(server.turns):
-        server.turns.step()
-        ended.append(sum(peer.close_reason is not None for peer in peers))
-    assert ended[-1] == 50 and 1 in ended and 25 in ended
-
-
-@pytest.mark.parametrize("line, reply", [("SUB a", "OK a offset=2 epoch=e2"), ("HIST a last=0", "OK 0")])
-def test_outdated_subscription_gets_no_events_of_the_new_epoch(line: str, reply: str) -> None:
-    server = FakeServer()
-    peer = subscribed(server)
-    deliver(server, 1)
-    deliver(server, 1, 2, b"e2")
-    peer.send(line)
-    server.turn()
-    assert received_heads(peer)[:2] == [*msg(1), reply]
-
-
-def test_outdated_subscription_gets_no_waiting_events_when_closed() -> None:
-    server = FakeServer()
-    peer = subscribed(server)
-    deliver(server, 1)
-    server.broker.scheduler.defer(lambda: deliver(server, 2, 1, b"e2"))  # in the turn in which it is dismissed
-    deliver(server, 1, 1, b"e2")
-    server.turn()
-    assert (
-        not any(line.startswith("MSG a 2") for line in peer.received()) and peer.close_reason is CloseReason.TRY_AGAIN
-    )
-
-
-def test_exception_in_one_outdated_session_does_not_stop_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    server = FakeServer()
-    peers = [subscribed(server) for _ in range(3)]
-    deliver(server, 1)
-    deliver(server, 1, 1, b"e2")
-    monkeypatch.setattr(peers[2].outlet, "write", lambda data: 1 / 0)
-    with pytest.raises(ExceptionGroup, match="former epoch"):
-        server.turn()
-    assert [peer.close_reason for peer in peers[:2]] == [CloseReason.TRY_AGAIN] * 2
-
-
-def test_subscription_to_the_new_epoch_stays_open() -> None:
-    server = FakeServer()
-    peer = subscribed(server)
-    deliver(server, 1)
-    deliver(server, 1, 2, b"e2")
-    peer.send("SUB a since=1 epoch=e1")
-    server.turn()
-    deliver(server, 3, 1, b"e2")
-    server.turn()
-    assert received_heads(peer) == [*msg(1), "OK a offset=2 epoch=e2", *msg(3)] and peer.close_reason is None
-
-
-def test_outdated_session_may_end_before_it_is_closed() -> None:
-    server = FakeServer()
-    left, unsubscribed = subscribed(server), subscribed(server, "presence=on")
-    deliver(server, 1)
-    deliver(server, 1, 1, b"e2")
-    left.disconnect()
-    unsubscribed.send("UNSUB a")
-    server.turn()
-    assert left.close_reason is None and unsubscribed.close_reason is None
-    assert not server.broker.channels[b"a"].subscriptions
-
-
-def test_resubscribing_during_the_closing_keeps_the_session() -> None:
-    server = FakeServer()
-    peers = [subscribed(server) for _ in range(5)]
-    deliver(server, 1)
-    deliver(server, 1, 1, b"e2")
-    server.clock = Ticking(1.0)
-    while peers[0].close_reason is None:
-        server.turns.step()
-    peers[4].send("SUB a")
-    server.turn()
-    assert [peer.close_reason for peer in peers] == [CloseReason.TRY_AGAIN] * 4 + [None]
 
 
 class Onlooker:

@@ -8,7 +8,7 @@ from tests.pubsub.helpers import await_flush, channel, subscribe, subscriber
 from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.history_budget import CHANNELS_PER_STEP, MAX_SEARCHED_CHANNELS, HistoryBudget
-from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Position
+from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, ChannelState, Position
 from twistedsock.stats import Stats
 
 ALONE = BATCH_COST + EVENT_COST + 1
@@ -191,6 +191,6 @@ def test_next_search_continues_behind_used_channels() -> None:
 
 
 def test_reserved_channels_are_never_found() -> None:
-    budget, own = Budget(10 * ALONE), Channel(b"$sys/figures", Position(b"e1", 0), Limits(), Stats(), A)
+    budget, own = Budget(10 * ALONE), Channel(b"$sys/figures", ChannelState(Position(b"e1", 0)), Limits(), Stats(), A)
     budget.writes(own, b"x")
     assert budget.histories.find_history_only(A) is None

@@ -24,7 +24,7 @@ def test_parts_share_limits_ids_and_turns() -> None:
     scheduled: list[Callable[[], None]] = []
     backplane = MemoryBackplane(lambda: b"e1", lambda: 0.0)
     context = build_context(backplane, limits, "1.2", lambda: 5.0, scheduled.append, lambda: b"a", lambda: 0.0)
-    backplane.attach(context.broker)
+    backplane.start(context.broker)
     assert context.limits is limits is context.broker.limits
     assert context.version == b"1.2"
     assert context.sessions.new_id() == b"a"

@@ -21,6 +21,20 @@ def test_draws_another_id_while_the_first_is_in_use() -> None:
     assert (sessions.new_id(), sessions.new_id()) == (b"a", b"b")
 
 
+def test_ids_of_one_of_several_nodes_begin_with_its_name() -> None:
+    sessions = SessionRegistry[str](iter([b"abc", b"abc", b"def"]).__next__, b"n1")
+    assert [add(sessions), add(sessions)] == [b"n1-abc", b"n1-def"]
+    assert sessions.is_id(b"n1-abc") and not sessions.is_id(b"n1-xyz")
+    remote = [name for name in (b"n2-abc", b"n1-abc", b"n2-", b"n2-Abc", b"n22-abc", b"ann") if sessions.is_id(name)]
+    assert remote == [b"n2-abc", b"n1-abc"]
+    assert sessions.is_remote_id(b"n2-abc") and not sessions.is_remote_id(b"n1-abc")
+
+
+def test_ids_of_a_single_node_have_no_prefix() -> None:
+    sessions = registry(b"abc")
+    assert add(sessions) == b"abc" and not sessions.is_id(b"n2-abc")
+
+
 def test_releases_the_id_of_a_removed_session() -> None:
     sessions = registry(b"a", b"a")
     sessions.remove(add(sessions))

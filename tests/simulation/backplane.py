@@ -20,7 +20,7 @@ from twistedsock.errors import UNAVAILABLE, Error
 from twistedsock.pubsub.backplane import Node
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import JSON, Batch, Member, Position, PresenceChange, Publication
+from twistedsock.pubsub.values import JSON, Batch, ChannelState, Member, Position, PresenceChange, Publication
 
 CHECK_SECONDS = 30.0
 """How often a link compares its positions with those of the store, because the last batch may have been skipped."""
@@ -140,6 +140,12 @@ class Link:
     """The connection of one node to the store: the backplane of that node. ``after_call`` is called when the link has
     called the node."""
 
+    node_name = b""
+    keeps_history = False
+
+    def read(self, channel: bytes, after: Position, limit: int) -> tuple[()]:
+        return ()
+
     def __init__(self, name: str, world: World, store: Store, rates: FaultRates) -> None:
         self.name = name
         self.is_ready = True
@@ -158,8 +164,10 @@ class Link:
         self._down_until = 0.0
         self._checked = 0.0
 
-    def attach(self, node: Node) -> None:
+    def start(self, node: Node) -> None:
         self._node = node
+
+    def send(self, command: object) -> None: ...
 
     # Calls of the broker.
 
@@ -169,7 +177,7 @@ class Link:
         now.nick = publisher.nick
         return self._ask(publication.channel, "publish", partial(self._publish, now, publication))
 
-    def open(self, channel: bytes) -> Position | Error | Future[Position]:
+    def open(self, channel: bytes) -> ChannelState | Error | Future[ChannelState]:
         return self._ask(channel, "open", partial(self._follow, channel))
 
     def close(self, channel: bytes) -> None:
@@ -206,7 +214,7 @@ class Link:
         self._store.followers.setdefault(channel, {})[self] = None
         epoch = self._store.current(channel.decode())
         position = Position(epoch.name, epoch.head)
-        return position, partial(self._opened, channel, position)
+        return ChannelState(position), partial(self._opened, channel, position)
 
     def _unfollow(self, channel: bytes) -> None:
         self._store.followers.get(channel, {}).pop(self, None)

@@ -31,7 +31,7 @@ class SimulatedNode:
         self.context: ServerContext = build_context(
             backplane, limits, "0.0", self._clock, self._schedule, self._draw_id, world.wall
         )
-        backplane.attach(self.context.broker)
+        backplane.start(self.context.broker)
         backplane.after_call = self.let_clients_read
 
     def step(self) -> None:

@@ -1,13 +1,13 @@
 """The backplane of a server with a single process."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from twistedsock.limits.principal import LOCAL
 from twistedsock.limits.shares import EvictionQueue
 from twistedsock.pubsub.backplane import Node
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import Batch, Member, Position, PresenceChange, Publication
+from twistedsock.pubsub.values import Batch, ChannelState, Member, NodeCommand, Position, PresenceChange, Publication
 
 MAX_REMEMBERED = 10_000
 """Closed channels whose position is kept, so that a subscriber that returns to a quiet channel learns correctly that it
@@ -35,6 +35,8 @@ class MemoryBackplane:
     a channel is repeated until it is reached again."""
 
     is_ready = True
+    node_name = b""
+    keeps_history = False
 
     def __init__(self, draw_epoch: Callable[[], bytes], wall_clock: Callable[[], float]) -> None:
         self._draw_epoch = draw_epoch
@@ -46,9 +48,11 @@ class MemoryBackplane:
         self._empty: OrderedDict[bytes, None] = OrderedDict()
         self._node: Node
 
-    def attach(self, node: Node) -> None:
-        """Set the node to call. Call this once, before anything else."""
+    def start(self, node: Node) -> None:
         self._node = node
+
+    def stop(self) -> None:
+        """Nothing to do: there is nothing to keep."""
 
     def publish(self, publisher: Client, publication: Publication) -> int:
         channel, payloads = publication.channel, publication.payloads
@@ -65,9 +69,13 @@ class MemoryBackplane:
         self._node.deliver(channel, sequence.epoch, batch)
         return first
 
-    def open(self, channel: bytes) -> Position:
+    def open(self, channel: bytes) -> ChannelState:
         sequence = self._sequences.get(channel) or self._start(channel)
-        return Position(sequence.epoch, sequence.head)
+        return ChannelState(Position(sequence.epoch, sequence.head), time=sequence.time)
+
+    def read(self, channel: bytes, after: Position, limit: int) -> Sequence[Batch]:
+        """Nothing: the node has all events that there are."""
+        return ()
 
     def close(self, channel: bytes) -> None:
         sequence = self._sequences.pop(channel, None)
@@ -93,6 +101,9 @@ class MemoryBackplane:
 
     def members(self, channel: bytes) -> list[Member]:
         return self._node.local_members(channel)
+
+    def send(self, command: NodeCommand) -> None:
+        """Nothing to do: there are no other nodes."""
 
     def _start(self, channel: bytes) -> OffsetSequence:
         sequence = self._forget(channel) if channel in self._closed else OffsetSequence(self._draw_epoch())

@@ -10,7 +10,7 @@ from twistedsock.codecs.framing import Framing, TextMessage
 from twistedsock.codecs.payload import payload_to_json, quote, quote_name
 from twistedsock.errors import Error
 from twistedsock.limits.settings import CHUNK_BYTES
-from twistedsock.pubsub.values import JSON, Batch, Event, Lost, Member, Position, PresenceChange, Tag
+from twistedsock.pubsub.values import JSON, Batch, Event, Lost, Member, Position, PresenceChange, Reset, Tag
 from twistedsock.session.encoder import Endpoints, SessionInfo
 
 
@@ -193,6 +193,12 @@ class JsonEncoder:
 
     def lost(self, channel: bytes, first: int, last: int) -> bytes:
         return self._frame(b'{"type":"lost","channel":%b,"first":%d,"last":%d}' % (quote_name(channel), first, last))
+
+    def reset(self, channel: bytes, reset: Reset) -> bytes:
+        return self._frame(
+            b'{"type":"reset","channel":%b,"epoch":%b,"good":%d,"offset":%d}'
+            % (quote_name(channel), quote(reset.epoch), reset.good, reset.offset)
+        )
 
     def presence_lost(self, channel: bytes) -> bytes:
         return self.notice(

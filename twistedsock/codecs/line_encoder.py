@@ -13,7 +13,7 @@ from twistedsock.codecs.times import format_time
 from twistedsock.errors import Error
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
-from twistedsock.pubsub.values import Batch, Event, Lost, Member, Position, PresenceChange, Tag
+from twistedsock.pubsub.values import Batch, Event, Lost, Member, Position, PresenceChange, Reset, Tag
 from twistedsock.session.encoder import Endpoints, SessionInfo
 
 _LINES = {
@@ -216,6 +216,9 @@ class LineEncoder:
 
     def lost(self, channel: bytes, first: int, last: int) -> bytes:
         return self._frame(_lost(channel, first, last))
+
+    def reset(self, channel: bytes, reset: Reset) -> bytes:
+        return self._frame(b"RESET %b epoch=%b good=%d offset=%d" % (channel, reset.epoch, reset.good, reset.offset))
 
     def presence_lost(self, channel: bytes) -> bytes:
         return self.notice(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from twistedsock.errors import Error
-from twistedsock.pubsub.values import Batch, Event, Lost, Member, Position, PresenceChange, Tag
+from twistedsock.pubsub.values import Batch, Event, Lost, Member, Position, PresenceChange, Reset, Tag
 from twistedsock.session.encoder import Endpoints, SessionInfo
 
 
@@ -39,13 +39,21 @@ class LostRecord(msgspec.Struct, frozen=True, tag=True, gc=False):
     last: int
 
 
+class ResetRecord(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """The channel has a new epoch. Events up to ``good`` of the former one are valid. ``position`` is in the new one:
+    the events after it follow."""
+
+    position: Position
+    good: int
+
+
 class ClosingRecord(msgspec.Struct, frozen=True, tag=True, gc=False):
     """The server is about to close the session, for this reason."""
 
     message: bytes
 
 
-NativeRecord = SubscribedRecord | RefusedRecord | EventsRecord | LostRecord | ClosingRecord
+NativeRecord = SubscribedRecord | RefusedRecord | EventsRecord | LostRecord | ResetRecord | ClosingRecord
 
 _LENGTH_BYTES = 4
 
@@ -128,6 +136,9 @@ class NativeEncoder:
 
     def lost(self, channel: bytes, first: int, last: int) -> bytes:
         return _frame(LostRecord(first, last))
+
+    def reset(self, channel: bytes, reset: Reset) -> bytes:
+        return _frame(ResetRecord(Position(reset.epoch, reset.offset), reset.good))
 
     def notice(self, text: bytes, code: bytes = b"", channel: bytes = b"") -> bytes:
         return _frame(ClosingRecord(text))

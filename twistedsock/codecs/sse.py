@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from twistedsock.codecs.framing import join_numbered, join_twice_numbered
 from twistedsock.codecs.json_encoder import JsonEncoder, event_message
 from twistedsock.codecs.payload import quote, quote_name
-from twistedsock.pubsub.values import JSON, Batch, Position, Tag
+from twistedsock.pubsub.values import JSON, Batch, Position, Reset, Tag
 from twistedsock.session.commands import MAX_OFFSET
 
 RETRY_FIELD = b"retry: 2000\n\n"
@@ -136,6 +136,11 @@ class SSEEncoder(JsonEncoder):
             payloads.items,
             quotes + b"}\n\n",
         )
+
+    def reset(self, channel: bytes, reset: Reset) -> bytes:
+        """Its id is the position in the new epoch."""
+        position = Position(reset.epoch, reset.offset)
+        return b"id: %b\n" % self._id_at(channel, position) + super().reset(channel, reset)
 
     def _id_at(self, channel: bytes, position: Position) -> bytes:
         return format_position(position)

@@ -1,38 +1,69 @@
 """The interfaces of a backplane, of the node that it serves, and of observers."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from twistedsock.errors import Error
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import Batch, Member, Position, PresenceChange, Publication
+from twistedsock.pubsub.values import (
+    Batch,
+    ChannelState,
+    Member,
+    NodeCommand,
+    Position,
+    PresenceChange,
+    Publication,
+)
 
 
 class Backplane(Protocol):
     """Gives events their order, and connects the nodes (processes) of a server.
 
-    For each channel that a node has open, the backplane calls the node's ``deliver`` with each event once, in the order
-    of the offsets, without gaps. The broker ignores a batch that it has already, and reports a gap or another epoch to
-    the subscribers. A publication of this node is delivered to it before it is answered, in the same turn: so the reply
-    is written before the events, and the client finds the events in the history that it requests next.
+    For each channel that a node has open, the backplane calls the node's ``deliver`` with each event, in the order of
+    the offsets. The broker ignores a batch that it has already. It reads what is missing before a batch with ``read``,
+    and reports to the subscribers what cannot be read. If all events since a certain one were lost, the backplane
+    starts a new epoch of the channel, and calls ``reset``. A publication of this node is delivered to it before it is
+    answered, in the same turn: so the reply is written before the events, and the client finds the events in the
+    history that it requests next.
 
-    A method that cannot answer at once returns a ``Future``.
+    A method that cannot answer at once returns a ``Future``. Channels whose names begin with ``$sys/`` belong to one
+    node, and never reach a backplane that connects several.
     """
+
+    node_name: bytes
+    """Distinguishes this node from all others that are connected: the ids of its clients begin with it and a hyphen. It
+    consists of lower-case letters and digits, and is as long as the names of the other nodes. Empty if there is only
+    one node."""
+
+    keeps_history: bool
+    """Whether ``read`` can return events that this node has dropped from its histories, or was never sent."""
 
     @property
     def is_ready(self) -> bool:
         """Whether it is likely to answer."""
         ...
 
+    def start(self, node: "Node") -> Future[None] | None:
+        """Connect, and call ``node`` from now on. Called once, before all other methods."""
+
+    def stop(self) -> Future[None] | None:
+        """Disconnect. The future is settled when everything that was accepted is safe."""
+
     def publish(self, publisher: Client, publication: Publication) -> int | Error | Future[int]:
         """Give the events successive offsets, and deliver them to all nodes that have the channel open. Returns the
         offset of the first."""
 
-    def open(self, channel: bytes) -> Position | Error | Future[Position]:
-        """Start to deliver the events of a channel to this node. Returns the position of its newest event."""
+    def open(self, channel: bytes) -> ChannelState | Error | Future[ChannelState]:
+        """Start to deliver the events of a channel to this node. Also called for an open channel, when an event of
+        another epoch has arrived."""
 
     def close(self, channel: bytes) -> None:
         """This node does not need the channel any more."""
+
+    def read(self, channel: bytes, after: Position, limit: int) -> Sequence[Batch] | Error | Future[Sequence[Batch]]:
+        """The events after a position, in their order and without gaps, of about ``limit`` bytes. Nothing if there are
+        none, or if the epoch is not the one of the channel. If the first ones have been dropped, those after them."""
 
     def join(self, channel: bytes, member: Member) -> None:
         """A client of this node has subscribed."""
@@ -44,17 +75,27 @@ class Backplane(Protocol):
         """A subscription of this node has ended."""
 
     def members(self, channel: bytes) -> list[Member] | Error | Future[list[Member]]:
-        """The members on all nodes."""
+        """The members on all nodes. Those of a node that has failed expire."""
+
+    def send(self, command: NodeCommand) -> None:
+        """Have a command run by all other nodes."""
 
 
 class Node(Protocol):
     """The broker of this process, as the backplane calls it."""
 
-    def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None: ...
+    def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None:
+        """Events of a channel that the node has open."""
+
+    def reset(self, name: bytes, state: ChannelState) -> None:
+        """A channel has a new epoch; or, after the connection was interrupted, perhaps only newer events."""
 
     def presence_changed(self, name: bytes, change: PresenceChange) -> None: ...
 
     def local_members(self, name: bytes) -> list[Member]: ...
+
+    def run_command(self, command: NodeCommand) -> None:
+        """Another node has sent a command."""
 
 
 class PresenceObserver(Protocol):
@@ -70,7 +111,7 @@ class PresenceObserver(Protocol):
 
 
 class Observer(PresenceObserver, Protocol):
-    """Is called for events, too."""
+    """Is called for events, too: on one node only, the one whose client has published them."""
 
     def published(self, channel: bytes, epoch: bytes, batch: Batch) -> None:
-        """Events have been delivered to this node."""
+        """Events of a client of this node have been delivered to it."""

@@ -8,7 +8,6 @@ to the load: one event in a send while there are few, hundreds while there are m
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
-from functools import partial
 from typing import Protocol
 
 from twistedsock.errors import Error
@@ -29,9 +28,19 @@ from twistedsock.pubsub.future import Future, on_result
 from twistedsock.pubsub.history import FRAME_COST
 from twistedsock.pubsub.history_budget import HistoryBudget
 from twistedsock.pubsub.names import check_channel, check_event_name, is_reserved
+from twistedsock.pubsub.rereading import OlderEvents, Repairs
 from twistedsock.pubsub.scheduler import Scheduler
 from twistedsock.pubsub.subscription import CatchUpCache, Client, EventEncoder, Subscriber, Subscription
-from twistedsock.pubsub.values import Batch, Lost, Member, Position, PresenceChange, Publication
+from twistedsock.pubsub.values import (
+    Batch,
+    ChannelState,
+    Lost,
+    Member,
+    NodeCommand,
+    Position,
+    PresenceChange,
+    Publication,
+)
 from twistedsock.stats import Stats
 
 IDLE_FLUSH_AFTER_SECONDS = 0.0005
@@ -42,6 +51,9 @@ nothing else is published in this turn. If it is, subscribers get two sends inst
 def _ignore_gap(channel: bytes, lost: Lost | None) -> None: ...
 
 
+def _ignore_command(command: NodeCommand) -> None: ...
+
+
 class Flushable(Protocol):
     """Has replies to write before the events of this turn are sent."""
 
@@ -49,7 +61,8 @@ class Flushable(Protocol):
 
 
 class Broker:
-    """``clock`` returns seconds and never goes back. ``schedule_turn`` asks the reactor to call ``run_turn`` soon."""
+    """``clock`` returns seconds and never goes back; ``wall_clock`` returns the seconds since 1970. ``schedule_turn``
+    asks the reactor to call ``run_turn`` soon."""
 
     def __init__(
         self,
@@ -57,6 +70,7 @@ class Broker:
         limits: Limits,
         clock: Callable[[], float],
         schedule_turn: Callable[[], None],
+        wall_clock: Callable[[], float],
     ) -> None:
         self.limits = limits
         self.clock = clock
@@ -71,14 +85,19 @@ class Broker:
         self.memory_budget = MemoryBudget(limits.max_buffered_bytes)
         self.stats = Stats()
         self.observers: list[Observer] = []
-        """Observers of everything. Add to this list before the first connection is accepted."""
+        """Observers of what the clients of this node do. Add to this list before the first connection is accepted."""
         self.presence_observers: list[PresenceObserver] = []
         """Observers of subscriptions. Publications, which can be millions, are not reported to them."""
         self.report_gap: Callable[[bytes, Lost | None], object] = _ignore_gap
         """Called with the events that the backplane has skipped, or with None if the channel has another epoch."""
         self.needs_flush = False
         """Set when a chunk of events waits. A publisher must call ``flush`` then, before it publishes more."""
-        self._backplane = backplane
+        self.handle_command: Callable[[NodeCommand], object] = _ignore_command
+        """Called with the commands of other nodes."""
+        self.backplane = backplane
+        self._repairs = Repairs(backplane, self)
+        self._older = OlderEvents(backplane, self.resume) if backplane.keeps_history else None
+        self._wall_clock = wall_clock
         self._channel_shares = ChannelShares(limits.max_channels, self.histories)
         self._opening: dict[bytes, Future[Channel]] = {}
         # For the server's own channels: events that it publishes there are not counted as its work.
@@ -95,14 +114,12 @@ class Broker:
         self._changed: dict[Channel, None] = {}
         # Subscribers that are behind and whose sockets accept data, in the order of their turns.
         self._catching_up: OrderedDict[Subscriber, None] = OrderedDict()
-        # Subscriptions of a former epoch. They are sent nothing more.
-        self._outdated: dict[Subscription, None] = {}
         self._is_expiring = False
 
     @property
     def is_ready(self) -> bool:
         """Whether a publication is likely to succeed."""
-        return self._backplane.is_ready
+        return self.backplane.is_ready
 
     # The path of an event: handle input, publish, deliver, end of the input or of the turn, flush.
 
@@ -124,12 +141,12 @@ class Broker:
             return self._publish_to_new(publisher, publication)
         if channel.owner != publisher.principal:
             self._channel_shares.count_foreign(channel, publisher.principal, publication.payloads)
-        return self._backplane.publish(publisher, publication)
+        return self.backplane.publish(publisher, publication)
 
     def _publish_to_new(self, publisher: Client, publication: Publication) -> int | Error | Future[int]:
         release = self._channel_shares.claim(publication.channel, publisher.principal)
         try:
-            answer = self._backplane.publish(publisher, publication)
+            answer = self.backplane.publish(publisher, publication)
         except BaseException:
             release(None)
             raise
@@ -138,23 +155,26 @@ class Broker:
 
     def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None:
         """Called by the backplane with events that follow the newest ones of the channel. Events that have been
-        delivered before are ignored. A gap and another epoch are reported to the subscribers."""
+        delivered before are ignored. If events are missing, or the epoch is another one, ``Repairs`` reads what is
+        missing."""
         channel, first, end = self.channels.get(name), batch.first, batch.end
         if channel is None:
-            channel = self._add_channel(name, Position(epoch, first - 1), self._channel_shares.owner_of_new(name))
+            state = ChannelState(Position(epoch, first - 1), time=batch.time if first > 1 else 0)
+            channel = self._add_channel(name, state, self._channel_shares.owner_of_new(name))
         elif first != channel.head + 1 or epoch != channel.epoch:
-            if epoch == channel.epoch and first <= channel.head:
-                if end - 1 <= channel.head:
-                    return
-                first = channel.head + 1
-                batch = batch.part(first, end)
-            else:
-                channel = self._move_to(channel, Position(epoch, first - 1), batch.time)
+            if epoch != channel.epoch or first > channel.head + 1:
+                self._repairs.hold(channel, epoch, batch)
+                return
+            if end - 1 <= channel.head:
+                return
+            first = channel.head + 1
+            batch = batch.part(first, end)
         channel.head = end - 1
         count = end - first
         channel.stats.published += count
-        for observer in self.observers:
-            observer.published(name, epoch, batch)
+        if self.observers and self._is_published_here(batch):
+            for observer in self.observers:
+                observer.published(name, epoch, batch)
         if channel not in self._unflushed:
             self._unflushed[channel] = None
             self._request_turn()
@@ -290,7 +310,7 @@ class Broker:
         error = check_channel(channel)
         if error is not None:
             return error
-        return self._backplane.members(channel)
+        return self.backplane.members(channel)
 
     def local_members(self, name: bytes) -> list[Member]:
         """The members of a channel on this node."""
@@ -304,7 +324,7 @@ class Broker:
         client = subscription.subscriber.client
         self.subscription_shares.add(subscription.principal, 1)
         channel.subscriptions[client.id] = subscription  # first, so that the channel is not closed as unused
-        self._backplane.join(channel.name, client.member())
+        self.backplane.join(channel.name, client.member())
         self.histories.update(channel)
         channel.add_subscription(subscription)
         for observer in (*self.observers, *self.presence_observers):
@@ -316,31 +336,27 @@ class Broker:
         """The subscription keeps its position in the channel, and no presence change is reported."""
         channel = self.channels[subscription.channel.name]
         self.histories.update(channel)
-        if subscription in self._outdated:
-            del self._outdated[subscription]  # the reply has the new epoch
-        else:
-            channel.send_undelivered(subscription)
+        channel.send_undelivered(subscription)
         channel.change_options(subscription, echo, presence, encoder)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Remove a subscription. The channel is closed if it has nothing else."""
         channel, client = self.channels[subscription.channel.name], subscription.subscriber.client
         del channel.subscriptions[client.id]
-        self._outdated.pop(subscription, None)
         self.subscription_shares.add(subscription.principal, -1)
         if subscription.principal == channel.owner:
             self._channel_shares.give_to_subscriber(channel)
         channel.remove_subscription(subscription)
         subscription.subscriber.clear_behind(subscription)
         subscription.pop_missed()
-        self._backplane.leave(channel.name, client.member())
+        self.backplane.leave(channel.name, client.member())
         for observer in (*self.observers, *self.presence_observers):
             observer.left(channel.name, client.member(), len(channel.subscriptions))
         self.close_if_unused(channel)
 
     def member_renamed(self, subscription: Subscription) -> None:
         """The client of a subscription has another nick."""
-        self._backplane.rename(subscription.channel.name, subscription.subscriber.client.member())
+        self.backplane.rename(subscription.channel.name, subscription.subscriber.client.member())
 
     def send_undelivered(self, subscription: Subscription) -> None:
         """Send one subscription the events that wait for it now, so that it gets them before whatever is sent to it
@@ -349,7 +365,7 @@ class Broker:
         if channel.pending:
             self.histories.update(channel)
         # Presence changes alone can wait: clients that leave together need not learn that from each other.
-        if channel.has_undelivered_events and subscription not in self._outdated:
+        if channel.has_undelivered_events:
             channel.send_undelivered(subscription)
 
     def resume(self, subscriber: Subscriber) -> None:
@@ -370,7 +386,7 @@ class Broker:
         try:
             while waiting:
                 subscriber, _ = waiting.popitem(last=False)
-                if subscriber.catch_up(cache):
+                if subscriber.catch_up(cache, self._older):
                     self._catching_up[subscriber] = None
                 if time_slice.is_over():
                     break
@@ -380,35 +396,59 @@ class Broker:
 
     # Gaps and epochs.
 
-    def _move_to(self, channel: Channel, position: Position, time: int) -> Channel:
-        """The next event does not follow the newest one of the channel. A history has no gaps, so it starts again at
-        this position; ``time`` is that of the next event. Returns the channel, which can be another one."""
+    def deliver_after_loss(self, name: bytes, epoch: bytes, batch: Batch) -> None:
+        """Like ``deliver`` for a batch of the channel's epoch, but what is missing before it is lost. A history has no
+        gaps, so it starts again behind that."""
+        channel = self.channels[name]
+        if batch.first > channel.head + 1:
+            self.skip_to(channel, batch.first - 1, batch.time)
+        self.deliver(name, epoch, batch)
+
+    def skip_to(self, channel: Channel, offset: int, time: int) -> None:
+        """The events up to this offset, the last of them published at ``time`` or before, are lost. A channel that
+        has nothing else now is closed by ``expire_histories``, because an event may be about to be delivered."""
+        lost, size = Lost(channel.head + 1, offset), self._finish_delivery(channel)
+        channel.skip(lost, time)
+        channel.head = offset
+        self.histories.account(channel, size)
+        self.report_gap(channel.name, lost)
+
+    def reset(self, name: bytes, state: ChannelState) -> None:
+        """Called by the backplane when a channel has a new epoch: its subscribers are told, and get the events of that
+        epoch. Newer events of the same epoch are delivered."""
+        channel = self.channels.get(name)
+        if channel is None:
+            return
+        if state.position.epoch == channel.epoch:
+            for batch in state.tail:
+                self.deliver(name, channel.epoch, batch)
+            if channel.head < state.position.offset:
+                self._repairs.read_newer(channel, state)
+            return
+        size = self._finish_delivery(channel)
+        channel.restart(state)
+        self.histories.account(channel, size)
+        self._load(channel, state)
+        self.report_gap(name, None)
+        for subscription in channel.subscriptions.values():
+            self.resume(subscription.subscriber)
+
+    def _finish_delivery(self, channel: Channel) -> int:
+        """Send all that waits in a channel to its groups, so that all subscriptions are in their groups or behind.
+        Returns the size of the history."""
         self._flush_replies()
         channel.deliver(self.histories.prepare_delivery(channel, self.clock()))
-        channel.send_changes()  # so that all subscriptions are in their encoding groups
+        channel.send_changes()
         self._unflushed.pop(channel, None)  # the next event adds it again
-        size = channel.history.size
-        if position.epoch == channel.epoch:
-            lost = Lost(channel.head + 1, position.offset)
-            channel.skip(lost, time)
-            self.report_gap(channel.name, lost)
-        else:
-            self._outdated |= dict.fromkeys(channel.restart(position))
-            if self._outdated:
-                self.scheduler.defer(self._close_outdated)
-            self.report_gap(channel.name, None)
-        self.histories.account(channel, size)
-        # An empty history can be the end of the channel.
-        return self.channels.get(channel.name) or self._add_channel(channel.name, position, channel.owner)
+        return channel.history.size
 
-    def _close_outdated(self) -> None:
-        calls = [partial(self._close_if_outdated, subscription) for subscription in self._outdated]
-        self.scheduler.run_calls(calls, "sessions of a former epoch could not be closed")
+    def run_command(self, command: NodeCommand) -> None:
+        """Called by the backplane with a command of another node."""
+        self.handle_command(command)
 
-    def _close_if_outdated(self, subscription: Subscription) -> None:
-        # It counts as outdated until it has ended, so that it is sent nothing on the way.
-        if subscription in self._outdated:
-            subscription.subscriber.callbacks.epoch_changed()
+    def _is_published_here(self, batch: Batch) -> bool:
+        name = self.backplane.node_name
+        return not name or batch.publisher.startswith(name + b"-")
 
     # Channels and their histories.
 
@@ -423,33 +463,41 @@ class Broker:
         error = self._channel_shares.check(name, principal)
         if error is not None:
             return error
-        answer = self._backplane.open(name)
+        answer = self.backplane.open(name)
         if not isinstance(answer, Future):
             return self._opened(name, answer, principal)
         release = self._channel_shares.claim(name, principal)
         self._opening[name] = opening = Future[Channel]()
 
-        def opened(outcome: Position | Error) -> None:
+        def opened(outcome: ChannelState | Error) -> None:
             release(outcome)
             self._opening.pop(name).settle(self._opened(name, outcome, principal))
 
         answer.then(opened)
         return opening
 
-    def _opened(self, name: bytes, outcome: Position | Error, principal: Principal) -> Channel | Error:
+    def _opened(self, name: bytes, outcome: ChannelState | Error, principal: Principal) -> Channel | Error:
         if isinstance(outcome, Error):
             return outcome
         # An event may have been delivered before the answer arrived.
         return self.channels.get(name) or self._add_channel(name, outcome, principal)
 
-    def _add_channel(self, name: bytes, position: Position, owner: Principal) -> Channel:
+    def _add_channel(self, name: bytes, state: ChannelState, owner: Principal) -> Channel:
         limits, stats = self.limits, self.stats
         if is_reserved(name):
             limits, stats = self._reserved_limits, self._reserved_stats
             self.own_channels += 1
-        channel = self.channels[name] = Channel(name, position, limits, stats, owner)
+        channel = self.channels[name] = Channel(name, state, limits, stats, owner)
         self._channel_shares.add(channel)
+        self._load(channel, state)
         return channel
+
+    def _load(self, channel: Channel, state: ChannelState) -> None:
+        """Add the tail of a channel that was opened to its history. Its events are as old as their times say."""
+        if state.tail:
+            now = self._wall_clock()
+            ages = [max(0.0, now - batch.time / 1000) if batch.time else 0.0 for batch in state.tail]
+            self.histories.load(channel, state.tail, ages)
 
     def close_if_unused(self, channel: Channel) -> None:
         """Remove a channel that has neither subscriptions nor history."""
@@ -459,7 +507,8 @@ class Broker:
             del self.channels[channel.name]
             self.own_channels -= is_reserved(channel.name)
             self._channel_shares.remove(channel)
-            self._backplane.close(channel.name)
+            self._repairs.cancel(channel.name)
+            self.backplane.close(channel.name)
 
     def owner_of(self, name: bytes) -> Principal:
         """The principal that a channel counts for."""

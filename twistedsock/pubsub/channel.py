@@ -8,7 +8,7 @@ has been sent something ahead of its group: while presence changes wait for watc
 before the end of the turn, ``Undelivered`` has the position of each subscription.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from twistedsock.limits.principal import ELSEWHERE, Principal
 from twistedsock.limits.settings import Limits
@@ -16,8 +16,12 @@ from twistedsock.pubsub.encoding_group import EncodingGroup, GatheredChunks
 from twistedsock.pubsub.history import History
 from twistedsock.pubsub.subscription import EventEncoder, Subscription
 from twistedsock.pubsub.undelivered import Undelivered, never
-from twistedsock.pubsub.values import Batch, Lost, Member, Position, PresenceChange
+from twistedsock.pubsub.values import Batch, ChannelState, Lost, Member, Position, PresenceChange, Reset
 from twistedsock.stats import Stats
+
+MAX_RESETS = 8
+"""New epochs that a subscription can be told about one by one, if its socket accepts nothing meanwhile. Of more, it is
+told about the last ones."""
 
 
 class Channel:
@@ -25,6 +29,7 @@ class Channel:
 
     __slots__ = (
         "_limits",
+        "begin",
         "encoding_groups",
         "epoch",
         "foreign_bytes",
@@ -33,6 +38,8 @@ class Channel:
         "name",
         "owner",
         "pending",
+        "previous",
+        "resets",
         "stats",
         "subscriptions",
         "undelivered",
@@ -41,17 +48,22 @@ class Channel:
     )
 
     def __init__(
-        self, name: bytes, position: Position, limits: Limits, stats: Stats, owner: Principal = ELSEWHERE
+        self, name: bytes, state: ChannelState, limits: Limits, stats: Stats, owner: Principal = ELSEWHERE
     ) -> None:
+        """The tail of the state is not read: ``HistoryBudget.load`` adds it."""
         self.name = name
         self.owner = owner
         """The principal that the channel and its history count for. Only ``ChannelShares`` changes it."""
         self.foreign_bytes = 0
         """Bytes that other principals have published since it is the owner."""
-        self.epoch = position.epoch
-        self.head = position.offset
+        self.epoch = state.position.epoch
+        self.head = state.position.offset
         """The offset of the newest event, 0 before the first."""
-        self.history = History(limits, position.offset + 1)
+        self.begin = state.begin
+        """The offset before the first event of the epoch."""
+        self.previous = state.previous
+        """The former epoch, and the newest of its events that is still valid; None if unknown."""
+        self.history = _empty_history(limits, state)
         self.pending: list[Batch] = []
         """Published events that are neither in the history nor with the subscriptions."""
         self.encoding_groups: dict[EventEncoder, EncodingGroup] = {}
@@ -60,6 +72,7 @@ class Channel:
         self.watchers: dict[Subscription, None] = {}
         """The subscriptions that are sent presence changes."""
         self.waiters: dict[Callable[[], None], None] | None = None
+        self.resets: dict[Subscription, list[Reset]] | None = None
         self.stats = stats
         self.undelivered: Undelivered | None = None
         self._limits = limits
@@ -174,6 +187,8 @@ class Channel:
     ) -> None:
         """The subscription must have been sent all that waits for it, and all of that must be in the history. Without
         ``encoder``, it gets that of its subscriber."""
+        if self.pop_resets(subscription):  # the reply has the new epoch, and what it asks for follows
+            subscription.cursor = self.history.end
         self.leave_group(subscription)
         self._drop_empty_group(subscription)
         subscription.echo, subscription.presence = echo, presence
@@ -191,6 +206,7 @@ class Channel:
     def remove_subscription(self, subscription: Subscription) -> None:
         """Its encoding group is removed with its last member, because some encoders belong to one subscriber."""
         self.watchers.pop(subscription, None)
+        self.pop_resets(subscription)
         if self.undelivered is not None:
             self.undelivered.remove(subscription)
         self.leave_group(subscription)
@@ -236,15 +252,54 @@ class Channel:
         for group in self.encoding_groups.values():
             group.report_lost(self.name, lost)
 
-    def restart(self, position: Position) -> list[Subscription]:
-        """The channel has another epoch. Nothing may be pending. Returns the subscriptions: they must be sent nothing
-        more, because clients would mistake new offsets for old ones."""
+    def restart(self, state: ChannelState) -> None:
+        """The channel has a new epoch. Nothing may be pending. All subscriptions are behind afterwards, at the first
+        event of the new epoch that they have not been sent, and are told about the epoch when they catch up. This
+        takes about as long as the delivery of one event."""
+        former, head = Position(self.epoch, self.head), self.head
         self.history.shrink(0)  # for replies that are still being read from it
-        self.epoch, self.head = position.epoch, position.offset
-        self.history = History(self._limits, position.offset + 1)
+        self.epoch, self.head, self.begin = state.position.epoch, state.position.offset, state.begin
+        self.previous = state.previous
+        self.history = _empty_history(self._limits, state)
         self.encoding_groups.clear()
-        self.watchers.clear()
-        subscriptions = list(self.subscriptions.values())
-        for subscription in subscriptions:
-            subscription.subscriber.clear_behind(subscription)
-        return subscriptions
+        if self.subscriptions and self.resets is None:
+            self.resets = {}
+        for subscription in self.subscriptions.values():
+            is_behind = subscription in subscription.subscriber.behind
+            reset = _reset_for(state, former, subscription.cursor if is_behind else head + 1)
+            assert self.resets is not None
+            resets = self.resets.setdefault(subscription, [])
+            resets.append(reset)
+            del resets[:-MAX_RESETS]
+            subscription.cursor = reset.offset + 1
+            subscription.subscriber.mark_behind(subscription)
+        if self.waiters is not None:
+            waiters, self.waiters = self.waiters, None
+            for callback in waiters:
+                callback()
+
+    def pop_resets(self, subscription: Subscription) -> Sequence[Reset]:
+        """What a subscription has still to be told about new epochs. It is told now, or need not be told any more."""
+        if self.resets is None:
+            return ()
+        resets = self.resets.pop(subscription, ())
+        self.resets = self.resets or None
+        return resets
+
+
+def _empty_history(limits: Limits, state: ChannelState) -> History:
+    first = state.tail[0].first if state.tail else state.position.offset + 1
+    return History(limits, first, state.time)
+
+
+def _reset_for(state: ChannelState, former: Position, cursor: int) -> Reset:
+    """How a subscription moves to a new epoch. ``former`` is the newest event of the old epoch on this node, ``cursor``
+    the offset of the next event of it that the subscription would have been sent."""
+    epoch, previous, begin = state.position.epoch, state.previous, state.begin
+    if previous is None or previous.epoch != former.epoch:
+        # Nothing is known of the old epoch.
+        return Reset(epoch, 0, begin, Lost(cursor, former.offset) if cursor <= former.offset else None)
+    good = min(previous.offset, cursor - 1)
+    if previous.offset == begin:  # the offsets are one sequence, and so is the history
+        return Reset(epoch, good, good, None)
+    return Reset(epoch, good, begin, Lost(cursor, previous.offset) if cursor <= previous.offset else None)

@@ -2,7 +2,7 @@
 exceeded."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from twistedsock.limits.principal import Principal
@@ -48,6 +48,15 @@ class HistoryBudget:
             self.account(channel, size)
         else:
             self.expire(channel, self._clock())
+
+    def load(self, channel: Channel, batches: Sequence[Batch], ages: Iterable[float]) -> None:
+        """Add events that were published some time ago, each batch with its age in seconds, to an empty history."""
+        now = self._clock()
+        for batch, age in zip(batches, ages, strict=True):
+            channel.history.extend([batch], now - age)
+        channel.history.expire(now)
+        self._note_written(channel)
+        self.account(channel, 0)
 
     def prepare_delivery(self, channel: Channel, now: float) -> list[Batch]:
         """``Channel.prepare_delivery``, which appends events to its history."""

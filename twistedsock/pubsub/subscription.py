@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from twistedsock.limits.principal import LOCAL, Principal
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.limits.shares import MemoryBudget
-from twistedsock.pubsub.values import CHANGE_COST, Batch, Member, PresenceChange
+from twistedsock.pubsub.values import CHANGE_COST, Batch, Member, PresenceChange, Reset
 from twistedsock.stats import Stats, TcpStats
 
 if TYPE_CHECKING:
@@ -70,6 +70,9 @@ class EventEncoder(Protocol):
     def lost(self, channel: bytes, first: int, last: int) -> bytes:
         """The events with these offsets, both included, will not be sent."""
 
+    def reset(self, channel: bytes, reset: Reset) -> bytes:
+        """The channel has a new epoch, and the subscriber gets its events."""
+
     def fell_behind(self, channel: bytes, cursor: int) -> None:
         """The subscriber's socket did not accept the events from offset ``cursor`` on, or the subscriber starts there.
         Only encoders that belong to one subscriber and remember the encoded events need this."""
@@ -81,11 +84,16 @@ class ChannelView(Protocol):
     name: bytes
     epoch: bytes
     history: "History"
+    resets: "dict[Subscription, list[Reset]] | None"
+    """What subscriptions have still to be told about new epochs, in order."""
     stats: Stats
 
     @property
     def has_undelivered_events(self) -> bool:
         """Whether the history holds events that the encoding groups have not been sent yet."""
+
+    def pop_resets(self, subscription: "Subscription") -> Sequence[Reset]:
+        """What the subscription is told now, or need not be told any more."""
 
     def join_group(self, subscription: "Subscription") -> None: ...
 
@@ -187,6 +195,11 @@ CatchUpCache = dict[tuple[ChannelView, EventEncoder, int], tuple[bytes, int]]
 that fell behind together catch up together, and share what they read."""
 
 
+class OlderEventsReader(Protocol):
+    def read_for(self, subscription: Subscription) -> None:
+        """Call ``Subscriber.send_older`` when the backplane has returned the events from the cursor on."""
+
+
 class SubscriberCallbacks(Protocol):
     """The events that a subscriber reports to its session."""
 
@@ -200,9 +213,6 @@ class SubscriberCallbacks(Protocol):
     def caught_up(self, channel: bytes) -> None:
         """The last subscription that was behind has caught up."""
 
-    def epoch_changed(self) -> None:
-        """A channel has another epoch, so it is unknown which of its events were missed."""
-
 
 class NullSubscriberCallbacks:
     """Replaces a session that has closed. It breaks the reference cycle of session and subscriber, so that both are
@@ -214,8 +224,6 @@ class NullSubscriberCallbacks:
     def fell_behind(self, channel: bytes, cursor: int) -> None: ...
 
     def caught_up(self, channel: bytes) -> None: ...
-
-    def epoch_changed(self) -> None: ...
 
 
 NULL_CALLBACKS = NullSubscriberCallbacks()
@@ -257,20 +265,25 @@ class Subscriber:
             if not self.behind:
                 self.stats.behind -= 1
 
-    def catch_up(self, cache: CatchUpCache) -> bool:
+    def catch_up(self, cache: CatchUpCache, older: "OlderEventsReader | None" = None) -> bool:
         """Send a chunk of what one of the subscriptions has missed. Returns whether to continue in the next turn; if
-        not, then when the socket accepts data again."""
+        not, then when the socket accepts data again, or ``older`` has read what the history has dropped."""
         if self.outlet.blocked or not self.behind:
             return False
         subscription = next(iter(self.behind))
         channel, history = subscription.channel, subscription.channel.history
-        data = b""
+        data = b"" if channel.resets is None else self._encode_resets(subscription)
         if subscription.cursor < history.first:
-            if not self.callbacks.accept_loss(channel.name, subscription.cursor, history.first - 1):
+            if older is not None:
+                if data:
+                    self.stats.sent += len(data)
+                    self.outlet.try_write(data)
+                older.read_for(subscription)
                 return False
-            data = subscription.encoder.lost(channel.name, subscription.cursor, history.first - 1)
-            channel.stats.lost += history.first - subscription.cursor
-            subscription.cursor = history.first
+            lost = self._encode_lost(subscription, history.first)
+            if lost is None:
+                return False
+            data += lost
         data += self._read_chunk(subscription, cache)
         if subscription.cursor == history.end and not channel.has_undelivered_events:
             data += self._encode_missed(subscription)
@@ -278,19 +291,57 @@ class Subscriber:
             self.clear_behind(subscription)
             if not self.behind:
                 self.callbacks.caught_up(channel.name)
-        elif len(self.behind) > 1:
-            del self.behind[subscription]
-            self.behind[subscription] = None
+        else:
+            self._let_others_go_first(subscription)
         if data:
             self.stats.sent += len(data)
             self.outlet.try_write(data)
         return bool(self.behind) and not self.outlet.blocked
 
+    def send_older(self, subscription: Subscription, batches: Sequence[Batch]) -> bool:
+        """Send events from the cursor on that were read from the backplane. If they begin after the cursor, or there
+        are none, what is missing is reported as lost. Returns whether to continue in the next turn."""
+        history, data = subscription.channel.history, b""
+        available = min(batches[0].first, history.first) if batches else history.first
+        if subscription.cursor < available:
+            lost = self._encode_lost(subscription, available)
+            if lost is None:
+                return False
+            data += lost
+        for batch in batches:
+            if batch.end > subscription.cursor and batch.first < history.end:
+                data += self._encode_wanted(subscription, [batch.part(subscription.cursor, history.end)])
+                subscription.cursor = min(batch.end, history.end)
+        self._let_others_go_first(subscription)
+        self.stats.sent += len(data)
+        self.outlet.try_write(data)
+        return not self.outlet.blocked
+
+    def _let_others_go_first(self, subscription: Subscription) -> None:
+        if len(self.behind) > 1:
+            del self.behind[subscription]
+            self.behind[subscription] = None
+
+    def _encode_lost(self, subscription: Subscription, end: int) -> bytes | None:
+        """The report that the events from the cursor on and before ``end`` will not be sent. None if the session has
+        been closed instead."""
+        channel, first = subscription.channel, subscription.cursor
+        if not self.callbacks.accept_loss(channel.name, first, end - 1):
+            return None
+        subscription.cursor = end
+        channel.stats.lost += end - first
+        return subscription.encoder.lost(channel.name, first, end - 1)
+
+    def _encode_wanted(self, subscription: Subscription, batches: Sequence[Batch]) -> bytes:
+        channel, encoder = subscription.channel, subscription.encoder
+        wanted = [batch for batch in batches if subscription.wants(batch)]
+        channel.stats.delivered += sum(map(len, wanted))
+        return b"".join([encoder.batch(channel.name, batch, channel.epoch) for batch in wanted])
+
     def _read_chunk(self, subscription: Subscription, cache: CatchUpCache) -> bytes:
         """Encode about a chunk of the history, and move the cursor behind it."""
         channel, cursor = subscription.channel, subscription.cursor
-        encoder = subscription.encoder
-        key = (channel, encoder, cursor)
+        key = (channel, subscription.encoder, cursor)
         if subscription.echo and key in cache:
             data, subscription.cursor = cache[key]
             channel.stats.delivered += subscription.cursor - cursor
@@ -298,11 +349,26 @@ class Subscriber:
         batches = channel.history.read(cursor, CHUNK_BYTES)
         if batches:
             subscription.cursor = batches[-1].end
-        wanted = [batch for batch in batches if subscription.wants(batch)]
-        data = b"".join([encoder.batch(channel.name, batch, channel.epoch) for batch in wanted])
-        channel.stats.delivered += sum(map(len, wanted))
+        data = self._encode_wanted(subscription, batches)
         if subscription.echo:
             cache[key] = (data, subscription.cursor)
+        return data
+
+    def send_resets(self, subscription: Subscription) -> None:
+        """Send what a subscription has still to be told about new epochs, before whatever is sent next."""
+        resets = subscription.channel.resets
+        if resets is not None and subscription in resets and not self.outlet.blocked & SOCKET_FULL:
+            data = self._encode_resets(subscription)
+            self.stats.sent += len(data)
+            self.outlet.write(data)
+
+    def _encode_resets(self, subscription: Subscription) -> bytes:
+        channel, encoder, data = subscription.channel, subscription.encoder, b""
+        for reset in channel.pop_resets(subscription):
+            if reset.lost is not None:
+                data += encoder.lost(channel.name, reset.lost.first, reset.lost.last)
+                channel.stats.lost += reset.lost.last + 1 - reset.lost.first
+            data += encoder.reset(channel.name, reset)
         return data
 
     def _encode_missed(self, subscription: Subscription) -> bytes:

@@ -137,6 +137,46 @@ class Lost(msgspec.Struct, frozen=True, gc=False):
     last: int
 
 
+class ChannelState(msgspec.Struct, frozen=True, gc=False):
+    """What a backplane knows of a channel when a node opens it, and when the channel gets a new epoch."""
+
+    position: Position
+    """Of the newest event."""
+    tail: Sequence[Batch] = ()
+    """The newest events, without gaps, up to ``position``; as many as the backplane wants the node to keep."""
+    time: int = 0
+    """The time of the newest event before ``tail``; 0 if there is none, or if it is unknown."""
+    begin: int = 0
+    """The offset before the first event of this epoch."""
+    previous: Position | None = None
+    """The epoch before this one, and the newest of its events that is still valid; None if that is unknown. If its
+    offset is ``begin``, the offsets of both epochs are one sequence."""
+
+
+class Reset(msgspec.Struct, frozen=True, gc=False):
+    """A subscription moves to a new epoch of its channel."""
+
+    epoch: bytes
+    """The new epoch."""
+    good: int
+    """The newest event of the former epoch that the subscriber was sent and that is still valid, 0 if none is."""
+    offset: int
+    """The subscriber is sent the events of the new epoch after this offset."""
+    lost: Lost | None
+    """Valid events of the former epoch that the subscriber will not be sent."""
+
+
+class DisconnectClient(msgspec.Struct, frozen=True, gc=False):
+    """A command to other nodes: disconnect the client with this id, with this message, and a code for programs."""
+
+    id: bytes
+    message: bytes
+    code: bytes
+
+
+NodeCommand = DisconnectClient
+
+
 class Member(msgspec.Struct, frozen=True, gc=False):
     """A subscriber as presence lists it. The nick is the id if the client has none."""
 

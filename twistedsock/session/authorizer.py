@@ -64,7 +64,7 @@ class SessionAuth:
         if isinstance(outcome, Error):
             return outcome
         context, client, before = self._context, self._client, self.identity.subject
-        if outcome.subject != client.id and outcome.subject in context.sessions:
+        if outcome.subject != client.id and context.sessions.is_id(outcome.subject):
             return NICK_IS_AN_ID
         if outcome.subject != before:
             error = context.connection_limiter.acquire_identity(outcome.subject)

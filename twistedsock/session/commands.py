@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from twistedsock.errors import Error
-from twistedsock.pubsub.values import Publication, Tag
+from twistedsock.pubsub.values import Position, Publication, Tag
 from twistedsock.session.encoder import Encoder
 from twistedsock.session.history_query import ALL_EVENTS, HistoryQuery
 
@@ -143,11 +143,24 @@ def resume_offset(command: Subscribe, channel: "Channel") -> tuple[int, bool | N
     history may start after that offset."""
     history, head = channel.history, channel.head
     recovered: bool | None = None
-    if command.since is not None:
-        if command.epoch == channel.epoch and command.since <= head:
-            start = command.since + 1
-            return start, start >= history.first
+    if command.since is not None and command.epoch is not None:
+        since = offset_in_epoch(channel, Position(command.epoch, command.since))
+        if since is not None:
+            return since + 1, since + 1 >= history.first
         recovered = False
     if command.last:
         return max(history.first, head + 1 - command.last), recovered
     return head + 1, recovered
+
+
+def offset_in_epoch(channel: "Channel", position: Position) -> int | None:
+    """The offset of a client's position in the epoch of the channel, if the events that the client has are all valid.
+    The position can be in the epoch before that."""
+    previous = channel.previous
+    if position.epoch == channel.epoch:
+        return position.offset if position.offset <= channel.head else None
+    if previous is None or position.epoch != previous.epoch or position.offset > previous.offset:
+        return None
+    if previous.offset == channel.begin:  # the offsets of both epochs are one sequence
+        return position.offset
+    return channel.begin if position.offset == previous.offset else None

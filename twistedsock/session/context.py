@@ -14,6 +14,7 @@ from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.backplane import Backplane
 from twistedsock.pubsub.broker import Broker
 from twistedsock.pubsub.scheduler import do_nothing
+from twistedsock.pubsub.values import NodeCommand
 from twistedsock.session.registry import SessionContext, SessionRegistry
 from twistedsock.session.session import Session
 
@@ -55,6 +56,12 @@ class ServerContext(SessionContext[Session]):
             calls = [session.recheck_rights for session in sessions]
             self.broker.scheduler.run_calls(calls, "the rights of some sessions could not be checked", done)
 
+    def run_command(self, command: NodeCommand) -> None:
+        """Run a command of another node."""
+        session = self.sessions.get(command.id)
+        if session is not None:
+            session.close(CloseReason.POLICY, command.message, command.code)
+
     def close_all(self, reason: CloseReason, message: bytes) -> None:
         """Close all sessions, in time slices, with this message."""
         self.draining = True
@@ -73,10 +80,10 @@ def build_context(
 ) -> ServerContext:
     """Build the parts of a server. ``schedule`` calls a function at the end of the reactor's turn; ``clock`` is
     monotonic, ``wall_clock`` returns the seconds since 1970."""
-    broker = Broker(backplane, limits, clock, lambda: schedule(broker.run_turn))
-    return ServerContext(
+    broker = Broker(backplane, limits, clock, lambda: schedule(broker.run_turn), wall_clock)
+    context = ServerContext(
         broker,
-        SessionRegistry(draw_id),
+        SessionRegistry(draw_id, backplane.node_name),
         ConnectionLimiter(limits),
         limits,
         version.encode(),
@@ -85,3 +92,5 @@ def build_context(
         ExpiryWatcher(wall_clock, broker.scheduler.run_calls),
         RateLimiterPool(limits),
     )
+    broker.handle_command = context.run_command
+    return context

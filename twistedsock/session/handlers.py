@@ -74,6 +74,9 @@ def _published(session: Session, pending: PendingReplies, reply: PendingReply, o
     ready = pending.resolve(reply, outcome)
     if session.state is not SessionState.OPEN:
         return
+    if session.behind:  # the reply may have an offset of a new epoch
+        for subscription in list(session.behind):
+            subscription.subscriber.send_resets(subscription)
     if not ready:
         # The event can be delivered now, but the replies before it, which must precede it, are not known.
         session.replies.hold_events()
@@ -209,7 +212,7 @@ def _nick(session: Session, command: commands.Nick) -> None:
     error = check_nick(command.nick)
     if error is not None:
         session.replies.write_error(command.tag, error)
-    elif command.nick != session.client.id and command.nick in session.context.sessions:
+    elif command.nick != session.client.id and session.context.sessions.is_id(command.nick):
         session.replies.write_error(command.tag, errors.NICK_IS_AN_ID)
     else:
         session.charge(rename_price(len(session.subscriptions)))

@@ -3,6 +3,7 @@
 The types are generic in the session, so that this module does not import it; ``ServerContext`` is the one for sessions.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
@@ -23,10 +24,14 @@ S_contra = TypeVar("S_contra", contravariant=True)
 
 
 class SessionRegistry(Generic[S]):
-    """Sessions by id. ``draw_id`` returns a short random name; it is called again if that name is in use."""
+    """Sessions by id. ``draw_id`` returns a short random name; it is called again if that name is in use. With a
+    ``node_name``, ids begin with it and a hyphen, so that they are unique over all nodes. Ids of other nodes are known
+    by their form."""
 
-    def __init__(self, draw_id: Callable[[], bytes]) -> None:
+    def __init__(self, draw_id: Callable[[], bytes], node_name: bytes = b"") -> None:
         self._draw_id = draw_id
+        self._prefix = node_name + b"-" if node_name else b""
+        self._remote_id = re.compile(rb"[a-z0-9]{%d}-[a-z0-9]+" % len(node_name)) if node_name else None
         self._sessions: dict[bytes, S | None] = {}
         self._on_empty: Callable[[], None] | None = None
 
@@ -39,9 +44,19 @@ class SessionRegistry(Generic[S]):
     def __contains__(self, id: bytes) -> bool:
         return id in self._sessions
 
+    def is_id(self, name: bytes) -> bool:
+        """Whether a name is the id of a client here, or can be one of another node: nobody else can have that nick."""
+        return name in self._sessions or self.is_remote_id(name)
+
+    def is_remote_id(self, name: bytes) -> bool:
+        """Whether a name has the form of the ids of other nodes."""
+        if self._remote_id is None or self._remote_id.fullmatch(name) is None:
+            return False
+        return not name.startswith(self._prefix)
+
     def new_id(self) -> bytes:
         """Reserve an unused id until ``remove``."""
-        while (id := self._draw_id()) in self._sessions:
+        while (id := self._prefix + self._draw_id()) in self._sessions:
             pass
         self._sessions[id] = None
         return id

@@ -117,7 +117,7 @@ class RequestClient:
         error = check_nick(nick) if nick else None
         if error is not None:
             return error
-        return NICK_IS_AN_ID if nick in sessions or self.subject in sessions else None
+        return NICK_IS_AN_ID if sessions.is_id(nick) or sessions.is_id(self.subject) else None
 
     def _publisher(self, nick: bytes) -> Client:
         """A client with an id of its own, which the caller must release."""

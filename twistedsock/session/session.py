@@ -419,7 +419,3 @@ class Session:
             return True
         self.close(CloseReason.TRY_AGAIN, errors.READS_TOO_SLOWLY)
         return False
-
-    def epoch_changed(self) -> None:
-        """Close, so that the client subscribes again and learns that its position is of another epoch."""
-        self.close(CloseReason.TRY_AGAIN, errors.EPOCH_CHANGED)

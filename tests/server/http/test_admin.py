@@ -8,6 +8,7 @@ import pytest
 from tests.fakes import FakeReactor
 from tests.server.http.clients import APIClient, FakeSite, MakeAPI, Response
 from twistedsock.errors import CloseReason
+from twistedsock.pubsub.values import DisconnectClient
 from twistedsock.testing import FakePolicy, FakeServer
 
 
@@ -52,6 +53,20 @@ def test_disconnected_client_receives_the_reason(api: APIClient, query: str, wor
     assert client.close_reason is CloseReason.POLICY
     client.disconnect()
     assert api("DELETE", "/peers/p1").status == 404
+
+
+def test_client_of_another_node_is_disconnected_by_that_node(make_api: MakeAPI) -> None:
+    api = make_api(late=True, node_name=b"n1")
+    server = api.server
+    response = api("DELETE", "/peers/n2-abc?reason=bye")
+    (command,) = server.backplane.sent
+    assert response.status == 202
+    assert command == DisconnectClient(b"n2-abc", b"disconnected by an administrator: bye", b"disconnected")
+    client = server.line_client()
+    assert client.received()[0].split(" ")[2] == "id=n1-p1"
+    server.backplane.run_command(DisconnectClient(b"n1-p1", b"bye", b"disconnected"))
+    server.backplane.run_command(DisconnectClient(b"n1-p9", b"bye", b"disconnected"))
+    assert client.received() == ["NOTICE bye", "BYE"] and client.close_reason is CloseReason.POLICY
 
 
 @pytest.mark.parametrize("reason", ["", "a%0Ab", "%1b[2J", "%C2%85", "x" * 81, "%E2%80%A8", "%ff"])

@@ -9,6 +9,7 @@ from twistedsock.codecs.problem_details import ApiError
 from twistedsock.codecs.query import PAGINATION_PARAMETERS, bad_parameter, read_pagination
 from twistedsock.errors import FOR_ADMINS, FOR_ADMINS_WITH_TOKEN, CloseReason, Error, ErrorCode
 from twistedsock.metrics.prometheus import Metrics
+from twistedsock.pubsub.values import DisconnectClient
 from twistedsock.server.http.headers import DATA_HEADERS, accepts_gzip
 from twistedsock.server.http.request import HTTPRequest
 from twistedsock.session.connection_info import ConnectionInfo, connection_info
@@ -64,12 +65,18 @@ class ConnectionsEndpoint:
         """``DELETE /peers/{id}``: the client receives the reason, then its connection is closed."""
         request.parameters.allow_only(("reason",))
         reason = request.parameters.text("reason")
-        session = self._find(request)
+        check_admin(request)
+        id, sessions = request.captured, self._context.sessions
+        session = None if sessions.is_remote_id(id) else self._find(request)
         if reason is not None and not _REASON.fullmatch(reason):
             raise bad_parameter("reason", f"it must be 1 to {MAX_REASON_LENGTH} characters, without control characters")
         message = DISCONNECTED + (b": " + reason.encode() if reason else b"")
-        session.close(CloseReason.POLICY, message, DISCONNECTED_CODE)
-        request.respond(204, b"", b"")
+        if session is None:  # a client of another node, which is told; whether it is there is not known
+            self._context.broker.backplane.send(DisconnectClient(id, message, DISCONNECTED_CODE))
+            request.respond(202, b"", b"")
+        else:
+            session.close(CloseReason.POLICY, message, DISCONNECTED_CODE)
+            request.respond(204, b"", b"")
 
     def _info(self, session: Session) -> ConnectionInfo:
         return connection_info(session, self._context.broker.clock())

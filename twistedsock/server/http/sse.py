@@ -294,7 +294,7 @@ class StreamsEndpoint:
         error = check_nick(nick.encode())
         if error is not None:
             return error
-        return errors.NICK_IS_AN_ID if nick.encode() in self.context.sessions else None
+        return errors.NICK_IS_AN_ID if self.context.sessions.is_id(nick.encode()) else None
 
     def _check_limits(self, request: HTTPRequest, asked: StreamRequest) -> Error | None:
         """The error that the session would receive, as far as it can be predicted."""
@@ -333,7 +333,7 @@ def authenticated(identity: Identity | None) -> Identity | None:
 def check_session_limits(context: ServerContext, identity: Identity | None) -> Error | None:
     """The error if a session of this identity could not be opened."""
     subject = b"" if identity is None else identity.subject
-    if subject in context.sessions:
+    if context.sessions.is_id(subject):
         return errors.NICK_IS_AN_ID
     error = context.connection_limiter.acquire_identity(subject)
     if error is None:

@@ -1,0 +1,557 @@
+"""New epochs of channels, and the batches that a node has to read again."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from tests.pubsub.helpers import channel, deliver, msg, received_heads, reported, subscribed, subscriber
+from tests.pubsub.helpers import subscribe as subscribe_to
+from twistedsock.errors import UNAVAILABLE
+from twistedsock.limits.settings import CHUNK_BYTES, Limits
+from twistedsock.pubsub.channel import MAX_RESETS, Channel
+from twistedsock.pubsub.history import History
+from twistedsock.pubsub.rereading import MAX_HELD_BYTES, MAX_READS, OlderEvents
+from twistedsock.pubsub.subscription import Subscriber
+from twistedsock.pubsub.values import Batch, ChannelState, Payloads, Position, Publication
+from twistedsock.testing import FakeServer, LineClient
+
+
+def batches(*offsets: int, time: int = 0, size: int = 1) -> list[Batch]:
+    """Events that were published one by one."""
+    payloads = Payloads((b"x" * size,), size)
+    return [Batch(offset, offset + 1, b"p", b"p", b"message", payloads, time) for offset in offsets]
+
+
+def reset(
+    server: FakeServer, position: Position, previous: Position | None = None, begin: int = 0, tail: Sequence[Batch] = ()
+) -> None:
+    server.broker.reset(b"a", ChannelState(position, tail, begin=begin, previous=previous))
+    server.turn()
+
+
+def test_new_epoch_is_reported_to_subscribers_and_not_to_others() -> None:
+    server = FakeServer()
+    subscriber, other = subscribed(server), server.line_client()
+    other.received()
+    gaps = reported(server)
+    deliver(server, 1, 3)
+    reset(server, Position(b"e2", 0), Position(b"e1", 3))
+    deliver(server, 1, 2, b"e2")
+    server.turn()
+    assert received_heads(subscriber) == [*msg(1, 2, 3), "RESET a epoch=e2 good=3", *msg(1, 2)]
+    assert other.received() == [] and gaps == [(b"a", None)]
+    assert server.broker.histories.size == server.broker.channels[b"a"].history.size
+
+
+@pytest.mark.parametrize(
+    ("previous", "begin", "expected"),
+    [
+        pytest.param(Position(b"e1", 3), 0, ["RESET a epoch=e2 good=3 offset=0", *msg(1, 2)], id="nothing is lost"),
+        pytest.param(Position(b"e1", 2), 0, ["RESET a epoch=e2 good=2 offset=0", *msg(1, 2)], id="one was rolled back"),
+        pytest.param(
+            Position(b"e1", 5), 0, ["LOST a 4 5", "RESET a epoch=e2 good=3 offset=0", *msg(1, 2)], id="two never came"
+        ),
+        pytest.param(None, 0, ["RESET a epoch=e2 good=0 offset=0", *msg(1, 2)], id="unknown"),
+        pytest.param(Position(b"e0", 3), 0, ["RESET a epoch=e2 good=0 offset=0", *msg(1, 2)], id="two epochs later"),
+        pytest.param(Position(b"e1", 3), 3, ["RESET a epoch=e2 good=3 offset=3", *msg(4, 5)], id="continued"),
+        pytest.param(Position(b"e1", 2), 2, ["RESET a epoch=e2 good=2 offset=2", *msg(3, 4)], id="continued earlier"),
+        pytest.param(Position(b"e1", 5), 5, ["RESET a epoch=e2 good=3 offset=3", *msg(4, 5, 6)], id="continued later"),
+    ],
+)
+def test_caught_up_subscriber_continues_after_the_reset(
+    previous: Position | None, begin: int, expected: list[str]
+) -> None:
+    server = FakeServer()
+    subscriber = subscribed(server)
+    deliver(server, 1, 3)
+    server.turn()
+    subscriber.received()
+    last = int(expected[-1].split(" ")[2])
+    tail = batches(*range(begin + 1 if begin < 5 else 1, last + 1))
+    reset(server, Position(b"e2", last), previous, begin, tail)
+    assert [line.removesuffix(" x") for line in subscriber.received()] == expected
+    deliver(server, last + 1, 1, b"e2")
+    server.turn()
+    assert received_heads(subscriber) == msg(last + 1)
+
+
+@pytest.mark.parametrize(
+    ("previous", "begin", "expected"),
+    [
+        pytest.param(Position(b"e1", 4), 0, ["LOST a 3 4", "RESET a epoch=e2 good=2 offset=0"], id="restarted"),
+        pytest.param(None, 0, ["LOST a 3 4", "RESET a epoch=e2 good=0 offset=0"], id="unknown"),
+        pytest.param(Position(b"e1", 1), 0, ["RESET a epoch=e2 good=1 offset=0"], id="rolled back before its cursor"),
+        pytest.param(Position(b"e1", 4), 4, ["RESET a epoch=e2 good=2 offset=2", *msg(3, 4)], id="continued"),
+    ],
+)
+def test_subscriber_that_is_behind_continues_after_the_reset(
+    previous: Position | None, begin: int, expected: list[str]
+) -> None:
+    server = FakeServer()
+    slow = subscribed(server)
+    slow.outlet.room = 3
+    deliver(server, 1, 2)
+    server.turn()
+    deliver(server, 3, 2)
+    server.turn()
+    reset(server, Position(b"e2", begin), previous, begin, batches(*range(1, begin + 1)))
+    slow.outlet.drain()
+    server.turn()
+    assert [line.removesuffix(" x") for line in slow.received()] == [*msg(1, 2), *expected]
+
+
+def test_every_new_epoch_is_reported_to_a_subscriber_that_is_behind() -> None:
+    server = FakeServer()
+    slow = subscribed(server)
+    slow.outlet.room = 0
+    deliver(server, 1)
+    server.turn()
+    for number in range(2, MAX_RESETS + 4):
+        reset(server, Position(b"e%d" % number, 1), Position(b"e%d" % (number - 1), 1), tail=batches(1))
+    slow.outlet.drain()
+    server.turn()
+    received = slow.received()
+    assert received[0] == "MSG a 1 p x" and received[-1] == "MSG a 1 p x"
+    assert [line.split(" ")[2] for line in received if line.startswith("RESET")] == [
+        f"epoch=e{number}" for number in range(4, MAX_RESETS + 4)
+    ]
+
+
+def test_reset_follows_the_events_and_presence_changes_before_it() -> None:
+    server = FakeServer()
+    watcher = subscribed(server, "presence=on")
+    deliver(server, 1)
+    server.line_client().send("SUB a")
+    reset(server, Position(b"e2", 0), Position(b"e1", 1))
+    assert watcher.received() == ["MSG a 1 p x", "JOIN a p2 p2", "RESET a epoch=e2 good=1 offset=0"]
+
+
+def test_subscribing_again_replaces_the_report_of_the_epoch() -> None:
+    server = FakeServer()
+    subscriber = subscribed(server)
+    server.broker.reset(b"a", ChannelState(Position(b"e2", 2), batches(1, 2), previous=Position(b"e1", 0)))
+    subscriber.send("SUB a")
+    server.turn()
+    deliver(server, 3, epoch=b"e2")
+    server.turn()
+    assert received_heads(subscriber) == ["OK a offset=2 epoch=e2", *msg(3)]
+
+
+def test_subscription_can_end_before_it_is_told() -> None:
+    server = FakeServer()
+    subscriber = subscribed(server)
+    server.broker.reset(b"a", ChannelState(Position(b"e2", 0)))
+    subscriber.send("UNSUB a", "SUB a")
+    server.turn()
+    assert subscriber.received() == ["OK a", "OK a offset=0 epoch=e1"]
+
+
+def test_reset_of_a_channel_that_is_not_open_is_ignored() -> None:
+    server = FakeServer()
+    reset(server, Position(b"e2", 0))
+    assert not server.broker.channels
+
+
+def test_channel_that_had_only_history_is_closed_after_its_reset() -> None:
+    server = FakeServer()
+    deliver(server, 1)
+    server.turn()
+    reset(server, Position(b"e2", 0))
+    server.broker.expire_histories()
+    assert not server.broker.channels and server.broker.histories.size == 0
+
+
+def test_tail_of_an_opened_channel_is_its_history_and_as_old_as_its_times() -> None:
+    server = FakeServer(history_age=60)
+    subscribed(server)
+    now = int(server.wall * 1000)
+    tail = [*batches(5, time=now - 61_000), *batches(6, time=now - 30_000), *batches(7, time=now + 5_000)]
+    reset(server, Position(b"e2", 7), tail=tail)
+    history = server.broker.channels[b"a"].history
+    assert (history.first, history.end, history.dropped_time) == (6, 8, now - 61_000)
+    server.now += 31
+    server.broker.expire_histories()
+    assert history.first == 7
+
+
+# Recovery over a new epoch.
+
+
+@pytest.mark.parametrize(
+    ("begin", "since", "expected"),
+    [
+        pytest.param(3, 2, ["OK a offset=4 epoch=e2 recovered=yes", *msg(3, 4)], id="continued"),
+        pytest.param(3, 3, ["OK a offset=4 epoch=e2 recovered=yes", *msg(4)], id="continued, all of it"),
+        pytest.param(3, 4, ["OK a offset=4 epoch=e2 recovered=no"], id="continued, rolled back"),
+        pytest.param(0, 3, ["OK a offset=4 epoch=e2 recovered=yes", *msg(1, 2, 3, 4)], id="restarted, all of it"),
+        pytest.param(0, 2, ["OK a offset=4 epoch=e2 recovered=no"], id="restarted, a part of it"),
+        pytest.param(0, 4, ["OK a offset=4 epoch=e2 recovered=no"], id="restarted, rolled back"),
+    ],
+)
+def test_recovers_a_position_of_the_former_epoch(begin: int, since: int, expected: list[str]) -> None:
+    server = FakeServer()
+    subscribed(server)
+    reset(server, Position(b"e2", 4), Position(b"e1", 3), begin, batches(1, 2, 3, 4))
+    client = server.line_client()
+    client.received()
+    client.send(f"SUB a since={since} epoch=e1")
+    server.turn()
+    assert [line.removesuffix(" x") for line in client.received()] == expected
+
+
+# Holes, which are read again.
+
+
+def publish(server: FakeServer, *payloads: bytes, skipped: bool = False) -> None:
+    """Publish events one by one. The backplane does not deliver those that are ``skipped``."""
+    server.backplane.skipping = len(payloads) if skipped else 0
+    publisher = server.line_client()
+    for payload in payloads:
+        publication = Publication(b"a", Payloads((payload,), len(payload)))
+        server.backplane.publish(publisher.session.client, publication)
+    while len(server.backplane):
+        server.backplane.release(1)
+    server.backplane.skipping = 0
+
+
+@pytest.fixture
+def server() -> FakeServer:
+    return FakeServer(late=True, keeps_history=True)
+
+
+def subscribe(server: FakeServer, options: str = "") -> LineClient:
+    client = server.line_client()
+    client.send(f"SUB a {options}".rstrip())
+    settle(server)
+    return client
+
+
+def settle(server: FakeServer) -> None:
+    while len(server.backplane) or len(server.turns):
+        server.backplane.release()
+        server.turn()
+
+
+def payloads(client: LineClient) -> str:
+    return " ".join(line.rpartition(" ")[2] for line in client.received() if line.startswith("MSG"))
+
+
+def test_skipped_events_are_read_again(server: FakeServer) -> None:
+    client = subscribe(server)
+    publish(server, b"one")
+    publish(server, b"two", b"three", skipped=True)
+    publish(server, b"four", b"five")
+    settle(server)
+    assert payloads(client) == "one two three four five"
+    assert server.context.stats.lost == 0
+
+
+def test_events_that_arrive_late_after_all_are_delivered_once(server: FakeServer) -> None:
+    client = subscribe(server)
+    deliver(server, 1, epoch=b"e1")
+    deliver(server, 3, epoch=b"e1")
+    deliver(server, 2, epoch=b"e1")
+    settle(server)
+    assert received_heads(client)[2:] == msg(1, 2, 3)
+
+
+def test_what_cannot_be_read_again_is_lost(server: FakeServer) -> None:
+    client = subscribe(server)
+    deliver(server, 1)
+    deliver(server, 4)
+    deliver(server, 7)  # a second hole, while the first one is being read
+    settle(server)
+    assert received_heads(client)[2:] == [*msg(1), "LOST a 2 3", *msg(4), "LOST a 5 6", *msg(7)]
+
+
+def test_failed_read_is_a_loss(server: FakeServer) -> None:
+    client = subscribe(server)
+    publish(server, b"one", skipped=True)
+    server.backplane.skipping = 0
+    deliver(server, 2)
+    server.backplane.failing = 1
+    settle(server)
+    assert received_heads(client)[2:] == ["LOST a 1 1", *msg(2)]
+
+
+def test_large_hole_is_read_in_parts(server: FakeServer) -> None:
+    client = subscribe(server)
+    large = b"x" * (CHUNK_BYTES // 2)
+    publish(server, *[large] * 9, skipped=True)
+    publish(server, b"end")
+    settle(server)
+    assert [line.split(" ")[2] for line in client.received()[2:]] == [str(offset) for offset in range(1, 11)]
+
+
+def test_held_batches_have_a_limit(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not held is read afterwards."""
+    monkeypatch.setattr("twistedsock.pubsub.rereading.MAX_HELD_BYTES", 1_000)
+    assert MAX_HELD_BYTES > 1_000
+    client = subscribe(server)
+    publish(server, b"one", skipped=True)
+    for number in range(20):
+        publish_without_answers(server, b"%d" % number)
+    settle(server)
+    assert payloads(client) == " ".join(["one", *map(str, range(20))])
+
+
+def publish_without_answers(server: FakeServer, payload: bytes) -> None:
+    """The newest request is answered first, so that a read that is under way stays without an answer."""
+    publication = Publication(b"a", Payloads((payload,), len(payload)))
+    server.backplane.publish(server.line_client().session.client, publication)
+    server.backplane.release(1, backwards=True)
+
+
+def test_repair_ends_with_its_channel(server: FakeServer) -> None:
+    client = subscribe(server)
+    deliver(server, 2)
+    client.send("UNSUB a")
+    server.turn()
+    assert not server.broker.channels
+    settle(server)
+    assert not server.broker.channels
+
+
+def test_repair_of_a_large_hole_ends_with_its_channel(server: FakeServer) -> None:
+    client = subscribe(server)
+    publish(server, *[b"x" * CHUNK_BYTES] * 3, skipped=True)
+    publish(server, b"end")
+    server.backplane.release(1)  # the first part
+    client.send("UNSUB a")
+    server.broker.histories.clear(server.broker.channels[b"a"])
+    settle(server)
+    assert b"a" not in server.broker.channels
+
+
+def test_opening_again_ends_with_the_channel(server: FakeServer) -> None:
+    client = subscribe(server)
+    deliver(server, 1, epoch=b"e2")
+    client.send("UNSUB a")
+    settle(server)
+    assert not server.broker.channels and client.received()[-1] == "OK a"
+
+
+def test_waiters_are_called_at_a_new_epoch() -> None:
+    """So that long polls return its name."""
+    server, calls = FakeServer(), list[bytes]()
+    here = server.broker.open(b"a")
+    assert isinstance(here, Channel)
+    here.notify_once(lambda: calls.append(here.epoch))
+    reset(server, Position(b"e2", 0))
+    assert calls == [b"e2"]
+
+
+def test_reset_precedes_the_reply_with_an_offset_of_the_new_epoch(server: FakeServer) -> None:
+    client = subscribe(server)
+    server.restart_backplane()
+    client.send("PUB a x")
+    server.backplane.announce(b"a")
+    server.backplane.release()
+    settle(server)
+    assert client.received()[2:] == ["RESET a epoch=e2 good=0 offset=0", "OK 1", "MSG a 1 p1 x"]
+
+
+def test_event_of_a_new_epoch_opens_the_channel_again(server: FakeServer) -> None:
+    client = subscribe(server)
+    publish(server, b"one")
+    server.restart_backplane()
+    publish(server, b"two", b"three")
+    settle(server)
+    assert [line.rpartition(" MSG")[0] or line for line in client.received()[2:]] == [
+        "MSG a 1 p2 one",
+        "RESET a epoch=e2 good=0 offset=0",
+        "MSG a 1 p3 two",
+        "MSG a 2 p3 three",
+    ]
+
+
+def test_late_event_of_the_former_epoch_is_ignored(server: FakeServer) -> None:
+    client = subscribe(server)
+    server.restart_backplane()
+    server.backplane.open(b"a")
+    settle(server)
+    server.backplane.announce(b"a", Position(b"e1", 0))
+    settle(server)
+    deliver(server, 1, epoch=b"e1")
+    settle(server)
+    assert client.received()[2:] == ["RESET a epoch=e2 good=0 offset=0"]
+
+
+def test_new_epoch_that_cannot_be_opened_is_tried_again_at_the_next_event(server: FakeServer) -> None:
+    client = subscribe(server)
+    server.restart_backplane()
+    server.broker.open(b"b")  # the requests are answered in their order
+    server.backplane.release()
+    publication = Publication(b"a", Payloads((b"one",), 3))
+    server.backplane.publish(client.session.client, publication)
+    server.backplane.release()
+    server.backplane.failing = 1
+    settle(server)
+    publish(server, b"two")
+    settle(server)
+    assert payloads(client) == "one two"
+
+
+def test_newer_events_of_the_same_epoch_are_delivered(server: FakeServer) -> None:
+    """After a connection of the backplane was interrupted."""
+    client = subscribe(server)
+    publish(server, b"one", b"two", b"three", skipped=True)
+    state = ChannelState(Position(b"e1", 3), batches(1))
+    server.broker.reset(b"a", state)
+    server.broker.reset(b"a", state)
+    settle(server)
+    assert payloads(client) == "x two three"
+
+
+def test_newer_events_that_cannot_be_read_are_lost() -> None:
+    server = FakeServer()
+    client = subscribed(server)
+    server.broker.reset(b"a", ChannelState(Position(b"e1", 3), time=5))
+    server.turn()
+    assert client.received() == ["LOST a 1 3"]
+    assert server.broker.channels[b"a"].history.dropped_time == 5
+
+
+# Events that the history has dropped, but the backplane has not.
+
+
+def fall_behind(server: FakeServer, client: LineClient, *payloads: bytes) -> None:
+    """A client does not read until events that it needs have been dropped."""
+    client.outlet.room = 0
+    for payload in payloads:
+        publish(server, payload)
+        server.turn()
+    server.broker.channels[b"a"].history.shrink(0)
+
+
+def test_slow_subscriber_reads_dropped_events_from_the_backplane(server: FakeServer) -> None:
+    client, other = subscribe(server), subscribe(server)
+    for slow in (client, other):
+        slow.outlet.room = 0
+    fall_behind(server, client, b"one", b"two", b"three")
+    publish(server, b"four")
+    for slow in (client, other):
+        slow.outlet.drain()
+    settle(server)
+    assert payloads(client) == payloads(other) == "one two three four"
+    publish(server, b"five")
+    settle(server)
+    assert payloads(client) == "five" and server.context.stats.lost == 0
+
+
+def test_dropped_events_that_the_backplane_lacks_are_lost(server: FakeServer) -> None:
+    client = subscribe(server)
+    client.outlet.room = 0
+    deliver(server, 1, 2)
+    server.turn()
+    deliver(server, 3)
+    server.turn()
+    server.broker.channels[b"a"].history.shrink(0)
+    client.outlet.drain()
+    settle(server)
+    assert received_heads(client)[2:] == [*msg(1, 2), "LOST a 3 3"]
+
+
+def test_slow_subscriber_can_be_disconnected_instead() -> None:
+    server = FakeServer(late=True, keeps_history=True, slow_consumer="disconnect")
+    client = subscribe(server)
+    client.outlet.room = 0
+    for offset in (1, 2):
+        deliver(server, offset)
+        server.turn()
+    server.broker.channels[b"a"].history.shrink(0)
+    client.outlet.drain()
+    settle(server)
+    assert client.close_reason is not None and client.received()[-1].startswith("BYE")
+
+
+def test_subscriber_can_end_or_stall_while_the_backplane_reads(server: FakeServer) -> None:
+    ended, stalled, reader = subscribe(server), subscribe(server), subscribe(server)
+    for client in (ended, stalled, reader):
+        client.outlet.room = 0
+    fall_behind(server, reader, b"one", b"two")
+    for client in (ended, stalled, reader):
+        client.outlet.drain()
+    server.turn()
+    ended.send("QUIT")
+    stalled.outlet.room = 0
+    stalled.send("PING")
+    settle(server)
+    assert payloads(reader) == "one two"
+    stalled.outlet.drain()
+    settle(server)
+    assert payloads(stalled) == "one two" and payloads(ended) == "one"
+
+
+def test_reads_for_slow_subscribers_have_a_limit(server: FakeServer) -> None:
+    clients = [server.line_client() for _ in range(MAX_READS + 3)]
+    for number, client in enumerate(clients):
+        client.send(f"SUB c{number}")
+        settle(server)
+        client.outlet.room = 0
+        for _ in range(2):
+            publication = Publication(b"c%d" % number, Payloads((b"x",), 1))
+            server.backplane.publish(client.session.client, publication)
+            server.backplane.release()
+            server.turn()
+        server.broker.channels[b"c%d" % number].history.shrink(0)
+    for client in clients:
+        client.outlet.drain()
+    server.turn()
+    assert len(server.backplane) == MAX_READS
+    settle(server)
+    assert [payloads(client) for client in clients] == ["x x"] * len(clients)
+
+
+class LogInMemory:
+    """Answers reads at once, with more than was asked for."""
+
+    keeps_history = True
+
+    def read(self, channel: bytes, after: Position, limit: int) -> list[Batch]:
+        return batches(*range(1, 9))
+
+
+def test_backplane_can_answer_at_once() -> None:
+    here = channel(2)
+    here.history = History(Limits(), 5)
+    here.history.extend(batches(5, 6), 0.0)
+    readers, resumed = [subscriber(b"p1"), subscriber(b"p2")], list[Subscriber]()
+    older = OlderEvents(LogInMemory(), resumed.append)  # type: ignore[arg-type]
+    for reader, cursor in zip(readers, (3, 4), strict=True):
+        subscribe_to(here, reader).fall_behind(cursor)
+        assert not reader.catch_up({}, older)
+    assert resumed == readers
+    lines = [reader.outlet.sent.decode().replace(" x\n", "\n").splitlines() for reader in readers]  # type: ignore[attr-defined]
+    assert lines == [[f"MSG c {offset} p" for offset in range(cursor, 7)] for cursor in (3, 4)]
+
+
+def test_failing_backplane_is_a_loss_for_slow_subscribers(server: FakeServer) -> None:
+    client = subscribe(server)
+    client.outlet.room = 0
+    publish(server, b"one")
+    server.turn()
+    fall_behind(server, client, b"two")
+    client.outlet.drain()
+    server.turn()
+    server.backplane.failing = 1
+    settle(server)
+    assert [line.split(" ")[0] for line in client.received()[2:]] == ["MSG", "LOST"]
+    assert UNAVAILABLE.message
+
+
+def test_reply_with_old_history_reports_unsent_events_after_an_epoch_change() -> None:
+    server = FakeServer()
+    deliver(server, 1, 4, size=60_000)
+    server.turn()
+    subscriber = server.line_client()
+    subscriber.received()
+    subscriber.outlet.room = 0
+    subscriber.send("HIST a")
+    reset(server, Position(b"e2", 0))
+    server.turn()
+    subscriber.outlet.drain()
+    server.turn()
+    *events, lost, counted = received_heads(subscriber)
+    assert events == msg(*range(1, len(events) + 1)) and 0 < len(events) < 4
+    assert (lost, counted) == (f"LOST a {len(events) + 1} 4", f"OK {len(events)}")

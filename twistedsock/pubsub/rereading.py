@@ -1,0 +1,216 @@
+"""Reads from the backplane what this node lacks.
+
+``Repairs`` closes holes: a batch does not follow the newest event of its channel, or has another epoch. The batch is
+held until the backplane has answered. ``OlderEvents`` serves subscriptions that are so far behind that the history has
+dropped what they need.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from twistedsock.errors import Error
+from twistedsock.limits.settings import CHUNK_BYTES
+from twistedsock.pubsub.backplane import Backplane
+from twistedsock.pubsub.channel import Channel
+from twistedsock.pubsub.future import on_result
+from twistedsock.pubsub.scheduler import Scheduler
+from twistedsock.pubsub.subscription import Subscriber, Subscription
+from twistedsock.pubsub.values import Batch, ChannelState, Position, cost
+
+MAX_HELD_BYTES = 8 * 1024 * 1024
+"""Cost of all batches that are held. More are not held, but read from the backplane afterwards: this happens only while
+it sends quickly and answers slowly."""
+
+MAX_READS = 32
+"""Reads for slow subscriptions that wait for the backplane at a time. Their answers have a chunk each."""
+
+
+class RepairedNode(Protocol):
+    """What repairs need of the broker."""
+
+    channels: dict[bytes, Channel]
+    scheduler: Scheduler
+
+    def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None: ...
+
+    def deliver_after_loss(self, name: bytes, epoch: bytes, batch: Batch) -> None:
+        """Like ``deliver``, but what is missing before the batch is lost. The channel must be open."""
+
+    def skip_to(self, channel: Channel, offset: int, time: int) -> None:
+        """The events up to this offset are lost."""
+
+    def reset(self, name: bytes, state: ChannelState) -> None: ...
+
+
+class _Repair:
+    """Of one channel. ``held`` are the batches that have arrived since it began, with their epochs. ``is_truncated``
+    means that there may be more, so the backplane is asked until it has nothing new."""
+
+    __slots__ = ("held", "is_truncated", "size")
+
+    def __init__(self) -> None:
+        self.held: list[tuple[bytes, Batch]] = []
+        self.size = 0
+        self.is_truncated = False
+
+
+class Repairs:
+    def __init__(self, backplane: Backplane, node: RepairedNode) -> None:
+        self._backplane = backplane
+        self._node = node
+        self._repairs: dict[bytes, _Repair] = {}
+        self._held_bytes = 0
+
+    def hold(self, channel: Channel, epoch: bytes, batch: Batch) -> None:
+        """A batch does not follow the newest event of its channel, and is not an old one."""
+        name = channel.name
+        repair = self._repairs.get(name)
+        if repair is not None:
+            self._add(repair, epoch, batch)
+            return
+        if epoch == channel.epoch and not self._backplane.keeps_history:
+            self._node.deliver_after_loss(name, epoch, batch)
+            return
+        repair = self._repairs[name] = _Repair()
+        self._add(repair, epoch, batch)
+        if epoch == channel.epoch:
+            self._read(name, repair)
+        else:
+            on_result(self._backplane.open(name), partial(self._reopened, name, repair))
+
+    def read_newer(self, channel: Channel, state: ChannelState) -> None:
+        """The backplane has events that follow the newest one of a channel."""
+        if not self._backplane.keeps_history:
+            self._node.skip_to(channel, state.position.offset, state.time)
+        elif channel.name not in self._repairs:
+            repair = self._repairs[channel.name] = _Repair()
+            repair.is_truncated = True
+            self._read(channel.name, repair)
+
+    def cancel(self, name: bytes) -> None:
+        """The channel is closed."""
+        repair = self._repairs.pop(name, None)
+        if repair is not None:
+            self._held_bytes -= repair.size
+
+    def _add(self, repair: _Repair, epoch: bytes, batch: Batch) -> None:
+        size = cost(batch)
+        if repair.is_truncated or self._held_bytes + size > MAX_HELD_BYTES:
+            repair.is_truncated = True
+            return
+        repair.held.append((epoch, batch))
+        repair.size += size
+        self._held_bytes += size
+
+    def _read(self, name: bytes, repair: _Repair) -> None:
+        if self._repairs.get(name) is repair:
+            position = self._node.channels[name].position
+            answer = self._backplane.read(name, position, CHUNK_BYTES)
+            on_result(answer, partial(self._was_read, name, repair, position))
+
+    def _was_read(self, name: bytes, repair: _Repair, position: Position, outcome: Sequence[Batch] | Error) -> None:
+        if self._repairs.get(name) is not repair:
+            return
+        channels, epoch = self._node.channels, position.epoch
+        if not isinstance(outcome, Error) and channels[name].epoch == epoch:
+            for batch in outcome:
+                self._node.deliver_after_loss(name, epoch, batch)
+            # There may be more, unless nothing was new.
+            channel = channels[name]
+            if channel.position != position and (repair.is_truncated or _lacks(repair, channel)):
+                self._node.scheduler.defer(partial(self._read, name, repair))
+                return
+        self._finish(name, repair)
+
+    def _reopened(self, name: bytes, repair: _Repair, outcome: ChannelState | Error) -> None:
+        if self._repairs.get(name) is not repair:
+            return
+        if isinstance(outcome, Error):  # the next event of the new epoch is another attempt
+            self._finish(name, repair)
+            return
+        # First only what precedes the batches that are held: these are delivered like all others.
+        self._node.reset(name, _before_held(outcome, repair))
+        self._finish(name, repair)
+        self._node.reset(name, outcome)
+
+    def _finish(self, name: bytes, repair: _Repair) -> None:
+        """Deliver what was held. What is still missing before it is lost."""
+        self.cancel(name)
+        is_first = True
+        for epoch, batch in repair.held:
+            if self._node.channels[name].epoch != epoch:
+                continue  # it arrived late: the channel has moved on
+            if is_first:
+                self._node.deliver_after_loss(name, epoch, batch)
+            else:  # a second hole is repaired like the first
+                self._node.deliver(name, epoch, batch)
+            is_first = False
+
+
+def _before_held(state: ChannelState, repair: _Repair) -> ChannelState:
+    """The state of a channel before the first batch of its epoch that is held."""
+    epoch = state.position.epoch
+    first = min([batch.first for other, batch in repair.held if other == epoch], default=state.position.offset + 1)
+    if first > state.position.offset:
+        return state
+    tail = [batch.part(batch.first, first) for batch in state.tail if batch.first < first]
+    return replace(state, position=Position(epoch, first - 1), tail=tail)
+
+
+def _lacks(repair: _Repair, channel: Channel) -> bool:
+    """Whether events are missing between those of the channel and those that are held."""
+    return bool(repair.held) and repair.held[0][1].first > channel.head + 1
+
+
+class OlderEvents:
+    """``resume`` lets a subscriber catch up in the next turn."""
+
+    def __init__(self, backplane: Backplane, resume: Callable[[Subscriber], None]) -> None:
+        self._backplane = backplane
+        self._resume = resume
+        # By channel, epoch and cursor: the subscriptions that wait for the events from there on.
+        self._waiting: OrderedDict[tuple[bytes, bytes, int], dict[Subscription, None]] = OrderedDict()
+        self._reading: dict[tuple[bytes, bytes, int], dict[Subscription, None]] = {}
+        self._is_starting = False
+
+    def read_for(self, subscription: Subscription) -> None:
+        """Send a subscription that is behind what its history has dropped, a chunk, as soon as the backplane answers.
+        What the backplane has dropped too is reported as lost. The subscriber must be resumed when its socket accepts
+        data again, as for other events."""
+        key = (subscription.channel.name, subscription.channel.epoch, subscription.cursor)
+        waiting = self._reading.get(key)
+        if waiting is None:
+            waiting = self._waiting.setdefault(key, {})
+        waiting[subscription] = None
+        self._start_reads()
+
+    def _start_reads(self) -> None:
+        if self._is_starting:  # an answer was there at once
+            return
+        self._is_starting = True
+        try:
+            while self._waiting and len(self._reading) < MAX_READS:
+                key, waiting = self._waiting.popitem(last=False)
+                self._reading[key] = waiting
+                name, epoch, cursor = key
+                answer = self._backplane.read(name, Position(epoch, cursor - 1), CHUNK_BYTES)
+                on_result(answer, partial(self._was_read, key))
+        finally:
+            self._is_starting = False
+
+    def _was_read(self, key: tuple[bytes, bytes, int], outcome: Sequence[Batch] | Error) -> None:
+        name, epoch, cursor = key
+        batches = () if isinstance(outcome, Error) else outcome
+        for subscription in self._reading.pop(key):
+            subscriber = subscription.subscriber
+            still_waits = subscription in subscriber.behind and subscription.cursor == cursor
+            if still_waits and subscription.channel.epoch == epoch and not subscriber.outlet.blocked:
+                if subscriber.send_older(subscription, batches):
+                    self._resume(subscriber)
+            elif subscriber.behind:
+                self._resume(subscriber)
+        self._start_reads()
