@@ -11,24 +11,27 @@ from twistedsock.pubsub.values import Position, Publication
 from twistedsock.session.request import RequestClient
 from twistedsock.testing import FakeServer
 
-GREEDY, MODEST = b"@198.51.100.7", b"@192.0.2.1"
-
 
 @pytest.fixture
 def server(late: bool) -> FakeServer:
     return FakeServer(late, max_channels=16, max_subscriptions=16, history_total_bytes=50_000)
 
 
-def connect_as(connect: Connect, server: FakeServer, principal: bytes) -> ProtocolClient:
-    client = connect(server)
-    client.client.session.client.principal = principal
+@pytest.fixture
+def greedy(server: FakeServer, connect_publisher: Connect) -> ProtocolClient:
+    client = connect_publisher(server)
+    client.client.session.client.principal = b"@198.51.100.7"
     return client
 
 
-def test_one_client_cannot_use_up_the_channels(
-    server: FakeServer, connect_publisher: Connect, connect_reader: Connect
-) -> None:
-    greedy, modest = connect_as(connect_publisher, server, GREEDY), connect_as(connect_reader, server, MODEST)
+@pytest.fixture
+def modest(server: FakeServer, connect_reader: Connect) -> ProtocolClient:
+    client = connect_reader(server)
+    client.client.session.client.principal = b"@192.0.2.1"
+    return client
+
+
+def test_one_client_cannot_use_up_the_channels(greedy: ProtocolClient, modest: ProtocolClient) -> None:
     kinds = [greedy.request("publish", channel=f"c{number}", data="x")["type"] for number in range(17)]
     assert kinds == ["ok"] * 16 + ["error"]
     assert modest.request("publish", channel="kitchen", data="x")["type"] == "ok"
@@ -37,10 +40,7 @@ def test_one_client_cannot_use_up_the_channels(
     assert modest.request("history", channel="kitchen")["events"][0]["data"] == "x"
 
 
-def test_one_client_cannot_use_up_the_subscriptions(
-    server: FakeServer, connect_publisher: Connect, connect_reader: Connect
-) -> None:
-    greedy, modest = connect_as(connect_publisher, server, GREEDY), connect_as(connect_reader, server, MODEST)
+def test_one_client_cannot_use_up_the_subscriptions(greedy: ProtocolClient, modest: ProtocolClient) -> None:
     kinds = [greedy.request("subscribe", channel=f"c{number}")["type"] for number in range(17)]
     assert kinds == ["ok"] * 16 + ["error"]
     assert modest.request("subscribe", channel="c0")["type"] == "ok"
@@ -48,10 +48,7 @@ def test_one_client_cannot_use_up_the_subscriptions(
     assert [message["data"] for message in modest.received()] == ["x"]
 
 
-def test_one_client_cannot_push_out_the_history_of_another(
-    server: FakeServer, connect_publisher: Connect, connect_reader: Connect
-) -> None:
-    greedy, modest = connect_as(connect_publisher, server, GREEDY), connect_as(connect_reader, server, MODEST)
+def test_one_client_cannot_push_out_the_history_of_another(greedy: ProtocolClient, modest: ProtocolClient) -> None:
     for number in range(20):
         modest.request("publish", channel="kitchen", data=str(number))
     for number in range(60):

@@ -251,5 +251,6 @@ def test_layouts(value: Any, layout: tuple[str, str], ascii_only: bool) -> None:
     line = payload_to_line(raw, JSON)
     assert payload_to_json(raw, JSON) == raw and json.loads(line) == value
     assert payload_to_line(line, JSON) == line and is_printable(line.decode())
+    assert is_json(raw) is isinstance(value, str | list | dict)
     content = build_payloads((raw, raw), JSON)
     assert content.size == 2 * len(raw) and (not content.is_plain or payload_to_line(raw, JSON) == raw)

@@ -269,6 +269,7 @@ def test_recheck_with_the_same_rights_skips_the_subscriptions(
 def test_checks_many_subscriptions_in_time_slices() -> None:
     """Commands behind the token wait."""
     server = FakeServer(policy=FakePolicy({"a.>": "rw"}, {"t": ("ann", {"b": "r"}, None)}))
+    server.context.policy = FakePolicy({"a.>": "rw"}, {"t": ("ann", {"b": "r"}, None)})
     peer, other = welcomed(server, *[f"SUB a.{number}" for number in range(10)]), server.line_client()
     end_time_slices(server)
     peer.send("AUTH t", "PING after")

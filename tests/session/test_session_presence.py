@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.session.clients import ask, welcomed
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub import broker
 from twistedsock.testing import FakeServer, LateBackplane, LineClient
@@ -26,6 +27,17 @@ def watcher(server: FakeServer) -> LineClient:
 def told(server: FakeServer, peer: LineClient) -> list[str]:
     server.turn()
     return peer.received()
+
+
+def stall(watcher: LineClient) -> None:
+    """Its socket is full."""
+    watcher.outlet.room = 1
+    watcher.send("PING")
+
+
+def read_on(server: FakeServer, watcher: LineClient) -> list[str]:
+    watcher.outlet.drain()
+    return told(server, watcher)
 
 
 @pytest.fixture(params=[False, True], ids=["memory", "late"])
@@ -112,45 +124,37 @@ def test_reports_the_present_nick(server: FakeServer, watcher: LineClient) -> No
 
 
 @pytest.mark.parametrize(
-    "count, told",
+    "count, expected",
     [
         (3, ["JOIN a p2 p2", "JOIN a p3 p3", "JOIN a p4 p4"]),
         (4, ["NOTICE joins and leaves on a were dropped because you read too slowly: send WHO a"]),
         (50, ["NOTICE joins and leaves on a were dropped because you read too slowly: send WHO a"]),
     ],
 )
-def test_slow_client_gets_presence_later_or_a_request_to_ask(count: int, told: list[str]) -> None:
+def test_slow_client_gets_presence_later_or_a_request_to_ask(count: int, expected: list[str]) -> None:
     server = FakeServer(max_pending_presence=3)
     watcher = joining(server, "presence=on")
-    watcher.outlet.room = 1
-    watcher.send("PING")
+    stall(watcher)
     for _ in range(count):
         joining(server)
         server.turn()
     missed = watcher.session.subscriptions[b"a"].missed
     assert missed is not None and len(missed) <= 4
-    watcher.outlet.drain()
-    server.turn()
-    assert watcher.received() == ["PONG", *told]
+    assert read_on(server, watcher) == ["PONG", *expected]
     joining(server)
-    server.turn()
-    assert watcher.received() == [f"JOIN a p{count + 2} p{count + 2}"]
+    assert told(server, watcher) == [f"JOIN a p{count + 2} p{count + 2}"]
 
 
 def test_slow_client_gets_no_presence_after_it_was_stopped() -> None:
     server = FakeServer()
     watcher = joining(server, "presence=on")
-    watcher.outlet.room = 1
-    watcher.send("PING")
+    stall(watcher)
     joining(server)
     server.turn()
     watcher.send("SUB a")
-    watcher.outlet.drain()
-    server.turn()
-    assert watcher.received() == ["PONG", "OK a offset=0 epoch=e1"]
+    assert read_on(server, watcher) == ["PONG", "OK a offset=0 epoch=e1"]
     watcher.send("PUB a x")
-    server.turn()
-    assert watcher.received() == ["OK 1", "MSG a 1 p1 x"]
+    assert told(server, watcher) == ["OK 1", "MSG a 1 p1 x"]
 
 
 def test_reports_connections_lost_in_one_turn_together(server: FakeServer, watcher: LineClient) -> None:
@@ -189,29 +193,23 @@ def test_slow_client_loses_no_event_because_of_a_join() -> None:
     server.turn()
     other.send("SUB a", "PUB a 2")
     server.turn()
-    watcher.outlet.drain()
-    assert sorted(told(server, watcher)) == ["JOIN a p2 p2", "MSG a 1 p2 1", "MSG a 2 p2 2"]
+    assert sorted(read_on(server, watcher)) == ["JOIN a p2 p2", "MSG a 1 p2 1", "MSG a 2 p2 2"]
 
 
 def test_keeps_at_most_one_chunk_of_presence_for_a_slow_client() -> None:
     server = FakeServer(max_pending_presence=CHUNK_BYTES)
     watcher, name = server.line_client(), "n" * 32
     watcher.send("SUB a presence=on")
-    crowd = []
-    for _ in range(CHUNK_BYTES // 32):
-        peer = joining(server)
+    crowd = [joining(server) for _ in range(CHUNK_BYTES // 32)]
+    for peer in crowd:
         peer.send(f"NICK {name}")
-        crowd.append(peer)
-    server.turn()
-    watcher.received()
+    told(server, watcher)
     watcher.outlet.room = 0
     for peer in crowd:
         peer.disconnect()
     server.turn()
     assert CHUNK_BYTES - 100 < len(watcher.outlet.waiting) <= CHUNK_BYTES
-    watcher.outlet.drain()
-    server.turn()
-    assert watcher.received() == [f"LEAVE a {peer.id} {name}" for peer in crowd]
+    assert read_on(server, watcher) == [f"LEAVE a {peer.id} {name}" for peer in crowd]
 
 
 def test_limits_the_memory_of_all_unread_member_lists(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,15 +218,11 @@ def test_limits_the_memory_of_all_unread_member_lists(monkeypatch: pytest.Monkey
     server, channel = FakeServer(), "a" * 200
     for _ in range(400):
         server.line_client().send(f"SUB {channel}")
-    slow, asking = server.line_client(), server.line_client()
-    slow.received()
-    asking.received()
+    slow, asking = welcomed(server), welcomed(server)
     slow.outlet.room = 0
     slow.send(f"WHO {channel}")
     assert server.broker.member_shares.total == 400
-    asking.send(f"WHO {channel}")
-    assert asking.received()[0].startswith("ERR limit ")
+    assert ask(asking, f"WHO {channel}")[0].startswith("ERR limit ")
     slow.disconnect()
     assert server.broker.member_shares.total == 0
-    asking.send(f"WHO {channel}")
-    assert asking.received()[-1] == "OK 400" and server.broker.member_shares.total == 0
+    assert ask(asking, f"WHO {channel}")[-1] == "OK 400" and server.broker.member_shares.total == 0
