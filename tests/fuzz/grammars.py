@@ -65,6 +65,20 @@ def written(value: Any, layout: tuple[str, str], ascii_only: bool) -> bytes:
 
 JSON_TEXTS = st.builds(written, VALUES, LAYOUTS, st.booleans())
 COUNTS = st.sampled_from([b"0", b"1", b"5", b"12", b"%d" % (2**53 - 1), b"%d" % 2**53, b"-1", b"1.0", b"", b"9" * 30])
+TIMES = st.sampled_from(
+    [
+        b"-1h",
+        b"-90s",
+        b"-0ms",
+        b"-1y",
+        b"1h",
+        b"-999999999999d",
+        b"2027-01-15T08:00:00Z",
+        b"2027-01-15t09:00:00.5+01:00",
+    ]
+    + [b"2027-02-30T08:00:00Z", b"2027-01-15", b"0001-01-01T00:00:00+23:59", b"9999-12-31T23:59:59.999999999-23:59"]
+)
+"""Times as clients write them, valid or not."""
 EPOCHS = st.sampled_from([b"e1", b"e2", b"x"])
 TOKENS = st.sampled_from([b"A", b"B", b"A", b"short", b"x"])
 """Tokens of the fake policy, and an invalid one."""
@@ -74,6 +88,8 @@ TOKENS = st.sampled_from([b"A", b"B", b"A", b"short", b"x"])
 OPTION = (
     st.builds(lambda name, value: name + b"=" + value, st.sampled_from([b"last", b"since"]), COUNTS)
     | st.builds(lambda epoch: b"epoch=" + epoch, EPOCHS)
+    | st.builds(lambda name, bound: name + b"=" + bound, st.sampled_from([b"after", b"before"]), COUNTS | TIMES)
+    | st.sampled_from([b"time=on", b"time=on", b"time=off", b"time=x"])
     | st.sampled_from([b"presence=on", b"echo=off", b"presence=off", b"LAST=1", b"x", b"=", b"last"])
 )
 OPTIONS = st.lists(OPTION, max_size=3, unique_by=lambda option: option.partition(b"=")[0])
@@ -126,6 +142,7 @@ def _quoted(name: bytes) -> bytes:
 IDS = st.sampled_from([b"1", b'"x"', b"-7", b"0", b"null", b"1.5", b"[]", b'"\\u0000"', b"9" * 5_000, b'"\xc3\xa9"'])
 ANY_FIELD = st.tuples(
     st.sampled_from([b"id", b"channel", b"data", b"name", b"nick", b"last", b"since", b"epoch", b"presence", b"echo"])
+    | st.sampled_from([b"after", b"before"])
     | st.sampled_from([b"x", b"type", b"dat\\u0061", b"data"]),
     JSON_TEXTS | IDS | st.sampled_from([b"true", b"false", b"1", b'"a"', b"[" * 3 + b"]" * 3]),
 )
@@ -146,6 +163,7 @@ FITTING = st.one_of(
     st.tuples(st.just(b"id"), IDS),
     st.tuples(st.just(b"id"), IDS),
     st.tuples(st.sampled_from([b"last", b"since"]), COUNTS.map(lambda count: count or b"0")),
+    st.tuples(st.sampled_from([b"after", b"before"]), COUNTS.map(lambda count: count or b"0") | TIMES.map(_quoted)),
     st.tuples(st.just(b"epoch"), EPOCHS.map(_quoted)),
     st.tuples(st.sampled_from([b"presence", b"echo"]), st.sampled_from([b"true", b"false"])),
     st.tuples(st.just(b"name"), NAMES.map(_quoted)),

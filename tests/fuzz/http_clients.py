@@ -126,6 +126,9 @@ class HistoryClient(HttpClient):
                 self.parameters["epoch"] = self.random.choice((known.epoch.decode(), "other"))
         if self.random.random() < 0.3:
             self.parameters["last"] = self.random.choice((0, 1, 5, 30))
+        for name in ("after", "before"):
+            if self.random.random() < 0.2:
+                self.parameters[name] = self.model.bound(self.known)
         query = "&".join(f"{name}={value}" for name, value in self.parameters.items())
         self.connection.send_request("GET", f"/channels/{self.name}/events?{query}")
 
@@ -137,16 +140,25 @@ class HistoryClient(HttpClient):
         events = [(event["offset"], event["data"]) for event in body["events"]]
         lost = [body["lost"]] if "lost" in body else []
         gaps = [(gap["first"], gap["last"]) for gap in [*lost, *body.get("gaps", [])]]
-        assert body["next"] == f"{position[1]}:{position[0]}"
+        for event in body["events"]:
+            self.model.check_time(event)
+        if "before" in request:
+            following = parse_event_id(body["next"], 1)
+            assert following is not None and following[0] is not None and following[0].epoch.decode() == position[1]
+            assert max([0, *(offset for offset, _ in events)]) <= following[0].offset <= position[0]
+        else:
+            assert body["next"] == f"{position[1]}:{position[0]}"
         epoch = request.pop("epoch", None)
         if epoch is not None:
             follows = epoch == position[1] and request["since"] <= position[0]
-            assert body["recovered"] is (follows and not lost)
+            assert follows or not body["recovered"]
+            assert body["recovered"] is (follows and not lost) or request.keys() & {"after", "before"}
             if follows:
                 request.pop("last", None)
             else:
                 del request["since"]
-                request.setdefault("last", 0)
+                if "after" not in request:
+                    request.setdefault("last", 0)
         check_history(self.model, self.name, request, events, gaps, position)
 
 

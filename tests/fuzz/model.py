@@ -9,12 +9,14 @@ the server sent to this client, and from nothing else. Three rules are checked:
 - At the end of the test, each cursor is behind the newest event of its channel.
 """
 
+from datetime import datetime
 from random import Random
 from typing import Any
 
 from twisted.internet.task import Clock
 
 from twistedsock.auth.origins import AllowedOrigins
+from twistedsock.codecs.times import format_time
 from twistedsock.pubsub.values import Batch
 from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.http.routes import build_routes
@@ -46,6 +48,8 @@ class Model:
         """The newest offset of each channel and epoch."""
         self.published: dict[str, tuple[str, str, int]] = {}
         """Channel, epoch and offset of each payload. All payloads are different."""
+        self.times: dict[str, int] = {}
+        """The time of each payload."""
         self.publishers: dict[tuple[str, str, int], bytes] = {}
         """The session that published each event."""
         self.failed: set[str] = set()
@@ -54,6 +58,7 @@ class Model:
         """Payload, channel and offset of each publication that the server confirmed to its client."""
         self.has_skipped = False
         """Whether the backplane has left out events, so that confirmed events can be missing."""
+        self._newest_times: dict[tuple[str, str], int] = {}
         self._payloads = 0
         routes = Routes(build_routes(self.server.context, clock, list))
         self.site = HTTPSite(clock, self.server.context, OriginPolicy(AllowedOrigins()), routes, DEFAULT_LISTENER)
@@ -65,7 +70,10 @@ class Model:
             entry = channel, epoch.decode(), event.offset
             assert self.published.setdefault(event.payload.decode(), entry) == entry, "published twice"
             self.publishers[entry] = event.publisher
+            self.times[event.payload.decode()] = event.time
         key = channel, epoch.decode()
+        assert batch.time >= self._newest_times.get(key, 0), "the time has gone back"
+        self._newest_times[key] = batch.time
         self.heads[key] = max(self.heads.get(key, 0), batch.end - 1)
         self._deliver(name, epoch, batch)
 
@@ -73,6 +81,13 @@ class Model:
         """A new payload, different from all before."""
         self._payloads += 1
         return f"n{self._payloads}".ljust(self.random.choice(SIZES), ".")
+
+    def bound(self, head: int) -> int | str:
+        """A random bound for a history: an offset near the newest one, or a time near that of an event, or now."""
+        if self.random.random() < 0.5 or self.has_skipped:
+            return max(0, head - self.random.choice((0, 1, 3, 9)))
+        time = self.random.choice([int(self.server.wall * 1000), *list(self.times.values())[-20:]])
+        return format_time(time + self.random.choice((-1, 0, 1))).decode()
 
     def has_dropped(self, channel: str, epoch: str, offset: int) -> bool:
         """Whether the history of the server no longer contains this event."""
@@ -83,6 +98,11 @@ class Model:
         """Compare an event that a client received with the publications."""
         expected = self.published[data]
         assert expected == (channel, epoch, offset), f"{data[:9]} is {expected}, but was received as {offset}"
+
+    def check_time(self, event: dict[str, Any]) -> None:
+        """Compare the time of an event that a client received, if it was sent, with that of the publication."""
+        data, time = event["data"], event.get("time")
+        assert time in (None, self.times[data]), f"{data[:9]} was received with the time {time}"
 
     def check_gap(self, channel: str, epoch: str, gap: tuple[int, int]) -> None:
         """Check a gap that the server reported to a client: first and last offset of the lost events."""
@@ -105,7 +125,7 @@ class Model:
         broker = self.server.broker
         assert broker.histories.size == sum(channel.history.size for channel in broker.channels.values())
         for channel in broker.channels.values():
-            encoders = {subscription.subscriber.encoder for subscription in channel.subscriptions.values()}
+            encoders = {subscription.encoder for subscription in channel.subscriptions.values()}
             assert set(channel.encoding_groups) <= encoders
 
     # Time, and the backplane.
@@ -121,6 +141,7 @@ class Model:
     def pass_time(self) -> None:
         seconds = self.random.choice((0.1, 1, 4, 11))
         self.server.now += seconds
+        self.server.wall += self.random.choice((seconds, seconds, seconds, -seconds))
         self.clock.advance(seconds)
         if self.random.random() < 0.7:
             self.server.broker.expire_histories()
@@ -195,7 +216,7 @@ class Cursor:
         assert not before.must_lose
         self.optional = set(before.optional)
         if before.own is not None:
-            own = {offset for offset in range(before.next, head + 1) if self._publisher(offset) == client}
+            own = {offset for offset in range(before.earliest, head + 1) if self._publisher(offset) == client}
             self.optional |= own
         self.next = min(self.next, before.next)
         self.earliest = min(self.earliest, before.earliest)
@@ -252,7 +273,8 @@ def check_history(
     position: Position | None = None,
 ) -> None:
     """Check the complete reply to a request for the history: each requested event is in it, or reported as lost.
-    ``request`` can have ``since`` and ``last``. ``position`` is that of the channel, if the protocol sends it."""
+    ``request`` can have ``since``, ``after``, ``before`` and ``last``. ``position`` is that of the channel, if the
+    protocol sends it."""
     epochs = {model.published[data][1] for _, data in events} if position is None else {position[1]}
     assert len(epochs) <= 1
     if not epochs:
@@ -266,15 +288,40 @@ def check_history(
     assert [offset for offset, _ in events] == sorted(offset for offset, _ in events)
     for (_, end), (start, _) in zip(items, items[1:], strict=False):
         assert start == end + 1, f"{channel}: {start} follows {end} in a history"
-    since, last = request.get("since"), request.get("last")
+    times = {
+        offset: model.times[data] for data, (*place, offset) in model.published.items() if place == [channel, epoch]
+    }
     head = items[-1][1] if position is None else position[0]
-    assert not items or items[-1][1] == head
-    start = items[0][0] if items else head + 1
-    first = max(0 if since is None else since, 0 if last is None else head - last) + 1
-    if since is not None:
-        assert start == min(first, head + 1), (
-            f"{channel}: the history starts at {start} instead of {first}, up to {head}"
-        )
+    matching = [offset for offset in range(1, head + 1) if matches(request, offset, times.get(offset))]
+    last = request.get("last")
+    requested = {*(matching if last is None else matching[len(matching) - min(last, len(matching)) :])}
+    sent, lost = {offset for offset, _ in events}, {each for gap in gaps for each in range(gap[0], gap[1] + 1)}
+    assert sent <= requested, f"{channel}: {min(sent - requested)} was not requested"
+    missing = requested - sent - lost
+    if request.keys() & {"since", "after"}:
+        assert not missing, f"{channel}: {min(missing)} is missing in a history"
     else:
-        is_complete = start == first or (start > first and model.has_dropped(channel, epoch, start - 1))
-        assert is_complete, f"{channel}: the history starts at {start} instead of {first}, up to {head}"
+        assert all(model.has_dropped(channel, epoch, offset) for offset in missing)
+        assert max(missing, default=0) < min(sent | lost, default=head + 1)
+    if has_times(request):
+        # The times of dropped events are not known, so some more can be reported as lost.
+        requested |= {offset for offset in range(1, head + 1) if matches(request, offset, None)}
+    assert lost <= requested, f"{channel}: {min(lost - requested)} was not requested, but reported as lost"
+
+
+def has_times(request: dict[str, Any]) -> bool:
+    return any(isinstance(request.get(name), str) for name in ("after", "before"))
+
+
+def matches(request: dict[str, Any], offset: int, time: int | None) -> bool:
+    """Whether an event is requested. The bounds that are times count only if its time is known."""
+
+    def is_beyond(bound: int | str, direction: int) -> bool:
+        if isinstance(bound, int):
+            return direction * offset > direction * bound
+        milliseconds = round(datetime.fromisoformat(bound).timestamp() * 1000)
+        return time is None or direction * time > direction * milliseconds
+
+    after = [request[name] for name in ("since", "after") if name in request]
+    before = [request[name] for name in ("before",) if name in request]
+    return all(is_beyond(bound, 1) for bound in after) and all(is_beyond(bound, -1) for bound in before)

@@ -3,6 +3,7 @@ stall. Each message that they receive is compared with the model of ``tests.fuzz
 
 import json
 from collections import deque
+from datetime import datetime
 from typing import Any
 
 from tests.event_streams import FallbackClient, Stream, read_events
@@ -14,6 +15,9 @@ SPACES = (0, 1, 50, 700, 3_000)
 
 
 PRESENCE = ("join", "leave")
+
+OPTIONS = ("since", "epoch", "last", "after", "before")
+"""Fields of JSON messages that are options of lines with the same values."""
 
 
 class Client:
@@ -75,6 +79,8 @@ class SessionClient(Client):
         self.buffer = self.message = b""
         self.history: list[tuple[int, str]] = []
         self.gaps: list[tuple[int, int]] = []
+        self.timed: set[str] = set()
+        """The channels with a subscription that has ``time=on``."""
 
     # Commands.
 
@@ -121,6 +127,8 @@ class SessionClient(Client):
             command["last"] = self.random.choice((0, 1, 3, 9))
         if self.random.random() < 0.2:
             command["echo"] = False
+        if not self.is_json and self.random.random() < 0.3:
+            command["time"] = True
         self.send(command)
 
     def request_history(self) -> None:
@@ -132,6 +140,11 @@ class SessionClient(Client):
             command["since"] = self.random.choice((0, max(0, command["known"] - 3), command["known"], 2))
         if self.random.random() < 0.3:
             command["last"] = self.random.choice((0, 1, 5, 30))
+        for name in ("after", "before"):
+            if self.random.random() < 0.2:
+                command[name] = self.model.bound(command["known"])
+        if not self.is_json and self.random.random() < 0.3:
+            command["time"] = True
         self.send(command)
 
     def send(self, *commands: PendingCommand) -> None:
@@ -145,8 +158,9 @@ class SessionClient(Client):
         lines = []
         for command in commands:
             words = [verbs[command["verb"]], command["channel"]]
-            words += [f"{name}={command[name]}" for name in ("since", "epoch", "last") if name in command]
+            words += [f"{name}={command[name]}" for name in OPTIONS if name in command]
             words += ["echo=off"] if "echo" in command else []
+            words += ["time=on"] if "time" in command else []
             lines.append(" ".join([*words, *([command["data"]] if "data" in command else [])]))
         self.client.send(*lines)
 
@@ -188,11 +202,17 @@ class SessionClient(Client):
         kind, _, rest = line.partition(" ")
         in_history = bool(self.pending) and self.pending[0]["verb"] == "history"
         if kind == "MSG":
-            channel, offset, _, data = rest.split(" ", 3)
+            channel = rest.split(" ", 1)[0]
+            has_time = "time" in self.pending[0] if in_history else channel in self.timed
+            channel, offset, *times, _, data = rest.split(" ", 3 + has_time)
+            message = {"type": "event", "channel": channel, "offset": int(offset), "data": data}
+            if times:
+                message["time"] = round(datetime.fromisoformat(times[0]).timestamp() * 1000)
             if in_history:
-                self.history.append((int(offset), data))
+                self.history.append((message["offset"], data))
+                self.model.check_time(message)
             else:
-                self.read_message({"type": "event", "channel": channel, "offset": int(offset), "data": data})
+                self.read_message(message)
         elif kind == "LOST":
             channel, first, last = rest.split(" ")
             if in_history:
@@ -208,7 +228,7 @@ class SessionClient(Client):
             self.read_message({"type": "reset", "channel": channel, "epoch": values["epoch"], **offsets})
         elif kind == "OK":
             fields = dict(word.split("=") for word in rest.split(" ") if "=" in word)
-            message: dict[str, Any] = {"type": "ok", "channel": rest.split(" ")[0]}
+            message = {"type": "ok", "channel": rest.split(" ")[0]}
             if "offset" in fields:
                 message |= {"offset": int(fields["offset"]), "epoch": fields["epoch"]}
             if "recovered" in fields:
@@ -228,6 +248,7 @@ class SessionClient(Client):
         kind = message["type"]
         if kind == "event":
             assert all(command.get("data") != message["data"] for command in self.pending), "an own event before its OK"
+            self.model.check_time(message)
             self.cursors[message["channel"]].receive_event(message["offset"], message["data"])
             self.positions[message["channel"]] = self.cursors[message["channel"]].position
         elif kind == "lost":
@@ -255,6 +276,7 @@ class SessionClient(Client):
             self.model.confirmed.append((command["data"], channel, reply["offset"]))
         elif command["verb"] == "unsubscribe":
             del self.cursors[channel]
+            self.timed.discard(channel)
         elif command["verb"] == "subscribe":
             since = (command["since"], command["epoch"]) if "since" in command else None
             before, client = self.cursors.get(channel), self.client.session.client.id
@@ -263,6 +285,7 @@ class SessionClient(Client):
             if before is not None and before.epoch == cursor.epoch:
                 cursor.follow(before, reply["offset"], client)
             self.positions[channel] = cursor.position
+            self.timed = self.timed - {channel} | ({channel} if "time" in command else set())
         else:
             self.read_history(command, reply)
 
@@ -270,6 +293,8 @@ class SessionClient(Client):
         position = None
         if self.is_json:
             self.history = [(event["offset"], event["data"]) for event in reply["events"]]
+            for event in reply["events"]:
+                self.model.check_time(event)
             lost = [reply["lost"]] if "lost" in reply else []
             self.gaps = [(gap["first"], gap["last"]) for gap in [*lost, *reply.get("gaps", [])]]
             position = reply["offset"], reply["epoch"]

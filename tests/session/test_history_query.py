@@ -15,10 +15,11 @@ NOW = 1_000.0
 """Seconds since 1970."""
 
 
-def history(*times: int, held: int = 1_000) -> History:
-    """A history of events with these times, of which it holds the newest ``held``."""
-    log = History(Limits(history_events=held))
-    for offset, time in enumerate(times, 1):
+def history(*times: int, held: int = 1_000, unknown: int = 0) -> History:
+    """A history of events with these times, of which it holds the newest ``held``. It has never had the first
+    ``unknown`` of them."""
+    log = History(Limits(history_events=held), unknown + 1)
+    for offset, time in enumerate(times[unknown:], unknown + 1):
         log.extend([Batch(offset, offset + 1, b"p", b"p", b"message", Payloads((b"",), 0), time)], 0.0)
     return log
 
@@ -85,15 +86,6 @@ def test_reports_all_events_of_unknown_time_as_lost() -> None:
     assert find_range(History(Limits()), HistoryQuery(after=ago(1)), NOW) == HistoryRange(1, 1, None)
 
 
-def test_first_offset_replaces_since_and_last() -> None:
-    """After a recovery, ``last`` does not count."""
-    log = history(*EIGHT, held=4)
-    query = HistoryQuery(since=1, last=1, before=8)
-    assert find_range(log, query, NOW, 6) == HistoryRange(6, 8, None)
-    assert find_range(log, query, NOW, 3) == HistoryRange(5, 8, Lost(3, 4))
-    assert find_range(log, HistoryQuery(after=6), NOW, 3) == HistoryRange(7, 9, None)
-
-
 def matches(query: HistoryQuery, offset: int, time: int) -> bool:
     def is_after(bound: Any) -> bool:
         return bound is None or (time > bound.at(NOW) if isinstance(bound, Moment) else offset > bound)
@@ -111,6 +103,7 @@ BOUNDS = st.none() | st.integers(0, 14) | st.integers(-3, 14).map(lambda second:
     examples=400,
     steps=st.lists(st.sampled_from([0, 0, 1, 1, 3]), max_size=12),
     held=st.integers(1, 8),
+    unknown=st.sampled_from([0, 0, 2]),
     skipped=st.sampled_from([0, 0, 0, 3]),
     last=st.none() | st.integers(0, 9),
     since=st.none() | st.integers(0, 14),
@@ -118,12 +111,19 @@ BOUNDS = st.none() | st.integers(0, 14) | st.integers(-3, 14).map(lambda second:
     before=BOUNDS,
 )
 def test_each_requested_event_is_in_the_range_or_lost(
-    steps: list[int], held: int, skipped: int, last: int | None, since: int | None, after: Any, before: Any
+    steps: list[int],
+    held: int,
+    unknown: int,
+    skipped: int,
+    last: int | None,
+    since: int | None,
+    after: Any,
+    before: Any,
 ) -> None:
     """Each event that matches the query is in the range, or in ``lost`` if the query has a lower bound. The range has
     no other events, and ``lost`` none that are known not to match."""
     times = [sum(steps[: index + 1]) * 1_000 for index in range(len(steps))]
-    log = history(*times, held=held)
+    log = history(*times, held=held, unknown=min(unknown, len(times)))
     if skipped:
         # The backplane has left out events, whose times are between that of the newest one and the next one.
         newest = times[-1] if times else 0
@@ -145,6 +145,6 @@ def test_each_requested_event_is_in_the_range_or_lost(
         assert all(offset > (since or 0) for offset in lost)
         assert not isinstance(after, int) or lost[0] > after
         assert not isinstance(before, int) or lost[-1] < before
-        assert not isinstance(after, Moment) or log.dropped_time > after.at(NOW)
-        if isinstance(before, Moment) and lost[-1] == log.first - 1 and not skipped:
+        assert not isinstance(after, Moment) or log.dropped_time > after.at(NOW) or not log.dropped_time
+        if isinstance(before, Moment) and lost[-1] == log.first - 1 and not skipped and log.dropped_time:
             assert times[lost[-1] - 1] < before.at(NOW)

@@ -192,6 +192,8 @@ def publish_nine(server: FakeServer) -> None:
         ({"since": 99, "epoch": b"e1"}, [], False, None),
         ({"after": 7}, [8, 9], None, None),
         ({"since": 1, "epoch": b"e1", "after": 7}, [8, 9], False, None),
+        ({"since": 7, "epoch": b"e9", "after": 6}, [7, 8, 9], False, None),
+        ({"since": 7, "epoch": b"e9", "after": 6, "last": 1}, [9], False, None),
         ({"after": Moment(-2_500, is_relative=True)}, [7, 8, 9], None, None),
     ],
 )
@@ -213,6 +215,8 @@ def test_history_can_end_before_the_newest_event() -> None:
     kept = settled(server, visitor(server).history(b"k", HistoryQuery(since=1, before=7)))
     assert [event.offset for event in kept.events] == [5, 6]
     assert (kept.start, kept.stop, kept.lost, kept.position) == (5, 7, Lost(2, 4), Position(b"e1", 9))
+    kept = settled(server, visitor(server).history(b"k", HistoryQuery(since=1, last=1, before=7), b"e9"))
+    assert [event.offset for event in kept.events] == [6] and kept.recovered is False
 
 
 def test_history_of_an_unknown_channel_keeps_no_channel(server: FakeServer) -> None:

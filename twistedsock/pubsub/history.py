@@ -109,8 +109,10 @@ class History:
     def start_after(self, time: int) -> int:
         """The offset of the first event that may have been published after this time, also if it was dropped. The times
         of most dropped events are not known: if the newest of them may be later, this is 1."""
-        may_have_dropped = self.first > 1 and (self.dropped_time > time or not self.dropped_time)
-        return 1 if may_have_dropped else self.first_after(time)
+        start = self.first_after(time)
+        if start > self.first or self.first == 1:
+            return start  # all dropped events are older than one that is not later
+        return 1 if self.dropped_time > time or not self.dropped_time else start
 
     def stop_before(self, time: int) -> int:
         """The offset of the first event that was certainly published at this time or after it. The newest dropped event

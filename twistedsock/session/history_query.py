@@ -49,9 +49,8 @@ class HistoryRange(msgspec.Struct, frozen=True, gc=False):
     lost: Lost | None
 
 
-def find_range(history: "History", query: HistoryQuery, now: float, first: int | None = None) -> HistoryRange:
+def find_range(history: "History", query: HistoryQuery, now: float) -> HistoryRange:
     """The part of the history that is requested. ``now``, in seconds since 1970, is the base of relative times.
-    ``first``, if given, replaces ``since`` and ``last``: the first offset that is requested.
 
     Events that were dropped are reported as lost only if the query has a lower bound. All of the dropped events are
     reported that may have been published after ``after`` and before ``before``; none is for which this is
@@ -62,9 +61,7 @@ def find_range(history: "History", query: HistoryQuery, now: float, first: int |
         stop = history.stop_before(before.milliseconds)
     elif before is not None:
         stop = max(1, min(stop, before))
-    starts = [] if first is None else [first]
-    if first is None and query.since is not None:
-        starts.append(query.since + 1)
+    starts = [] if query.since is None else [query.since + 1]
     if isinstance(after, Moment):
         is_empty = isinstance(before, Moment) and before.milliseconds - after.milliseconds <= 1
         starts.append(stop if is_empty else history.start_after(after.milliseconds))
@@ -73,7 +70,7 @@ def find_range(history: "History", query: HistoryQuery, now: float, first: int |
     start = max(starts, default=history.first)
     # If only dropped events can be before the time, it is not known which of them are the newest.
     is_stop_known = stop > history.first or not isinstance(before, Moment) or query.last == 0
-    if first is None and query.last is not None and is_stop_known:
+    if query.last is not None and is_stop_known:
         start = max(start, stop - query.last)
     end_of_lost = min(history.first, stop)
     lost = Lost(start, end_of_lost - 1) if start < end_of_lost else None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import msgspec
+from msgspec.structs import replace
 
 from twistedsock.auth.identity import Identity, Right, check_access, displayed_nick, verified_nick
 from twistedsock.errors import NICK_IS_AN_ID, UNAVAILABLE, Error, ErrorCode
@@ -148,8 +149,8 @@ class RequestClient:
     def history(
         self, channel: bytes, query: HistoryQuery = ALL_EVENTS, epoch: bytes | None = None
     ) -> HistoryPage | Error | Future[HistoryPage]:
-        """A part of the history. With ``epoch``, ``since`` of the query is a position, and the page has
-        ``recovered``: then ``last`` counts only if the position is unknown."""
+        """A part of the history. With ``epoch``, ``since`` of the query is a position, and the page has ``recovered``.
+        If that position is known, ``last`` does not count; otherwise only ``last`` and ``after`` request events."""
 
         def read(opened: Channel) -> HistoryPage | Error:
             error = self.check_access(channel, Right.READ)  # checked again, because the request may have waited
@@ -165,10 +166,15 @@ class RequestClient:
     def read_page(self, channel: Channel, query: HistoryQuery, epoch: bytes | None = None) -> HistoryPage:
         """Like ``history``, for a channel that is open and readable. Its history must be up to date: to update another
         one now can drop events of this one, so update all of them before you read the first."""
-        history, first, recovered = channel.history, None, None
+        history, recovered = channel.history, None
         if query.since is not None and epoch is not None:
-            first, recovered = resume_offset(Subscribe(channel.name, query.last, query.since, epoch), channel)
-        asked = find_range(history, query, self._context.wall_clock(), first)
+            start, recovered = resume_offset(Subscribe(channel.name, since=query.since, epoch=epoch), channel)
+            if recovered or start <= channel.head:
+                query = replace(query, since=start - 1, last=None)
+            else:
+                last = 0 if query.last is None and query.after is None else query.last
+                query = replace(query, since=None, last=last)
+        asked = find_range(history, query, self._context.wall_clock())
         events = history.events(asked.start, asked.stop)
         return HistoryPage(channel.name, channel.position, asked.start, asked.stop, recovered, asked.lost, events)
 
