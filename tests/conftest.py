@@ -1,7 +1,7 @@
 """What holds for every test: an error that is logged is a failure, and chance is not left to chance."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -37,6 +37,22 @@ def logged() -> Iterator[Logged]:
     errors = [event for event in events if event["log_level"] in (LogLevel.error, LogLevel.critical)]
     if errors:
         pytest.fail("\n".join(_show(event) for event in errors), pytrace=False)
+
+
+Messages = Callable[..., list[str]]
+TROUBLE = (LogLevel.warn, LogLevel.error, LogLevel.critical)
+
+
+@pytest.fixture
+def messages(logged: Logged) -> Messages:
+    """``messages(*levels)``: the messages since the last call of these levels, by default warnings and errors."""
+
+    def messages(*levels: Any) -> list[str]:
+        found = [formatEvent(event) for event in logged if event["log_level"] in (levels or TROUBLE)]
+        logged.clear()
+        return found
+
+    return messages
 
 
 def _show(event: dict[str, Any]) -> str:

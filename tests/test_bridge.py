@@ -1,15 +1,14 @@
 """The Python API inside a server: publish, subscribe, observe."""
 
 import math
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.logger import LogLevel, formatEvent
 from twisted.python.failure import Failure
 
+from tests.conftest import Messages
 from twistedsock.bridge import (
     FAILURE_LOG_SECONDS,
     Bridge,
@@ -53,21 +52,6 @@ def result_of(deferred: "Deferred[Any]") -> Any:
 
 def values(events: list[BridgeEvent]) -> list[Any]:
     return [event.value for event in events]
-
-
-Warnings = Callable[[], list[str]]
-
-
-@pytest.fixture
-def warnings(logged: list[dict[str, Any]]) -> Warnings:
-    """Return the warnings and errors since the last call."""
-
-    def warnings() -> list[str]:
-        found = [event for event in logged if event["log_level"] in (LogLevel.warn, LogLevel.critical)]
-        logged.clear()
-        return [formatEvent(event) for event in found]
-
-    return warnings
 
 
 # Publish.
@@ -245,7 +229,7 @@ def test_policy_does_not_apply_to_the_program_itself(server: FakeServer) -> None
 
 
 def test_logs_a_failing_callback_once_a_minute_and_continues(
-    server: FakeServer, bridge: Bridge, warnings: Warnings
+    server: FakeServer, bridge: Bridge, messages: Messages
 ) -> None:
     events: list[BridgeEvent] = []
 
@@ -261,11 +245,11 @@ def test_logs_a_failing_callback_once_a_minute_and_continues(
         bridge.publish("kitchen", "one")
         server.turn()
     words = "the callback for events of kitchen failed; further failures are not logged for 60 s"
-    assert warnings() == [words, words]
+    assert messages() == [words, words]
     server.now += FAILURE_LOG_SECONDS
     bridge.publish("kitchen", "one")
     server.turn()
-    assert warnings() == [words, words]
+    assert messages() == [words, words]
     assert len(events) == 4
 
 
@@ -330,7 +314,7 @@ class SlowReader:
 
 
 @pytest.mark.parametrize("slow_consumer", ["skip", "close"])
-def test_events_wait_in_the_history_and_lost_ones_are_reported(slow_consumer: str, warnings: Warnings) -> None:
+def test_events_wait_in_the_history_and_lost_ones_are_reported(slow_consumer: str, messages: Messages) -> None:
     server = FakeServer(history_events=10, slow_consumer=slow_consumer)
     bridge, lost = bridge_of(server), list[tuple[int, int]]()
     reader = SlowReader(bridge, on_lost=lambda first, last: lost.append((first, last)))
@@ -346,7 +330,7 @@ def test_events_wait_in_the_history_and_lost_ones_are_reported(slow_consumer: st
     assert offsets == [*range(1, gap[0]), *range(gap[1] + 1, 41)]
     assert gap[1] == 30, "the history has the last ten"
     assert [event.offset for event in silent.events] == offsets
-    assert warnings() == [f"lost events {gap[0]} to 30 of kitchen: the callback is too slow, or the history too short"]
+    assert messages() == [f"lost events {gap[0]} to 30 of kitchen: the callback is too slow, or the history too short"]
     assert server.context.memory_budget.used == 0
 
 
@@ -370,7 +354,7 @@ def test_callbacks_are_called_in_time_slices(server: FakeServer, bridge: Bridge)
 # Resets, and the end of subscriptions.
 
 
-def test_position_of_another_epoch_is_a_reset(server: FakeServer, bridge: Bridge, warnings: Warnings) -> None:
+def test_position_of_another_epoch_is_a_reset(server: FakeServer, bridge: Bridge, messages: Messages) -> None:
     bridge.publish("kitchen", "one")
     resets: list[BridgePosition] = []
     former = BridgePosition("former", 3)
@@ -378,10 +362,10 @@ def test_position_of_another_epoch_is_a_reset(server: FakeServer, bridge: Bridge
     bridge.subscribe("kitchen", print, since=former)
     server.turn()
     assert resets == [("e1", 1)]
-    assert warnings() == ["kitchen has another epoch: events before 2 may be missing"]
+    assert messages() == ["kitchen has another epoch: events before 2 may be missing"]
 
 
-def test_administrator_can_disconnect_a_subscription(server: FakeServer, bridge: Bridge, warnings: Warnings) -> None:
+def test_administrator_can_disconnect_a_subscription(server: FakeServer, bridge: Bridge, messages: Messages) -> None:
     events: list[BridgeEvent] = []
     subscription = bridge.subscribe("kitchen", events.append)
     bridge.publish("kitchen", "one")
@@ -391,10 +375,10 @@ def test_administrator_can_disconnect_a_subscription(server: FakeServer, bridge:
     server.turn()
     assert values(events) == ["one"], "events that were published before come first"
     assert not subscription.is_active and not len(server.context.sessions)
-    assert warnings() == ["the subscription to kitchen has ended: disconnected by an administrator"]
+    assert messages() == ["the subscription to kitchen has ended: disconnected by an administrator"]
 
 
-def test_subscriptions_end_with_the_server(server: FakeServer, bridge: Bridge, warnings: Warnings) -> None:
+def test_subscriptions_end_with_the_server(server: FakeServer, bridge: Bridge, messages: Messages) -> None:
     subscription = bridge.subscribe("kitchen", print)
     server.turn()
     server.context.close_all(CloseReason.GOING_AWAY, b"the server is going away")
@@ -402,7 +386,7 @@ def test_subscriptions_end_with_the_server(server: FakeServer, bridge: Bridge, w
     assert not subscription.is_active and not len(server.context.sessions)
     late = bridge.subscribe("kitchen", print)
     assert result_of(late.subscribed).code == "unavailable"
-    assert warnings() == []
+    assert messages() == []
 
 
 # Observe.
@@ -444,7 +428,7 @@ def test_observer_receives_events_and_presence_of_all_channels(server: FakeServe
     assert len(recorder.seen) == 5
 
 
-def test_failing_observer_does_not_disturb_others(server: FakeServer, bridge: Bridge, warnings: Warnings) -> None:
+def test_failing_observer_does_not_disturb_others(server: FakeServer, bridge: Bridge, messages: Messages) -> None:
     class Failing(BridgeObserver):
         def published(self, event: BridgeEvent) -> None:
             raise RuntimeError("a fault")
@@ -458,7 +442,7 @@ def test_failing_observer_does_not_disturb_others(server: FakeServer, bridge: Br
     client.send("SUB kitchen", "PUB kitchen 1", "PUB kitchen 2")
     server.turn()
     assert len(recorder.seen) == 3
-    assert warnings() == ["the observer Failing failed; further failures are not logged for 60 s"]
+    assert messages() == ["the observer Failing failed; further failures are not logged for 60 s"]
     client.disconnect()
     server.turn()
 

@@ -19,7 +19,7 @@ from twisted import internet
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError, ConnectionDone
-from twisted.logger import LogLevel, formatEvent
+from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import Site
@@ -86,18 +86,6 @@ def start(make: Make) -> Make:
         return service
 
     return start
-
-
-@pytest.fixture
-def warnings(logged: list[dict[str, Any]]) -> Callable[[], list[str]]:
-    """Return the warnings since the last call."""
-
-    def warnings() -> list[str]:
-        found = [formatEvent(event) for event in logged if event["log_level"] is LogLevel.warn]
-        logged.clear()
-        return found
-
-    return warnings
 
 
 class ReadOnly(Policy):
@@ -343,17 +331,17 @@ def test_policy_allows_to_listen_for_other_machines(make: Make) -> None:
     make(EVERYWHERE, policy=ReadOnly()).privilegedStartService()
 
 
-def test_policy_survives_reload(start: Make, reactor: Reactor, warnings: Any, tmp_path: Path) -> None:
+def test_policy_survives_reload(start: Make, reactor: Reactor, messages: Any, tmp_path: Path) -> None:
     file, policy = tmp_path / "bridge.toml", ReadOnly()
     file.write_text('tcp = "tcp:8081"\nweb = "none"')
     service = start(file, policy=policy)
     service.reloader.reload()
     assert service.context.policy is policy
-    assert warnings() == []
+    assert messages() == []
     file.write_text('tcp = "tcp:8081"\nweb = "none"\n[access]')
     service.reloader.reload()
     assert service.context.policy is policy
-    assert warnings() == [f"reload failed, configuration unchanged: {TWO_POLICIES}"]
+    assert messages() == [f"reload failed, configuration unchanged: {TWO_POLICIES}"]
 
 
 def test_policy_and_access_table_exclude_each_other(make: Make) -> None:

@@ -1,6 +1,5 @@
 """The server in other programs, as processes with real sockets."""
 
-import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +9,12 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.documents import DOCS, fenced
+from tests.end_to_end.programs import free_ports
+
 pytestmark = pytest.mark.end_to_end
 
-PAGE = Path(__file__).parent.parent.parent / "docs/how-to/embed.md"
-PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+PROGRAMS = fenced(DOCS / "how-to" / "embed.md", "python")
 
 
 PLUGIN = """
@@ -35,21 +36,13 @@ class Sensors(DatagramProtocol):
 """The beginning of the plugin. The rest is on the page."""
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @pytest.fixture
 def site(start: Any, certificate: str) -> Callable[..., str]:
     """Start the site of the page, at another address. Returns its address."""
 
     def site(tls: bool = False, **changes: str) -> str:
-        (text,) = re.findall(
-            r"^```python\n((?:(?!```).)*?strports\.service.*?)^```$", PAGE.read_text(), re.DOTALL | re.M
-        )
-        port = free_port()
+        (text,) = (program for program in PROGRAMS if "strports.service" in program)
+        (port,) = free_ports(1)
         endpoint = f"ssl:{port}:interface=127.0.0.1:{certificate}" if tls else f"tcp:{port}:interface=127.0.0.1"
         changes |= {"tcp:8080:interface=127.0.0.1": endpoint, "tcp:8081:": "tcp:0:"}
         for before, after in changes.items():
@@ -91,7 +84,7 @@ def test_plugin_of_another_package_is_found(start: Any, line_client: Any, tmp_pa
     folder = tmp_path / "twisted" / "plugins"
     folder.mkdir(parents=True)
     (folder / "sensors_plugin.py").write_text(PLUGIN + endpoint.partition("make_service")[0] + plugin)
-    port = free_port()
+    (port,) = free_ports(1)
     server = start("--plugin", f"sensors:{port}", launcher=("env", f"PYTHONPATH={tmp_path}"))
     reader = line_client(server.lines[0])
     reader.request("SUB sensors")

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, formatEvent
 
 from twistedsock.limits.principal import ELSEWHERE
 from twistedsock.pubsub.values import Batch, Payloads
@@ -91,7 +90,6 @@ class FakeWebhook:
 Start = Callable[..., FakeWebhook]
 Describe = Callable[..., WebhookTable]
 Target = Callable[..., WebhookTarget]
-Messages = Callable[..., list[str]]
 
 
 @pytest.fixture
@@ -110,15 +108,3 @@ def describe() -> Describe:
 def aim() -> Target:
     """A table with its secret: ``aim(url=…)``."""
     return target
-
-
-@pytest.fixture
-def messages(logged: list[dict[str, Any]]) -> Messages:
-    """The warnings, or the messages of another level, since the last call."""
-
-    def messages(level: Any = LogLevel.warn) -> list[str]:
-        events = [formatEvent(event) for event in logged if event["log_level"] is level]
-        logged.clear()
-        return events
-
-    return messages

@@ -10,7 +10,8 @@ from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseNeverReceived
 
-from tests.webhooks.conftest import Messages, Start
+from tests.conftest import Messages
+from tests.webhooks.conftest import Start
 from twistedsock.pubsub.values import Member
 from twistedsock.webhooks.delivery import (
     MAX_RETRY_AFTER_SECONDS,
