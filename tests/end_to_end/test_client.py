@@ -203,6 +203,21 @@ client.close();
     assert {"error bad-channel a b", "published 1", f"{fields} cut \ufffd here"} <= set(printed)
 
 
+def test_node_reads_histories_by_offset_and_time(server, node, channel):
+    program = node(f"""
+import {{ connect }} from 'sockbridge';
+const client = connect('{server.page}ws');
+await client.publish('{channel}', 21.5);
+const {{ time }} = (await client.history('{channel}')).events[0];
+const found = async (options) => (await client.history('{channel}', options)).events.length;
+for (const after of [0, 1, new Date(time - 1), new Date(time), '-1h']) console.log(await found({{ after }}));
+for (const before of [1, 2, new Date(time), new Date(time + 1), '-1h']) console.log(await found({{ before }}));
+await client.history('{channel}', {{ after: 'yesterday' }}).catch(({{ code }}) => console.log(code));
+client.close();
+""")
+    assert expect_end(program) == ["1", "0", "1", "0", "1", "0", "1", "0", "1", "0", "bad-argument"]
+
+
 def test_node_falls_back_to_the_stream_if_websockets_are_blocked(blocking_proxy, node, channel):
     program = node(talk(blocking_proxy.page, channel, *WEBSOCKET))
     expect_end(program)

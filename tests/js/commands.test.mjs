@@ -28,6 +28,29 @@ test('assigns replies to their commands in any order', async () => {
   assert.deepEqual(await Promise.all(results), [100, 101, 102]);
 });
 
+test('requests histories between offsets and times', () => {
+  const { client, socket } = buildOpen();
+  const cases = [
+    [{ after: 17, before: 20 }, { after: 17, before: 20 }],
+    [{ after: new Date(1_764_394_200_123), before: '-5m' }, { after: '2025-11-29T05:30:00.123Z', before: '-5m' }],
+    [{ after: 999_999_999_999 }, { after: 999_999_999_999 }],
+  ];
+  for (const [options, sent] of cases) {
+    client.history('kitchen', options).catch(() => {});
+    const { type, id, channel, ...bounds } = socket.last('history');
+    assert.deepEqual(bounds, sent);
+  }
+});
+
+test('rejects the milliseconds of a time as an offset', async () => {
+  const { client, socket } = buildOpen();
+  for (const name of ['since', 'after', 'before']) {
+    const words = `${name}: a number is an offset. For a time use new Date(1764394200123)`;
+    await assert.rejects(client.history('kitchen', { [name]: 1_764_394_200_123 }), { code: 'bad-argument', message: words });
+  }
+  assert.equal(socket.sent.length, 0);
+});
+
 test('resolves who, history, info, nick and ping with the values of the server', async () => {
   const world = buildOpen();
   const { client, socket, clock } = world;

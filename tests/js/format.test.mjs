@@ -5,8 +5,8 @@ import { test } from 'node:test';
 
 import {
   CHANNEL_BYTES, CHANNELS_LIMIT, clockTime, describeAccessError, describeCaughtUp, describeError, describeGap, describeIdentity,
-  describePresence, describeReset, describeTimeLeft, exactTime, isAccessError, jsonError, jsonTokens, nameError, plural, readHash,
-  readPayload, readToken, timeSince, tokenError, tokenInHash, toSentence, withoutToken, writeHash,
+  describePresence, describeReset, describeTimeLeft, exactTime, isAccessError, jsonError, jsonTokens, nameError, plural, readBound,
+  readHash, readPayload, readToken, timeSince, tokenError, tokenInHash, toSentence, withoutToken, writeHash,
 } from '../../twistedsock/static/format.js';
 import { describeNoEndpoint, lineEndpointOf, terminalCommands } from '../../twistedsock/static/line-endpoints.js';
 
@@ -165,6 +165,18 @@ test('describes gaps, errors, joins and counts', () => {
   assert.equal(describePresence('join', 'kitchen', ['ann', 'bo', 'cy'], 1004), 'ann, bo, cy and 1,001 more joined kitchen');
   assert.equal(plural(1, 'event'), '1 event');
   assert.equal(plural(1200, 'event'), '1,200 events');
+});
+
+test('parses bounds of a history', () => {
+  const now = new Date(2026, 10, 29, 14, 30);
+  const cases = [
+    ['18', 18], ['0', 0], ['-10m', '-10m'], ['-1h', '-1h'], ['-500ms', '-500ms'],
+    ['14:29', new Date(2026, 10, 29, 14, 29)], ['14:30:00.5', new Date(2026, 10, 28, 14, 30, 0, 500)], ['23:00', new Date(2026, 10, 28, 23)],
+    ['2026-11-01', new Date(2026, 10, 1)], ['2026-11-01 05:06:07', new Date(2026, 10, 1, 5, 6, 7)], ['2026-11-01T05:06', new Date(2026, 10, 1, 5, 6)],
+    ['2026-11-29T05:00:00Z', new Date(Date.UTC(2026, 10, 29, 5))], ['2026-11-29T05:00:00+01:00', new Date(Date.UTC(2026, 10, 29, 4))],
+    ...['', 'many', '1764394200123', '-10', '10m', '25:00', '5:00', '2026-13-01', '05:00Z', '-1w', '1.5'].map((text) => [text, undefined]),
+  ];
+  for (const [text, bound] of cases) assert.deepEqual(readBound(text, now), bound, text);
 });
 
 test('describes new epochs', () => {

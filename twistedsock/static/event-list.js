@@ -1,7 +1,7 @@
 /**
- * The list of events, sorted by time. Rows are drawn in batches that fit into a frame, with pauses between them. While the user has
- * scrolled up, nothing moves and new events are counted. If more than ROWS_SHOWN are queued, the oldest are skipped, and a
- * note reports it.
+ * The list of events, sorted by time. Rows are drawn in batches that fit into a frame, with pauses between them. While the
+ * user has scrolled up, nothing moves and new events are counted. If more than ROWS_SHOWN are queued, the oldest are
+ * skipped, and a note reports it.
  */
 
 import { announce, byId, make, memory } from './dom.js';

@@ -223,6 +223,28 @@ export function timeSince(date, now) {
 
 function twoDigits(number) { return String(number).padStart(2, '0'); }
 
+/** Words for an invalid bound. */
+export const BOUND_HINT = 'Enter an offset such as 18, a time such as 14:30, or -10m.';
+
+/** A date, a time and an offset from UTC, all optional. */
+const DATE_AND_TIME = /^(?:(\d{4}-\d\d-\d\d)[T ]?)?(\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?)?(Z|[+-]\d\d:\d\d)?$/;
+
+/**
+ * Parses a bound of a history: `18` is an offset; `-10m` is relative to now; `14:30`, `2026-11-29` and `2026-11-29 14:30:05`
+ * are local times. Without a date, the last such time is meant.
+ * @returns {number | string | Date | undefined} as `history` of the client accepts it; undefined if the text is invalid
+ */
+export function readBound(text, now = new Date()) {
+  if (/^\d{1,12}$/.test(text)) return Number(text);
+  if (/^-\d{1,12}(ms|s|m|h|d)$/.test(text)) return text;
+  const [, day, time, zone] = text.match(DATE_AND_TIME) ?? [];
+  if ((!day && !time) || (zone && !(day && time))) return undefined;
+  const local = new Date(now.getTime() - now.getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
+  const date = new Date(`${day ?? local}T${time ?? '00:00'}${zone ?? ''}`);
+  if (!day && date > now) date.setDate(date.getDate() - 1);
+  return Number.isNaN(date.getTime()) ? undefined : date;
+}
+
 /** Returns an error message if a text is not JSON, otherwise an empty string. */
 export function jsonError(text) {
   try {

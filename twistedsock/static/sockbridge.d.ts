@@ -193,12 +193,33 @@ export type SubscribeOptions = {
 /** A JSON value. `undefined`, functions, symbols and bigints are rejected. */
 export type Publishable = string | number | boolean | null | object;
 
+/**
+ * An offset, as a number, or a time: a Date, text such as `2026-11-29T05:00:00Z`, or relative to now, such as `-1h` (units:
+ * ms, s, m, h, d). For the `time` of an event, use `new Date(event.time)`.
+ */
+export type Bound = number | Date | string;
+
+/** All bounds that are given apply together. Without any, the whole history is requested. */
+export interface HistoryOptions {
+  /** At most this number of events, the newest ones. */
+  last?: number | undefined;
+  /** Events after this offset. */
+  since?: number | undefined;
+  /** Events after this offset or time. */
+  after?: Bound | undefined;
+  /** Events before this offset or time. */
+  before?: Bound | undefined;
+}
+
 /** Events from the history of a channel. */
 export interface History<Data = unknown> {
   events: ChannelEvent<Data>[];
   offset: number;
   epoch: string;
-  /** Requested events that are no longer in the history. Undefined if there are none. */
+  /**
+   * Requested events that are no longer in the history. Undefined if there are none. If `after` is a time, these are all that
+   * may have been published after it.
+   */
   lost?: Gap[] | undefined;
 }
 
@@ -261,10 +282,7 @@ export class Client extends EventTarget {
   who(channel: string): Promise<Peer[]>;
 
   /** Resolves with events from the history. */
-  history<Data = unknown>(
-    channel: string,
-    options?: { last?: number | undefined; since?: number | undefined },
-  ): Promise<History<Data>>;
+  history<Data = unknown>(channel: string, options?: HistoryOptions): Promise<History<Data>>;
 
   /** Sets the name of this client, also after each reconnection. Resolves with the name that other clients see. */
   nick(name: string): Promise<string>;

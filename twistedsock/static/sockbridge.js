@@ -65,6 +65,9 @@ const TEMPORARY_ERRORS = new Set(['rate', 'unavailable', 'internal', 'queue-full
 /** Errors after which the outcome of a command is unknown. */
 const UNKNOWN_OUTCOMES = new Set(['disconnected', 'closed', 'timeout']);
 
+/** Numbers from here on are times that were mistaken for offsets: milliseconds since 1970, in September 2001 or later. */
+const MIN_MISTAKEN_TIME = 1e12;
+
 /** A lone surrogate as JSON.stringify escapes it (whole pairs are not escaped), or any other escape. */
 const LONE_SURROGATE_OR_ESCAPE = /\\u(d[89a-f][0-9a-f]{2})|\\./g;
 
@@ -531,9 +534,11 @@ export class Client extends ErrorReporter {
   /** Resolves with the members of the channel. */
   who(channel) { return this.#request({ type: 'who', channel }, ({ members }) => members); }
 
-  /** Resolves with events from the history of the channel. */
-  history(channel, { last, since } = {}) {
-    return this.#request({ type: 'history', channel, last, since }, ({ events, offset, epoch, lost, gaps = [] }) => {
+  /** Resolves with events from the history of the channel. `after` and `before`: a number is an offset, all else a time. */
+  history(channel, { last, since, after, before } = {}) {
+    const mistaken = Object.entries({ since, after, before }).find(([, bound]) => typeof bound === 'number' && bound >= MIN_MISTAKEN_TIME);
+    if (mistaken) return Promise.reject(new SockbridgeError('bad-argument', `${mistaken[0]}: a number is an offset. For a time use new Date(${mistaken[1]})`));
+    return this.#request({ type: 'history', channel, last, since, after, before }, ({ events, offset, epoch, lost, gaps = [] }) => {
       const missing = lost ? [lost, ...gaps] : gaps;
       const history = { events: events.map(eventOf), offset, epoch };
       return missing.length ? { ...history, lost: missing } : history;

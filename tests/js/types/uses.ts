@@ -2,6 +2,7 @@
 // executed.
 
 import {
+  type Bound,
   type ChannelEvent,
   Client,
   connect,
@@ -143,12 +144,16 @@ client.publish('kitchen');
 const asked = {
   who: await client.who('kitchen'),
   history: await client.history('kitchen'),
-  readings: await client.history<Reading>('kitchen', { last: 10, since: 3 }),
+  readings: await client.history<Reading>('kitchen', { last: 10, since: 3, after: new Date(), before: '-1h' }),
   nick: await client.nick('ann'),
   shown: await client.authenticate('eyJ'),
   ping: await client.ping(),
   info: await client.info(),
 };
+// @ts-expect-error: only after and before can be times
+client.history('kitchen', { since: new Date() });
+const bounds: Bound[] = [17, new Date(0), '2026-11-29T05:00:00Z'];
+for (const after of bounds) client.history('kitchen', { after });
 same<typeof asked.who, Peer[]>(true);
 same<typeof asked.history, History>(true);
 same<typeof asked.readings.events, ChannelEvent<Reading>[]>(true);

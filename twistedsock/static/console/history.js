@@ -1,32 +1,36 @@
-/** The history of a channel, by offset. */
+/** The history of a channel, by offset or time. */
 
 import { byId, make } from '../dom.js';
 import { fromCell, payloadCell, timeCell } from '../event-cells.js';
-import { describeError } from '../format.js';
+import { BOUND_HINT, describeError, readBound } from '../format.js';
 
 /** Maximum number of events shown. */
 const MAX_EVENTS = 100;
+
+const EXAMPLES = `For example 18, 14:30 or -10m. Leave empty for the last ${MAX_EVENTS} events.`;
 
 export function buildHistory({ client }) {
   let channel = '';
 
   async function load() {
-    const text = byId('history-since').value.trim();
-    const invalid = /^\d{0,15}$/.test(text) ? '' : 'Enter a number.';
+    const text = byId('history-after').value.trim();
+    const after = readBound(text);
+    const invalid = text && after === undefined ? BOUND_HINT : '';
     byId('history-error').textContent = invalid;
-    byId('history-since').toggleAttribute('aria-invalid', Boolean(invalid));
+    byId('history-after').toggleAttribute('aria-invalid', Boolean(invalid));
     if (invalid) return;
     const requested = channel;
     try {
-      // With `since`, the events directly after it are needed. `last` would select the newest ones.
-      const { events, offset } = await client.history(requested, text ? { since: Number(text) } : { last: MAX_EVENTS });
-      if (requested === channel) show(events.slice(0, MAX_EVENTS), events.length, offset, text);
+      // With `after`, the events directly after it are needed. `last` would select the newest ones.
+      const found = await client.history(requested, text ? { after } : { last: MAX_EVENTS });
+      if (requested === channel) show(found, text);
     } catch (error) {
       byId('history-error').textContent = describeError(error);
     }
   }
 
-  function show(events, found, head, since) {
+  function show(found, after) {
+    const events = found.events.slice(0, MAX_EVENTS);
     byId('history').hidden = !events.length;
     byId('history').replaceChildren(...events.map((event) => {
       const row = make('li', 'history-row');
@@ -34,7 +38,7 @@ export function buildHistory({ client }) {
       return row;
     }));
     byId('history').scrollTop = 0;
-    byId('history-summary').textContent = describe(events, found, head, since);
+    byId('history-summary').textContent = describe(events, found, after);
   }
 
   byId('history-form').addEventListener('submit', (event) => {
@@ -45,19 +49,21 @@ export function buildHistory({ client }) {
   return {
     reset(name) {
       channel = name;
-      byId('history-since').value = '';
+      byId('history-after').value = '';
       byId('history-error').textContent = '';
       byId('history').hidden = true;
       byId('history').replaceChildren();
-      byId('history-summary').textContent = `Leave empty for the last ${MAX_EVENTS} events.`;
+      byId('history-summary').textContent = EXAMPLES;
     },
   };
 }
 
-function describe(events, found, head, since) {
-  if (!head) return 'Nothing has been published here.';
-  if (!events.length) return since ? `No events after ${since}. The last offset is ${head.toLocaleString('en')}.` : 'All events have expired.';
-  const range = `${events[0].offset.toLocaleString('en')}–${events.at(-1).offset.toLocaleString('en')} of ${head.toLocaleString('en')}`;
-  const newer = found > events.length ? ` · ${(found - events.length).toLocaleString('en')} newer` : '';
-  return `${range}${newer}`;
+function describe(shown, { events, offset, lost = [] }, after) {
+  const number = (value) => value.toLocaleString('en');
+  const range = (first, last) => (first === last ? number(first) : `${number(first)}–${number(last)}`);
+  if (!offset) return 'Nothing has been published here.';
+  const expired = lost.map(({ first, last }) => ` · ${range(first, last)} expired`).join('');
+  if (!shown.length) return after ? `No events after ${after}. The last offset is ${number(offset)}${expired}.` : 'All events have expired.';
+  const newer = events.length > shown.length ? ` · ${number(events.length - shown.length)} newer` : '';
+  return `${range(shown[0].offset, shown.at(-1).offset)} of ${number(offset)}${newer}${expired}`;
 }
