@@ -208,31 +208,17 @@ KNOWING = AllowedOrigins(origins=("https://example.org",), hosts=("bridge.exampl
 @pytest.mark.parametrize(
     ("here", "host", "origin", "status"),
     [
-        # Programs, which send no origin.
         (LOOPBACK, HOST, None, 101),
-        (LOOPBACK, "localhost:8082", None, 101),
-        (LOOPBACK, "[::1]:8082", None, 101),
-        # Our own page, under each of its names.
-        (LOOPBACK, HOST, "http://127.0.0.1:8082", 101),
-        (LOOPBACK, HOST, "http://localhost:8082", 101),
         (LOOPBACK, "localhost:8082", "http://[::1]:8082", 101),
         (LOOPBACK, "bridge.example", "https://bridge.example", 101),
         (ANYWHERE, "192.0.2.1:8082", "http://192.0.2.1:8082", 101),
-        (ANYWHERE, "bridge.example:8082", "http://bridge.example:8082", 101),
-        # Allowed origins.
         (LOOPBACK, HOST, "https://example.org", 101),
-        # Foreign origins.
         (LOOPBACK, HOST, "http://evil.example", 403),
         (LOOPBACK, HOST, "null", 403),
-        (LOOPBACK, HOST, "http://127.0.0.1:9999", 403),
-        (LOOPBACK, HOST, "http://localhost", 403),
-        (LOOPBACK, HOST, "http://example.org", 403),
         (ANYWHERE, "192.0.2.1:8082", "http://192.0.2.2:8082", 403),
         # DNS rebinding: the origin equals the host.
         (LOOPBACK, "evil.example:8082", "http://evil.example:8082", 421),
         (LOOPBACK, "evil.example", None, 421),
-        (LOOPBACK, "[2001:db8::1]:8082", None, 421),
-        (LOOPBACK, "localhost.evil.example:8082", None, 421),
         (ANYWHERE, "evil.example:8082", "http://evil.example:8082", 403),
     ],
 )

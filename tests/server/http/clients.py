@@ -146,7 +146,7 @@ class APIClient:
     def connect(self, there: str = "127.0.0.1") -> None:
         """Open another connection, from this address."""
         client = self._open(there=there)
-        self.transport, self.protocol = client.transport, client.protocol
+        self.transport, self.protocol, self.disconnect = client.transport, client.protocol, client.disconnect
 
     def send(self, method: str, path: str, body: bytes = b"", **headers: str) -> None:
         if method == "POST":

@@ -61,7 +61,6 @@ def build(reactor: FakeReactor) -> Build:
             Route("POST", "/who", seen),
             Route("POST", "/things/{thing}/parts", seen),
             Route("GET", "/open", seen, authenticates=False),
-            Route("GET", "/dear", lambda request: (request.charge(9), seen(request))),
         ]
         server = FakeServer(policy=policy, **limits)
         site = RecordingSite(reactor, routes, origins, listener or ListenerConfig("tcp:8082"), server)
@@ -83,7 +82,7 @@ def site(build: Build) -> RecordingSite:
 @pytest.mark.parametrize(("path", "method"), [("/who", "GET"), ("/who", "POST"), ("/healthz", "GET"), ("/none", "GET")])
 def test_rejects_requests_of_other_origins(site: RecordingSite, origin: str, path: str, method: str) -> None:
     response = site().request(path, method, Origin=origin)
-    assert (response.status, response.code) == (403, "forbidden")
+    assert response.error == (403, "forbidden")
     assert "access-control-allow-origin" not in response.headers
     assert site.seen.requests == []
 
@@ -108,7 +107,7 @@ def test_rejects_dns_rebinding_without_credentials(build: Build) -> None:
     client = site(here="10.0.0.1")
     for path in ("/who", "/channels/lobby/events", "/channels", "/stream", "/events?channel=lobby&wait=9"):
         response = client.request(path, Host="evil.example:8082")
-        assert (response.status, response.code) == (421, "forbidden"), path
+        assert response.error == (421, "forbidden"), path
     assert site.seen.requests == []
     for host, token in (("10.0.0.1:8082", ""), ("evil.example:8082", "Bearer good")):
         shown = {"Authorization": token} if token else {}
@@ -136,7 +135,7 @@ def test_rejects_embedding_by_other_sites_except_for_files(
     }
     for path in ("/events?channel=kitchen&nick=evil", "/stream", "/channels/kitchen/events?wait=9", "/who", "/none"):
         response = site().request(path, **fetched)
-        assert (response.status, response.code) == (403, "forbidden")
+        assert response.error == (403, "forbidden")
     site.server.turn()
     assert page.received() == [] and site.seen.requests == []
     assert site().request("/sockbridge.js", **fetched).status == 200
@@ -174,7 +173,7 @@ def test_rejects_navigation_to_a_stream(site: RecordingSite, navigation: dict[st
     member.send({"type": "subscribe", "channel": "kitchen", "presence": True})
     member.received()
     response = site().request(path, **navigation)
-    assert (response.status, response.code) == (403, "forbidden")
+    assert response.error == (403, "forbidden")
     site.server.turn()
     assert member.received() == []
     assert len(site.server.context.sessions) == 1
@@ -213,11 +212,11 @@ def test_other_page_cannot_read_files(site: RecordingSite, logged: Logged) -> No
     assert logged == []
 
 
-def test_javascript_client_has_one_cors_header(site: RecordingSite) -> None:
-    response = site().request("/sockbridge.js", Origin=OWN)
-    assert [line for line in response.lines if line.startswith("Access-Control-Allow-Origin")] == [
-        "Access-Control-Allow-Origin: *"
-    ]
+@pytest.mark.parametrize("origin", [OWN, "https://evil.example"])
+def test_javascript_client_is_for_all_origins(site: RecordingSite, origin: str) -> None:
+    response = site().request("/sockbridge.js", Origin=origin)
+    allowed = [line for line in response.lines if line.startswith("Access-Control-Allow-Origin")]
+    assert response.status == 200 and allowed == ["Access-Control-Allow-Origin: *"]
 
 
 def test_allowed_page_can_read_retry_after(build: Build) -> None:
@@ -275,16 +274,12 @@ def test_preflight_request_allows_conditional_requests_for_files(build: Build) -
     assert "If-None-Match" in response.headers["access-control-allow-headers"]
 
 
-def test_javascript_client_is_for_all_origins(site: RecordingSite) -> None:
-    assert site().request("/sockbridge.js", Origin="https://evil.example").status == 200
-
-
 @pytest.mark.parametrize("path", ["/who", "/", "/none"])
 def test_rejects_an_unknown_host(site: RecordingSite, path: str) -> None:
     client = site()
     assert client.request("/who").status == 200
     response = client.request(path, Host="evil.example", Origin="http://evil.example")
-    assert (response.status, response.code) == (421, "forbidden")
+    assert response.error == (421, "forbidden")
 
 
 # Authentication.
@@ -309,7 +304,7 @@ def test_authenticates_by_token(build: Build, path: str, headers: dict[str, str]
 def test_rejects_an_invalid_token(build: Build, path: str) -> None:
     site = build(POLICY)
     response = site().request(path, **({} if "?" in path else {"Authorization": "Bearer bad"}))
-    assert (response.status, response.code) == (401, "unauthorized")
+    assert response.error == (401, "unauthorized")
     assert response.headers["www-authenticate"] == 'Bearer error="invalid_token"'
     assert "bad" not in response.problem["detail"]
     assert site.seen.requests == []
@@ -348,7 +343,7 @@ def test_rechecks_the_token_after_the_body(build: Build, change: str) -> None:
     if change != "gone":
         site.server.wall += 10
     (response,) = client.send_bytes(b"{}")
-    assert (response.status, response.code) == (401, "unauthorized")
+    assert response.error == (401, "unauthorized")
     assert response.headers["www-authenticate"] == 'Bearer error="invalid_token"'
     assert site.seen.requests == []
 
@@ -416,12 +411,6 @@ def test_errors_count_as_commands(build: Build) -> None:
     assert statuses == [404, 404, 404, 429, 429]
 
 
-def test_handler_can_charge_more(build: Build) -> None:
-    site = build(commands_per_second=1, commands_burst=5)
-    assert [site(there=STRANGER).request("/dear").status for _ in range(2)] == [200, 429]
-    assert site(there=STRANGER).request("/dear").headers["retry-after"] == "5"
-
-
 def test_counts_the_bytes_of_remote_clients(build: Build) -> None:
     site = build(bytes_per_second=100, bytes_burst=10_000)
     client = site(there=STRANGER)
@@ -440,13 +429,8 @@ def test_closes_a_client_that_exceeds_the_byte_rate_in_a_body(build: Build) -> N
     for _ in range(4):
         client.protocol.dataReceived(b"x" * 11_000)
     (response,) = client.responses()
-    assert (response.status, response.code) == (429, "rate")
+    assert response.error == (429, "rate")
     assert client.is_closing
-
-
-def test_does_not_limit_the_rate_of_local_clients(build: Build) -> None:
-    site = build(commands_per_second=1, commands_burst=3)
-    assert {site().request("/open").status for _ in range(20)} == {200}
 
 
 # Proxies.
@@ -487,7 +471,7 @@ def test_limits_the_rate_of_the_reported_address(build: Build) -> None:
 def test_rejects_an_invalid_forwarded_address(build: Build) -> None:
     client = build(listener=BEHIND)(there=PROXY, is_trusted_proxy=True)
     response = client.request("/who", X_Forwarded_For="unknown")
-    assert (response.status, response.code) == (400, "bad-argument") and client.is_closing
+    assert response.error == (400, "bad-argument") and client.is_closing
 
 
 def test_ignores_forwarded_addresses_of_untrusted_clients(build: Build) -> None:
@@ -536,7 +520,7 @@ def test_readiness_depends_on_shutdown_and_backplane(reactor: FakeReactor) -> No
     assert (response.status, response.body.strip()) == (200, b'{"ready":true}')
     server.backplane.is_ready = False
     response = site().request("/readyz")
-    assert (response.status, response.code) == (503, "unavailable")
+    assert response.error == (503, "unavailable")
     server.backplane.is_ready = True
     server.context.draining = True
     assert site().request("/readyz").status == 503

@@ -4,8 +4,6 @@ import json
 from typing import Any
 
 import pytest
-from twisted.internet.error import ConnectionDone
-from twisted.python.failure import Failure
 
 from tests.server.http.clients import APIClient, MakeAPI
 from twistedsock.pubsub.future import Future
@@ -286,11 +284,10 @@ class TestIdempotencyKey:
 def test_repeated_request_gets_the_result_of_a_pending_one(make_api: MakeAPI) -> None:
     api = make_api(late=True)
     api.send("POST", KITCHEN, b"x", Idempotency_Key="1")
-    first = api.transport
-    first_protocol = api.protocol
+    first, disconnect = api.transport, api.disconnect
     api.connect()
     api.send("POST", KITCHEN, b"x", Idempotency_Key="1")
-    first_protocol.connectionLost(Failure(ConnectionDone()))
+    disconnect()
     assert (first.output(), api.transport.output()) == (b"", b"")
     api.settle()
     assert first.output() == b""
@@ -309,7 +306,7 @@ def test_does_not_send_a_long_history_after_a_disconnect(
     before = stats.requests.copy()
     monkeypatch.setattr(api.server.broker, "open", lambda *asked: opened)
     api.send("GET", KITCHEN)
-    api.protocol.connectionLost(Failure(ConnectionDone()))
+    api.disconnect()
     opened.settle(api.server.broker.channels[b"kitchen"])
     api.settle()
     assert api.transport.output() == b"" and stats.requests == before and logged == []

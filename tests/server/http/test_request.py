@@ -3,11 +3,9 @@
 from typing import Any
 
 import pytest
-from twisted.internet.error import ConnectionDone
-from twisted.python.failure import Failure
 
 from tests.fakes import FakeReactor
-from tests.server.http.clients import APIClient, MakeAPI
+from tests.server.http.clients import APIClient, MakeAPI, Response
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Payloads, Publication
@@ -21,21 +19,44 @@ KITCHEN = "/channels/kitchen/events"
 EVENTS = 2_000
 
 
+ANN = ("ann", {"kitchen": "r"}, 1_800_000_100.0)
+POLICY = FakePolicy({"kitchen": "rw"}, {"A": ANN})
+
+
 @pytest.fixture
 def api(make_api: MakeAPI) -> APIClient:
-    api = make_api(policy=FakePolicy({"kitchen": "rw"}, {"A": ("ann", {"kitchen": "r"}, 1_800_000_100.0)}))
-    api.server.broker.publish(
-        Client(b"p"), Publication(b"kitchen", Payloads((b"x" * 1000,) * EVENTS, 1000 * EVENTS), b"message")
-    )
+    api = make_api(policy=POLICY)
+    publish(api, EVENTS)
     api.server.turn()
     return api
+
+
+def publish(api: APIClient, count: int) -> None:
+    payloads = Payloads((b"x" * 1000,) * count, 1000 * count)
+    api.server.broker.publish(Client(b"p"), Publication(b"kitchen", payloads, b"message"))
+
+
+def begin(api: APIClient, query: str = "") -> None:
+    """Request the history, and read only the first piece of the response."""
+    api.send("GET", KITCHEN + query)
+    api.protocol.pauseProducing()
+    api.server.turn()
+
+
+def resume(api: APIClient) -> None:
+    api.protocol.resumeProducing()
+    api.server.turn()
+
+
+def is_whole(response: Response) -> bool:
+    return response.is_complete and len(response.json["events"]) == EVENTS
 
 
 def test_long_history_is_chunked_and_the_connection_kept(api: APIClient) -> None:
     for _ in range(2):
         response = api("GET", KITCHEN)
         assert response.headers["transfer-encoding"] == "chunked" and "content-length" not in response.headers
-        assert response.is_complete and len(response.json["events"]) == EVENTS
+        assert is_whole(response)
     assert api("GET", KITCHEN + "?last=1").headers["content-length"]
 
 
@@ -43,7 +64,7 @@ def test_long_history_is_chunked_before_a_close(api: APIClient) -> None:
     """Otherwise a broken connection would look like the end of the response."""
     response = api("GET", KITCHEN, Connection="close")
     assert response.headers["transfer-encoding"] == "chunked" and response.headers["connection"] == "close"
-    assert response.is_complete and len(response.json["events"]) == EVENTS
+    assert is_whole(response)
     assert api.transport.disconnecting
 
 
@@ -55,31 +76,16 @@ def test_connection_ends_a_long_response_to_http_1_0(api: APIClient) -> None:
     assert api.transport.disconnecting
 
 
-@pytest.mark.parametrize("elapsed", [0.0, 99.0])
-def test_response_continues_while_the_token_is_valid(api: APIClient, elapsed: float) -> None:
-    api.send("GET", KITCHEN + "?token=A")
-    api.protocol.pauseProducing()
-    api.server.turn()
-    api.server.wall += elapsed
-    api.protocol.resumeProducing()
-    api.server.turn()
-    response = api.response()
-    assert response.is_complete and len(response.json["events"]) == EVENTS
-
-
 def test_does_not_write_to_a_client_that_does_not_read(api: APIClient) -> None:
-    api.send("GET", KITCHEN)
-    api.protocol.pauseProducing()
-    api.server.turn()
+    begin(api)
     written = len(api.transport.value())
     assert written < 1.2 * CHUNK_BYTES
     api.protocol.resumeProducing()
     api.protocol.pauseProducing()
     api.server.turn()
     assert len(api.transport.value()) == written
-    api.protocol.resumeProducing()
-    api.server.turn()
-    assert len(api.response().json["events"]) == EVENTS
+    resume(api)
+    assert is_whole(api.response())
 
 
 def test_writes_one_piece_per_turn(api: APIClient) -> None:
@@ -92,13 +98,9 @@ def test_writes_one_piece_per_turn(api: APIClient) -> None:
 
 
 def test_reports_events_dropped_during_the_response(api: APIClient) -> None:
-    api.send("GET", KITCHEN)
-    api.protocol.pauseProducing()
-    api.server.turn()
-    channel = api.server.broker.channels[b"kitchen"]
-    channel.history.shrink(0)
-    api.protocol.resumeProducing()
-    api.server.turn()
+    begin(api)
+    api.server.broker.channels[b"kitchen"].history.shrink(0)
+    resume(api)
     response = api.response()
     sent = len(response.json["events"])
     assert response.is_complete and 0 < sent < EVENTS / 2 and "lost" not in response.json
@@ -107,19 +109,12 @@ def test_reports_events_dropped_during_the_response(api: APIClient) -> None:
 
 def test_reports_each_gap_and_continues(make_api: MakeAPI) -> None:
     api = make_api(history_events=300)
-    publisher = Client(b"p")
-
-    def publish(count: int) -> None:
-        api.server.broker.publish(
-            publisher, Publication(b"kitchen", Payloads((b"x" * 1000,) * count, 1000 * count), b"message")
-        )
-
-    publish(300)
+    publish(api, 300)
     api.send("GET", KITCHEN + "?since=0")
     for count in (140, 100):
         api.protocol.pauseProducing()
         api.server.turn()
-        publish(count)
+        publish(api, count)
         api.protocol.resumeProducing()
         api.server.turns.step(), api.server.turns.step()
     api.server.turn()
@@ -132,9 +127,7 @@ def test_reports_each_gap_and_continues(make_api: MakeAPI) -> None:
 
 def test_resets_a_client_that_reads_nothing_for_too_long(api: APIClient, reactor: FakeReactor) -> None:
     """A FIN would mark the response as complete (RFC 9112 section 6.3)."""
-    api.send("GET", KITCHEN)
-    api.protocol.pauseProducing()
-    api.server.turn()
+    begin(api)
     reactor.advance(WRITE_TIMEOUT_SECONDS - 1)
     assert not api.transport.aborted
     reactor.advance(1)
@@ -161,17 +154,17 @@ def test_shutdown_resets_only_responses_that_have_begun(api: APIClient) -> None:
     assert begun.aborted and not api.transport.aborted
 
 
-@pytest.mark.parametrize("reason", ["policy", "token"])
-def test_aborts_when_the_client_loses_its_right(api: APIClient, reason: str) -> None:
-    api.send("GET", KITCHEN + "?token=A" * (reason == "token"))
-    api.protocol.pauseProducing()
-    api.server.turn()
-    if reason == "policy":
-        api.server.context.change_policy(FakePolicy())
-    else:
-        api.server.wall += 1_000.0
-    api.protocol.resumeProducing()
-    api.server.turn()
+def test_continues_while_the_token_is_valid(api: APIClient) -> None:
+    begin(api, "?token=A")
+    api.server.wall += 99
+    resume(api)
+    assert is_whole(api.response())
+
+
+def test_aborts_when_the_token_expires(api: APIClient) -> None:
+    begin(api, "?token=A")
+    api.server.wall += 1_000
+    resume(api)
     assert api.transport.aborted and not api.response().is_complete
 
 
@@ -179,54 +172,46 @@ def test_aborts_when_the_client_loses_its_right(api: APIClient, reason: str) -> 
 @pytest.mark.parametrize(
     "policy",
     [
-        FakePolicy({"kitchen": "rw"}, {"A": ("ann", {"kitchen": "r"}, 1_800_000_100.0)}),
+        FakePolicy({"kitchen": "rw"}, {"A": ANN}),
         FakePolicy({">": "r"}, {"A": ("ann", {"*": "r"}, 1_800_000_200.0)}),
         None,
     ],
     ids=["same", "other", "none"],
 )
 def test_continues_under_a_new_policy_that_allows_it(api: APIClient, token: str, policy: FakePolicy | None) -> None:
-    api.send("GET", KITCHEN + token)
-    api.protocol.pauseProducing()
-    api.server.turn()
+    begin(api, token)
     api.server.context.change_policy(policy)
-    api.protocol.resumeProducing()
-    api.server.turn()
-    response = api.response()
-    assert response.is_complete and len(response.json["events"]) == EVENTS
+    resume(api)
+    assert is_whole(api.response())
 
 
 @pytest.mark.parametrize(
-    "policy",
+    ("token", "policy"),
     [
-        FakePolicy({"kitchen": "rw"}),
-        FakePolicy({}, {"A": ("ann", {"kitchen": "w"}, 1_800_000_100.0)}),
-        FakePolicy({"kitchen": "rw"}, {"A": ("ann", {"kitchen": "r"}, 1_799_999_999.0)}),
+        ("", FakePolicy()),
+        ("?token=A", FakePolicy({"kitchen": "rw"})),
+        ("?token=A", FakePolicy({}, {"A": ("ann", {"kitchen": "w"}, 1_800_000_100.0)})),
+        ("?token=A", FakePolicy({"kitchen": "rw"}, {"A": ("ann", {"kitchen": "r"}, 1_799_999_999.0)})),
     ],
-    ids=["unknown token", "no right", "expired token"],
+    ids=["anonymous", "unknown token", "no right", "expired token"],
 )
-def test_aborts_under_a_new_policy_that_forbids_it(api: APIClient, policy: FakePolicy | None) -> None:
-    api.send("GET", KITCHEN + "?token=A")
-    api.protocol.pauseProducing()
-    api.server.turn()
+def test_aborts_under_a_new_policy_that_forbids_it(api: APIClient, token: str, policy: FakePolicy) -> None:
+    begin(api, token)
     api.server.context.change_policy(policy)
-    api.protocol.resumeProducing()
-    api.server.turn()
+    resume(api)
     assert api.transport.aborted and not api.response().is_complete
 
 
 def test_disconnect_leaves_no_timers(api: APIClient, reactor: FakeReactor) -> None:
     api.send("GET", KITCHEN)
     api.protocol.pauseProducing()
-    api.protocol.connectionLost(Failure(ConnectionDone()))
+    api.disconnect()
     api.server.turn()
     assert reactor.getDelayedCalls() == []
 
 
 def test_sending_does_not_extend_the_write_timeout(api: APIClient, reactor: FakeReactor) -> None:
-    api.send("GET", KITCHEN)
-    api.protocol.pauseProducing()
-    api.server.turn()
+    begin(api)
     reactor.advance(WRITE_TIMEOUT_SECONDS - 1)
     api.protocol.dataReceived(b"G")
     reactor.advance(1)
@@ -246,6 +231,5 @@ def test_waits_if_the_head_has_filled_the_transport(api: APIClient) -> None:
     api.send("GET", KITCHEN)
     api.server.turn()
     assert len(api.transport.value()) < CHUNK_BYTES
-    api.protocol.resumeProducing()
-    api.server.turn()
-    assert len(api.response().json["events"]) == EVENTS
+    resume(api)
+    assert is_whole(api.response())
