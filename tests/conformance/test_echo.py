@@ -7,8 +7,8 @@ from twisted.internet.task import Clock
 
 from tests.conformance.echo import OTHER_HANDSHAKES, OTHER_MESSAGES, SHORT_HANDSHAKES, SHORT_MESSAGES, let_echo
 from tests.fakes import autobahn_loop
+from tests.fuzz.grammars import frame
 from tests.server.clients import BINARY, CLOSE, TEXT, WebSocketClient, WebSocketPort
-from tests.server.websocket_streams import frame
 from twistedsock.server.web_endpoints import JSON_PROTOCOL
 from twistedsock.server.websocket import WebSocketConnection
 from twistedsock.testing import FakeServer

@@ -12,7 +12,7 @@ import pytest
 
 from tests.end_to_end.bystander import MAX_LATENCY_SECONDS
 from tests.end_to_end.conftest import receive_all, receive_until
-from tests.server.websocket_streams import frame
+from tests.fuzz.grammars import frame
 
 pytestmark = pytest.mark.end_to_end
 

@@ -18,7 +18,7 @@ import pytest
 from tests.end_to_end.bystander import open_files
 from tests.end_to_end.conftest import TCP, receive_until
 from tests.end_to_end.programs import free_ports
-from tests.server.websocket_streams import HANDSHAKE, frame
+from tests.fuzz.grammars import HANDSHAKE, frame
 from twistedsock.bench.measurement import ProcessUsage
 
 pytestmark = pytest.mark.end_to_end

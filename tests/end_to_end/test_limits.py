@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.conftest import ServerProcess
-from tests.server.websocket_streams import HANDSHAKE
+from tests.fuzz.grammars import HANDSHAKE
 from twistedsock.cli.memory_estimate import PROCESS, estimate_memory
 from twistedsock.limits.settings import Limits
 

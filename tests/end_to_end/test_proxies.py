@@ -12,7 +12,7 @@ import pytest
 from tests.documents import CHECKOUT
 from tests.end_to_end.conftest import receive_until, unverified_tls
 from tests.end_to_end.programs import Program, free_ports, path_of
-from tests.server.websocket_streams import HANDSHAKE
+from tests.fuzz.grammars import HANDSHAKE
 
 pytestmark = pytest.mark.end_to_end
 

@@ -8,8 +8,8 @@ import pytest
 
 from tests.authority import Authority
 from tests.end_to_end.conftest import TCP, LineClient, guarded_server, receive_all
+from tests.fuzz.grammars import HANDSHAKE
 from tests.issuer import AUDIENCE, PRIVATE, base64url, hmac_token
-from tests.server.websocket_streams import HANDSHAKE
 from twistedsock.auth.tokens import SUBJECT_RULE
 
 pytestmark = pytest.mark.end_to_end

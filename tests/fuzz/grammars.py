@@ -222,8 +222,8 @@ MESSAGES = st.lists(alike() | st.lists(SOUND, max_size=4), max_size=3).map(lambd
 MASKS = st.sampled_from([b"\x00\x00\x00\x00", b"\x12\x34\x56\x78", b"\xff\xff\xff\xff"])
 
 
-def frame(first: int, payload: bytes, mask: bytes | None, width: int) -> bytes:
-    """A frame whose length has ``width`` bytes, or more if necessary."""
+def frame(first: int, payload: bytes, mask: bytes | None = b"\x12\x34\x56\x78", width: int = 0) -> bytes:
+    """A frame. ``first`` is its first byte. Its length has ``width`` bytes, or more if necessary."""
     size = len(payload)
     width = max(width, 0 if size < 126 else 2 if size < 65536 else 8)
     marker = size if width == 0 else 126 if width == 2 else 127

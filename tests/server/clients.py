@@ -1,6 +1,7 @@
 """Clients of the two ports, without sockets: sent bytes, and received messages."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
@@ -8,7 +9,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from tests.fakes import FakeTransport, connect
-from tests.server.websocket_streams import frame
+from tests.fuzz.grammars import frame
+from twistedsock.server.sockets import DEFAULT_LISTENER, ListenerConfig
 from twistedsock.server.tcp import LineFactory
 from twistedsock.server.websocket import WebSocketFactory
 from twistedsock.testing import FakeServer
@@ -65,13 +67,9 @@ class Connection:
 class LineConnection(Connection):
     """A connection to the line port."""
 
-    def __init__(
-        self, server: FakeServer, factory: LineFactory, transport: FakeTransport, skip_welcome: bool = False
-    ) -> None:
+    def __init__(self, server: FakeServer, factory: LineFactory, transport: FakeTransport) -> None:
         self.server = server
         super().__init__(factory, transport)
-        if skip_welcome:
-            transport.output()
 
     def send_bytes(self, data: bytes) -> None:
         super().send_bytes(data)
@@ -89,6 +87,27 @@ class LineConnection(Connection):
         data = self.transport.output()
         assert data.endswith(b"\n") or not data
         return data.decode().split("\n")[:-1]
+
+
+class LinePort:
+    """A line port. Calling it opens a connection."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        server: FakeServer,
+        listening: ListenerConfig = DEFAULT_LISTENER,
+        web_address: str = "http://127.0.0.1:8082/",
+    ) -> None:
+        self.server = server
+        self.factory = LineFactory(server.context, reactor, 0, web_address, listening)
+
+    def __call__(self, there: str = "127.0.0.1") -> LineConnection:
+        return LineConnection(self.server, self.factory, connect(there=there))
+
+
+MakeLinePort = Callable[..., LinePort]
+"""The fixture ``make_lines``."""
 
 
 class WebSocketClient:

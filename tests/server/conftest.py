@@ -7,8 +7,9 @@ import pytest
 from twisted.internet.task import Clock
 
 from tests.fakes import FakeReactor, FakeSocket, FakeTransport, autobahn_loop, connect
-from tests.server.clients import WebSocketPort
+from tests.server.clients import LineConnection, LinePort, MakeLinePort, WebSocketClient, WebSocketPort
 from tests.server.http.clients import MakeWebPort, WebPort
+from twistedsock.server.web_endpoints import LINE_PROTOCOL
 from twistedsock.testing import FakeServer
 
 
@@ -46,6 +47,32 @@ def clock() -> Iterator[Clock]:
 def port(server: FakeServer, clock: Clock) -> WebSocketPort:
     """A WebSocket port, to open clients on."""
     return WebSocketPort(server, clock)
+
+
+@pytest.fixture
+def client(port: WebSocketPort) -> WebSocketClient:
+    """A WebSocket client of the line protocol, after its welcome."""
+    return port.open(LINE_PROTOCOL)
+
+
+@pytest.fixture
+def make_lines(reactor: FakeReactor) -> MakeLinePort:
+    """Build a line port: ``make_lines(server, listening=…)``."""
+    return partial(LinePort, reactor)
+
+
+@pytest.fixture
+def lines(make_lines: MakeLinePort, server: FakeServer) -> LinePort:
+    """A line port. ``lines(there=…)`` opens a connection."""
+    return make_lines(server)
+
+
+@pytest.fixture
+def call(lines: LinePort) -> LineConnection:
+    """A line connection after its welcome."""
+    call = lines()
+    assert call.received() == ["WELCOME sockbridge/1 id=p1 from=127.0.0.1:50000 to=127.0.0.1:8081"]
+    return call
 
 
 @pytest.fixture

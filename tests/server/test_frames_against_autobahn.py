@@ -3,28 +3,30 @@
 Two servers with the same options, ours and one that is Autobahn alone, receive the same bytes with the same splits at
 the same times. They must deliver the same messages, write the same bytes in the same order, and close in the same way.
 One difference is allowed: a plain frame with invalid UTF-8 is rejected when it is complete, and by Autobahn at its
-first invalid byte. ``FUZZ_STREAMS=20000 pytest …`` tests more than the usual run."""
+first invalid byte."""
 
-import os
-from random import Random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import zip_longest
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
-import txaio
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket import protocol as autobahn_protocol
+from hypothesis import strategies as st
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from tests.fakes import FakeTransport
-from tests.server.websocket_streams import HANDSHAKE, Streams, frame
+from tests.fuzz.connections import quiet_reactor
+from tests.fuzz.grammars import CUTS, HANDSHAKE, HUGE, MASKS, frame
+from tests.fuzz.properties import cut, holds
 from twistedsock.server.websocket import UNSUPPORTED_DATA, WebSocketConnection, WebSocketFactory
 from twistedsock.testing import FakeServer
 
-STREAMS = int(os.environ.get("FUZZ_STREAMS", "500"))
-BATCHES = 10
 PING_INTERVAL, PING_TIMEOUT = 10, 5
 
 
@@ -166,43 +168,102 @@ class Pair:
         return [message for kind, message in self.servers[0].transport.trace if kind == "receives"]
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+@contextmanager
+def fake_time() -> Iterator[Clock]:
     """The time of Autobahn's timers, and of the timestamps in its pings."""
-    clock = Clock()
-    txaio.use_twisted()
-    monkeypatch.setattr(txaio.config, "loop", clock)
-    time = SimpleNamespace(time_ns=lambda: int(clock.seconds() * 10**9))
-    monkeypatch.setattr(autobahn_protocol, "time", time)
-    return clock
+    with quiet_reactor() as clock:
+        time = SimpleNamespace(time_ns=lambda: int(clock.seconds() * 10**9))
+        with patch.object(autobahn_protocol, "time", time):
+            yield clock
 
 
-@pytest.mark.parametrize("batch", range(BATCHES))
-def test_random_streams_have_the_same_result(batch: int, clock: Clock) -> None:
-    for number in range(batch, STREAMS, BATCHES):
-        random = Random(number)
-        streams = Streams(random)
-        pair = Pair(clock, random.choice([1000, 65_536]))
-        frames = streams.stream()
-        if random.random() < 0.2:
-            frames.insert(0, HANDSHAKE)
-        else:
+@pytest.fixture
+def clock() -> Iterator[Clock]:
+    with fake_time() as clock:
+        yield clock
+
+
+LETTERS = st.sampled_from(["a", "é", "€", "😀", "aé€😀", '{"', "\x00\x7f"])
+SIZES = st.sampled_from([0, 1, 2, 5, 60, 124, 125, 126, 127, 300, 4000] * 3 + [65534, 65535, 65536, 65537, 70000])
+TEXTS = st.builds(
+    lambda letters, size: (letters * size).encode()[:size].decode(errors="ignore").encode(), LETTERS, SIZES
+)
+NOT_UTF8 = st.builds(
+    bytes.__add__,
+    TEXTS,
+    st.sampled_from(
+        [b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\x80", b"ab\xe2\x82", b"\xf0\x9f\x98"]
+    ),
+)
+PLAIN = st.builds(frame, st.just(0x81), TEXTS, MASKS)
+CONTROL = st.builds(frame, st.sampled_from([0x89, 0x8A]), st.binary(max_size=125), MASKS)
+CODES = [1000, 1001, 1002, 1003, 1007, 1013, 3000, 4999, 0, 999, 1004, 1005, 1006, 5000, 65535]
+CLOSE = st.builds(
+    lambda code, reason, mask: frame(0x88, code + reason, mask),
+    st.sampled_from([b"", b"\x03", *(code.to_bytes(2) for code in CODES)]),
+    st.sampled_from([b"", b"", b"bye \xe2\x82\xac", b"\xff"]),
+    MASKS,
+)
+FAULT = st.one_of(
+    st.builds(frame, st.sampled_from([0x80, 0x82, 0x09]), TEXTS, MASKS),
+    st.builds(frame, st.sampled_from([0xC1, 0xA1, 0x91, 0xF1]), TEXTS, MASKS),
+    st.builds(frame, st.sampled_from([*range(0x83, 0x88), *range(0x8B, 0x90)]), TEXTS, MASKS),
+    st.builds(frame, st.just(0x81), TEXTS, st.none()),
+    st.builds(frame, st.just(0x81), NOT_UTF8, MASKS),
+    st.builds(frame, st.just(0x81), TEXTS, MASKS, st.sampled_from([2, 8])),
+    st.builds(lambda begun, plain, end: frame(0x01, begun) + plain + frame(0x80, end), TEXTS, PLAIN, TEXTS),
+    st.sampled_from([frame(0x89, b"x" * 126), frame(0x01, b"x" * 40_000) + frame(0x80, b"x" * 40_000)]),
+    HUGE,
+    PLAIN.map(lambda plain: plain[:-1]),
+    st.binary(min_size=1, max_size=20),
+)
+
+
+@st.composite
+def fragments(draw: st.DrawFn) -> bytes:
+    """A message in fragments, which may split a character, with control frames between them."""
+    payload = draw(TEXTS | NOT_UTF8)
+    places = sorted(draw(st.lists(st.integers(0, len(payload)), min_size=1, max_size=3)))
+    firsts = [draw(st.sampled_from([0x01] * 9 + [0x02])), *[0x00] * (len(places) - 1), 0x80]
+    sent = b""
+    for first, start, end in zip(firsts, [0, *places], [*places, len(payload)], strict=True):
+        sent += frame(first, payload[start:end], draw(MASKS)) + draw(st.just(b"") | CONTROL)
+    return sent
+
+
+VALID = st.one_of(PLAIN, PLAIN, PLAIN, CONTROL, fragments())
+STREAMS = st.one_of(
+    st.lists(VALID, max_size=8).map(b"".join),
+    st.builds(
+        lambda before, end, behind: b"".join([*before, end, *behind]),
+        st.lists(VALID, max_size=4),
+        FAULT | CLOSE,
+        st.lists(VALID, max_size=2),
+    ),
+)
+ACTS = st.lists(st.sampled_from([0] * 50 + [1, 2, 6, 12, "pong", "pong", "pong", "close"]), max_size=30)
+"""What happens after each piece: seconds pass, a ping is answered, or the server closes."""
+
+
+@holds(examples=500, limit=st.sampled_from([1000, 65_536]), apart=st.booleans(), data=STREAMS, cuts=CUTS, acts=ACTS)
+def test_any_stream_has_the_same_result(
+    limit: int, apart: bool, data: bytes, cuts: list[int], acts: list[int | str]
+) -> None:
+    """Both servers deliver the same messages, write the same bytes and close in the same way."""
+    with fake_time() as clock:
+        pair = Pair(clock, limit)
+        if apart:
             pair.feed(HANDSHAKE)
-        try:
-            for piece in streams.cut(frames):
+        for piece, act in zip_longest(cut(data if apart else HANDSHAKE + data, cuts), acts):
+            if piece:
                 pair.feed(piece)
-                if random.random() < 0.1:
-                    pair.advance(random.randint(1, 12))
-                if random.random() < 0.1:
-                    pair.answer_ping()
-                if random.random() < 0.02:
-                    pair.hang_up()
-            if random.random() < 0.5:
-                pair.advance(random.randint(1, 40))
-            pair.finish()
-        except AssertionError as difference:
-            difference.add_note(f"stream {number}")
-            raise
+            if act == "pong":
+                pair.answer_ping()
+            elif act == "close":
+                pair.hang_up()
+            elif act:
+                pair.advance(act)
+        pair.finish()
 
 
 HELLO = frame(0x81, b"hello")

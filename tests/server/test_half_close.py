@@ -6,8 +6,8 @@ import pytest
 
 from tests.behaviours.protocol_clients import settle
 from tests.event_streams import read_events
+from tests.fuzz.grammars import HANDSHAKE, frame
 from tests.server.clients import CLOSE, PING, TEXT
-from tests.server.websocket_streams import HANDSHAKE, frame
 from twistedsock.codecs.sse import KEEP_ALIVE_COMMENT
 from twistedsock.errors import CloseReason
 from twistedsock.server.http.sse import FIRST_PROBE_SECONDS, PROBE_INTERVAL_SECONDS

@@ -10,8 +10,8 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 from tests.fakes import FakeReactor, FakeSocket
-from tests.server.clients import CLOSE, TEXT, LineConnection, upgrade
-from tests.server.websocket_streams import frame
+from tests.fuzz.grammars import frame
+from tests.server.clients import CLOSE, TEXT, upgrade
 from twistedsock.limits.principal import LOCAL
 from twistedsock.pubsub.subscription import SOCKET_FULL
 from twistedsock.server.tcp import LineFactory
@@ -30,7 +30,7 @@ WORDS = "server memory limit reached: try again later"
 GONE = Failure(ConnectionDone())
 
 
-class Lines:
+class SocketPort:
     """A line port on fake sockets."""
 
     def __init__(self, server):
@@ -57,8 +57,8 @@ class Lines:
 
 
 @pytest.fixture
-def lines(server):
-    return Lines(server)
+def sockets(server):
+    return SocketPort(server)
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ def memory_budget(server):
 # Unsent bytes.
 
 
-def test_counts_unsent_bytes_until_they_are_sent(lines, memory_budget):
-    transport, socket = lines.connect()
+def test_counts_unsent_bytes_until_they_are_sent(sockets, memory_budget):
+    transport, socket = sockets.connect()
     socket.room = 10
     transport.write(b"x" * 10 * KB)
     assert memory_budget.used == 10 * KB - 10
@@ -82,8 +82,8 @@ def test_counts_unsent_bytes_until_they_are_sent(lines, memory_budget):
     assert socket.sent.endswith(b"x" * 10 * KB + b"y" * KB) or len(socket.sent) > 11 * KB
 
 
-def test_lost_connection_gives_back_unsent_bytes(lines, memory_budget):
-    transport, socket = lines.connect()
+def test_lost_connection_gives_back_unsent_bytes(sockets, memory_budget):
+    transport, socket = sockets.connect()
     socket.room = 0
     transport.write(b"x" * 10 * KB)
     transport.connectionLost(GONE)
@@ -92,8 +92,8 @@ def test_lost_connection_gives_back_unsent_bytes(lines, memory_budget):
     assert memory_budget.used == 0
 
 
-def test_resets_slow_client_over_the_budget(lines, memory_budget):
-    first, second, little = (lines.connect() for _ in range(3))
+def test_resets_slow_client_over_the_budget(sockets, memory_budget):
+    first, second, little = (sockets.connect() for _ in range(3))
     for _, socket in (first, second, little):
         socket.room = 0
     first[0].write(b"x" * 10 * KB)
@@ -104,23 +104,23 @@ def test_resets_slow_client_over_the_budget(lines, memory_budget):
     assert not second[0].try_write(b"more") and second[0].blocked & NOT_READING
     second[0].write(b"x" * 10 * KB)
     assert memory_budget.used == 10 * KB and second[0].dataBuffer == b"" and second[0]._tempDataBuffer == []
-    lines.turn()
+    sockets.turn()
     assert (first[1].closed, second[1].closed, little[1].closed) == (False, True, False)
     little[1].room = None
     little[0].doWrite()
     assert little[1].sent.endswith(b"x" * KB)
-    assert len(lines.server.context.sessions) == 2
+    assert len(sockets.server.context.sessions) == 2
 
 
-def test_keeps_client_with_few_unsent_bytes_while_the_budget_is_exceeded(lines, memory_budget):
-    greedy, little = lines.connect(), lines.connect()
+def test_keeps_client_with_few_unsent_bytes_while_the_budget_is_exceeded(sockets, memory_budget):
+    greedy, little = sockets.connect(), sockets.connect()
     for _, socket in (greedy, little):
         socket.room = 0
     greedy[0].write(b"x" * 10 * KB)
     memory_budget.limit = 5 * KB
     assert memory_budget.is_exceeded_by(LOCAL)
     little[0].write(b"x" * KB)
-    lines.turn()
+    sockets.turn()
     assert (greedy[1].closed, little[1].closed) == (False, False)
     little[1].room = None
     little[0].doWrite()
@@ -128,9 +128,9 @@ def test_keeps_client_with_few_unsent_bytes_while_the_budget_is_exceeded(lines, 
 
 
 @pytest.mark.parametrize("proxied", [False, True])
-def test_keeps_client_below_its_share_while_another_exceeds_it(lines, memory_budget, proxied):
+def test_keeps_client_below_its_share_while_another_exceeds_it(sockets, memory_budget, proxied):
     def connect(address):
-        connected = lines.connect("127.0.0.1", address) if proxied else lines.connect(address)
+        connected = sockets.connect("127.0.0.1", address) if proxied else sockets.connect(address)
         connected[1].room = 0
         return connected
 
@@ -146,10 +146,10 @@ def test_keeps_client_below_its_share_while_another_exceeds_it(lines, memory_bud
     assert memory_budget.used == 0
 
 
-def test_charges_bytes_below_tls_to_the_client_of_a_proxy(lines, memory_budget):
-    transport, socket = lines.connect()
+def test_charges_bytes_below_tls_to_the_client_of_a_proxy(sockets, memory_budget):
+    transport, socket = sockets.connect()
     tls = SimpleNamespace(transport=transport, registerProducer=lambda producer, streaming: None)
-    outlet = BufferedOutlet(tls, lines.reactor)
+    outlet = BufferedOutlet(tls, sockets.reactor)
     outlet.principal = b"@192.0.2.1"
     assert transport.principal == outlet.principal == b"@192.0.2.1"
     charge_to(SimpleNamespace(), b"@192.0.2.2")
@@ -165,9 +165,7 @@ def test_transport_without_budget_counts_nothing():
 # Unfinished input.
 
 
-def test_counts_unfinished_line(server, reactor, wire, memory_budget):
-    call = LineConnection(server, LineFactory(server.context, reactor, 0), wire())
-    call.received()
+def test_counts_unfinished_line(call, memory_budget):
     call.send_bytes(b"PING " + b"x" * KB)
     assert memory_budget.used == 0
     call.send_bytes(b"x" * 4 * KB)
@@ -181,10 +179,8 @@ def test_counts_unfinished_line(server, reactor, wire, memory_budget):
     assert memory_budget.used == 0
 
 
-def test_skips_line_over_the_budget(server, reactor, wire, memory_budget):
+def test_skips_line_over_the_budget(call, memory_budget):
     memory_budget.limit = 10
-    call = LineConnection(server, LineFactory(server.context, reactor, 0), wire())
-    call.received()
     call.send_bytes(b"PING 1\nPING " + b"x" * 4 * KB)
     assert call.received() == ["PONG 1", f"ERR limit {WORDS}"]
     call.send_bytes(b"x" * 100 * KB)
@@ -296,12 +292,12 @@ STEPS = st.one_of(
 def test_any_history_keeps_the_budget_and_ends_at_zero(steps, limit):
     """The limit is exceeded at most by the error for the last client."""
     server = FakeServer()
-    lines, memory_budget = Lines(server), server.context.memory_budget
+    sockets, memory_budget = SocketPort(server), server.context.memory_budget
     memory_budget.limit = limit
     publisher = server.line_client()
     publisher.send(*["PUB big " + "x" * KB] * 20)
     server.turn()
-    peers = [lines.connect() for _ in range(4)]
+    peers = [sockets.connect() for _ in range(4)]
     for step, which, much in steps:
         transport, socket = peers[which]
         if transport.disconnected:
@@ -310,11 +306,11 @@ def test_any_history_keeps_the_budget_and_ends_at_zero(steps, limit):
             transport.connectionLost(GONE)
         elif step == "reads":
             socket.room = much
-            if transport in lines.reactor.writers and transport.doWrite():
+            if transport in sockets.reactor.writers and transport.doWrite():
                 transport.connectionLost(GONE)
         elif step == "turn":
-            lines.turn()
-        elif transport in lines.reactor.readers:
+            sockets.turn()
+        elif transport in sockets.reactor.readers:
             data = {
                 "sends": b"x" * much,
                 "ends": b"\n",
@@ -328,5 +324,5 @@ def test_any_history_keeps_the_budget_and_ends_at_zero(steps, limit):
         socket.room = None
         if not transport.disconnected:
             transport.connectionLost(GONE)
-    lines.turn()
+    sockets.turn()
     assert memory_budget.used == 0 and len(server.context.sessions) == 1

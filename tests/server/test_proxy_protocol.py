@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.address import UNIXAddress
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import LogLevel, formatEvent
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
@@ -13,7 +13,7 @@ from tests.server.http.clients import WebClient
 from twistedsock.auth.trusted_proxies import parse_trusted
 from twistedsock.server.proxy_protocol import DEFAULT_TIMEOUT_SECONDS, ProxyProtocolFactory, expect_proxy_headers
 from twistedsock.server.sockets import ListenerConfig
-from twistedsock.server.tcp import LineFactory, LineProtocol
+from twistedsock.server.tcp import LineProtocol
 from twistedsock.testing import FakeServer
 
 PROXY, STRANGER = "10.0.0.1", "198.51.100.9"
@@ -25,20 +25,19 @@ UNIX_CLIENT = bytes.fromhex("0d0a0d0a000d0a515549540a 213100d8") + bytes(216)
 
 
 @pytest.fixture
-def make_lines(reactor, wire):
-    """Connect to the proxied line port of a server: ``make_lines(server)(there=…)``."""
+def proxied_lines(make_lines, reactor, wire):
+    """Connect to the proxied line port of a server: ``proxied_lines(server)(there=…)``."""
 
     def make(server, listening=LISTENING):
-        lines = LineFactory(server.context, reactor, 0, listening=listening)
-        factory = ProxyProtocolFactory(lines, reactor, listening)
+        factory = ProxyProtocolFactory(make_lines(server, listening).factory, reactor, listening)
         return lambda there=PROXY: Connection(factory, wire(there=there))
 
     return make
 
 
 @pytest.fixture
-def lines(make_lines, server):
-    return make_lines(server)
+def lines(proxied_lines, server):
+    return proxied_lines(server)
 
 
 @pytest.fixture
@@ -99,8 +98,8 @@ def test_client_of_a_remote_proxy_is_not_local(lines, server, header):
 
 
 @pytest.mark.parametrize("header", LOCAL_CLIENTS)
-def test_local_proxy_can_have_local_clients(make_lines, server, header):
-    lines = make_lines(server, ListenerConfig("tcp:8081", True, parse_trusted(["127.0.0.1"])))
+def test_local_proxy_can_have_local_clients(proxied_lines, server, header):
+    lines = proxied_lines(server, ListenerConfig("tcp:8081", True, parse_trusted(["127.0.0.1"])))
     client = lines(there="127.0.0.1")
     client.send_bytes(header + b"SUB $sys/figures\n")
     assert b"\nOK " in client.transport.output()
@@ -113,9 +112,9 @@ def test_frees_the_header_protocol(lines):
     assert isinstance(client.transport.protocol, LineProtocol)
 
 
-def test_counts_the_connection_for_the_reported_address(make_lines):
+def test_counts_the_connection_for_the_reported_address(proxied_lines):
     server = FakeServer(max_connections_per_address=1)
-    lines = make_lines(server)
+    lines = proxied_lines(server)
     first, again, other = (lines() for _ in range(3))
     first.send_bytes(LINE)
     again.send_bytes(BLOCK)
@@ -205,8 +204,8 @@ def test_health_check_of_a_proxy_is_not_logged(lines, reactor, logged):
     assert logged == []
 
 
-def test_proxy_on_a_unix_socket(server, reactor, wire, logged):
-    factory = ProxyProtocolFactory(LineFactory(server.context, reactor, 0, listening=LISTENING), reactor, LISTENING)
+def test_proxy_on_a_unix_socket(make_lines, server, reactor, wire, logged):
+    factory = ProxyProtocolFactory(make_lines(server, LISTENING).factory, reactor, LISTENING)
     for data in (LINE, b"nonsense"):
         transport = wire()
         transport.peerAddr = UNIXAddress(b"")
@@ -214,9 +213,8 @@ def test_proxy_on_a_unix_socket(server, reactor, wire, logged):
     assert "the proxy at a Unix socket " in formatEvent(logged[0])
 
 
-def test_header_comes_before_a_wrapping_protocol(server, reactor, wire):
-    lines = LineFactory(server.context, reactor, 0, listening=LISTENING)
-    port = SimpleNamespace(factory=WrappingFactory(lines))
+def test_header_comes_before_a_wrapping_protocol(make_lines, server, reactor, wire):
+    port = SimpleNamespace(factory=WrappingFactory(make_lines(server, LISTENING).factory))
     expect_proxy_headers(port, reactor, LISTENING)
     client = Connection(port.factory, wire(there=PROXY))
     client.send_bytes(LINE)
@@ -239,6 +237,5 @@ def test_stops_the_wrapped_factory(reactor):
     assert ended == [True]
 
 
-def test_direct_connections_have_no_additional_attributes(server, reactor, wire):
-    protocol = LineFactory(server.context, reactor, 0).buildProtocol(IPv4Address("TCP", STRANGER, 1))
-    assert "proxied_address" not in vars(protocol)
+def test_direct_connections_have_no_additional_attributes(make_lines, server):
+    assert "proxied_address" not in vars(make_lines(server)().protocol)

@@ -2,17 +2,14 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from tests.fakes import connect
-from tests.server.clients import TEXT, Connection, upgrade
+from tests.fuzz.grammars import frame
+from tests.server.clients import TEXT, MakeLinePort, upgrade
 from tests.server.http.clients import MakeWebPort
-from tests.server.websocket_streams import frame
 from twistedsock.errors import ErrorCode
 from twistedsock.server.sockets import ListenerConfig
-from twistedsock.server.tcp import LineFactory
 from twistedsock.testing import FakePolicy, FakeServer
 
 BURST = 50
@@ -23,16 +20,13 @@ HERE, NEIGHBOUR, AWAY = "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"
 class Server:
     """Each method opens a connection, sends ``count`` commands, closes it, and returns how many were run."""
 
-    def __init__(self, make_web: MakeWebPort, reactor: Any) -> None:
+    def __init__(self, make_web: MakeWebPort, make_lines: MakeLinePort) -> None:
         self.server = FakeServer(policy=POLICY, commands_per_second=1, commands_burst=BURST)
         self.web = make_web(self.server)
-        self._lines = LineFactory(self.server.context, reactor, 0)
-
-    def connect_line(self, address: str) -> Connection:
-        return Connection(self._lines, connect(there=address))
+        self.line_port = make_lines(self.server)
 
     def lines(self, address: str, commands: int, token: str = "") -> int:
-        client = self.connect_line(address)
+        client = self.line_port(address)
         authenticate = b"AUTH %b\n" % token.encode() if token else b""
         client.send_bytes(authenticate + b"PING\n" * commands)
         client.disconnect()
@@ -68,8 +62,8 @@ class Server:
 
 
 @pytest.fixture
-def server(make_web: MakeWebPort, reactor: Any) -> Server:
-    return Server(make_web, reactor)
+def server(make_web: MakeWebPort, make_lines: MakeLinePort) -> Server:
+    return Server(make_web, make_lines)
 
 
 Ask = Callable[..., int]
@@ -163,20 +157,19 @@ def test_rejects_handshake_over_the_rate_with_retry_after(server: Server) -> Non
 def test_rejects_line_connection_over_the_rate(server: Server) -> None:
     for _ in range(9):
         server.lines(HERE, 30)
-    transport = server.connect_line(HERE).transport
+    transport = server.line_port(HERE).transport
     assert transport.output().startswith(b"ERR rate ") and transport.half_closed
     assert server.server.context.connection_limiter.connections == 0
 
 
 def test_aborts_connection_over_the_rate_before_its_tls_handshake(
-    server: Server, make_web: MakeWebPort, reactor: Any
+    server: Server, make_web: MakeWebPort, make_lines: MakeLinePort
 ) -> None:
     context, secure = server.server.context, ListenerConfig("ssl:1")
-    web = make_web(server.server, listening=secure).factory
-    lines = LineFactory(context, reactor, 0, listening=secure)
+    web, lines = make_web(server.server, listening=secure), make_lines(server.server, secure)
     aborted = []
-    for factory in (web, lines) * 5:
-        client = Connection(factory, connect(there=HERE))
+    for connect in (web, lines) * 5:
+        client = connect(there=HERE)
         aborted.append(client.transport.aborted)
         client.disconnect()
     assert aborted == [False] * 5 + [True] * 5

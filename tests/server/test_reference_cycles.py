@@ -7,13 +7,13 @@ import pytest
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 
+from tests.fuzz.grammars import frame
 from tests.server.clients import request_bytes, upgrade
-from tests.server.websocket_streams import frame
 from twistedsock.server.connection import LINGER_SECONDS
 from twistedsock.server.http.connection import HTTPConnection
 from twistedsock.server.http.request import HTTPRequest
 from twistedsock.server.http.sse import EventStream
-from twistedsock.server.tcp import LineFactory, LineProtocol
+from twistedsock.server.tcp import LineProtocol
 from twistedsock.server.transport import BufferedOutlet, DirectTCPTransport
 from twistedsock.server.web import HTTPDispatcher
 from twistedsock.server.websocket import WebSocketConnection
@@ -55,8 +55,8 @@ def quiet():
 
 
 @pytest.fixture
-def factories(make_web, server, reactor):
-    return {"lines": LineFactory(server.context, reactor, 0), "web": make_web(server, ping_interval=30).factory}
+def factories(lines, make_web, server):
+    return {"lines": lines.factory, "web": make_web(server, ping_interval=30).factory}
 
 
 VISITS = {

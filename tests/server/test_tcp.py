@@ -3,18 +3,14 @@
 import pytest
 from OpenSSL.crypto import FILETYPE_PEM, load_certificate
 from twisted.internet.address import IPv4Address
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
 from twisted.logger import formatEvent
-from twisted.python.failure import Failure
 
 from tests.authority import Authority
-from tests.server.clients import LineConnection
 from twistedsock.errors import CloseReason, ErrorCode
 from twistedsock.limits.settings import Limits
 from twistedsock.server.connection import LINGER_SECONDS
 from twistedsock.server.sockets import ListenerConfig
-from twistedsock.server.tcp import LineFactory
 from twistedsock.testing import FakePolicy, FakeServer
 
 HANDSHAKE_TIMEOUT = Limits().handshake_timeout
@@ -22,27 +18,15 @@ HANDSHAKE_TIMEOUT = Limits().handshake_timeout
 IAC_IP, IAC_AYT, DO_TIMING_MARK = b"\xff\xf4", b"\xff\xf6", b"\xff\xfd\x06"
 
 
-def connect(server, reactor, transport, web_address="http://127.0.0.1:8082/"):
-    return LineConnection(server, LineFactory(server.context, reactor, 0, web_address), transport)
-
-
-def split_calls(server, reactor, wire, data):
+def split_calls(lines, data):
     """Connections that sent this, in one write or split at one byte. Each is lost before the next one."""
     for cut in range(len(data) + 1):
-        call = connect(server, reactor, wire())
+        call = lines()
         call.received()
         call.send_bytes(data[:cut])
         call.send_bytes(data[cut:])
         yield call
         call.disconnect()
-
-
-@pytest.fixture
-def call(server, reactor, wire):
-    """A connection after its welcome."""
-    call = connect(server, reactor, wire())
-    assert call.received() == ["WELCOME sockbridge/1 id=p1 from=127.0.0.1:50000 to=127.0.0.1:8081"]
-    return call
 
 
 def test_answers_commands_in_order(call):
@@ -54,10 +38,10 @@ def test_answers_commands_in_order(call):
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-def test_lines_can_be_split_at_any_byte(server, reactor, wire, end):
+def test_lines_can_be_split_at_any_byte(lines, end):
     pipeline = end.join([b"SUB kitchen", b"PUB kitchen caf\xc3\xa9", b"PING", b""])
     answers = []
-    for call in split_calls(server, reactor, wire, pipeline):
+    for call in split_calls(lines, pipeline):
         answers.append([line.split(" ")[0] for line in call.received()])
         assert sorted(answers[-1]) == ["MSG", "OK", "OK", "PONG"]
 
@@ -105,9 +89,9 @@ def test_answers_all_commands_after_a_half_close(call):
     assert len(call.server.context.sessions) == 0
 
 
-def test_half_close_waits_for_late_replies(reactor, wire):
+def test_half_close_waits_for_late_replies(make_lines):
     server = FakeServer(late=True)
-    call = connect(server, reactor, wire())
+    call = make_lines(server)()
     call.received()
     call.send("PUB kitchen 21.5")
     call.half_close()
@@ -149,9 +133,9 @@ def test_http_request_is_rejected_and_not_run(call, method):
     assert listener.received() == []
 
 
-def test_recognizes_http_request_at_any_split(server, reactor, wire):
+def test_recognizes_http_request_at_any_split(lines, server):
     request = b"GET / HTTP/1.1\r\nPUB kitchen one\r\n\r\nPUB kitchen two\r\n"
-    for call in split_calls(server, reactor, wire, request):
+    for call in split_calls(lines, request):
         assert call.transport.output().startswith(b"HTTP/1.1 400 ")
     assert server.broker.channels == {}
 
@@ -176,9 +160,9 @@ def test_http_request_with_a_long_method_runs_nothing(call):
     assert call.server.broker.channels == {}
 
 
-def test_first_line_over_the_memory_budget_runs_nothing(reactor, wire):
+def test_first_line_over_the_memory_budget_runs_nothing(make_lines):
     server = FakeServer(max_buffered_bytes=10_000)
-    call = connect(server, reactor, wire())
+    call = make_lines(server)()
     call.received()
     call.send_bytes(b"QUARREL /" + b"x" * 20_000)
     call.send_bytes(b" HTTP/1.1\r\nPUB kitchen one\n")
@@ -199,8 +183,8 @@ def test_first_line_over_the_memory_budget_runs_nothing(reactor, wire):
     ],
     ids=["TLS", "TLS behind an empty line", "SSL 2", "STUN", "NUL", "Latin-1", "PROXY header of version 2"],
 )
-def test_closes_other_protocols_and_runs_nothing(server, reactor, wire, data, words):
-    for call in split_calls(server, reactor, wire, data):
+def test_closes_other_protocols_and_runs_nothing(lines, server, data, words):
+    for call in split_calls(lines, data):
         call.send("PUB kitchen two")
         notice, bye = call.received()
         assert notice.startswith("NOTICE ") and words in notice and bye == "BYE"
@@ -224,9 +208,9 @@ def test_after_the_first_line_nul_is_payload_and_latin_1_is_an_error(call):
 @pytest.mark.parametrize(
     "payload", ["we now speak HTTP/3", "HTTP/3", "HTTP/1.1", "GET / HTTP/1.1", "a HTTP/1.1 b", "HTTP/1.1\nPUB news x"]
 )
-def test_first_line_can_publish_text_that_looks_like_http(server, reactor, wire, payload):
+def test_first_line_can_publish_text_that_looks_like_http(lines, payload):
     data = f"PUB news {payload}\n".encode()
-    for call in split_calls(server, reactor, wire, data):
+    for call in split_calls(lines, data):
         assert all(line.startswith("OK ") for line in call.received())
 
 
@@ -237,16 +221,16 @@ def test_http_method_that_is_a_command_runs_nothing(call):
     assert call.server.broker.channels == {}
 
 
-def test_ignores_byte_order_mark_before_the_first_line(server, reactor, wire):
+def test_ignores_byte_order_mark_before_the_first_line(lines):
     data = b"\xef\xbb\xbfPING 1\n\xef\xbb\xbfPING 2\n"
-    for call in split_calls(server, reactor, wire, data):
+    for call in split_calls(lines, data):
         pong, error = call.received()
         assert pong == "PONG 1" and error.startswith("ERR unknown-command ")
 
 
-def test_cr_nul_ends_a_line_at_any_split(server, reactor, wire):
+def test_cr_nul_ends_a_line_at_any_split(lines):
     data = b"PING 1\r\0PUB kitchen a\0b\r\0" + b"PING 2" + DO_TIMING_MARK + b"\r\0PING 3\n"
-    for call in split_calls(server, reactor, wire, data):
+    for call in split_calls(lines, data):
         words = call.transport.output().replace(b"\xff\xfc\x06", b"").decode().split()
         assert [word for word in words if word != "OK"][:2] == ["PONG", "1"]
         assert words[-4:] == ["PONG", "2", "PONG", "3"]
@@ -269,8 +253,8 @@ def test_later_line_that_looks_like_http_is_a_command(call):
     assert error.startswith("ERR unknown-command ")
 
 
-def test_tells_browser_that_there_is_no_web_port(server, reactor, wire):
-    call = connect(server, reactor, wire(), web_address="")
+def test_tells_browser_that_there_is_no_web_port(make_lines, server):
+    call = make_lines(server, web_address="")()
     call.received()
     call.send_bytes(b"GET / HTTP/1.1\r\n")
     assert b"no web port" in call.transport.output()
@@ -297,9 +281,9 @@ def test_sends_timing_mark_before_the_notice(call):
     assert call.transport.output() == b"\xff\xfc\x06NOTICE type QUIT to leave\n"
 
 
-def test_telnet_sequences_can_be_split_at_any_byte(server, reactor, wire):
+def test_telnet_sequences_can_be_split_at_any_byte(lines):
     data = b"PING a" + DO_TIMING_MARK + b"b\nPING \xff\xff\n"
-    for call in split_calls(server, reactor, wire, data):
+    for call in split_calls(lines, data):
         assert call.transport.output().startswith(b"\xff\xfc\x06PONG ab\nERR not-utf8 ")
 
 
@@ -310,9 +294,10 @@ def test_telnet_options_after_quit_do_not_pause_reading(call):
     assert call.transport.is_reading
 
 
-def test_rejects_connection_over_the_limit(reactor, wire):
+def test_rejects_connection_over_the_limit(make_lines):
     server = FakeServer(max_connections=1)
-    first, second = connect(server, reactor, wire()), connect(server, reactor, wire())
+    lines = make_lines(server)
+    first, second = lines(), lines()
     assert second.received() == ["ERR limit too many connections to this server: try again later"]
     assert second.transport.half_closed
     second.send("PUB kitchen 21.5")
@@ -329,12 +314,12 @@ def test_rejects_connection_over_the_limit(reactor, wire):
     assert server.context.connection_limiter.connections == 0
 
 
-def test_rejects_connections_over_the_limit_of_an_address(reactor, wire):
-    server = FakeServer(max_connections_per_address=1)
-    connect(server, reactor, wire(there="192.0.2.1"))
-    refused = connect(server, reactor, wire(there="192.0.2.1"))
+def test_rejects_connections_over_the_limit_of_an_address(make_lines):
+    lines = make_lines(FakeServer(max_connections_per_address=1))
+    lines(there="192.0.2.1")
+    refused = lines(there="192.0.2.1")
     assert refused.received() == ["ERR limit too many connections from this address: try again later"]
-    assert connect(server, reactor, wire(there="192.0.2.2")).received()[0].startswith("WELCOME ")
+    assert lines(there="192.0.2.2").received()[0].startswith("WELCOME ")
 
 
 def test_pauses_reading_while_replies_wait(call):
@@ -387,8 +372,8 @@ def test_exception_is_logged_and_the_connection_continues(call, logged, monkeypa
     assert formatEvent(event) == "internal error while a command was processed"
 
 
-def test_factory_logs_nothing(server, reactor, logged):
-    factory = LineFactory(server.context, reactor, 0)
+def test_factory_logs_nothing(lines, logged):
+    factory = lines.factory
     factory.doStart()
     factory.doStop()
     assert logged == []
@@ -399,73 +384,63 @@ class TestWithTLS:
     """A connection with TLS. Here its handshake is only reported."""
 
     @pytest.fixture
-    def connect(self, server, reactor, wire):
-        factory = LineFactory(server.context, reactor, 0, listening=ListenerConfig("ssl:8081"))
+    def lines(self, make_lines, server):
+        return make_lines(server, ListenerConfig("ssl:8081"))
 
-        def connect(transport=None):
-            protocol, transport = factory.buildProtocol(None), transport or wire()
-            protocol.makeConnection(transport)
-            return protocol, transport
-
-        return connect
-
-    def test_welcome_waits_for_the_handshake(self, connect, server):
-        protocol, transport = connect()
-        assert IHandshakeListener.providedBy(protocol)
-        assert transport.output() == b""
+    def test_welcome_waits_for_the_handshake(self, lines, server):
+        call = lines()
+        assert IHandshakeListener.providedBy(call.protocol)
+        assert call.received() == []
         assert (len(server.context.sessions), server.context.connection_limiter.connections) == (0, 1)
-        protocol.handshakeCompleted()
-        assert transport.output().startswith(b"WELCOME sockbridge/1 id=p1 ")
-        protocol.dataReceived(b"PING\n")
-        assert transport.output() == b"PONG\n"
-        protocol.connectionLost(Failure(ConnectionDone()))
+        call.protocol.handshakeCompleted()
+        assert call.received()[0].startswith("WELCOME sockbridge/1 id=p1 ")
+        call.send("PING")
+        assert call.received() == ["PONG"]
+        call.disconnect()
         assert (len(server.context.sessions), server.context.connection_limiter.connections) == (0, 0)
 
     @pytest.mark.parametrize("known", [True, False])
-    def test_certificate_authenticates_the_session(self, connect, server, tmp_path, known):
+    def test_certificate_authenticates_the_session(self, lines, server, tmp_path, known):
         server.context.policy = FakePolicy() if known else None
         Authority(tmp_path).issue("meter", "meter")
-        protocol, transport = connect()
+        call = lines()
         certificate = load_certificate(FILETYPE_PEM, (tmp_path / "meter.pem").read_bytes())
-        transport.getPeerCertificate = lambda: certificate
-        protocol.handshakeCompleted()
-        transport.output()
-        protocol.dataReceived(b"NICK meter\nINFO\n")
-        assert b" nick=meter " in transport.output()
-        assert [guest.client.nick for guest in server.context.sessions] == [b"meter"]
-        protocol.dataReceived(b"NICK another\n")
-        assert transport.output() == (b"OK ~another\n" if known else b"OK another\n")
+        call.transport.getPeerCertificate = lambda: certificate
+        call.protocol.handshakeCompleted()
+        call.send("NICK meter", "INFO")
+        assert " nick=meter " in call.received()[-1]
+        assert [session.client.nick for session in server.context.sessions] == [b"meter"]
+        call.send("NICK another")
+        assert call.received() == ["OK ~another" if known else "OK another"]
 
-    def test_handshake_times_out(self, connect, reactor, server):
-        (late, late_wire), (ready, ready_wire) = connect(), connect()
+    def test_handshake_times_out(self, lines, reactor, server):
+        late, ready = lines(), lines()
         reactor.advance(5)
-        ready.handshakeCompleted()
+        ready.protocol.handshakeCompleted()
         reactor.advance(HANDSHAKE_TIMEOUT - 5)
-        assert (late_wire.aborted, ready_wire.aborted) == (True, False)
-        late.connectionLost(Failure(ConnectionDone()))
+        assert (late.transport.aborted, ready.transport.aborted) == (True, False)
+        late.disconnect()
         assert server.context.connection_limiter.connections == 1
         reactor.advance(HANDSHAKE_TIMEOUT)
-        assert not ready_wire.aborted
+        assert not ready.transport.aborted
 
-    def test_connection_lost_during_the_handshake_is_released(self, connect, reactor, server):
-        protocol, transport = connect()
-        protocol.connectionLost(Failure(ConnectionDone()))
+    def test_connection_lost_during_the_handshake_is_released(self, lines, reactor, server):
+        call = lines()
+        call.disconnect()
         reactor.advance(HANDSHAKE_TIMEOUT)
-        assert not transport.aborted
+        assert not call.transport.aborted
         assert server.context.connection_limiter.connections == 0
 
-    def test_half_close_during_the_handshake_ends_the_connection(self, connect, server):
-        protocol, transport = connect()
-        protocol.readConnectionLost()
-        assert transport.disconnecting
-        protocol.connectionLost(Failure(ConnectionDone()))
+    def test_half_close_during_the_handshake_ends_the_connection(self, lines, server):
+        call = lines()
+        call.half_close()
+        assert call.transport.disconnecting
+        call.disconnect()
         assert server.context.connection_limiter.connections == 0
 
-    def test_rejected_certificate_receives_the_reason(self, reactor, wire):
+    def test_rejected_client_receives_the_reason(self, make_lines):
         server = FakeServer(max_connections=0)
-        protocol = LineFactory(server.context, reactor, 0, listening=ListenerConfig("ssl:8081")).buildProtocol(None)
-        transport = wire()
-        protocol.makeConnection(transport)
-        protocol.handshakeCompleted()
-        assert transport.output().startswith(b"ERR limit ")
+        call = make_lines(server, ListenerConfig("ssl:8081"))()
+        call.protocol.handshakeCompleted()
+        assert call.received()[0].startswith("ERR limit ")
         assert len(server.context.sessions) == 0

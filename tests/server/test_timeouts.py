@@ -6,12 +6,10 @@ import pytest
 from twisted.internet.task import Clock
 
 from tests.fakes import Ticking
-from tests.server.clients import CLOSE, PING, PONG, TEXT, LineConnection, WebSocketClient, WebSocketPort
-from tests.server.websocket_streams import frame
+from tests.fuzz.grammars import frame
+from tests.server.clients import CLOSE, PING, PONG, TEXT, LineConnection, LinePort, MakeLinePort, WebSocketClient
 from twistedsock.limits.settings import TIME_SLICE_SECONDS
-from twistedsock.server.tcp import LineFactory
 from twistedsock.server.timeouts import TimeoutQueue
-from twistedsock.server.web_endpoints import LINE_PROTOCOL
 from twistedsock.server.websocket import PARSE_BYTES
 from twistedsock.testing import FakeServer, limit_session
 
@@ -102,6 +100,8 @@ def test_queue_survives_an_exception(reactor, late):
 
 LIMITS = {"first_command_timeout": 100.0, "read_timeout": 10.0, "idle_timeout": 200.0}
 POLICY = (1008).to_bytes(2, "big")
+UNFINISHED = "a line or message was not completed within 10 seconds"
+IDLE = "no command received for 200 seconds: send PING to stay connected"
 
 
 @pytest.fixture
@@ -109,23 +109,9 @@ def server() -> FakeServer:
     return FakeServer(**LIMITS)
 
 
-def connect(server: FakeServer, factory: LineFactory, transport: Any) -> LineConnection:
-    return LineConnection(server, factory, transport, skip_welcome=True)
-
-
 def was_closed_with(call: LineConnection, notice: str) -> bool:
     received = call.received()
     return received[-2:] == [f"NOTICE {notice}", "BYE"] and call.transport.half_closed
-
-
-@pytest.fixture
-def factory(server: FakeServer, reactor: Any) -> LineFactory:
-    return LineFactory(server.context, reactor, 0)
-
-
-@pytest.fixture
-def call(server: FakeServer, factory: LineFactory, wire: Any) -> LineConnection:
-    return connect(server, factory, wire())
 
 
 def test_closes_client_without_a_first_command(call: LineConnection, reactor: Any) -> None:
@@ -150,7 +136,7 @@ def test_closes_client_with_an_unfinished_line(call: LineConnection, reactor: An
         call.send_bytes(b"x")
     assert call.received() == []
     reactor.advance(1)
-    assert was_closed_with(call, "a line or message was not completed within 10 seconds")
+    assert was_closed_with(call, UNFINISHED)
 
 
 def test_each_line_has_its_own_timeout(call: LineConnection, reactor: Any) -> None:
@@ -174,14 +160,14 @@ def test_later_unfinished_lines_have_a_timeout(call: LineConnection, reactor: An
     reactor.advance(9)
     assert call.received() == []
     reactor.advance(1)
-    assert was_closed_with(call, "a line or message was not completed within 10 seconds")
+    assert was_closed_with(call, UNFINISHED)
 
 
 def test_skipped_line_has_a_timeout(call: LineConnection, reactor: Any) -> None:
     call.send_bytes(b"x" * 70_000)
     assert call.received()[0].startswith("ERR too-long ")
     reactor.advance(10)
-    assert was_closed_with(call, "a line or message was not completed within 10 seconds")
+    assert was_closed_with(call, UNFINISHED)
 
 
 def test_paused_client_has_more_time(call: LineConnection, server: FakeServer, reactor: Any) -> None:
@@ -194,7 +180,7 @@ def test_paused_client_has_more_time(call: LineConnection, server: FakeServer, r
     call.received()
     assert not call.transport.half_closed
     reactor.advance(10)
-    assert was_closed_with(call, "a line or message was not completed within 10 seconds")
+    assert was_closed_with(call, UNFINISHED)
 
 
 def test_closes_idle_client(call: LineConnection, reactor: Any) -> None:
@@ -203,7 +189,7 @@ def test_closes_idle_client(call: LineConnection, reactor: Any) -> None:
         reactor.advance(199)
     assert call.received() == ["PONG"] * 3
     reactor.advance(1)
-    assert was_closed_with(call, "no command received for 200 seconds: send PING to stay connected")
+    assert was_closed_with(call, IDLE)
 
 
 def test_lost_connection_has_no_timers(call: LineConnection, reactor: Any) -> None:
@@ -212,30 +198,19 @@ def test_lost_connection_has_no_timers(call: LineConnection, reactor: Any) -> No
     assert not reactor.getDelayedCalls()
 
 
-def test_timeouts_of_zero_never_expire(reactor: Any, wire: Any) -> None:
-    server = FakeServer(first_command_timeout=0, read_timeout=0, idle_timeout=0)
-    call = connect(server, LineFactory(server.context, reactor, 0), wire())
-    call.send_bytes(b"PI")
+def test_timeouts_of_zero_never_expire(reactor: Any, make_lines: MakeLinePort) -> None:
+    make_lines(FakeServer(first_command_timeout=0, read_timeout=0, idle_timeout=0))().send_bytes(b"PI")
     assert not reactor.getDelayedCalls()
 
 
-def test_remote_client_of_the_line_port_is_rate_limited(factory: LineFactory, server: FakeServer, wire: Any) -> None:
-    assert not connect(server, factory, wire()).protocol.pipeline.is_rate_limited
-    stranger = connect(server, factory, wire(there="192.0.2.1"))
-    assert stranger.protocol.pipeline.is_rate_limited
-    stranger.send_bytes(b"PING 1\n")
-    assert stranger.received() == ["PONG 1"]
+def test_closes_remote_client_that_floods_with_empty_lines(lines: LinePort) -> None:
+    stranger = lines(there="192.0.2.1")
     for _ in range(20):
         stranger.send_bytes(b"\n" * 65_536)
     assert was_closed_with(stranger, "rate limit exceeded repeatedly")
 
 
 # WebSocket.
-
-
-@pytest.fixture
-def client(port: WebSocketPort) -> WebSocketClient:
-    return port.open(LINE_PROTOCOL)
 
 
 def was_closed(client: WebSocketClient, words: str) -> bool:
@@ -256,7 +231,7 @@ def test_closes_websocket_with_unfinished_input(client: WebSocketClient, clock: 
     clock.advance(9)
     assert client.frames() == []
     clock.advance(1)
-    assert was_closed(client, "a line or message was not completed within 10 seconds")
+    assert was_closed(client, UNFINISHED)
 
 
 def test_keeps_websocket_with_finished_input(client: WebSocketClient, clock: Clock) -> None:
@@ -282,25 +257,25 @@ def test_closes_websocket_with_an_unfinished_message(client: WebSocketClient, cl
         client.send_bytes(bytes([0x00]) + frame(TEXT, b"x")[1:] + frame(PING, b""))
     client.frames()
     clock.advance(1)
-    assert was_closed(client, "a line or message was not completed within 10 seconds")
+    assert was_closed(client, UNFINISHED)
 
 
 def test_closes_idle_websocket(client: WebSocketClient, clock: Clock) -> None:
     """Browsers answer pings by themselves, so only commands count."""
-    for _ in range(21):
-        clock.advance(9)
-        pings = [payload for kind, payload in client.frames() if kind == PING]
-        for payload in pings:
-            client.send_bytes(frame(PONG, payload))
+
+    def answer_pings(times: int) -> None:
+        for _ in range(times):
+            clock.advance(9)
+            for kind, payload in client.frames():
+                if kind == PING:
+                    client.send_bytes(frame(PONG, payload))
+
+    answer_pings(21)
     client.send("PING")
     assert client.frames() == [(TEXT, b"PONG")]
-    for _ in range(22):
-        clock.advance(9)
-        pings = [payload for kind, payload in client.frames() if kind == PING]
-        for payload in pings:
-            client.send_bytes(frame(PONG, payload))
+    answer_pings(22)
     clock.advance(2)
-    assert was_closed(client, "no command received for 200 seconds: send PING to stay connected")
+    assert was_closed(client, IDLE)
 
 
 def test_lost_websocket_has_no_timers(client: WebSocketClient, clock: Clock) -> None:
@@ -371,12 +346,3 @@ def test_pings_of_a_remote_client_are_rate_limited(client: WebSocketClient, serv
     assert client.frames() == [(PONG, b"")] * 5
     client.send_bytes(frame(PING, b"") * 9)
     assert was_closed(client, "rate limit exceeded repeatedly")
-
-
-def test_remote_websocket_is_rate_limited(port: WebSocketPort, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not port.open().server.pipeline.is_rate_limited
-    client = port.connect()
-    address = client.transport.getPeer()
-    monkeypatch.setattr(client.transport, "getPeer", lambda: type(address)("TCP", "192.0.2.1", 5000))
-    client.shake_hands()
-    assert client.server.pipeline.is_rate_limited

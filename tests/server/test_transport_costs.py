@@ -8,10 +8,9 @@ import pytest
 from twisted.internet.address import IPv4Address
 
 from tests.fakes import FakeSocket
+from tests.fuzz.grammars import frame
 from tests.server.clients import upgrade
-from tests.server.websocket_streams import frame
 from twistedsock.limits.shares import MemoryBudget
-from twistedsock.server.tcp import LineFactory
 from twistedsock.server.transport import DirectTCPTransport
 
 READERS = 50
@@ -25,11 +24,10 @@ class Transport(DirectTCPTransport):
 class Place:
     """A server with both ports."""
 
-    def __init__(self, reactor, web):
+    def __init__(self, reactor, lines, web):
         self.reactor, self.server = reactor, web.server
         self.port = SimpleNamespace(_realPortNumber=8081, getHost=lambda: IPv4Address("TCP", "127.0.0.1", 8081))
-        self.lines = LineFactory(self.server.context, self.reactor, 0)
-        self.web = web.factory
+        self.lines, self.web = lines.factory, web.factory
 
     def connect(self, factory, socket, data=b""):
         """A connection that has sent ``data``."""
@@ -47,8 +45,8 @@ class Place:
 
 
 @pytest.fixture
-def place(reactor, web):
-    return Place(reactor, web)
+def place(reactor, lines, web):
+    return Place(reactor, lines, web)
 
 
 def test_delivery_costs_one_system_call(place):

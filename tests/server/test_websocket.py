@@ -7,6 +7,7 @@ import pytest
 from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 
+from tests.fuzz.grammars import frame
 from tests.server.clients import (
     BINARY,
     PING,
@@ -15,13 +16,13 @@ from tests.server.clients import (
     WebSocketPort,
     pass_time,
 )
-from tests.server.websocket_streams import MASK, frame
 from twistedsock.codecs.websocket import unmask
 from twistedsock.limits.settings import Limits
 from twistedsock.server.web_endpoints import JSON_PROTOCOL, LINE_PROTOCOL
 from twistedsock.server.websocket import WebSocketFactory
 from twistedsock.testing import FakeServer
 
+MASK = b"\x12\x34\x56\x78"
 HANDSHAKE_TIMEOUT = Limits().handshake_timeout
 
 JSON_WELCOME = {"type": "welcome", "protocol": 1, "id": "p1", "from": "127.0.0.1:50000", "to": "127.0.0.1:8082"}
@@ -189,9 +190,8 @@ def test_first_message_in_fragments_selects_the_dialect(port: WebSocketPort) -> 
     assert client.received() == ["PONG"]
 
 
-def test_message_can_have_several_lines(port: WebSocketPort) -> None:
+def test_message_can_have_several_lines(client: WebSocketClient) -> None:
     """Each is a command, and each reply is a message."""
-    client = port.open(LINE_PROTOCOL)
     client.send("PING 1\nPING 2\r\n\nPING 3\n")
     assert client.received() == ["PONG 1", "PONG 2", "PONG 3"]
     client.send("HELP SUB")
@@ -199,9 +199,8 @@ def test_message_can_have_several_lines(port: WebSocketPort) -> None:
 
 
 def test_exception_is_answered_with_internal_and_logged_once(
-    port: WebSocketPort, server: FakeServer, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, Any]]
+    client: WebSocketClient, server: FakeServer, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, Any]]
 ) -> None:
-    client = port.open(LINE_PROTOCOL)
     monkeypatch.setattr(server.broker, "members", lambda name: 1 / 0)
     client.send("WHO a", "PING")
     fault, pong = client.received()
@@ -221,9 +220,8 @@ def test_closes_with_1003_for_binary_messages(port: WebSocketPort) -> None:
 
 
 @pytest.mark.parametrize("sent", [frame(TEXT, b"PING \xff"), frame(0x01, b"PING \xe2\x82") + frame(0x80, b"x")])
-def test_closes_with_1007_for_invalid_utf8(sent: bytes, port: WebSocketPort) -> None:
+def test_closes_with_1007_for_invalid_utf8(sent: bytes, client: WebSocketClient) -> None:
     """In one frame or in fragments. The message is not run."""
-    client = port.open(LINE_PROTOCOL)
     client.send_bytes(frame(TEXT, b"PING 1") + sent)
     client.is_closed_with(1007, "PONG 1")
 
@@ -237,8 +235,7 @@ def test_closes_with_1007_for_invalid_utf8(sent: bytes, port: WebSocketPort) -> 
         frame(0x01, b"x" * 40_000) + b"\x80\xfe" + (40_000).to_bytes(2, "big") + MASK,
     ],
 )
-def test_closes_with_1009_for_an_announced_size_over_the_limit(sent: bytes, port: WebSocketPort) -> None:
-    client = port.open(LINE_PROTOCOL)
+def test_closes_with_1009_for_an_announced_size_over_the_limit(sent: bytes, client: WebSocketClient) -> None:
     client.send_bytes(sent)
     client.is_closed_with(1009)
 
@@ -253,17 +250,15 @@ def test_message_limit_is_configurable(clock: Clock) -> None:
     client.is_closed_with(1009)
 
 
-def test_accepts_message_of_exactly_the_limit(port: WebSocketPort, server: FakeServer) -> None:
-    client = port.open(LINE_PROTOCOL)
+def test_accepts_message_of_exactly_the_limit(client: WebSocketClient, server: FakeServer) -> None:
     message = b"PUB a " + b"x" * (65_536 - 6)
     client.send_bytes(b"\x81\xff" + (65_536).to_bytes(8, "big") + MASK + unmask(message, MASK))
     assert client.received() == ["OK 1"]
 
 
 @pytest.mark.parametrize("sent", [b"\x81\x01x", frame(0xC1, b"x"), frame(0x83, b"x"), frame(0x80, b"x")])
-def test_closes_with_1002_for_protocol_errors(sent: bytes, port: WebSocketPort) -> None:
+def test_closes_with_1002_for_protocol_errors(sent: bytes, client: WebSocketClient) -> None:
     """Messages before the error are answered."""
-    client = port.open(LINE_PROTOCOL)
     client.send_bytes(frame(TEXT, b"PING") + sent)
     client.is_closed_with(1002, "PONG")
 

@@ -8,6 +8,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from tests.fuzz.grammars import frame
 from tests.server.clients import (
     CLOSE,
     PING,
@@ -19,7 +20,6 @@ from tests.server.clients import (
     WebSocketPort,
     pass_time,
 )
-from tests.server.websocket_streams import frame
 from twistedsock.codecs.websocket import CLOSE_CODES
 from twistedsock.errors import CloseReason
 from twistedsock.server.connection import LINGER_SECONDS
@@ -49,8 +49,10 @@ def test_pauses_reading_while_replies_wait(port: WebSocketPort, server: FakeServ
     assert client.received() == ["PONG 2", "PONG 3"]
 
 
-def test_slow_subscriber_catches_up_from_the_history(port: WebSocketPort, server: FakeServer) -> None:
-    client, other = port.open(LINE_PROTOCOL), port.open(LINE_PROTOCOL)
+def test_slow_subscriber_catches_up_from_the_history(
+    client: WebSocketClient, port: WebSocketPort, server: FakeServer
+) -> None:
+    other = port.open(LINE_PROTOCOL)
     client.send("SUB a")
     client.received()
     client.stall()
@@ -128,8 +130,7 @@ def test_any_message_answers_a_ping(sent: bytes, port: WebSocketPort, clock: Clo
     assert client.transport.aborted
 
 
-def test_pongs_and_replies_are_sent_in_order(port: WebSocketPort) -> None:
-    client = port.open(LINE_PROTOCOL)
+def test_pongs_and_replies_are_sent_in_order(client: WebSocketClient) -> None:
     client.send_bytes(frame(TEXT, b"PING 1") + frame(PING, b"x") + frame(TEXT, b"PING 2"))
     assert client.frames() == [(TEXT, b"PONG 1"), (PONG, b"x"), (TEXT, b"PONG 2")]
 
@@ -181,9 +182,8 @@ def test_sends_notice_and_close_frame_then_closes(
     assert not clock.getDelayedCalls()
 
 
-def test_quit_sends_bye_and_close_code_1000(port: WebSocketPort) -> None:
+def test_quit_sends_bye_and_close_code_1000(client: WebSocketClient) -> None:
     """Messages after QUIT are not run."""
-    client = port.open(LINE_PROTOCOL)
     client.send("PING 1\nQUIT\nPING 2", "PING 3")
     assert client.frames() == [(TEXT, b"PONG 1"), (TEXT, b"BYE"), (CLOSE, b"\x03\xe8")]
     client.send("PING 4")
@@ -232,9 +232,9 @@ def test_aborts_client_that_closes_but_does_not_read(port: WebSocketPort, clock:
     assert not clock.getDelayedCalls()
 
 
-def test_sends_nothing_after_a_close_frame(port: WebSocketPort, server: FakeServer) -> None:
+def test_sends_nothing_after_a_close_frame(client: WebSocketClient, port: WebSocketPort, server: FakeServer) -> None:
     """Neither events, nor replies to later messages (RFC 6455 section 5.5.1)."""
-    client, other = port.open(LINE_PROTOCOL), port.open(LINE_PROTOCOL)
+    other = port.open(LINE_PROTOCOL)
     client.send("SUB a presence=on", "PUB a 1", "HIST a")
     session = session_of(server)
     client.server.sendCloseFrame(1001)
@@ -263,9 +263,8 @@ def test_late_replies_of_the_backplane_are_not_sent_after_a_close_frame(clock: C
 
 @pytest.mark.parametrize("stalled", [False, True])
 def test_broken_connection_ends_its_session_and_is_freed(
-    stalled: bool, port: WebSocketPort, server: FakeServer, clock: Clock
+    stalled: bool, client: WebSocketClient, server: FakeServer, clock: Clock
 ) -> None:
-    client = port.open(LINE_PROTOCOL)
     client.send("SUB a")
     if stalled:
         client.stall()
@@ -285,10 +284,9 @@ def test_broken_connection_ends_its_session_and_is_freed(
 
 @pytest.mark.parametrize("fault", [frame(TEXT, b"\xff"), frame(0x83, b"x"), frame(0xC1, b"x"), frame(CLOSE, b"\x00")])
 def test_protocol_errors_of_clients_are_not_logged(
-    port: WebSocketPort, logged: list[dict[str, object]], fault: bytes
+    client: WebSocketClient, logged: list[dict[str, object]], fault: bytes
 ) -> None:
     """Clients could fill the disk."""
-    client = port.open(LINE_PROTOCOL)
     client.server.dataReceived(fault)
     client.server.connectionLost(Failure(ConnectionDone()))
     assert logged == []
