@@ -336,34 +336,33 @@ def reachability(turns):
     return Reachability(120, turns.append)
 
 
-def connect(reactor, reachability, info):
+@pytest.fixture
+def aborted():
+    """The connections that were aborted."""
+    return []
+
+
+def connect(reactor, reachability, info, aborted=None):
     """A connection of a listening port, with this TCP_INFO."""
     port = SimpleNamespace(transport=Server)
     install_direct_writes(port, None, reachability)
     connection = port.transport(TalkativeSocket(), Protocol(), ("127.0.0.1", 50000), None, 1, reactor)
     connection.socket.info = info
+    connection.abortConnection = lambda: aborted.append(connection)
     connection.protocol.makeConnection(connection)
     return connection
 
 
-def test_aborts_connections_unanswered_for_the_timeout(reactor, reachability):
-    gone = connect(reactor, reachability, unanswered_info(5, 0, 120_000))
-    gone_while_full = connect(reactor, reachability, unanswered_info(0, 2, 500_000))
-    in_time = connect(reactor, reachability, unanswered_info(5, 0, 119_000))
-    idle = connect(reactor, reachability, unanswered_info(0, 0, 500_000))
-    aborted = []
-    for connection in (gone, gone_while_full, in_time, idle):
-        connection.abortConnection = lambda connection=connection: aborted.append(connection)
+def test_aborts_connections_unanswered_for_the_timeout(reactor, reachability, aborted):
+    infos = [(5, 0, 120_000), (0, 2, 500_000), (5, 0, 119_000), (0, 0, 500_000)]
+    connections = [connect(reactor, reachability, unanswered_info(*info), aborted) for info in infos]
     reachability.check()
-    assert set(aborted) == {gone, gone_while_full}
+    assert set(aborted) == set(connections[:2])
 
 
-def test_does_not_check_closed_connections(reactor, reachability, turns):
-    connections = [connect(reactor, reachability, unanswered_info(5, 0, 120_000)) for _ in range(CHECKS_PER_TURN + 1)]
-    closed, *others = connections
-    aborted = []
-    for connection in connections:
-        connection.abortConnection = lambda connection=connection: aborted.append(connection)
+def test_does_not_check_closed_connections(reactor, reachability, turns, aborted):
+    late = unanswered_info(5, 0, 120_000)
+    closed, *others = (connect(reactor, reachability, late, aborted) for _ in range(CHECKS_PER_TURN + 1))
     reachability.check()
     closed.connectionLost(Failure(ConnectionDone()))
     turns.pop()()
@@ -408,6 +407,6 @@ def test_checks_continue_after_an_exception(reactor, reachability, turns):
 
 def test_checks_nothing_without_a_timeout(reactor, turns):
     reachability = Reachability(0, turns.append)
-    connect(reactor, reachability, unanswered_info(5, 0, 500_000)).abortConnection = pytest.fail
+    connect(reactor, reachability, unanswered_info(5, 0, 500_000))
     reachability.check()
     assert reachability.interval == 0

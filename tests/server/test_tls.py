@@ -141,47 +141,28 @@ def test_new_certificate_applies_to_new_connections(authority, tmp_path):
     assert before.received == [b"PING\n"]
 
 
-def spoil_the_certificate(folder, authority):
-    (folder / "server.pem").write_text("-----BEGIN CERTIFICATE-----\n")
-
-
-def take_the_key_away(folder, authority):
-    (folder / "server.key").unlink()
-
-
-def spoil_the_key(folder, authority):
-    (folder / "server.key").write_bytes(b"\xff\xfe")
-
-
-def give_another_key(folder, authority):
-    before = (folder / "server.pem").read_bytes()
-    authority.issue("server", "localhost")
-    (folder / "server.pem").write_bytes(before)
-
-
-def give_the_key_a_password(folder, authority):
-    authority.issue("server", "localhost", password=b"secret")
-
-
-def give_a_key_without_a_certificate(folder, authority):
-    (folder / "server.pem").write_bytes((folder / "server.key").read_bytes())
-
-
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("key", "certificate", "words"),
     [
-        (spoil_the_certificate, "no certificate in {}/server.pem"),
-        (take_the_key_away, "{}/server.key: No such file or directory"),
-        (spoil_the_key, "no private key in {}/server.key"),
-        (give_another_key, "the key {0}/server.key does not belong to the certificate {0}/server.pem"),
-        (give_the_key_a_password, "the key {}/server.key is encrypted: remove its password"),
-        (give_a_key_without_a_certificate, "no certificate in {}/server.pem"),
+        ("server.key", b"-----BEGIN CERTIFICATE-----\n", "no certificate in {}/server.pem"),
+        ("server.key", "server.key", "no certificate in {}/server.pem"),
+        (None, "server.pem", "{}/server.key: No such file or directory"),
+        (b"\xff\xfe", "server.pem", "no private key in {}/server.key"),
+        ("other.key", "server.pem", "the key {0}/server.key does not belong to the certificate {0}/server.pem"),
+        ("secret.key", "secret.pem", "the key {}/server.key is encrypted: remove its password"),
     ],
 )
-def test_rejects_unusable_files_and_keeps_the_old_certificate(authority, tmp_path, spoil, words):
+def test_rejects_unusable_files_and_keeps_the_old_certificate(authority, tmp_path, key, certificate, words):
+    """``key`` and ``certificate`` are names of files, or contents."""
     serial = authority.issue("server", "localhost")
+    authority.issue("other", "localhost")
+    authority.issue("secret", "localhost", password=b"secret")
     certificates = Certificates(ENDPOINT, tmp_path)
-    spoil(tmp_path, authority)
+    contents = [(tmp_path / one).read_bytes() if isinstance(one, str) else one for one in (key, certificate)]
+    for name, content in zip(("server.key", "server.pem"), contents, strict=True):
+        (tmp_path / name).unlink()
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
     with pytest.raises(CertificateError) as caught:
         certificates.load()
     assert str(caught.value) == words.format(tmp_path)

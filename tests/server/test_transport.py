@@ -321,6 +321,19 @@ def queue():
     return StringTransport()
 
 
+@pytest.fixture
+def outlet(queue, reactor):
+    """The outlet of ``queue``. ``drained`` counts the calls of ``on_drained``."""
+    outlet = BufferedOutlet(queue, reactor)
+    outlet.drained = 0
+
+    def drained():
+        outlet.drained += 1
+
+    outlet.on_drained = drained
+    return outlet
+
+
 def test_buffered_outlet_writes_to_its_transport(queue, reactor):
     outlet = outlet_of(queue, reactor)
     assert outlet.try_write(b"one ")
@@ -330,42 +343,34 @@ def test_buffered_outlet_writes_to_its_transport(queue, reactor):
     assert queue.streaming
 
 
-def test_buffered_outlet_refuses_try_write_while_its_transport_is_full(queue, reactor):
-    outlet = BufferedOutlet(queue, reactor)
-    drained = []
-    outlet.on_drained = lambda: drained.append(True)
+def test_buffered_outlet_refuses_try_write_while_its_transport_is_full(outlet, queue, reactor):
     outlet.pauseProducing()
     assert outlet.blocked == SOCKET_FULL
     assert not outlet.try_write(b"event")
     outlet.write(b"reply")
     assert queue.value() == b"reply"
     outlet.resumeProducing()
-    assert (outlet.blocked, drained) == (0, [])
+    assert (outlet.blocked, outlet.drained) == (0, 0)
     reactor.turn()
-    assert drained == [True]
+    assert outlet.drained == 1
     outlet.pauseProducing()
     outlet.resumeProducing()
     outlet.pauseProducing()
     reactor.turn()
-    assert drained == [True]
+    assert outlet.drained == 1
 
 
-def test_buffered_outlet_is_silent_after_the_end(queue, reactor):
-    outlet = BufferedOutlet(queue, reactor)
-    drained = []
-    outlet.on_drained = lambda: drained.append(True)
+def test_buffered_outlet_is_silent_after_the_end(outlet, reactor):
     outlet.pauseProducing()
     outlet.resumeProducing()
     outlet.stopProducing()
     reactor.turn()
-    assert drained == []
+    assert outlet.drained == 0
     assert not outlet.try_write(b"event")
 
 
-def test_detached_connection_can_close(queue, reactor):
+def test_detached_connection_can_close(outlet, queue):
     """Twisted never closes a connection whose producer is paused."""
-    outlet = BufferedOutlet(queue, reactor)
-    outlet.on_drained = lambda: None
     outlet.pauseProducing()
     detach_outlet(outlet, queue)
     assert queue.producer is None

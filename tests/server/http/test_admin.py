@@ -164,11 +164,6 @@ def test_head_of_metrics_has_no_body(scrape: Scrape) -> None:
     assert int(response.headers.get("content-length")) > 1000
 
 
-def test_rejects_other_methods_for_metrics(scrape: Scrape) -> None:
-    response = scrape("DELETE")
-    assert (response.status, response.headers.get("allow")) == (405, "GET, HEAD")
-
-
 def test_metrics_are_available_during_shutdown(scrape: Scrape, server: FakeServer) -> None:
     server.context.draining = True
     assert scrape().status == 200

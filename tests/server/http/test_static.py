@@ -48,6 +48,7 @@ def test_compressed_file_has_the_same_content(site: FakeSite, path: str) -> None
 @pytest.mark.parametrize("encoding", ["", "gzip"])
 def test_unchanged_file_is_304(site: FakeSite, encoding: str) -> None:
     tag = site().request("/page.js", Accept_Encoding=encoding).headers["etag"]
+    assert encoding or tag == f'"{sha256((STATIC / "page.js").read_bytes()).hexdigest()[:16]}"'
     response = site().request("/page.js", Accept_Encoding=encoding, If_None_Match=f'"other", W/{tag}')
     assert (response.status, response.body) == (304, b"")
     assert response.headers["etag"] == tag and response.headers["vary"] == "Accept-Encoding, Origin"
@@ -195,28 +196,12 @@ def test_only_the_javascript_client_allows_other_origins(page_client: SiteClient
         assert "access-control-allow-origin" not in page_client.request(path).headers
 
 
-def test_etag_is_a_hash_of_the_content(page_client: SiteClient) -> None:
-    tag = page_client.request("/page.js").headers["etag"]
-    assert tag == f'"{sha256((STATIC / "page.js").read_bytes()).hexdigest()[:16]}"'
-    response = page_client.request("/page.js", If_None_Match=tag)
-    assert (response.status, response.body) == (304, b"")
-    assert page_client.request("/page.js", If_None_Match='"other"').status == 200
-
-
-@pytest.mark.parametrize("path", ["/", "/bridge.json", "/nothing", "/ws"])
-def test_head_has_no_body(page_client: SiteClient, path: str) -> None:
-    head, whole = page_client.request(path, "HEAD"), page_client.request(path)
-    assert (head.status, head.body) == (whole.status, b"")
-    assert head.headers["content-length"] == str(len(whole.body))
-
-
+@pytest.mark.parametrize("path", ["/", "/page.js", "/bridge.json", "/nothing", "/ws"])
 @pytest.mark.parametrize("encoding", ["", "gzip"])
-def test_head_has_the_headers_of_the_same_variant(page_client: SiteClient, encoding: str) -> None:
-    head, whole = (page_client.request("/page.js", method, Accept_Encoding=encoding) for method in ("HEAD", "GET"))
-    assert (head.status, head.body) == (200, b"")
+def test_head_has_the_headers_of_get(page_client: SiteClient, path: str, encoding: str) -> None:
+    head, whole = (page_client.request(path, method, Accept_Encoding=encoding) for method in ("HEAD", "GET"))
+    assert (head.status, head.body, head.headers) == (whole.status, b"", whole.headers)
     assert head.headers["content-length"] == str(len(whole.body))
-    assert head.headers["etag"] == whole.headers["etag"]
-    assert head.headers.get("content-encoding", "") == encoding
 
 
 def test_page_configuration_lists_the_line_ports(page_client: SiteClient) -> None:
