@@ -18,10 +18,12 @@ from tests.authority import Authority
 from tests.memory_reactor import LOOPBACK, Reactor, connect
 from twistedsock.auth.config import AccessTable
 from twistedsock.auth.expiry import ExpiryWatcher
+from twistedsock.backplanes.memory import MemoryBackplane
 from twistedsock.config import Settings, SettingsError
 from twistedsock.metrics.sys_channels import TICK_SECONDS, Monitor
 from twistedsock.metrics.tables import STATISTICS_CHANNEL
 from twistedsock.pubsub.broker import Broker
+from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.values import Batch, ChannelState, Payloads, Position
 from twistedsock.server.listeners import BACKLOG
 from twistedsock.server.transport import DirectTCPTransport, Reachability
@@ -479,6 +481,15 @@ def test_stop_without_clients_ends_at_once(start, reactor):
     start().stopService().addCallback(ended.append)
     assert ended == [None]
     assert not reactor.getDelayedCalls()
+
+
+def test_stop_ends_when_the_backplane_has_stopped(start, monkeypatch):
+    stopped, ended = Future(), []
+    monkeypatch.setattr(MemoryBackplane, "stop", lambda backplane: stopped)
+    start().stopService().addCallback(ended.append)
+    assert not ended
+    stopped.settle(True)
+    assert ended == [True]
 
 
 def test_stop_notifies_other_clients_after_an_exception(start, reactor, logged):

@@ -25,6 +25,7 @@ from twisted.web.resource import IResource
 from twistedsock.auth.identity import Policy
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.backplanes.memory import MemoryBackplane
+from twistedsock.backplanes.reserved import ReservedChannelsBackplane
 from twistedsock.bridge import Bridge, BridgeObserver
 from twistedsock.codecs.native import NATIVE_ENCODER
 from twistedsock.config import Settings, SettingsError, listeners, read_settings, trusted_proxies
@@ -124,7 +125,11 @@ class SockbridgeService(Service):
         self._settings = settings
         self._reactor = reactor
         self._endpoints = [*load_endpoints(settings.plugin), *endpoints]
-        backplane = backplane or MemoryBackplane(draw_epoch, time.time)
+        own = MemoryBackplane(draw_epoch, time.time)
+        if backplane is None:
+            backplane = own
+        elif backplane.node_name:
+            backplane = ReservedChannelsBackplane(backplane, own)
         self.context: ServerContext = build_context(
             backplane, settings, version, reactor.seconds, self._call_in_next_turn, self._draw_id, time.time
         )
@@ -336,7 +341,8 @@ class SockbridgeService(Service):
         stops = [port.stopListening for port in ports] + [endpoint.stop for endpoint in self._endpoints]
         closed = DeferredList([maybeDeferred(stop).addErrback(self._log_failed_stop) for stop in stops])
         drained = closed.addCallback(lambda result: self._drain())
-        return drained.addCallback(lambda result: self._stop_webhooks())
+        drained.addCallback(lambda result: self._stop_webhooks())
+        return drained.addCallback(lambda result: self._stop_backplane())
 
     def _log_failed_stop(self, failure: Failure) -> None:
         self._log.failure("stopping a port or an endpoint failed", failure)
@@ -379,6 +385,15 @@ class SockbridgeService(Service):
         queued = sum(statistics.queued for statistics in self.webhooks.statistics.values())
         self._log_wait(queued, "webhook event", "to be delivered")
         return self.webhooks.stop()
+
+    def _stop_backplane(self) -> Deferred[Any]:
+        stopped: Deferred[Any] = Deferred()
+        stop = self.context.broker.backplane.stop()
+        if stop is None:
+            stopped.callback(None)
+        else:
+            stop.then(stopped.callback)
+        return stopped
 
     def _count_connected(self) -> int:
         """Return the number of sessions of other programs, and of HTTP requests without a response."""

@@ -134,6 +134,7 @@ class LateBackplane:
         self.sent: list[NodeCommand] = []
         self._inner = inner
         self._log: dict[tuple[bytes, bytes], list[Batch]] = {}
+        self._keys: dict[tuple[bytes, bytes], int] = {}
         self._node: Any = None
         self._delivered: list[Callable[[], None]] = []
         self._asked: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
@@ -184,7 +185,14 @@ class LateBackplane:
         # The nick is the one of now, not of later.
         now = Client(publisher.id, publisher.principal)
         now.nick = publisher.nick
-        return self._ask(lambda: self._inner.publish(now, publication))
+        return self._ask(lambda: self._publish(now, publication))
+
+    def _publish(self, publisher: Client, publication: Publication) -> int:
+        key = (publication.channel, publication.key)
+        if publication.key and key in self._keys:
+            return self._keys[key]
+        first = self._keys[key] = self._inner.publish(publisher, publication)
+        return first
 
     def open(self, channel: bytes) -> Future[ChannelState]:
         return self._ask(lambda: self._inner.open(channel))

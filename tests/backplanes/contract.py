@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.future import on_result
@@ -167,6 +168,13 @@ class BackplaneContract:
             stage.publish(channel, b"x")
         assert (stage.offsets(b"a"), stage.offsets(b"b")) == ([1, 2], [1])
 
+    def test_events_have_times_that_never_decrease(self, stage: Stage) -> None:
+        stage.open(b"a")
+        for _ in range(3):
+            stage.publish(b"a", b"x", b"y")
+        times = [event.time for event in stage.events(b"a")]
+        assert times[0] > 0 and times == sorted(times)
+
     def test_delivers_events_unchanged(self, stage: Stage) -> None:
         stage.open(b"a")
         peer = Client(b"p7")
@@ -174,7 +182,8 @@ class BackplaneContract:
         stage.backplane.publish(peer, Publication(b"a", Payloads((b'{"a": [1, 2.50]}',), 16, JSON), b"alarm"))
         peer.nick = b"bob"
         stage.settle()
-        assert stage.events(b"a") == [Event(1, b"p7", "änn".encode(), b"alarm", b'{"a": [1, 2.50]}', JSON)]
+        events = [replace(event, time=0) for event in stage.events(b"a")]
+        assert events == [Event(1, b"p7", "änn".encode(), b"alarm", b'{"a": [1, 2.50]}', JSON)]
 
     @pytest.mark.parametrize("payload", [b"", b" x ", b"\x00\r\n\xc2\x85", "🌡".encode(), b'"', b"x" * 100_000])
     def test_delivers_payloads_unchanged(self, stage: Stage, payload: bytes) -> None:
@@ -263,6 +272,60 @@ class BackplaneContract:
         stage.rename(b"a", Member(b"p1", b"anna"))
         assert stage.members(b"a") == [Member(b"p1", b"anna")]
         assert stage.changes(b"a") == [PresenceChange(ANN, True)]
+
+
+class SharedContract:
+    """Of a backplane that connects several nodes."""
+
+    def test_publications_with_the_same_key_are_one(self, stage: Stage) -> None:
+        stage.open(b"a")
+        stage.open(b"b")
+        results: list[int | Error] = []
+        for channel, payload, key in ((b"a", b"x", b"1"), (b"a", b"y", b"1"), (b"b", b"z", b"1"), (b"a", b"z", b"2")):
+            publication = Publication(channel, Payloads((payload,), 1), key=key)
+            on_result(stage.backplane.publish(Client(b"p1"), publication), results.append)
+            stage.settle()
+        assert results == [1, 1, 1, 2]
+        assert [event.payload for event in stage.events(b"a")] == [b"x", b"z"]
+
+
+class KeepingContract:
+    """Of a backplane that keeps the history."""
+
+    def read(self, stage: Stage, after: Position, limit: int = 1_000_000) -> list[Event]:
+        answers: list[Any] = []
+        on_result(stage.backplane.read(b"a", after, limit), answers.append)
+        stage.settle()
+        return [event for batch in answers[0] for event in batch.events()]
+
+    def test_reads_the_events_after_a_position(self, stage: Stage) -> None:
+        position = stage.open(b"a")
+        assert isinstance(position, Position)
+        for payloads in ((b"v",), (b"w", b"x", b"y"), (b"z",)):
+            stage.publish(b"a", *payloads)
+        for offset in range(6):
+            assert self.read(stage, Position(position.epoch, offset)) == stage.events(b"a")[offset:]
+
+    def test_reads_at_least_one_event_and_about_the_limit(self, stage: Stage) -> None:
+        position = stage.open(b"a")
+        assert isinstance(position, Position)
+        for _ in range(20):
+            stage.publish(b"a", b"x" * 1_000)
+        assert [event.offset for event in self.read(stage, position, 1)] == [1]
+        assert 2 <= len(self.read(stage, position, 5_000)) <= 6
+
+    def test_reads_nothing_of_another_epoch_or_after_the_newest_event(self, stage: Stage) -> None:
+        position = stage.open(b"a")
+        assert isinstance(position, Position)
+        stage.publish(b"a", b"x")
+        assert self.read(stage, Position(b"another", 0)) == self.read(stage, Position(position.epoch, 1)) == []
+
+    def test_reads_closed_channels(self, stage: Stage) -> None:
+        position = stage.open(b"a")
+        assert isinstance(position, Position)
+        stage.publish(b"a", b"x")
+        stage.close(b"a")
+        assert [event.payload for event in self.read(stage, position)] == [b"x"]
 
 
 class FailingContract:

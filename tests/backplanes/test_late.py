@@ -1,43 +1,20 @@
 """The late backplane of ``testing`` fulfils the contract."""
 
-from collections.abc import Callable
-from itertools import count
-
 import pytest
 
-from tests.backplanes.contract import ANN, BackplaneContract, FailingContract, Stage
-from twistedsock.backplanes.memory import MemoryBackplane
+from tests.backplanes.contract import ANN, BackplaneContract, FailingContract, KeepingContract, SharedContract
+from tests.backplanes.late_stage import LateStage, late_stage, memory_backplane
 from twistedsock.errors import UNAVAILABLE
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.values import Position
-from twistedsock.testing import LateBackplane
-
-
-def numbers() -> Callable[[], bytes]:
-    epochs = count(1)
-    return lambda: b"e%d" % next(epochs)
-
-
-class LateStage(Stage):
-    """Releases the answers of the backplane."""
-
-    def __init__(self) -> None:
-        super().__init__(LateBackplane(MemoryBackplane(numbers(), lambda: 0.0)))
-
-    def step(self) -> bool:
-        self.backplane.release(1)
-        return len(self.backplane) > 0
-
-    def fail_next(self) -> None:
-        self.backplane.failing = 1
 
 
 @pytest.fixture
 def stage() -> LateStage:
-    return LateStage()
+    return late_stage()
 
 
-class TestContract(BackplaneContract, FailingContract):
+class TestContract(BackplaneContract, FailingContract, KeepingContract, SharedContract):
     """What every backplane must do, those that can fail included."""
 
 
@@ -111,9 +88,9 @@ TESTS = [
     [(name, "skipping") for name in TESTS if name not in MAY_SKIP] + [(name, "repeating") for name in TESTS],
 )
 def test_contract_detects_skipped_and_repeated_batches(name: str, fault: str) -> None:
-    stage = LateStage()
+    stage = late_stage()
     assert not fails(stage, name)
-    stage = LateStage()
+    stage = late_stage()
     setattr(stage.backplane, fault, 1)
     assert fails(stage, name)
 
@@ -121,15 +98,13 @@ def test_contract_detects_skipped_and_repeated_batches(name: str, fault: str) ->
 def test_contract_detects_a_changed_epoch(stage: LateStage) -> None:
     stage.open(b"a")
     stage.publish(b"a", b"x")
-    draw = numbers()
-    draw()
-    stage.backplane.restart(MemoryBackplane(draw, lambda: 0.0))
+    stage.backplane.restart(memory_backplane(2))
     stage.publish(b"a", b"y")
     assert stage.offsets(b"a") == [1, 1] and stage.epochs(b"a") == {b"e1", b"e2"} and len(stage.breaks) == 1
 
 
 def test_channel_opened_before_a_restart_can_be_closed(stage: LateStage) -> None:
     stage.open(b"a")
-    stage.backplane.restart(MemoryBackplane(numbers(), lambda: 0.0))
+    stage.backplane.restart(memory_backplane())
     stage.close(b"a")
     assert stage.open(b"a") == Position(b"e1", 0)

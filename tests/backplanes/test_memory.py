@@ -21,7 +21,7 @@ class Epochs:
 
 @pytest.fixture
 def stage() -> Stage:
-    return Stage(MemoryBackplane(Epochs(), lambda: 0.0))
+    return Stage(MemoryBackplane(Epochs(), lambda: 5.0))
 
 
 class TestContract(BackplaneContract):
@@ -42,7 +42,7 @@ def test_answers_at_once(stage: Stage) -> None:
     assert stage.backplane.open(b"a") == ChannelState(Position(b"e1", 0))
     stage.publish(b"a", b"x")
     assert stage.story == [
-        ("delivered", b"a", b"e1", Event(1, b"p1", b"p1", b"message", b"x", TEXT)),
+        ("delivered", b"a", b"e1", Event(1, b"p1", b"p1", b"message", b"x", TEXT, 5_000)),
         ("answered", b"a", 1),
     ]
     assert stage.backplane.members(b"a") == []

@@ -37,7 +37,7 @@ def published(
     channel: bytes, payload: bytes, is_json: bool, name: bytes = b"message", tag: bytes | None = None
 ) -> Publish:
     """A publication of one payload."""
-    return Publish(channel, build_payloads((payload,), JSON if is_json else TEXT), name, (tag,))
+    return Publish(channel, build_payloads((payload,), JSON if is_json else TEXT), name, tags=(tag,))
 
 
 RIGHT: dict[str, Command] = {

@@ -483,6 +483,49 @@ def test_subscriber_can_end_or_stall_while_the_backplane_reads(server: FakeServe
     assert payloads(stalled) == "one two" and payloads(ended) == "one"
 
 
+@pytest.mark.parametrize(
+    ("since", "expected"),
+    [
+        pytest.param(0, ["OK a offset=3 epoch=e1 recovered=yes", *msg(1, 2, 3)], id="dropped here"),
+        pytest.param(2, ["OK a offset=3 epoch=e1 recovered=yes", *msg(3)], id="in the history"),
+    ],
+)
+def test_recovers_from_events_that_only_the_backplane_has(since: int, expected: list[str]) -> None:
+    server = FakeServer(late=True, keeps_history=True, history_events=1)
+    publish(server, b"one", b"two", b"three")
+    server.turn()
+    client = subscribe(server, f"since={since} epoch=e1")
+    received = [line.rpartition(" p1 ")[0] or line for line in client.received()[1:]]
+    assert received == [line.removesuffix(" p") for line in expected] and server.context.stats.lost == 0
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_does_not_recover_from_events_that_the_backplane_lacks(fails: bool) -> None:
+    server = FakeServer(late=True, keeps_history=True, history_events=1)
+    other = subscribe(server)
+    for offset in (1, 2, 3):
+        deliver(server, offset)
+        server.turn()
+    client = server.line_client()
+    server.backplane.failing = int(fails)
+    client.send("SUB a since=1 epoch=e1")
+    settle(server)
+    assert client.received()[1:] == ["OK a offset=3 epoch=e1 recovered=no", "LOST a 2 2", "MSG a 3 p x"]
+    assert other.close_reason is None
+
+
+def test_epoch_can_change_while_the_backplane_reads() -> None:
+    server = FakeServer(late=True, keeps_history=True, history_events=1)
+    subscribe(server)
+    publish(server, b"one", b"two")
+    server.turn()
+    client = server.line_client()
+    client.send("SUB a since=0 epoch=e1")
+    server.broker.reset(b"a", ChannelState(Position(b"e2", 0)))
+    settle(server)
+    assert client.received()[1:] == ["OK a offset=0 epoch=e2 recovered=no"]
+
+
 def test_reads_for_slow_subscribers_have_a_limit(server: FakeServer) -> None:
     clients = [server.line_client() for _ in range(MAX_READS + 3)]
     for number, client in enumerate(clients):

@@ -280,9 +280,9 @@ def _publish(request: _Request, tag: Tag) -> Command:
     if not raw.startswith(b'"'):
         if is_too_deep(raw):
             return InvalidCommand(_TOO_DEEP, tag)
-        return Publish(channel, build_payloads((raw,), JSON), name, (tag,))
+        return Publish(channel, build_payloads((raw,), JSON), name, tags=(tag,))
     text = _read_text(raw).encode() if b"\\" in raw else raw[1:-1]
-    return Publish(channel, build_payloads((text,), TEXT), name, (tag,))
+    return Publish(channel, build_payloads((text,), TEXT), name, tags=(tag,))
 
 
 def _subscribe(request: _Request, tag: Tag) -> Command:

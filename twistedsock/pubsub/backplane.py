@@ -27,8 +27,8 @@ class Backplane(Protocol):
     answered, in the same turn: so the reply is written before the events, and the client finds the events in the
     history that it requests next.
 
-    A method that cannot answer at once returns a ``Future``. Channels whose names begin with ``$sys/`` belong to one
-    node, and never reach a backplane that connects several.
+    A method that cannot answer at once returns a ``Future``. The channels under ``$sys/``
+    belong to one node: ``ReservedChannelsBackplane`` keeps them away from a backplane that connects several.
     """
 
     node_name: bytes
@@ -44,15 +44,16 @@ class Backplane(Protocol):
         """Whether it is likely to answer."""
         ...
 
-    def start(self, node: "Node") -> Future[None] | None:
+    def start(self, node: "Node") -> Future[bool] | None:
         """Connect, and call ``node`` from now on. Called once, before all other methods."""
 
-    def stop(self) -> Future[None] | None:
+    def stop(self) -> Future[bool] | None:
         """Disconnect. The future is settled when everything that was accepted is safe."""
 
     def publish(self, publisher: Client, publication: Publication) -> int | Error | Future[int]:
         """Give the events successive offsets, and deliver them to all nodes that have the channel open. Returns the
-        offset of the first."""
+        offset of the first. A backplane of several nodes remembers the keys of publications for ten minutes; the one of
+        a single node need not, because ``session.request.Idempotency`` does."""
 
     def open(self, channel: bytes) -> ChannelState | Error | Future[ChannelState]:
         """Start to deliver the events of a channel to this node. Also called for an open channel, when an event of

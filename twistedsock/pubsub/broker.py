@@ -121,6 +121,11 @@ class Broker:
         """Whether a publication is likely to succeed."""
         return self.backplane.is_ready
 
+    @property
+    def reads_older(self) -> bool:
+        """Whether events that a history has dropped may be available from the backplane."""
+        return self._older is not None
+
     # The path of an event: handle input, publish, deliver, end of the input or of the turn, flush.
 
     def start_input(self) -> None:

@@ -87,11 +87,20 @@ class Publication(msgspec.Struct, frozen=True, gc=False):
     channel: bytes
     payloads: Payloads
     name: bytes = DEFAULT_EVENT_NAME
+    key: bytes = b""
+    """If it is not empty: publications with the same key create events only once, also on several nodes, as long as the
+    backplane remembers the key. The result of all is that of the first."""
 
     def can_join(self, other: "Publication") -> bool:
         """True if both can be published as one, because they differ only in their payloads. An option that is added to
         publications must be compared here."""
-        return self.channel == other.channel and self.name == other.name and self.payloads.kind is other.payloads.kind
+        return (
+            self.channel == other.channel
+            and self.name == other.name
+            and self.payloads.kind is other.payloads.kind
+            and not self.key
+            and not other.key
+        )
 
     def joined(self, following: Sequence[Self]) -> Self:
         """This publication and those that follow it as one. ``can_join`` must be true of each."""

@@ -137,7 +137,7 @@ Command = (
 )
 
 
-def resume_offset(command: Subscribe, channel: "Channel") -> tuple[int, bool | None]:
+def resume_offset(command: Subscribe, channel: "Channel", oldest: int | None = None) -> tuple[int, bool | None]:
     """The offset of the first event that a subscription asks for, by default the one after the newest event. The second
     value is True if all events after ``since`` are available, False if not, None if ``since`` was not given. The
     history may start after that offset."""
@@ -146,11 +146,20 @@ def resume_offset(command: Subscribe, channel: "Channel") -> tuple[int, bool | N
     if command.since is not None and command.epoch is not None:
         since = offset_in_epoch(channel, Position(command.epoch, command.since))
         if since is not None:
-            return since + 1, since + 1 >= history.first
+            return since + 1, since + 1 >= (history.first if oldest is None else oldest)
         recovered = False
     if command.last:
         return max(history.first, head + 1 - command.last), recovered
     return head + 1, recovered
+
+
+def dropped_since(command: Subscribe, channel: "Channel") -> Position | None:
+    """The position after which a client wants to resume, in the epoch of the channel, if the history has dropped events
+    after it."""
+    if command.since is None or command.epoch is None:
+        return None
+    since = offset_in_epoch(channel, Position(command.epoch, command.since))
+    return None if since is None or since + 1 >= channel.history.first else Position(channel.epoch, since)
 
 
 def offset_in_epoch(channel: "Channel", position: Position) -> int | None:

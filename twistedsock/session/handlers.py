@@ -17,10 +17,10 @@ from twistedsock.limits.settings import MAX_PUBLISHES_IN_FLIGHT
 from twistedsock.pubsub.future import Future, on_result
 from twistedsock.pubsub.names import check_nick, is_reserved
 from twistedsock.pubsub.subscription import Subscription
-from twistedsock.pubsub.values import Event, Lost, Member, Tag
+from twistedsock.pubsub.values import Batch, Event, Lost, Member, Position, Tag
 from twistedsock.session import commands
 from twistedsock.session.authorizer import MAX_FAILED_TOKENS
-from twistedsock.session.commands import Command, Publish, resume_offset
+from twistedsock.session.commands import Command, Publish, dropped_since, resume_offset
 from twistedsock.session.encoder import SessionInfo
 from twistedsock.session.history_query import find_range
 from twistedsock.session.replies import PendingReplies, PendingReply
@@ -122,10 +122,14 @@ def _subscribe(session: Session, command: commands.Subscribe) -> None:
         _with_channel(session, command.channel, command.tag, partial(_subscribe_to, session, command))
 
 
-def _subscribe_to(session: Session, command: commands.Subscribe, channel: "Channel") -> None:
+def _subscribe_to(session: Session, command: commands.Subscribe, channel: "Channel", oldest: int | None = None) -> None:
+    """``oldest`` is the offset from which on the backplane has the events, if it was asked."""
     broker = session.broker
     if not _may_read(session, channel.name, command.tag):  # checked again, because the command may have waited
         broker.close_if_unused(channel)
+        return
+    if oldest is None and broker.reads_older and (since := dropped_since(command, channel)) is not None:
+        _find_oldest(session, command, channel, since)
         return
     session.replies.flush()  # the replies to the client's own publishes precede their events, which follow now
     subscription = session.subscriptions.get(channel.name)
@@ -138,18 +142,38 @@ def _subscribe_to(session: Session, command: commands.Subscribe, channel: "Chann
     else:
         encoder = session.event_encoder(command.with_time)
         broker.change_options(subscription, command.echo, command.presence, encoder)
-    start, recovered = resume_offset(command, channel)
+    start, recovered = resume_offset(command, channel, oldest)
     replies = session.replies.encoder
     session.replies.write(replies.subscribed(command.tag, channel.name, channel.position, recovered, start))
     if start <= channel.head:
         _replay(session, subscription, channel, start)
 
 
+def _find_oldest(session: Session, command: commands.Subscribe, channel: "Channel", since: Position) -> None:
+    """Ask the backplane whether it has what the history has dropped, then subscribe."""
+    answer = session.broker.backplane.read(channel.name, since, 1)
+    found = Future[int]()
+
+    def was_read(outcome: Sequence[Batch] | Error) -> None:
+        found.settle(outcome[0].first if outcome and not isinstance(outcome, Error) else channel.history.first)
+
+    def subscribe(oldest: int) -> None:
+        def subscribe_to(reopened: "Channel") -> None:
+            _subscribe_to(session, command, reopened, oldest if reopened.epoch == since.epoch else None)
+
+        # Opened again, because the channel may have been closed meanwhile.
+        _with_channel(session, channel.name, command.tag, subscribe_to)
+
+    _when_ready(session, found, command.tag, subscribe)
+    on_result(answer, was_read)
+    session.broker.close_if_unused(channel)
+
+
 def _replay(session: Session, subscription: Subscription, channel: "Channel", start: int) -> None:
     history = channel.history
     if subscription in session.behind:
         start = min(start, subscription.cursor)
-    if start < history.first:
+    if start < history.first and not session.broker.reads_older:
         session.replies.write(session.replies.encoder.lost(channel.name, start, history.first - 1))
         channel.stats.lost += history.first - start
         start = history.first

@@ -7,6 +7,8 @@ import pytest
 
 from tests.server.http.clients import APIClient, MakeAPI
 from twistedsock.pubsub.future import Future
+from twistedsock.pubsub.subscription import Client
+from twistedsock.pubsub.values import Publication
 from twistedsock.testing import FakePolicy
 
 Logged = list[dict[str, Any]]
@@ -406,3 +408,27 @@ def test_does_not_repeat_a_response_after_the_right_is_lost(make_api: MakeAPI) -
     assert api("POST", KITCHEN, b"x", **shown).status == 201
     api.server.context.change_policy(FakePolicy({}, {"A": ("ann", {}, None)}))
     assert api("POST", KITCHEN, b"x", **shown).error == (403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [(KITCHEN, b"x"), ("/events", b'{"events":[{"channel":"kitchen","data":1}]}')]
+)
+def test_nodes_share_idempotency_keys(make_api: MakeAPI, path: str, body: bytes) -> None:
+    """Attempts that reach different nodes have the same key for the backplane; other requests have other keys."""
+    keys: list[bytes] = []
+    for attempt in ("1", "1", "2"):
+        api = make_api(late=True, node_name=b"n1")
+        observe_keys(api, keys)
+        assert api("POST", path, body, Idempotency_Key=attempt).status in (200, 201)
+    assert keys[0] == keys[1] != keys[2] and len(keys[0]) >= 16
+
+
+def observe_keys(api: APIClient, keys: list[bytes]) -> None:
+    broker = api.server.broker
+    publish = broker.publish
+
+    def observed(client: Client, publication: Publication) -> Any:
+        keys.append(publication.key)
+        return publish(client, publication)
+
+    broker.publish = observed  # type: ignore[method-assign]

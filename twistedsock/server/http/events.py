@@ -2,7 +2,10 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
+
+from msgspec.structs import replace
 
 from twistedsock.auth.identity import Right
 from twistedsock.codecs import http_api
@@ -26,8 +29,11 @@ INVALID_IDEMPOTENCY_KEY = Error(
 
 REPLAYED_HEADERS = {b"Idempotency-Replayed": b"true"}
 
-Publish = Callable[[], PublishResponse | Error | Future[PublishResponse]]
-"""Publishes once, and returns the body of the response."""
+Publish = Callable[[bytes], PublishResponse | Error | Future[PublishResponse]]
+"""Publishes, and returns the body of the response. The argument is the key that all nodes share, or empty."""
+
+KEY_DIGEST_BYTES = 16
+"""Enough that two keys are never equal by chance."""
 
 
 class EventsEndpoint:
@@ -48,8 +54,8 @@ class EventsEndpoint:
             raise ApiError(error)
         publication = Publication(channel, read_body(body, content_type), name)
 
-        def publish() -> PublishResponse | Error | Future[PublishResponse]:
-            position = request.broker_client.publish(publication, nick)
+        def publish(key: bytes) -> PublishResponse | Error | Future[PublishResponse]:
+            position = request.broker_client.publish(replace(publication, key=key), nick)
             return map_result(position, lambda position: PublishResponse(http_api.publish_response(channel, position)))
 
         self._respond_once(request, 201, publish, channel, b"\0".join((name, nick, content_type, body)))
@@ -68,8 +74,9 @@ class EventsEndpoint:
             is_done = any(isinstance(outcome, Position) for outcome in outcomes)
             return PublishResponse(http_api.batch_response(results), is_done)
 
-        def publish() -> PublishResponse | Error | Future[PublishResponse]:
-            return map_result(request.broker_client.publish_all(rows, nick), to_response)
+        def publish(key: bytes) -> PublishResponse | Error | Future[PublishResponse]:
+            keyed = [replace(row, key=key + b"%d" % number) for number, row in enumerate(rows)] if key else rows
+            return map_result(request.broker_client.publish_all(keyed, nick), to_response)
 
         self._respond_once(request, 200, publish, b"", b"\0".join((nick, content_type, body)))
 
@@ -79,9 +86,13 @@ class EventsEndpoint:
         """Publish, or repeat the response to the first request with the same idempotency key."""
         key = _idempotency_key(request)
         if key is None:
-            result = OnceResult(publish(), False)
+            result = OnceResult(publish(b""), False)
         else:
-            result = self._idempotency.once((request.principal, channel, key), sha256(content).digest(), publish)
+            fingerprint, shared = sha256(content).digest(), b""
+            if self._context.broker.backplane.node_name:  # another node may get the next attempt
+                parts = (repr(request.principal).encode(), channel, key, fingerprint)
+                shared = sha256(b"\0".join(parts)).digest()[:KEY_DIGEST_BYTES]
+            result = self._idempotency.once((request.principal, channel, key), fingerprint, partial(publish, shared))
 
         def respond(outcome: PublishResponse | Error) -> None:
             if isinstance(outcome, Error):
