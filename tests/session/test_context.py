@@ -249,9 +249,7 @@ def test_policy_that_changes_during_a_recheck_applies() -> None:
         assert not peer.outlet.blocked
 
 
-def test_recheck_with_the_same_rights_skips_the_subscriptions(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_recheck_with_the_same_rights_skips_the_subscriptions(monkeypatch: pytest.MonkeyPatch) -> None:
     server = FakeServer(policy=FakePolicy({"k": "rw", "a.*": "r"}))
     peers = members(server, 3)
     looked: list[bytes] = []
