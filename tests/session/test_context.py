@@ -14,7 +14,7 @@ from twistedsock.errors import RIGHTS_NOT_CHECKED, CloseReason, Error
 from twistedsock.limits.principal import LOCAL
 from twistedsock.limits.settings import TIME_SLICE_SECONDS, Limits
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import Payloads, Publication
+from twistedsock.pubsub.values import DisconnectClient, Payloads, Publication
 from twistedsock.session.context import build_context
 from twistedsock.testing import FakePolicy, FakeServer, LineClient
 
@@ -96,6 +96,12 @@ def test_is_ready_when_the_backplane_is_ready() -> None:
     server.backplane.is_ready = False
     assert not server.broker.is_ready
     assert FakeServer().broker.is_ready
+
+
+def test_runs_commands_of_other_nodes(server: FakeServer, peer: LineClient) -> None:
+    for id in (b"unknown", peer.session.client.id):
+        server.broker.run_command(DisconnectClient(id, b"not welcome", b""))
+    assert peer.received() == ["NOTICE not welcome", "BYE"] and peer.close_reason is CloseReason.POLICY
 
 
 def end_time_slices(server: FakeServer) -> None:

@@ -4,6 +4,7 @@
 import pytest
 
 from twistedsock.auth.identity import Right, check_access
+from twistedsock.errors import FOR_ADMINS
 from twistedsock.testing import FakePolicy, FakeServer, LineClient
 
 TOKENS = {
@@ -33,6 +34,7 @@ def test_checks_reserved_channels_without_a_policy() -> None:
     assert check_access(None, b"a", Right.BOTH, False) is None
     assert check_access(None, b"$sys/a", Right.WRITE, True) is not None
     assert check_access(None, b"$sys/a", Right.READ, True) is None
+    assert check_access(None, b"$sys/a", Right.READ, False) == FOR_ADMINS
 
 
 def test_counts_reserved_channels_separately(server: FakeServer) -> None:
