@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.pubsub.helpers import channel, deliver, msg, received_heads, reported, subscribed, subscriber
+from tests.pubsub.helpers import channel, deliver, msg, received, received_heads, reported, subscribed, subscriber
 from tests.pubsub.helpers import subscribe as subscribe_to
 from twistedsock.errors import UNAVAILABLE
 from twistedsock.limits.settings import CHUNK_BYTES, Limits
 from twistedsock.pubsub.channel import MAX_RESETS, Channel
 from twistedsock.pubsub.history import History
 from twistedsock.pubsub.rereading import MAX_HELD_BYTES, MAX_READS, OlderEvents
+from twistedsock.pubsub.scheduler import do_nothing
 from twistedsock.pubsub.subscription import Subscriber
 from twistedsock.pubsub.values import Batch, ChannelState, Payloads, Position, Publication
 from twistedsock.testing import FakeServer, LineClient
@@ -112,6 +113,7 @@ def test_every_new_epoch_is_reported_to_a_subscriber_that_is_behind() -> None:
     server.turn()
     received = slow.received()
     assert received[0] == "MSG a 1 p x" and received[-1] == "MSG a 1 p x"
+    assert received[1] == "RESET a epoch=e4 good=0 offset=0"  # nothing is known of e1, the epoch of the subscriber
     assert [line.split(" ")[2] for line in received if line.startswith("RESET")] == [
         f"epoch=e{number}" for number in range(4, MAX_RESETS + 4)
     ]
@@ -412,6 +414,109 @@ def test_newer_events_that_cannot_be_read_are_lost() -> None:
     assert server.broker.channels[b"a"].history.dropped_time == 5
 
 
+def test_newer_events_that_the_backplane_fails_to_read_are_lost(server: FakeServer) -> None:
+    client = subscribe(server)
+    publish(server, b"one", skipped=True)
+    server.broker.reset(b"a", ChannelState(Position(b"e1", 1)))
+    server.backplane.failing = 1
+    settle(server)
+    assert client.received()[2:] == ["LOST a 1 1"]
+
+
+def test_event_of_a_new_epoch_that_arrives_while_a_hole_is_read_opens_the_channel_again(server: FakeServer) -> None:
+    client = subscribe(server)
+    deliver(server, 2)
+    server.restart_backplane()
+    publish_without_answers(server, b"one")
+    settle(server)
+    assert received_heads(client)[2:] == ["LOST a 1 1", "MSG a 2 p", "RESET a epoch=e2 good=0", "MSG a 1 p2"]
+
+
+def test_event_of_a_new_epoch_need_not_be_held(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twistedsock.pubsub.rereading.MAX_HELD_BYTES", 1)
+    client = subscribe(server)
+    deliver(server, 2)
+    server.restart_backplane()
+    publish_without_answers(server, b"one")
+    settle(server)
+    assert received_heads(client)[2:] == ["RESET a epoch=e2 good=0", "MSG a 1 p2"]
+
+
+# Answers to publications, which can have an offset of a new epoch.
+
+
+def publish_in_new_epoch(server: FakeServer, client: LineClient) -> None:
+    """The backplane has stored an event and answered, and the node is asking for the new epoch."""
+    server.restart_backplane()
+    client.send("PUB a x")
+    server.backplane.release()
+
+
+def test_answer_follows_the_reset(server: FakeServer) -> None:
+    client = subscribe(server)
+    publish_in_new_epoch(server, client)
+    assert client.received()[2:] == []
+    settle(server)
+    assert client.received() == ["RESET a epoch=e2 good=0 offset=0", "OK 1", "MSG a 1 p1 x"]
+
+
+def test_answer_at_once_follows_the_reset(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = subscribe(server)
+    publish_in_new_epoch(server, client)
+    monkeypatch.setattr(server.backplane, "publish", lambda publisher, publication: 2)
+    client.send("PUB a y")
+    settle(server)
+    assert client.received()[2:] == ["RESET a epoch=e2 good=0 offset=0", "OK 1", "OK 2", "MSG a 1 p1 x"]
+
+
+def test_answer_is_an_error_if_the_epoch_is_not_known(server: FakeServer) -> None:
+    client = subscribe(server)
+    publish_in_new_epoch(server, client)
+    server.backplane.failing = 1
+    settle(server)
+    assert client.received()[2:] == [f"ERR unavailable {UNAVAILABLE.message}"]
+
+
+def test_answer_does_not_wait_for_a_channel_that_is_closed(server: FakeServer) -> None:
+    client, publisher = subscribe(server), server.line_client()
+    publish_in_new_epoch(server, publisher)
+    client.send("UNSUB a")
+    assert publisher.received()[1:] == ["OK 1"]
+
+
+def test_answer_does_not_wait_for_the_repair_of_a_hole(server: FakeServer) -> None:
+    client = subscribe(server)
+    publish(server, b"one", skipped=True)
+    client.send("PUB a two")
+    server.backplane.release(1)
+    assert client.received()[2:] == ["OK 2"]
+    settle(server)
+    assert payloads(client) == "one two"
+
+
+def test_reset_precedes_the_answer_also_on_a_full_socket(server: FakeServer) -> None:
+    client = subscribe(server)
+    client.outlet.room = 0
+    publish_in_new_epoch(server, client)
+    settle(server)
+    client.outlet.drain()
+    settle(server)
+    assert client.received()[2:] == ["RESET a epoch=e2 good=0 offset=0", "OK 1", "MSG a 1 p1 x"]
+
+
+def test_reset_precedes_an_answer_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = FakeServer()
+    client = subscribed(server)
+    monkeypatch.setattr(server.backplane, "publish", lambda publisher, publication: 1)
+    client.outlet.room = 0
+    client.send("PING")
+    reset(server, Position(b"e2", 0))
+    client.send("PUB a x")
+    client.outlet.drain()
+    server.turn()
+    assert client.received() == ["PONG", "RESET a epoch=e2 good=0 offset=0", "OK 1"]
+
+
 # Events that the history has dropped, but the backplane has not.
 
 
@@ -560,13 +665,41 @@ def test_backplane_can_answer_at_once() -> None:
     here.history = History(Limits(), 5)
     here.history.extend(batches(5, 6), 0.0)
     readers, resumed = [subscriber(b"p1"), subscriber(b"p2")], list[Subscriber]()
-    older = OlderEvents(LogInMemory(), resumed.append)  # type: ignore[arg-type]
+    older = OlderEvents(LogInMemory(), resumed.append, do_nothing)  # type: ignore[arg-type]
     for reader, cursor in zip(readers, (3, 4), strict=True):
         subscribe_to(here, reader).fall_behind(cursor)
         assert not reader.catch_up({}, older)
     assert resumed == readers
     lines = [reader.outlet.sent.decode().replace(" x\n", "\n").splitlines() for reader in readers]  # type: ignore[attr-defined]
     assert lines == [[f"MSG c {offset} p" for offset in range(cursor, 7)] for cursor in (3, 4)]
+
+
+def test_events_that_the_backplane_lacks_are_sent_from_the_history() -> None:
+    """The backplane can keep fewer events than the history of the node."""
+    here = channel(2)
+    here.history = History(Limits(), 3)
+    here.history.extend(batches(3, 4, 5), 0.0)
+    reader = subscriber(b"p1")
+    subscribe_to(here, reader).fall_behind(1)
+    reader.send_older(next(iter(reader.behind)), batches(5))
+    reader.catch_up({})
+    assert received(reader) == ["LOST c 1 2", "MSG c 3 p x", "MSG c 4 p x", "MSG c 5 p x"]
+
+
+def test_replies_precede_events_that_were_read_from_the_backplane(server: FakeServer) -> None:
+    """A reply to SUB names the newest offset."""
+    client = subscribe(server)
+    client.outlet.room = 0
+    publish(server, b"one")
+    server.turn()
+    fall_behind(server, client, b"two")
+    client.outlet.drain()
+    server.turn()
+    publish_without_answers(server, b"three")
+    client.send("SUB a")
+    server.backplane.release(1)
+    server.turn()
+    assert received_heads(client)[2:] == ["MSG a 1 p2", "OK a offset=3 epoch=e1", "MSG a 2 p3", "MSG a 3 p4"]
 
 
 def test_failing_backplane_is_a_loss_for_slow_subscribers(server: FakeServer) -> None:

@@ -96,7 +96,7 @@ class Broker:
         """Called with the commands of other nodes."""
         self.backplane = backplane
         self._repairs = Repairs(backplane, self)
-        self._older = OlderEvents(backplane, self.resume) if backplane.keeps_history else None
+        self._older = OlderEvents(backplane, self.resume, self._flush_replies) if backplane.keeps_history else None
         self._wall_clock = wall_clock
         self._channel_shares = ChannelShares(limits.max_channels, self.histories)
         self._opening: dict[bytes, Future[Channel]] = {}
@@ -146,7 +146,10 @@ class Broker:
             return self._publish_to_new(publisher, publication)
         if channel.owner != publisher.principal:
             self._channel_shares.count_foreign(channel, publisher.principal, publication.payloads)
-        return self.backplane.publish(publisher, publication)
+        answer = self.backplane.publish(publisher, publication)
+        if not isinstance(answer, Future) and not self._repairs.running:
+            return answer
+        return self._repairs.hold_answer(channel.name, answer)
 
     def _publish_to_new(self, publisher: Client, publication: Publication) -> int | Error | Future[int]:
         release = self._channel_shares.claim(publication.channel, publisher.principal)

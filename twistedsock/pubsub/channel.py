@@ -10,6 +10,8 @@ before the end of the turn, ``Undelivered`` has the position of each subscriptio
 
 from collections.abc import Callable, Sequence
 
+from msgspec.structs import replace
+
 from twistedsock.limits.principal import ELSEWHERE, Principal
 from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.encoding_group import EncodingGroup, GatheredChunks
@@ -270,7 +272,9 @@ class Channel:
             assert self.resets is not None
             resets = self.resets.setdefault(subscription, [])
             resets.append(reset)
-            del resets[:-MAX_RESETS]
+            if len(resets) > MAX_RESETS:
+                # The subscriber does not learn of the epoch before the second one, so nothing is known of its own.
+                resets[:2] = [replace(resets[1], good=0, lost=None)]
             subscription.cursor = reset.offset + 1
             subscription.subscriber.mark_behind(subscription)
         if self.waiters is not None:

@@ -16,7 +16,7 @@ from twistedsock.errors import Error
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.backplane import Backplane
 from twistedsock.pubsub.channel import Channel
-from twistedsock.pubsub.future import on_result
+from twistedsock.pubsub.future import Future, on_result
 from twistedsock.pubsub.scheduler import Scheduler
 from twistedsock.pubsub.subscription import Subscriber, Subscription
 from twistedsock.pubsub.values import Batch, ChannelState, Position, cost
@@ -48,11 +48,16 @@ class RepairedNode(Protocol):
 
 class _Repair:
     """Of one channel. ``held`` are the batches that have arrived since it began, with their epochs. ``is_truncated``
-    means that there may be more, so the backplane is asked until it has nothing new."""
+    means that there may be more, so the backplane is asked until it has nothing new. ``has_new_epoch`` means that an
+    event of another epoch has arrived; ``answers`` to publications wait for that. ``missing_until`` is the offset and
+    the time of the newest event that is missing, if it is known although no event has arrived."""
 
-    __slots__ = ("held", "is_truncated", "size")
+    __slots__ = ("answers", "has_new_epoch", "held", "is_truncated", "missing_until", "size")
 
     def __init__(self) -> None:
+        self.answers: list[tuple[Future[int], int | Error]] = []
+        self.has_new_epoch = False
+        self.missing_until: tuple[int, int] | None = None
         self.held: list[tuple[bytes, Batch]] = []
         self.size = 0
         self.is_truncated = False
@@ -62,42 +67,50 @@ class Repairs:
     def __init__(self, backplane: Backplane, node: RepairedNode) -> None:
         self._backplane = backplane
         self._node = node
-        self._repairs: dict[bytes, _Repair] = {}
+        self.running: dict[bytes, _Repair] = {}
         self._held_bytes = 0
 
     def hold(self, channel: Channel, epoch: bytes, batch: Batch) -> None:
         """A batch does not follow the newest event of its channel, and is not an old one."""
         name = channel.name
-        repair = self._repairs.get(name)
+        repair = self.running.get(name)
         if repair is not None:
-            self._add(repair, epoch, batch)
+            self._add(repair, channel, epoch, batch)
             return
         if epoch == channel.epoch and not self._backplane.keeps_history:
             self._node.deliver_after_loss(name, epoch, batch)
             return
-        repair = self._repairs[name] = _Repair()
-        self._add(repair, epoch, batch)
+        repair = self.running[name] = _Repair()
+        self._add(repair, channel, epoch, batch)
         if epoch == channel.epoch:
             self._read(name, repair)
         else:
-            on_result(self._backplane.open(name), partial(self._reopened, name, repair))
+            self._reopen(name, repair)
 
     def read_newer(self, channel: Channel, state: ChannelState) -> None:
         """The backplane has events that follow the newest one of a channel."""
         if not self._backplane.keeps_history:
             self._node.skip_to(channel, state.position.offset, state.time)
-        elif channel.name not in self._repairs:
-            repair = self._repairs[channel.name] = _Repair()
+        elif channel.name not in self.running:
+            repair = self.running[channel.name] = _Repair()
             repair.is_truncated = True
+            repair.missing_until = state.position.offset, state.time
             self._read(channel.name, repair)
 
     def cancel(self, name: bytes) -> None:
         """The channel is closed."""
-        repair = self._repairs.pop(name, None)
-        if repair is not None:
-            self._held_bytes -= repair.size
+        for future, outcome in self._end(name):
+            future.settle(outcome)
 
-    def _add(self, repair: _Repair, epoch: bytes, batch: Batch) -> None:
+    def _end(self, name: bytes) -> list[tuple[Future[int], int | Error]]:
+        repair = self.running.pop(name, None)
+        if repair is None:
+            return []
+        self._held_bytes -= repair.size
+        return repair.answers
+
+    def _add(self, repair: _Repair, channel: Channel, epoch: bytes, batch: Batch) -> None:
+        repair.has_new_epoch |= epoch != channel.epoch
         size = cost(batch)
         if repair.is_truncated or self._held_bytes + size > MAX_HELD_BYTES:
             repair.is_truncated = True
@@ -106,14 +119,17 @@ class Repairs:
         repair.size += size
         self._held_bytes += size
 
+    def _reopen(self, name: bytes, repair: _Repair) -> None:
+        on_result(self._backplane.open(name), partial(self._reopened, name, repair))
+
     def _read(self, name: bytes, repair: _Repair) -> None:
-        if self._repairs.get(name) is repair:
+        if self.running.get(name) is repair:
             position = self._node.channels[name].position
             answer = self._backplane.read(name, position, CHUNK_BYTES)
             on_result(answer, partial(self._was_read, name, repair, position))
 
     def _was_read(self, name: bytes, repair: _Repair, position: Position, outcome: Sequence[Batch] | Error) -> None:
-        if self._repairs.get(name) is not repair:
+        if self.running.get(name) is not repair:
             return
         channels, epoch = self._node.channels, position.epoch
         if not isinstance(outcome, Error) and channels[name].epoch == epoch:
@@ -125,30 +141,59 @@ class Repairs:
                 self._node.scheduler.defer(partial(self._read, name, repair))
                 return
         self._finish(name, repair)
+        if repair.missing_until is not None and name not in self.running:
+            offset, time = repair.missing_until
+            if channels[name].epoch == epoch and channels[name].head < offset:
+                self._node.skip_to(channels[name], offset, time)
 
     def _reopened(self, name: bytes, repair: _Repair, outcome: ChannelState | Error) -> None:
-        if self._repairs.get(name) is not repair:
+        if self.running.get(name) is not repair:
             return
         if isinstance(outcome, Error):  # the next event of the new epoch is another attempt
-            self._finish(name, repair)
+            repair.answers = [(future, outcome) for future, _ in repair.answers]
+            self._finish(name, repair, is_reopened=True)
             return
         # First only what precedes the batches that are held: these are delivered like all others.
         self._node.reset(name, _before_held(outcome, repair))
-        self._finish(name, repair)
+        self._finish(name, repair, is_reopened=True)
         self._node.reset(name, outcome)
 
-    def _finish(self, name: bytes, repair: _Repair) -> None:
+    def _finish(self, name: bytes, repair: _Repair, is_reopened: bool = False) -> None:
         """Deliver what was held. What is still missing before it is lost."""
-        self.cancel(name)
+        answers = self._end(name)
         is_first = True
         for epoch, batch in repair.held:
-            if self._node.channels[name].epoch != epoch:
+            has_epoch = self._node.channels[name].epoch == epoch
+            if is_reopened and not has_epoch:
                 continue  # it arrived late: the channel has moved on
-            if is_first:
+            if is_first and has_epoch:
                 self._node.deliver_after_loss(name, epoch, batch)
             else:  # a second hole is repaired like the first
                 self._node.deliver(name, epoch, batch)
             is_first = False
+        if repair.has_new_epoch and not is_reopened and name not in self.running:
+            self.running[name] = following = _Repair()  # the event of the new epoch was not held
+            following.has_new_epoch = True
+            self._reopen(name, following)
+        for future, outcome in answers:
+            self._settle(name, future, outcome)
+
+    def hold_answer(self, name: bytes, answer: int | Error | Future[int]) -> Future[int]:
+        """The answer to a publication. It waits while the channel moves to a new epoch, because it can be an offset of
+        that. Subscribers are sent the reset before the offset."""
+        held = Future[int]()
+        on_result(answer, partial(self._settle, name, held))
+        return held
+
+    def _settle(self, name: bytes, future: Future[int], outcome: int | Error) -> None:
+        if self._moves(name):
+            self.running[name].answers.append((future, outcome))
+        else:
+            future.settle(outcome)
+
+    def _moves(self, name: bytes) -> bool:
+        repair = self.running.get(name)
+        return repair is not None and repair.has_new_epoch
 
 
 def _before_held(state: ChannelState, repair: _Repair) -> ChannelState:
@@ -169,9 +214,12 @@ def _lacks(repair: _Repair, channel: Channel) -> bool:
 class OlderEvents:
     """``resume`` lets a subscriber catch up in the next turn."""
 
-    def __init__(self, backplane: Backplane, resume: Callable[[Subscriber], None]) -> None:
+    def __init__(
+        self, backplane: Backplane, resume: Callable[[Subscriber], None], flush_replies: Callable[[], None]
+    ) -> None:
         self._backplane = backplane
         self._resume = resume
+        self._flush_replies = flush_replies
         # By channel, epoch and cursor: the subscriptions that wait for the events from there on.
         self._waiting: OrderedDict[tuple[bytes, bytes, int], dict[Subscription, None]] = OrderedDict()
         self._reading: dict[tuple[bytes, bytes, int], dict[Subscription, None]] = {}
@@ -205,6 +253,7 @@ class OlderEvents:
     def _was_read(self, key: tuple[bytes, bytes, int], outcome: Sequence[Batch] | Error) -> None:
         name, epoch, cursor = key
         batches = () if isinstance(outcome, Error) else outcome
+        self._flush_replies()  # they name the newest offset at an earlier time
         for subscription in self._reading.pop(key):
             subscriber = subscription.subscriber
             still_waits = subscription in subscriber.behind and subscription.cursor == cursor

@@ -309,6 +309,8 @@ class Subscriber:
                 return False
             data += lost
         for batch in batches:
+            if batch.first > subscription.cursor:
+                break  # the history has the events before it
             if batch.end > subscription.cursor and batch.first < history.end:
                 data += self._encode_wanted(subscription, [batch.part(subscription.cursor, history.end)])
                 subscription.cursor = min(batch.end, history.end)
@@ -355,12 +357,11 @@ class Subscriber:
         return data
 
     def send_resets(self, subscription: Subscription) -> None:
-        """Send what a subscription has still to be told about new epochs, before whatever is sent next."""
-        resets = subscription.channel.resets
-        if resets is not None and subscription in resets and not self.outlet.blocked & SOCKET_FULL:
-            data = self._encode_resets(subscription)
-            self.stats.sent += len(data)
-            self.outlet.write(data)
+        """Send a subscription its resets now, even if the socket is full: a reply with an offset of the new epoch
+        follows."""
+        data = self._encode_resets(subscription)
+        self.stats.sent += len(data)
+        self.outlet.write(data)
 
     def _encode_resets(self, subscription: Subscription) -> bytes:
         channel, encoder, data = subscription.channel, subscription.encoder, b""

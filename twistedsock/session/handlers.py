@@ -58,6 +58,7 @@ def _publish(session: Session, command: Publish) -> None:
     if not pending and isinstance(result, Error):
         _write_errors(session, tags, result)
     elif not pending and not isinstance(result, Future):
+        _send_resets(session)
         _write_published(session, tags, result)
     else:
         if pending is None:
@@ -74,9 +75,7 @@ def _published(session: Session, pending: PendingReplies, reply: PendingReply, o
     ready = pending.resolve(reply, outcome)
     if session.state is not SessionState.OPEN:
         return
-    if session.behind:  # the reply may have an offset of a new epoch
-        for subscription in list(session.behind):
-            subscription.subscriber.send_resets(subscription)
+    _send_resets(session)
     if not ready:
         # The event can be delivered now, but the replies before it, which must precede it, are not known.
         session.replies.hold_events()
@@ -95,6 +94,14 @@ def _published(session: Session, pending: PendingReplies, reply: PendingReply, o
         handle(session, command)
         session.replies.flush()
         session.replies.resume_input()
+
+
+def _send_resets(session: Session) -> None:
+    """Send the resets that wait: the next reply can have an offset of a new epoch."""
+    for subscription in session.behind:
+        if subscription in (subscription.channel.resets or ()):
+            session.replies.flush()
+            subscription.subscriber.send_resets(subscription)
 
 
 def _write_published(session: Session, tags: Sequence[Tag], outcome: int | Error) -> None:
