@@ -18,9 +18,18 @@ from tests.simulation.record import EpochRecord, Record
 from tests.simulation.world import World
 from twistedsock.errors import UNAVAILABLE, Error
 from twistedsock.pubsub.backplane import Node
-from twistedsock.pubsub.future import Future
+from twistedsock.pubsub.future import Future, on_result
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import JSON, Batch, ChannelState, Member, Position, PresenceChange, Publication
+from twistedsock.pubsub.values import (
+    JSON,
+    Batch,
+    ChannelState,
+    Member,
+    NodeCommand,
+    Position,
+    PresenceChange,
+    Publication,
+)
 
 CHECK_SECONDS = 30.0
 """How often a link compares its positions with those of the store, because the last batch may have been skipped."""
@@ -34,6 +43,9 @@ class Backplanes(Protocol):
     """Makes the backplanes of all nodes, records what they store, and lets them fail."""
 
     record: Record
+
+    def keeps(self, backplane: Any, channel: str, epoch: str, offset: int) -> bool:
+        """Whether this backplane returns an event if its node asks for it, and has not failed to do so."""
 
     def connect(self, name: str) -> Any:
         """The backplane of a node that starts."""
@@ -53,12 +65,13 @@ def values_of(batch: Batch) -> list[Any]:
 
 class Store:
     """The logs of all channels, and the links that follow them. ``kept`` is the number of events that nodes can read of
-    each."""
+    each, ``tail`` the number of those that they get when they open it."""
 
-    def __init__(self, world: World, record: Record, kept: int) -> None:
+    def __init__(self, world: World, record: Record, kept: int, tail: int) -> None:
         self.world = world
         self.record = record
         self.kept = kept
+        self.tail = min(kept, tail)
         self.followers: dict[bytes, dict[Link, None]] = {}
         self._epochs = 0
         # The time of the newest event of each channel.
@@ -76,6 +89,29 @@ class Store:
         epoch.kept_from = max(epoch.kept_from, end - self.kept)
         self.world.note("store", f"stores {_range(batch)} of {epoch.name.decode()} from {publisher.id.decode()}", name)
         return epoch.name, batch
+
+    def state(self, channel: bytes) -> ChannelState:
+        """What a node learns when it opens a channel."""
+        epoch = self.current(channel.decode())
+        first = max(epoch.kept_from, epoch.head + 1 - self.tail)
+        tail = epoch.batches_from(first)
+        before = epoch.batch_at(first - 1)
+        previous = epoch.previous
+        good = None if previous is None else Position(previous.name, previous.good or 0)
+        return ChannelState(
+            Position(epoch.name, epoch.head), tail, 0 if before is None else before.time, epoch.begin, good
+        )
+
+    def read(self, channel: bytes, after: Position, limit: int) -> list[Batch]:
+        """The events after a position, about ``limit`` bytes."""
+        epoch, found = self.current(channel.decode()), list[Batch]()
+        if epoch.name == after.epoch:
+            for batch in epoch.batches_from(max(epoch.kept_from, after.offset + 1)):
+                found.append(batch)
+                limit -= batch.payloads.size
+                if limit <= 0:
+                    break
+        return found
 
     def current(self, channel: str) -> EpochRecord:
         """The current epoch of a channel. The first one begins now."""
@@ -120,6 +156,10 @@ def _range(batch: Batch) -> str:
     return str(batch.first) if len(batch) == 1 else f"{batch.first} to {batch.end - 1}"
 
 
+def _show(position: Position) -> str:
+    return f"{position.epoch.decode()}:{position.offset}"
+
+
 class Request:
     """A question of a node that has no answer yet."""
 
@@ -140,14 +180,12 @@ class Link:
     """The connection of one node to the store: the backplane of that node. ``after_call`` is called when the link has
     called the node."""
 
-    node_name = b""
-    keeps_history = False
-
-    def read(self, channel: bytes, after: Position, limit: int) -> tuple[()]:
-        return ()
-
-    def __init__(self, name: str, world: World, store: Store, rates: FaultRates) -> None:
+    def __init__(self, name: str, world: World, store: Store, rates: FaultRates, keeps_history: bool) -> None:
         self.name = name
+        self.node_name = name.encode()
+        self.keeps_history = keeps_history
+        self.failed_reads: set[str] = set()
+        """The channels of which a request to read has failed."""
         self.is_ready = True
         self.after_call = _do_nothing
         self._world = world
@@ -167,8 +205,6 @@ class Link:
     def start(self, node: Node) -> None:
         self._node = node
 
-    def send(self, command: object) -> None: ...
-
     # Calls of the broker.
 
     def publish(self, publisher: Client, publication: Publication) -> int | Error | Future[int]:
@@ -179,6 +215,14 @@ class Link:
 
     def open(self, channel: bytes) -> ChannelState | Error | Future[ChannelState]:
         return self._ask(channel, "open", partial(self._follow, channel))
+
+    def read(self, channel: bytes, after: Position, limit: int) -> list[Batch] | Error | Future[list[Batch]]:
+        if not self.keeps_history:
+            return []
+        self._world.note(self.name, f"reads after {after.offset} of {after.epoch.decode()}", channel.decode())
+        answer = self._ask(channel, "read", lambda: (self._store.read(channel, after, limit), _do_nothing))
+        on_result(answer, partial(self._note_read, channel))
+        return answer
 
     def close(self, channel: bytes) -> None:
         self._open.pop(channel, None)
@@ -197,6 +241,13 @@ class Link:
     def members(self, channel: bytes) -> list[Member]:
         return self._node.local_members(channel)
 
+    def send(self, command: NodeCommand) -> None:
+        """Does nothing: the simulation has no commands of operators."""
+
+    def _note_read(self, channel: bytes, outcome: list[Batch] | Error) -> None:
+        if isinstance(outcome, Error):
+            self.failed_reads.add(channel.decode())
+
     # Requests, as the store runs them.
 
     def _publish(self, publisher: Client, publication: Publication) -> Answer:
@@ -206,15 +257,14 @@ class Link:
         for link in list(self._store.followers.get(channel, ())):
             if link is not self:
                 link.send_delivery(channel, epoch, batch)
-            elif not self._is_skipped(channel, batch):
+            else:
                 deliver_own = partial(self._deliver, channel, epoch, batch)
         return batch.first, deliver_own
 
     def _follow(self, channel: bytes) -> Answer:
         self._store.followers.setdefault(channel, {})[self] = None
-        epoch = self._store.current(channel.decode())
-        position = Position(epoch.name, epoch.head)
-        return ChannelState(position), partial(self._opened, channel, position)
+        state = self._store.state(channel)
+        return state, partial(self._opened, channel, state.position)
 
     def _unfollow(self, channel: bytes) -> None:
         self._store.followers.get(channel, {}).pop(self, None)
@@ -225,8 +275,10 @@ class Link:
         self._open[channel] = position
 
     def _deliver(self, channel: bytes, epoch: bytes, batch: Batch) -> None:
-        if channel in self._open:
-            self._open[channel] = Position(epoch, batch.end - 1)
+        known = self._open.get(channel)
+        if known is not None:
+            if known.epoch == epoch:  # otherwise the node asks for the new epoch
+                self._open[channel] = Position(epoch, batch.end - 1)
             self._node.deliver(channel, epoch, batch)
 
     def _deliver_again(self, channel: bytes, epoch: bytes, batch: Batch) -> None:
@@ -315,7 +367,6 @@ class Link:
     # The connection.
 
     def stop(self) -> None:
-        """The node has stopped."""
         self.is_ready = False
         self._down_until = float("inf")
         self._connection += 1
@@ -363,16 +414,21 @@ class Link:
         if connection != self._connection:
             return
         self._store.followers.setdefault(channel, {})[self] = None
-        epoch = self._store.current(channel.decode())
-        self._send(channel, False, partial(self._catch_up, channel, epoch.name, epoch.batches[-1:]))
+        newest = self._store.current(channel.decode()).batches[-1:]
+        self._send(channel, False, partial(self._catch_up, channel, self._store.state(channel), newest))
 
-    def _catch_up(self, channel: bytes, epoch: bytes, newest: list[Batch]) -> None:
-        known = self._open.get(channel)
-        if known is None or not newest:
+    def _catch_up(self, channel: bytes, state: ChannelState, newest: list[Batch]) -> None:
+        known, position = self._open.get(channel), state.position
+        if known is None or known == position:
             return
-        if known.epoch != epoch or known.offset < newest[0].end - 1:
-            self._world.note(self.name, f"was at {known.offset}, is sent {_range(newest[0])}", channel.decode())
-            self._deliver(channel, epoch, newest[0])
+        self._world.note(
+            self.name, f"is at {_show(known)}, is sent the newest position {_show(position)}", channel.decode()
+        )
+        if newest and self._world.chance(0.3):  # the node notices the gap or the new epoch
+            self._deliver(channel, position.epoch, newest[0])
+        else:
+            self._open[channel] = position
+            self._node.reset(channel, state)
 
 
 def _fail() -> Answer:
@@ -382,15 +438,26 @@ def _fail() -> Answer:
 class SharedBackplanes:
     """One store, and a link for each node."""
 
-    def __init__(self, world: World, rates: FaultRates, kept: int) -> None:
+    def __init__(self, world: World, rates: FaultRates) -> None:
+        random = world.random
         self.record = Record()
         self._world = world
         self._rates = rates
-        self._store = Store(world, self.record, kept)
+        self._store = Store(world, self.record, kept=random.choice((5, 30, 1_000)), tail=random.choice((0, 10, 1_000)))
+        self._keeps_history = random.random() < 0.8
         self._links: dict[Link, None] = {}
 
+    def keeps(self, backplane: Link, channel: str, epoch: str, offset: int) -> bool:
+        kept = self.record.channels[channel]
+        return (
+            backplane.keeps_history
+            and channel not in backplane.failed_reads
+            and kept.name.decode() == epoch
+            and kept.kept_from <= offset
+        )
+
     def connect(self, name: str) -> Link:
-        link = Link(name, self._world, self._store, self._rates)
+        link = Link(name, self._world, self._store, self._rates, self._keeps_history)
         self._links[link] = None
         return link
 

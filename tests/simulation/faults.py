@@ -1,5 +1,5 @@
 """What can go wrong in a run. Each run draws its own kinds of faults and their rates, so that some runs have one kind,
-and others have many at once."""
+and some have many at once."""
 
 from dataclasses import dataclass
 from random import Random
@@ -27,7 +27,7 @@ class FaultRates:
     disconnect: float = 0.0
     """That a node loses its connection to the store for a while."""
     roll_back: float = 0.0
-    """That the store loses its last second, and comes back with other epochs."""
+    """That the store loses its last second, and continues with other epochs."""
     forget: float = 0.0
     """That the store forgets a channel."""
     crash: float = 0.0
@@ -36,8 +36,7 @@ class FaultRates:
     """That the wall clock jumps by up to a minute, forwards or back."""
 
 
-def draw_rates(random: Random, epochs: bool) -> FaultRates:
-    """Without ``epochs``, no channel changes its epoch."""
+def draw_rates(random: Random) -> FaultRates:
     rates = FaultRates(
         request_delay=random.choice((0.0001, 0.001, 0.005, 0.05)),
         delivery_delay=random.choice((0.0001, 0.001, 0.005, 0.05)),
@@ -52,9 +51,9 @@ def draw_rates(random: Random, epochs: bool) -> FaultRates:
         "disconnect": (0.002, 0.01),
         "set_clock": (0.002, 0.02),
         "crash": (0.001, 0.003),
+        "roll_back": (0.001, 0.005, 0.05),
+        "forget": (0.001, 0.003),
     }
-    if epochs:
-        kinds |= {"roll_back": (0.001, 0.005), "forget": (0.001, 0.003)}
     share = random.choice((0.0, 0.3, 0.6))
     for kind, choices in kinds.items():
         if random.random() < share:

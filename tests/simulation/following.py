@@ -1,18 +1,26 @@
 """What a client must receive of one channel, and the checks of what it receives."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-from tests.simulation.record import Record
+from tests.simulation.record import EpochRecord, Record
 from tests.simulation.world import Violation
 
 Position = tuple[int, str]
 """An offset and its epoch."""
 
 
+class Availability(Protocol):
+    """Which events a client can still be sent."""
+
+    def has_dropped(self, channel: str, epoch: str, offset: int) -> bool:
+        """Whether the history of the client's node does not contain an event."""
+
+    def is_lost(self, channel: str, epoch: str, offset: int) -> bool:
+        """Whether neither the history nor the backplane has an event."""
+
+
 class Following:
-    """One subscription, from the reply to its ``SUB`` on. ``next`` is the next offset that the client must receive.
-    ``is_lost`` tells whether an event can be reported as lost."""
+    """One subscription, from the reply to its ``SUB`` on. ``next`` is the next offset that the client must receive."""
 
     def __init__(
         self,
@@ -22,7 +30,7 @@ class Following:
         reply: dict[str, Any],
         since: Position | None,
         last: int,
-        is_lost: Callable[[str, str, int], bool],
+        available: Availability,
     ) -> None:
         self.record = record
         self.client_id = client_id
@@ -32,22 +40,41 @@ class Following:
         self.next: int = reply["offset"] + 1
         self.earliest = self.next
         """A replay of the ``last`` events starts at an offset from this one to ``next``."""
+        self.lost_from = 0
+        """The first event that the last message has reported as lost, 0 if it has not."""
+        self.may_start_anywhere = False
+        """Whether the first event can be any one between ``earliest`` and ``next``."""
+        self.is_new = True
+        """Whether nothing was received yet. The first gap is one of the node's history, which the reply describes."""
         self.must_lose = False
         """Whether the reply says that events are missing, so that a report of the gap must follow."""
-        self._is_lost = is_lost
+        self._available = available
         recovered = reply.get("recovered")
         if (recovered is None) is not (since is None):
             self.fail(f"the reply to a subscription since {since} has recovered={recovered}")
         known = record.epoch(channel, self.epoch)
         if reply["offset"] > known.head:
             self.fail(f"the reply names offset {reply['offset']} of {self.epoch}, whose newest is {known.head}")
-        if since is not None and since[1] == self.epoch and since[0] <= reply["offset"]:
-            self.next = self.earliest = since[0] + 1
+        start = None if since is None else self._resumed_at(since, known)
+        if start is not None and start <= self.next:
+            self.next = self.earliest = start
             self.must_lose = not recovered
         else:
             if recovered:
                 self.fail(f"recovered from {since}, but the channel is at {self.position}")
             self.earliest = max(1, self.next - last)
+
+    def _resumed_at(self, since: Position, current: EpochRecord) -> int | None:
+        """The offset of the first event after a position, None if the client cannot continue there."""
+        offset, epoch = since
+        if epoch == self.epoch:
+            return offset + 1
+        previous = current.previous
+        if previous is None or previous.name.decode() != epoch or previous.good is None or offset > previous.good:
+            return None
+        if current.continues:
+            return offset + 1
+        return current.begin + 1 if offset == previous.good else None
 
     @property
     def position(self) -> Position:
@@ -58,7 +85,12 @@ class Following:
 
     def replace(self, before: "Following") -> None:
         """This is a second subscription of the same client, which is also sent what the first one was not sent yet."""
-        if before.epoch == self.epoch:
+        if before.epoch != self.epoch:
+            # The reply stands for a reset: what the first subscription would have been sent after that follows.
+            self.earliest = 1
+            self.may_start_anywhere = True
+        else:
+            self.may_start_anywhere = before.may_start_anywhere
             self.earliest = min(self.earliest, before.earliest)
             self.next = min(self.next, before.next)
 
@@ -68,27 +100,57 @@ class Following:
             self.fail(f"received {offset}, but the reply said that events before it are missing")
         self._advance(offset)
         batch = self.record.check_event(self.channel, self.epoch, offset, name, value)
-        if self.client_id and batch.publisher.decode() == self.client_id:
+        if self._is_own(offset):
             self.fail(f"received {offset}, its own event, although it asked for echo=off")
         if time is not None and time != batch.time:
             self.fail(f"received {offset} with the time {time} instead of {batch.time}")
-        self.next = self.earliest = offset + 1
+        self._continue_at(offset + 1)
 
     def receive_lost(self, first: int, last: int) -> None:
         self._advance(first)
-        if last < first or not self._is_lost(self.channel, self.epoch, last):
+        is_lost = self._available.has_dropped if self.is_new else self._available.is_lost
+        if last < first or not is_lost(self.channel, self.epoch, last):
             self.fail(f"{first} to {last} were reported as lost, but {last} is not")
         self.must_lose = False
-        self.next = self.earliest = last + 1
+        self._continue_at(last + 1)
+        self.lost_from = first
+
+    def receive_reset(self, epoch: str, good: int, offset: int) -> None:
+        """The channel has a new epoch. ``good`` is the newest event of the old one that the client has received and
+        that is still valid, and the events of the new one follow after ``offset``."""
+        former, current = self.record.epoch(self.channel, self.epoch), self.record.epoch(self.channel, epoch)
+        if epoch == self.epoch:
+            self.fail(f"received a reset to the epoch {epoch} that it has")
+        first, after_own = self.lost_from or self.next, self._skipped_own(former.head + 1)
+        lowest, highest = 0, 0
+        if current.previous is former and former.good is not None:
+            lowest, highest = min(former.good, first - 1), min(former.good, after_own - 1)
+            if not current.continues and after_own <= former.good and self.earliest == self.next:
+                self.fail(f"{self.next} to {former.good} of {self.epoch} are valid, but were not reported as lost")
+        is_known = current.previous is former
+        is_offset_right = offset == good if is_known and current.continues else offset <= current.begin
+        is_replay = self.earliest < self.next
+        if not is_replay and not (lowest <= good <= highest and is_offset_right):
+            self.fail(
+                f"received a reset from {self.position} to {epoch} with good={good} offset={offset} "
+                f"instead of good={lowest} to {highest}, and the epoch begins after {current.begin}"
+            )
+        self.epoch, self.must_lose = epoch, False
+        self._continue_at(offset + 1)
 
     def skip_own(self, offset: int) -> None:
         """Leave out own events before ``offset``, which are not sent."""
-        if self.client_id:
-            is_exact = self.earliest == self.next
-            while self.next < offset and self._publisher(self.next) == self.client_id:
-                self.next += 1
-            if is_exact:
-                self.earliest = self.next
+        is_exact = self.earliest == self.next
+        self.next = self._skipped_own(offset)
+        if is_exact:
+            self.earliest = self.next
+
+    def _skipped_own(self, offset: int) -> int:
+        """The first offset from ``next`` on and up to ``offset`` that is not the client's own event."""
+        following = self.next
+        while following < offset and self._is_own(following):
+            following += 1
+        return following
 
     def check_caught_up(self) -> None:
         """The client has received everything. It must be called when the whole system is quiet."""
@@ -98,19 +160,24 @@ class Following:
         if self.must_lose:
             self.fail("at the end no gap was reported, although the reply said that events are missing")
         self.skip_own(epoch.head + 1)
-        is_empty = self.earliest < self.next and self._is_lost(self.channel, self.epoch, epoch.head)
+        is_empty = self.earliest < self.next and self._available.has_dropped(self.channel, self.epoch, epoch.head)
         if self.next != epoch.head + 1 and not is_empty:
             self.fail(f"at the end the client waits for {self.next}, but {epoch.head} is the newest event")
+
+    def _continue_at(self, offset: int) -> None:
+        self.next = self.earliest = offset
+        self.may_start_anywhere = self.is_new = False
+        self.lost_from = 0
 
     def _advance(self, offset: int) -> None:
         self.skip_own(offset)
         if self.earliest <= offset < self.next:  # a replay of the last events starts
-            if offset == self.earliest or self._is_lost(self.channel, self.epoch, offset - 1):
+            if offset == self.earliest or self.may_start_anywhere:
                 return
-            if self.client_id and self._publisher(offset - 1) == self.client_id:
+            if self._available.has_dropped(self.channel, self.epoch, offset - 1) or self._is_own(offset - 1):
                 return
         if offset != self.next:
             self.fail(f"received {offset} of {self.epoch} instead of {self.next}")
 
-    def _publisher(self, offset: int) -> str:
-        return self.record.publisher(self.channel, self.epoch, offset)
+    def _is_own(self, offset: int) -> bool:
+        return bool(self.client_id) and self.record.publisher(self.channel, self.epoch, offset) == self.client_id

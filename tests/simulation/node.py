@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tests.simulation.backplane import Backplanes
 from tests.simulation.world import World
 from twistedsock.limits.settings import Limits
 from twistedsock.session.context import ServerContext, build_context
@@ -19,11 +20,12 @@ class SimulatedNode:
     """``clock_step`` are the seconds that pass each time the server looks at its clock: more than a time slice, and
     each piece of its work is divided into many turns."""
 
-    def __init__(self, world: World, name: str, backplane: Any, limits: Limits, clock_step: float) -> None:
+    def __init__(self, world: World, name: str, backplanes: Backplanes, limits: Limits, clock_step: float) -> None:
         self.name = name
         self.is_running = True
         self.clients: dict[Client, None] = {}
-        self.backplane = backplane
+        self._backplanes = backplanes
+        self._backplane = backplane = backplanes.connect(name)
         self._world = world
         self._clock_step = clock_step
         self._worked = 0.0
@@ -43,9 +45,23 @@ class SimulatedNode:
     def stop(self) -> None:
         """Stop as if the process was killed. The connections of the clients break."""
         self.is_running = False
+        self._backplanes.disconnect(self._backplane)
         clients, self.clients = self.clients, {}
         for client in clients:
             client.connection_broken()
+
+    def has_dropped(self, channel: str, epoch: str, offset: int) -> bool:
+        """Whether the history of the channel does not contain an event."""
+        known = self.context.broker.channels.get(channel.encode())
+        return known is None or known.epoch.decode() != epoch or known.history.first > offset
+
+    def is_lost(self, channel: str, epoch: str, offset: int) -> bool:
+        """Whether neither the history of the channel nor the backplane has an event."""
+        known = self.context.broker.channels.get(channel.encode())
+        if known is None or known.epoch.decode() != epoch:
+            return True  # what is known of a former epoch is checked with the reset
+        is_kept = self._backplanes.keeps(self._backplane, channel, epoch, offset)
+        return not is_kept and known.history.first > offset
 
     def let_clients_read(self) -> None:
         for client in list(self.clients):
@@ -64,4 +80,4 @@ class SimulatedNode:
             self.let_clients_read()
 
     def _draw_id(self) -> bytes:
-        return f"{self.name}-{self._world.serial()}".encode()
+        return b"%d" % self._world.serial()

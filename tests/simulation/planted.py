@@ -19,9 +19,11 @@ from twistedsock.pubsub import broker, channel, encoding_group, subscription
 from twistedsock.pubsub.broker import Broker
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.history import History
+from twistedsock.pubsub.history_budget import HistoryBudget
+from twistedsock.pubsub.rereading import OlderEvents, Repairs
 from twistedsock.pubsub.undelivered import Undelivered
-from twistedsock.pubsub.values import Batch, Position, Publication
-from twistedsock.session import handlers
+from twistedsock.pubsub.values import Batch, Position, Publication, Reset
+from twistedsock.session import commands, handlers
 from twistedsock.session.replies import PendingReplies
 
 MAX_RUNS = 150
@@ -174,7 +176,7 @@ def _read_chunk_without_cache(self: Any, behind: Any, cache: Any) -> bytes:
     if batches:
         behind.cursor = batches[-1].end
     wanted = [batch for batch in batches if behind.wants(batch)]
-    return b"".join([self.encoder.batch(at.name, batch, at.epoch) for batch in wanted])
+    return b"".join([behind.encoder.batch(at.name, batch, at.epoch) for batch in wanted])
 
 
 @plant
@@ -279,7 +281,7 @@ def catch_up_shared_wrongly(patch: Patch) -> None:
     """Subscribers that catch up together get what the first of them has missed."""
 
     def read_chunk(self: Any, behind: Any, cache: Any) -> bytes:
-        key = behind.channel, self.encoder
+        key = behind.channel, behind.encoder
         if key not in cache:
             cache[key] = _read_chunk_without_cache(self, behind, cache), behind.cursor
         data, behind.cursor = cache[key]
@@ -389,5 +391,200 @@ def stream_id_without_gap(patch: Patch) -> None:
 
 @plant
 def gap_not_reported(patch: Patch) -> None:
-    """Events that the backplane has skipped are left out without a report."""
+    """Events that the backplane has skipped, and does not keep, are left out without a report."""
     patch(encoding_group.EncodingGroup, "report_lost", lambda self, channel, lost: None)
+
+
+@plant
+def gap_not_read(patch: Patch) -> None:
+    """Events that the backplane has skipped are reported as lost, although it keeps them."""
+
+    def hold(self: Repairs, at: Any, epoch: bytes, batch: Batch) -> None:
+        if epoch == at.epoch:
+            self._node.deliver_after_loss(at.name, epoch, batch)
+        else:
+            original(self, at, epoch, batch)
+
+    original = Repairs.hold
+    patch(Repairs, "hold", hold)
+
+
+@plant
+def gap_ignored(patch: Patch) -> None:
+    """A batch is delivered although events before it are missing."""
+
+    def deliver(self: Broker, name: bytes, epoch: bytes, batch: Batch) -> None:
+        known = self.channels.get(name)
+        if known is not None and known.epoch == epoch and batch.first > known.head + 1:
+            known.head = batch.first - 1
+        original(self, name, epoch, batch)
+
+    original = Broker.deliver
+    patch(Broker, "deliver", deliver)
+
+
+@plant
+def read_batches_dropped(patch: Patch) -> None:
+    """Missing events that were read from the backplane are dropped, and only the batches that waited are delivered."""
+    was_read = Repairs._was_read
+    patch(Repairs, "_was_read", lambda self, name, repair, at, outcome: was_read(self, name, repair, at, ()))
+
+
+@plant
+def older_events_cut(patch: Patch) -> None:
+    """The first batch that was read from the backplane for a slow reader is dropped."""
+    send = subscription.Subscriber.send_older
+    patch(subscription.Subscriber, "send_older", lambda self, one, batches: send(self, one, batches[1:]))
+
+
+@plant
+def older_events_past_a_hole(patch: Patch) -> None:
+    """Events that were read from the backplane are sent although events before them are missing."""
+    send = subscription.Subscriber.send_older
+
+    def send_all(self: Any, one: Any, batches: Any) -> bool:
+        if batches and batches[0].first > one.cursor:
+            one.cursor = batches[0].first
+        return send(self, one, batches)
+
+    patch(subscription.Subscriber, "send_older", send_all)
+
+
+@plant
+def older_events_not_read(patch: Patch) -> None:
+    """What a slow reader has missed is reported as lost, although the backplane keeps it."""
+
+    def lose(self: OlderEvents, one: Any) -> None:
+        if one.subscriber.send_older(one, ()):
+            self._resume(one.subscriber)
+
+    patch(OlderEvents, "read_for", lose)
+
+
+@plant
+def tail_cut(patch: Patch) -> None:
+    """The first batch of the tail of a channel is dropped when it is opened."""
+    load = HistoryBudget.load
+    patch(
+        HistoryBudget,
+        "load",
+        lambda self, at, batches, ages: load(self, at, batches[1:] or batches, list(ages)[1:] or ages),
+    )
+
+
+# New epochs.
+
+
+@plant
+def reset_forgotten(patch: Patch) -> None:
+    """Subscribers are not sent a reset when the channel has a new epoch."""
+    restart = channel.Channel.restart
+
+    def restart_silently(self: Any, state: Any) -> None:
+        restart(self, state)
+        self.resets = None
+
+    patch(channel.Channel, "restart", restart_silently)
+
+
+@plant
+def reset_only_for_fast_readers(patch: Patch) -> None:
+    """A subscriber that is behind is not sent a reset."""
+    restart = channel.Channel.restart
+
+    def restart_for_some(self: Any, state: Any) -> None:
+        behind = [one for one in self.subscriptions.values() if one in one.subscriber.behind]
+        restart(self, state)
+        for one in behind:
+            self.pop_resets(one)
+
+    patch(channel.Channel, "restart", restart_for_some)
+
+
+def _patch_resets(patch: Patch, change: Callable[[Reset], Reset]) -> None:
+    pop = channel.Channel.pop_resets
+    patch(channel.Channel, "pop_resets", lambda self, one: [change(reset) for reset in pop(self, one)])
+
+
+@plant
+def wrong_good(patch: Patch) -> None:
+    """A reset says that one event more of the old epoch is valid."""
+    _patch_resets(patch, lambda reset: msgspec.structs.replace(reset, good=reset.good + 1))
+
+
+@plant
+def reset_with_wrong_offset(patch: Patch) -> None:
+    """A reset names the offset after the one at which the new epoch continues."""
+    _patch_resets(patch, lambda reset: msgspec.structs.replace(reset, offset=reset.offset + 1))
+
+
+@plant
+def reset_without_gap(patch: Patch) -> None:
+    """Valid events of the old epoch that a slow reader has missed are not reported as lost before the reset."""
+    _patch_resets(patch, lambda reset: msgspec.structs.replace(reset, lost=None))
+
+
+@plant
+def epoch_not_changed_in_reply(patch: Patch) -> None:
+    """The reply to a subscription names the former epoch."""
+
+    def position(self: Any) -> Position:
+        return Position(self.epoch if self.previous is None else self.previous.epoch, self.head)
+
+    patch(channel.Channel, "position", property(position))
+
+
+@plant
+def new_epoch_taken_for_the_old(patch: Patch) -> None:
+    """Events of a new epoch are delivered as if they were of the old one."""
+    deliver = Broker.deliver
+
+    def deliver_anyway(self: Broker, name: bytes, epoch: bytes, batch: Batch) -> None:
+        known = self.channels.get(name)
+        deliver(self, name, epoch if known is None else known.epoch, batch)
+
+    patch(Broker, "deliver", deliver_anyway)
+
+
+@plant
+def ok_before_reset(patch: Patch) -> None:
+    """A publication is confirmed with an offset of a new epoch before the publisher is sent the reset."""
+    patch(handlers, "_send_resets", lambda session: None)
+
+
+@plant
+def ok_while_epoch_changes(patch: Patch) -> None:
+    """A publication is confirmed while the node is still asking for the new epoch."""
+    patch(Repairs, "hold_answer", lambda self, name, answer: answer)
+
+
+@plant
+def recovered_although_rolled_back(patch: Patch) -> None:
+    """A client whose newest events were rolled back is recovered as if it had not received them."""
+
+    def offset(at: Any, position: Position) -> int | None:
+        previous = at.previous
+        if previous is not None and position.epoch == previous.epoch and previous.offset == at.begin:
+            return min(position.offset, at.head)
+        return original(at, position)
+
+    original = commands.offset_in_epoch
+    patch(commands, "offset_in_epoch", offset)
+
+
+@plant
+def numbers_taken_for_one_sequence(patch: Patch) -> None:
+    """A client of the former epoch continues at its offset, although the numbers have started again."""
+
+    def offset(at: Any, position: Position) -> int | None:
+        previous = at.previous
+        if (
+            previous is not None
+            and position.epoch == previous.epoch
+            and position.offset <= min(previous.offset, at.head)
+        ):
+            return position.offset
+        return original(at, position)
+
+    original = commands.offset_in_epoch
+    patch(commands, "offset_in_epoch", offset)

@@ -36,7 +36,7 @@ class EpochRecord:
 
     @property
     def continues(self) -> bool:
-        """Whether the numbers go on where the valid part of the epoch before ends."""
+        """Whether the numbers continue those of the valid part of the epoch before."""
         return self.previous is not None and self.previous.good == self.begin and self.begin > 0
 
     def append(self, batch: Batch, time: float) -> None:
@@ -51,6 +51,18 @@ class EpochRecord:
         index = bisect_right(self.firsts, offset) - 1
         batch = self.batches[index] if index >= 0 else None
         return batch if batch is not None and offset < batch.end else None
+
+    def batches_from(self, offset: int) -> list[Batch]:
+        """The events from this offset on, also those of the valid part of epochs before."""
+        found: list[Batch] = []
+        if offset <= self.begin and self.previous is not None and self.continues:
+            found = [
+                batch.part(offset, self.begin + 1)
+                for batch in self.previous.batches_from(offset)
+                if batch.first <= self.begin
+            ]
+        start = bisect_right(self.firsts, offset) - 1
+        return found + [batch.part(offset, batch.end) for batch in self.batches[max(0, start) :] if batch.end > offset]
 
 
 class Sent:
@@ -133,13 +145,14 @@ class Record:
         assert batch is not None
         return batch
 
-    def check_confirmed(self, value: Any, channel: str, offset: int) -> None:
-        """Check the offset with which the server has confirmed a publication."""
+    def check_confirmed(self, value: Any, channel: str, offset: int) -> str:
+        """Check the offset with which the server has confirmed a publication. Returns its epoch."""
         position = self.sent[number_of(value)].position
         if position is None:
             raise Violation(f"{channel}: {value!r} was confirmed as {offset} before it was stored", channel)
         if position[1] != offset:
             raise Violation(f"{channel}: {value!r} was confirmed as {offset}, but is {position}", channel)
+        return position[0]
 
     def publisher(self, channel: str, epoch: str, offset: int) -> str:
         """The id of the client that published an event, "" if there is no such event."""

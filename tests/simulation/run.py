@@ -6,20 +6,34 @@ from random import Random
 from typing import Any
 
 from tests.simulation.backplane import Backplanes, SharedBackplanes
-from tests.simulation.clients import KINDS, Client
+from tests.simulation.clients import Client
 from tests.simulation.faults import FaultRates, draw_rates
 from tests.simulation.node import SimulatedNode
 from tests.simulation.record import Record
+from tests.simulation.request_clients import RequestProgram
+from tests.simulation.session_clients import JsonSessionClient, LineSessionClient, MessageSessionClient
+from tests.simulation.stream_clients import StreamClient
 from tests.simulation.world import Violation, World
 from twistedsock.limits.settings import Limits
+
+KINDS: tuple[type[Client], ...] = (
+    LineSessionClient,
+    LineSessionClient,
+    MessageSessionClient,
+    JsonSessionClient,
+    JsonSessionClient,
+    StreamClient,
+    StreamClient,
+    RequestProgram,
+)
 
 STEPS = (200, 600, 1_500)
 """Actions of a run."""
 
 QUIET_SECONDS = 120.0
-"""Time for the system to become quiet after the last fault: links come back, positions are compared."""
+"""Time for the system to become quiet after the last fault: links connect again and compare positions."""
 
-MakeBackplanes = Callable[[World, FaultRates, int], Backplanes]
+MakeBackplanes = Callable[[World, FaultRates], Backplanes]
 
 
 @dataclass(frozen=True)
@@ -62,12 +76,12 @@ def draw_limits(random: Random) -> Limits:
 class Run:
     """``make_backplanes`` makes the backplane of the nodes."""
 
-    def __init__(self, seed: int, make_backplanes: MakeBackplanes = SharedBackplanes, epochs: bool = False) -> None:
+    def __init__(self, seed: int, make_backplanes: MakeBackplanes = SharedBackplanes) -> None:
         self.world = World(seed)
         random = self.world.random
-        self.rates = draw_rates(random, epochs)
+        self.rates = draw_rates(random)
         self.limits = draw_limits(random)
-        self.backplanes = make_backplanes(self.world, self.rates, random.choice((5, 30, 1_000)))
+        self.backplanes = make_backplanes(self.world, self.rates)
         self.record: Record = self.backplanes.record
         self.channels = ["a", "b", "c", "d"][: random.choice((1, 2, 4))]
         self.had_faults = any((self.rates.fail, self.rates.lose_answer, self.rates.disconnect, self.rates.roll_back))
@@ -97,7 +111,7 @@ class Run:
         return Totals(1, world.now, self._steps, self.record.events, sum(client.received for client in self.clients))
 
     def _pause(self) -> float:
-        """The time to the next action: actions come in bursts."""
+        """The time to the next action: they are in bursts."""
         kind = self.world.random.random()
         if kind < 0.25:
             return 0.0
@@ -126,13 +140,11 @@ class Run:
             client.check_end()
 
     def _start_node(self, name: str) -> None:
-        backplane = self.backplanes.connect(name)
-        self.nodes.append(SimulatedNode(self.world, name, backplane, self.limits, self._clock_step))
+        self.nodes.append(SimulatedNode(self.world, name, self.backplanes, self.limits, self._clock_step))
 
     def _restart_node(self, node: SimulatedNode) -> None:
         self.world.note(node.name, "stops, and starts again")
         self.nodes.remove(node)
-        self.backplanes.disconnect(node.backplane)
         self._start_node(node.name)
         node.stop()
 
@@ -142,11 +154,6 @@ class Run:
         """The newest offset of a channel."""
         epoch = self.record.channels.get(channel)
         return 0 if epoch is None else epoch.head
-
-    def is_lost(self, node: SimulatedNode, channel: str, epoch: str, offset: int) -> bool:
-        """Whether a node can report this event as lost: its history does not contain it."""
-        known = node.context.broker.channels.get(channel.encode())
-        return known is None or known.epoch.decode() != epoch or known.history.first > offset
 
     def check_history(
         self, node: SimulatedNode, channel: str, since: int | None, last: int | None, items: list[dict[str, Any]]

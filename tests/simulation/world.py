@@ -26,7 +26,7 @@ class Violation(AssertionError):
 
 
 class Trace:
-    """The last steps of a run: who did what, on which channel, at which time. ``digest`` is a checksum of all steps."""
+    """The last steps of a run: the actor, the action, the channel, the time. ``digest`` is a checksum of all steps."""
 
     def __init__(self) -> None:
         self._steps: deque[tuple[float, str, str, str]] = deque(maxlen=TRACE_STEPS)
