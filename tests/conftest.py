@@ -8,6 +8,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
+from tests.fakes import Logged
+
 # Derandomized: a failure is reproducible, and builds do not fail at random. HYPOTHESIS_PROFILE=deep tests more.
 settings.register_profile("usual", derandomize=True, database=None, deadline=None, max_examples=100)
 settings.register_profile(
@@ -20,8 +22,6 @@ settings.register_profile(
 )
 settings.register_profile("deep", deadline=None, max_examples=5_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
-
-Logged = list[dict[str, Any]]
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,9 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from zope.interface import implementer
 
+Logged = list[dict[str, Any]]
+"""The fixture ``logged``: events of the log."""
+
 
 class FakeSocket:
     """A socket that accepts ``room`` bytes (None: all), or raises ``error``. ``incoming`` are the results of ``recv``:

@@ -41,6 +41,20 @@ def upgrade(path: str = "/ws", **headers: str) -> bytes:
     return request_bytes(path, **UPGRADE, **headers)
 
 
+def split_frames(data: bytes) -> list[tuple[int, bytes]]:
+    """First byte and payload of each frame. An incomplete frame is an error."""
+    frames = []
+    while data:
+        size, start = data[1], 2
+        assert size <= 126
+        if size == 126:
+            size, start = int.from_bytes(data[2:4], "big"), 4
+        assert len(data) >= start + size
+        frames.append((data[0], data[start : start + size]))
+        data = data[start + size :]
+    return frames
+
+
 class Connection:
     """A connection to a factory. Input goes to the present protocol of the transport."""
 
@@ -133,18 +147,8 @@ class WebSocketClient:
         return head
 
     def frames(self) -> list[tuple[int, bytes]]:
-        """First byte and payload of each frame since the last call. An incomplete frame is an error."""
-        data = self.transport.output()
-        frames = []
-        while data:
-            size, start = data[1], 2
-            assert size <= 126
-            if size == 126:
-                size, start = int.from_bytes(data[2:4], "big"), 4
-            assert len(data) >= start + size
-            frames.append((data[0], data[start : start + size]))
-            data = data[start + size :]
-        return frames
+        """The frames since the last call."""
+        return split_frames(self.transport.output())
 
     def send(self, *messages: str | dict[str, Any]) -> None:
         texts = [message if isinstance(message, str) else json.dumps(message) for message in messages]

@@ -7,7 +7,7 @@ import pytest
 from tests.behaviours.protocol_clients import settle
 from tests.event_streams import read_events
 from tests.fuzz.grammars import HANDSHAKE, frame
-from tests.server.clients import CLOSE, PING, TEXT
+from tests.server.clients import CLOSE, PING, TEXT, split_frames
 from twistedsock.codecs.sse import KEEP_ALIVE_COMMENT
 from twistedsock.errors import CloseReason
 from twistedsock.server.http.sse import FIRST_PROBE_SECONDS, PROBE_INTERVAL_SECONDS
@@ -156,16 +156,6 @@ def test_closes_ended_event_stream(web, server):
     assert client.transport.disconnecting
 
 
-def frames(data):
-    """First byte and payload of each short frame."""
-    found = []
-    while data:
-        size, start = (data[1], 2) if data[1] < 126 else (int.from_bytes(data[2:4], "big"), 4)
-        found.append((data[0], data[start : start + size]))
-        data = data[start + size :]
-    return found
-
-
 @pytest.mark.parametrize("target", [b"/ws", b"/ws?"], ids=["short handshake", "Autobahn"])
 def test_websocket_answers_its_input_and_closes(web, server, target):
     client = web()
@@ -173,7 +163,7 @@ def test_websocket_answers_its_input_and_closes(web, server, target):
     client.send_bytes(HANDSHAKE.replace(b"/ws", target) + sent)
     client.half_close()
     settle(server)
-    *messages, close = frames(client.transport.output().partition(b"\r\n\r\n")[2])
+    *messages, close = split_frames(client.transport.output().partition(b"\r\n\r\n")[2])
     assert [b'"pong"' in payload for _, payload in messages] == [False, True, True, True]
     assert close == (CLOSE, b"\x03\xe8")
     assert client.transport.disconnecting

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from tests.fuzz.connections import Connection, quiet_reactor
-from tests.fuzz.grammars import ASKED, CUTS, FRAMES, HANDSHAKE, HEADS, LINES, TELNET, UPGRADE, head_of
+from tests.fuzz.grammars import ASKED, CUTS, FRAMES, HEADS, LINES, TELNET, UPGRADE, head_of
 from tests.fuzz.properties import buffer_limit, buffered_bytes, cut, holds
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.codecs.http import MAX_HEAD_BYTES
@@ -171,14 +171,3 @@ def are_whole_frames(data: bytes) -> None:
             assert first in (0x88, 0x89, 0x8A) and size < 126
             closed = first == 0x88
         data = data[body + size :]
-
-
-def test_plain_handshake_opens_a_websocket() -> None:
-    server = FakeServer()
-    with quiet_reactor() as clock:
-        connection = Connection(
-            WebFactory(server.context, clock, OriginPolicy(AllowedOrigins()), 0, 10, 5, lambda: []), 8082
-        )
-        connection.send_bytes(HANDSHAKE)
-        assert connection.transport.value().startswith(b"HTTP/1.1 101 ") and len(server.context.sessions) == 1
-        connection.close()

@@ -9,7 +9,7 @@ from OpenSSL.crypto import FILETYPE_PEM, load_certificate
 from twisted.internet.address import IPv4Address
 
 from tests.authority import Authority
-from tests.fakes import FakeReactor
+from tests.fakes import FakeReactor, Logged
 from tests.server.clients import HOST, request_bytes
 from tests.server.http.clients import FakeSite
 from twistedsock.auth.origins import AllowedOrigins
@@ -36,9 +36,6 @@ class Recorder:
     def __call__(self, request: Any) -> None:
         self.requests.append((request.identity, request.endpoints.client, request.captured))
         request.respond_json(200, b"{}")
-
-
-Logged = list[dict[str, Any]]
 
 
 class RecordingSite(FakeSite):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import FakeReactor
+from tests.fakes import FakeReactor, Logged
 from tests.server.clients import HOST, request_bytes
 from tests.server.http.clients import FakeSite, SiteClient
 from twistedsock.codecs.http import MAX_CHUNKS, MAX_HEADERS
@@ -24,9 +24,6 @@ BODY = b"POST /echo HTTP/1.1\r\nHost: " + HOST.encode() + b"\r\n"
 
 def chunks(*pieces: bytes) -> bytes:
     return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (*pieces, b""))
-
-
-Logged = list[dict[str, Any]]
 
 
 class EchoSite(FakeSite):

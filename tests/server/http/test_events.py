@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 
+from tests.fakes import Logged
 from tests.server.http.clients import APIClient, MakeAPI
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Publication
 from twistedsock.testing import FakePolicy
-
-Logged = list[dict[str, Any]]
 
 KITCHEN = "/channels/kitchen/events"
 POLICY = FakePolicy(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import FakeReactor
+from tests.fakes import FakeReactor, Logged
 from tests.server.http.clients import MakeWebPort, WebClient, WebPort
 from twistedsock.codecs.websocket import CLOSE_CODES
 from twistedsock.errors import CloseReason
@@ -14,7 +14,6 @@ from twistedsock.session.commands import ReadHistory
 from twistedsock.session.handlers import handle
 from twistedsock.testing import FakePolicy, FakeServer
 
-Logged = list[dict[str, Any]]
 Open = Callable[..., tuple[WebPort, WebClient, str]]
 
 

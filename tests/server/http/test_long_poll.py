@@ -298,6 +298,8 @@ def test_reports_a_new_epoch(ask: Ask) -> None:
     new = ask(server, "/channels/k/events?wait=25")
     server.restart_backplane()
     publish_late(server, publisher, "x")
+    server.backplane.release()  # the new epoch is read
+    server.turn()
     answer = answer_of(placed)
     assert answer["recovered"] is False and answer["events"] == [] and answer["next"] == "e2:1"
     answer = answer_of(new)

@@ -1,10 +1,8 @@
 """Long responses: written as fast as the client reads, and aborted if it may no longer read them."""
 
-from typing import Any
-
 import pytest
 
-from tests.fakes import FakeReactor
+from tests.fakes import FakeReactor, Logged
 from tests.server.http.clients import APIClient, MakeAPI, Response
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.subscription import Client
@@ -12,8 +10,6 @@ from twistedsock.pubsub.values import Payloads, Publication
 from twistedsock.server.http import streaming
 from twistedsock.server.http.streaming import WRITE_TIMEOUT_SECONDS
 from twistedsock.testing import FakePolicy
-
-Logged = list[dict[str, Any]]
 
 KITCHEN = "/channels/kitchen/events"
 EVENTS = 2_000

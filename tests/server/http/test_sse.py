@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.event_streams import ServerSent, Stream
-from tests.fakes import FakeReactor
+from tests.fakes import FakeReactor, Logged
 from tests.server.http.clients import MakeWebPort, WebPort
 from twistedsock.errors import CloseReason
 from twistedsock.server.http.connection import HTTPConnection
@@ -16,8 +16,6 @@ from twistedsock.server.http.request import HTTPRequest
 from twistedsock.server.http.sse import INCOMPLETE, MAX_IGNORED_BYTES, EventStream
 from twistedsock.session.session import Session, SessionState
 from twistedsock.testing import FakePolicy, FakeServer
-
-Logged = list[dict[str, Any]]
 
 
 def publish(server: FakeServer, channel: str, *payloads: Any) -> None:

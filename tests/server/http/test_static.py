@@ -6,11 +6,10 @@ import re
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.fakes import FakeReactor
+from tests.fakes import FakeReactor, Logged
 from tests.server.http.clients import FakeSite, SiteClient
 from twistedsock.server.http.headers import DATA_HEADERS, PAGE_HEADERS, accepts_gzip, matches_etag
 from twistedsock.server.http.static import StaticFile, static_files
@@ -18,9 +17,6 @@ from twistedsock.server.http.static import StaticFile, static_files
 LINES: list[dict[str, object]] = [{"kind": "tcp", "host": "127.0.0.1", "port": 8081}]
 STATIC = Path(str(files("twistedsock"))) / "static"
 NAMES = sorted(str(file.relative_to(STATIC)) for file in STATIC.rglob("*") if file.is_file())
-
-
-Logged = list[dict[str, Any]]
 
 
 @pytest.fixture
