@@ -6,6 +6,7 @@ import re
 import subprocess
 import threading
 import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -47,6 +48,26 @@ def test_curl_publishes_with_100_continue_and_in_chunks(server, curl, line_clien
         told = curl(f"/channels/{channel}/events", "-X", "POST", "--data-binary", "@-", "-v", "-i", *options, data=data)
         assert statuses(told) == [100, 201] if number == 0 else [201]
         assert reader.receive().endswith(" " + data.decode())
+
+
+def test_curl_and_lines_read_events_by_their_time(server, curl, line_client, channel):
+    """The clock is the real one: the middle of three events is found by its time, in the form of each protocol."""
+    reader = line_client(server.lines[0])
+    reader.request(f"SUB {channel} time=on")
+    for number in (1, 2, 3):
+        curl(f"/channels/{channel}/events", "-d", str(number))
+        time.sleep(0.01)
+    first, second, third = (reader.receive().split(" ")[3] for _ in range(3))
+    assert first < second < third
+    line = reader.request(f"HIST {channel} after={first} before={third} time=on")
+    assert line.split(" ")[2:4] == ["2", second] and reader.receive() == "OK 1"
+    assert reader.request(f"HIST {channel} after=-0s") == "OK 0"
+    history = json.loads(curl(f"/channels/{channel}/events?after={first}&before={third}"))
+    [event] = history["events"]
+    assert (event["data"], history["next"]) == ("2", f"{history['epoch']}:2")
+    assert datetime.fromtimestamp(event["time"] / 1000, UTC) == datetime.fromisoformat(second)
+    following = json.loads(curl(f"/channels/{channel}/events?wait=1&last-event-id={history['next']}"))
+    assert [event["data"] for event in following["events"]] == ["3"]
 
 
 def test_rejects_a_long_body_before_it_is_sent(curl, channel):
