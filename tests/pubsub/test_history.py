@@ -512,6 +512,10 @@ def test_start_includes_dropped_events_that_may_be_later() -> None:
     assert (log.first, log.dropped_time) == (4, 200)
     assert [log.start_after(time) for time in (199, 200, 300)] == [1, 5, 7]
     assert (History(Limits(), 4).start_after(900), History(Limits(), 4, 50).start_after(50)) == (1, 4)
+    assert (History(Limits(), 4, 50, origin=3).start_after(40), History(Limits(), 4, origin=4).start_after(40)) == (
+        3,
+        4,
+    )
     unknown = History(Limits(), 4)
     publish_at(unknown, 100)
     assert [unknown.start_after(time) for time in (99, 100)] == [1, 6]

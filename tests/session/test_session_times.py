@@ -3,6 +3,7 @@
 import pytest
 
 from tests.session.clients import ask, welcomed
+from twistedsock.pubsub.values import ChannelState, Position
 from twistedsock.testing import FakeServer
 
 EIGHT = "2027-01-15T08:00:00.000Z"
@@ -64,3 +65,33 @@ def test_watchers_receive_times_between_presence_changes() -> None:
     bob.send("SUB a", "PUB a 1", "UNSUB a")
     server.turn()
     assert ann.received() == ["JOIN a p2 p2", f"MSG a 1 {EIGHT} p2 1", "LEAVE a p2 p2"]
+
+
+def test_events_before_the_channel_was_closed_may_be_between_the_times() -> None:
+    """The channel is opened by an event, so nothing is known about those before."""
+    server = FakeServer()
+    ann = welcomed(server)
+    ask(ann, "PUB a 1")
+    server.now += 310
+    server.wall += 3_600
+    server.broker.expire_histories()
+    server.turn()
+    assert b"a" not in server.broker.channels
+    ask(ann, "PUB a 2")
+    assert ask(ann, "HIST a after=-2h before=-30m") == ["LOST a 1 1", "OK 0"]
+    assert ask(ann, "HIST a after=-0s") == ["OK 0"]
+
+
+@pytest.mark.parametrize(
+    "previous, lost",
+    [(None, []), (Position(b"e1", 3), []), (Position(b"e1", 5), ["LOST a 1 5"])],
+    ids=["unknown", "numbering restarts", "numbering continues"],
+)
+def test_only_events_of_the_present_numbering_are_lost(previous: Position | None, lost: list[str]) -> None:
+    server = FakeServer()
+    ann = welcomed(server)
+    ask(ann, "SUB a")
+    server.broker.reset(b"a", ChannelState(Position(b"e2", 5), begin=5, previous=previous))
+    server.turn()
+    ann.received()
+    assert ask(ann, "HIST a after=-1h") == [*lost, "OK 0"]

@@ -167,7 +167,7 @@ class Broker:
         missing."""
         channel, first, end = self.channels.get(name), batch.first, batch.end
         if channel is None:
-            state = ChannelState(Position(epoch, first - 1), time=batch.time if first > 1 else 0)
+            state = ChannelState(Position(epoch, first - 1))
             channel = self._add_channel(name, state, self._channel_shares.owner_of_new(name))
         elif first != channel.head + 1 or epoch != channel.epoch:
             if epoch != channel.epoch or first > channel.head + 1:

@@ -292,8 +292,9 @@ class Channel:
 
 
 def _empty_history(limits: Limits, state: ChannelState) -> History:
-    first = state.tail[0].first if state.tail else state.position.offset + 1
-    return History(limits, first, state.time)
+    first, previous = state.tail[0].first if state.tail else state.position.offset + 1, state.previous
+    is_one_sequence = previous is not None and previous.offset == state.begin
+    return History(limits, first, state.time, 1 if is_one_sequence else state.begin + 1)
 
 
 def _reset_for(state: ChannelState, former: Position, cursor: int) -> Reset:

@@ -34,12 +34,24 @@ class History:
     """``first`` is the offset of the oldest event, ``end`` the offset of the next one; they are equal if the history is
     empty. ``size`` is the cost of the events in bytes. ``dropped_time`` is the time of the newest event before
     ``first``, in milliseconds since 1970, or a later time if it is not known exactly; 0 if there was none, or if
-    nothing is known about it."""
+    nothing is known about it. ``origin`` is the offset of the first event that the channel has ever had."""
 
-    __slots__ = ("_batches", "_has_exact_time", "_limits", "_marks", "_waste", "dropped_time", "end", "first", "size")
+    __slots__ = (
+        "_batches",
+        "_has_exact_time",
+        "_limits",
+        "_marks",
+        "_waste",
+        "dropped_time",
+        "end",
+        "first",
+        "origin",
+        "size",
+    )
 
-    def __init__(self, limits: Limits, first: int = 1, dropped_time: int = 0) -> None:
+    def __init__(self, limits: Limits, first: int = 1, dropped_time: int = 0, origin: int = 1) -> None:
         self.first = self.end = first
+        self.origin = origin
         self.dropped_time = dropped_time
         # Whether dropped_time is exactly the time of the newest dropped event.
         self._has_exact_time = dropped_time > 0
@@ -108,11 +120,11 @@ class History:
 
     def start_after(self, time: int) -> int:
         """The offset of the first event that may have been published after this time, also if it was dropped. The times
-        of most dropped events are not known: if the newest of them may be later, this is 1."""
+        of most dropped events are not known: if the newest of them may be later, this is ``origin``."""
         start = self.first_after(time)
-        if start > self.first or self.first == 1:
+        if start > self.first or self.first <= self.origin:
             return start  # all dropped events are older than one that is not later
-        return 1 if self.dropped_time > time or not self.dropped_time else start
+        return self.origin if self.dropped_time > time or not self.dropped_time else start
 
     def stop_before(self, time: int) -> int:
         """The offset of the first event that was certainly published at this time or after it. The newest dropped event
