@@ -59,6 +59,24 @@ def test_largest_owner_loses_unused_channels_first(late: bool) -> None:
     assert asks(comes(server, C), "PUB third x") == "OK"
 
 
+def test_drops_no_history_while_there_is_room() -> None:
+    server = FakeServer(max_channels=10)
+    greedy, modest = comes(server, A), comes(server, B)
+    for number in range(7):
+        asks(greedy, f"PUB c{number} x")
+    assert [asks(modest, f"PUB m{number} x") for number in range(3)] == ["OK"] * 3
+    assert len(owners(server)) == 10
+
+
+def test_owner_of_one_channel_more_keeps_its_history() -> None:
+    """Otherwise the two would take a channel from each other again and again."""
+    server = FakeServer(max_channels=41)
+    one, other = comes(server, A), comes(server, B)
+    for number in range(41):
+        asks(other if number % 2 else one, f"PUB c{number} x")
+    assert asks(other, "PUB more x") == "ERR" and list(owners(server).values()).count(A) == 21
+
+
 def test_keeps_channels_with_subscriptions_or_waiters() -> None:
     server = FakeServer(max_channels=10)
     greedy, modest = comes(server, A), comes(server, B)
