@@ -19,6 +19,7 @@ from twistedsock.bridge import (
     BridgeSubscription,
 )
 from twistedsock.errors import CloseReason
+from twistedsock.pubsub.values import Position
 from twistedsock.testing import FakePolicy, FakeServer
 
 DEEP: Any = []
@@ -48,6 +49,14 @@ def result_of(deferred: "Deferred[Any]") -> Any:
     deferred.addBoth(results.append)
     (result,) = results
     return result.value if isinstance(result, Failure) else result
+
+
+def settle(server: FakeServer) -> None:
+    """Run turns, and let the late backplane answer, until neither has work."""
+    server.turn()
+    while len(server.backplane):
+        server.backplane.release()
+        server.turn()
 
 
 def values(events: list[BridgeEvent]) -> list[Any]:
@@ -356,13 +365,58 @@ def test_callbacks_are_called_in_time_slices(server: FakeServer, bridge: Bridge)
 
 def test_position_of_another_epoch_is_a_reset(server: FakeServer, bridge: Bridge, messages: Messages) -> None:
     bridge.publish("kitchen", "one")
-    resets: list[BridgePosition] = []
+    bridge.publish("kitchen", "two")
+    events, resets = list[BridgeEvent](), list[object]()
     former = BridgePosition("former", 3)
-    bridge.subscribe("kitchen", print, since=former, on_reset=resets.append)
-    bridge.subscribe("kitchen", print, since=former)
+    bridge.subscribe("kitchen", events.append, since=former, last=1, on_reset=lambda *what: resets.append(what))
+    bridge.subscribe("kitchen", events.append, since=former)
     server.turn()
-    assert resets == [("e1", 1)]
-    assert messages() == ["kitchen has another epoch: events before 2 may be missing"]
+    assert (resets, values(events)) == ([(("e1", 1), 0)], ["two"])
+    assert messages() == ["kitchen has another epoch: events before 3 may be missing"]
+
+
+def test_position_before_the_history_is_no_reset() -> None:
+    server = FakeServer(history_events=1)
+    bridge, what = bridge_of(server), list[object]()
+    for value in "abc":
+        bridge.publish("kitchen", value)
+        server.turn()
+    bridge.subscribe(
+        "kitchen",
+        lambda event: what.append(event.value),
+        since=BridgePosition("e1", 1),
+        on_lost=lambda first, last: what.append((first, last)),
+        on_reset=lambda position, good: what.append("reset"),
+    )
+    server.turn()
+    assert what == [(2, 2), "c"]
+
+
+def test_position_after_the_newest_event_is_a_reset(server: FakeServer, bridge: Bridge) -> None:
+    """The server has lost its memory, and has got the same epoch by chance."""
+    resets: list[object] = []
+    bridge.subscribe("kitchen", print, since=BridgePosition("e1", 7), on_reset=lambda *what: resets.append(what))
+    server.turn()
+    assert resets == [(("e1", 0), 0)]
+
+
+def test_new_epoch_is_reported_and_the_subscription_continues() -> None:
+    server = FakeServer(late=True)
+    bridge, what = bridge_of(server), list[object]()
+    bridge.subscribe(
+        "kitchen",
+        lambda event: what.append(event.position),
+        on_reset=lambda position, good: what.append(("reset", position, good)),
+    )
+    settle(server)
+    for value in "ab":
+        bridge.publish("kitchen", value)
+    settle(server)
+    server.restart_backplane()
+    server.backplane.announce(b"kitchen", Position(b"e1", 1))
+    bridge.publish("kitchen", "c")
+    settle(server)
+    assert what == [("e1", 1), ("e1", 2), ("reset", ("e2", 0), 1), ("e2", 1)]
 
 
 def test_administrator_can_disconnect_a_subscription(server: FakeServer, bridge: Bridge, messages: Messages) -> None:

@@ -48,6 +48,8 @@ from twistedsock import (
     make_service,
 )
 from twistedsock.backplanes.memory import MemoryBackplane
+from twistedsock.errors import UNAVAILABLE
+from twistedsock.pubsub.future import Future
 from twistedsock.reload import TWO_POLICIES
 from twistedsock.service import SockbridgeService, StartFailed, draw_epoch
 from twistedsock.testing import FakeServer
@@ -244,6 +246,71 @@ def test_backplane_replaces_the_memory(start: Make) -> None:
     backplane = CountingBackplane(draw_epoch, lambda: 0.0)
     start(backplane=backplane).bridge.publish("kitchen", "one")
     assert backplane.count == 1
+
+
+class SlowBackplane(MemoryBackplane):
+    """Starts and stops when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(draw_epoch, lambda: 0.0)
+        self.started, self.stopped = Future[bool](), Future[bool]()
+        self.calls: list[str] = []
+
+    def start(self, node: Any) -> Any:
+        super().start(node)
+        self.calls.append("start")
+        return self.started
+
+    def stop(self) -> Any:
+        self.calls.append("stop")
+        return self.stopped
+
+
+def test_backplane_starts_with_the_service_and_stops_after_the_clients(make: Make, reactor: Reactor) -> None:
+    backplane, ended = SlowBackplane(), list[object]()
+    service = make(backplane=backplane)
+    assert backplane.calls == []
+    service.privilegedStartService()
+    service.startService()
+    client, _ = connect(reactor)
+    service.stopService().addCallback(ended.append)
+    reactor.turn()
+    assert backplane.calls == ["start"]
+    client.connectionLost(Failure(ConnectionDone()))
+    reactor.turn()
+    assert (backplane.calls, ended) == (["start", "stop"], [])
+    backplane.stopped.settle(True)
+    assert ended
+
+
+def test_second_signal_does_not_wait_for_the_backplane(start: Make, reactor: Reactor) -> None:
+    backplane, ended = SlowBackplane(), list[object]()
+    service = start(backplane=backplane)
+    service.stopService().addCallback(ended.append)
+    assert backplane.calls == ["start", "stop"] and not ended
+    service.stop_now()
+    assert ended
+    backplane.stopped.settle(True)
+
+
+def test_errors_of_the_backplane_are_logged(start: Make, messages: Any) -> None:
+    backplane = SlowBackplane()
+    service = start(backplane=backplane)
+    backplane.started.settle(UNAVAILABLE)
+    backplane.stopped.settle(UNAVAILABLE)
+    service.stopService()
+    expected = [f"the backplane has not {what}: {UNAVAILABLE.message}" for what in ("started", "stopped")]
+    assert messages() == expected
+
+
+def test_backplane_that_cannot_start_stops_the_start(make: Make) -> None:
+    class Broken(MemoryBackplane):
+        def start(self, node: Any) -> None:
+            raise OSError(13, "Permission denied")
+
+    with pytest.raises(StartFailed) as caught:
+        make(backplane=Broken(draw_epoch, lambda: 0.0)).privilegedStartService()
+    assert str(caught.value) == "sockbridge: cannot start the backplane: Permission denied"
 
 
 def test_stop_does_not_count_subscriptions_of_the_program(

@@ -489,7 +489,7 @@ def test_stop_ends_when_the_backplane_has_stopped(start, monkeypatch):
     start().stopService().addCallback(ended.append)
     assert not ended
     stopped.settle(True)
-    assert ended == [True]
+    assert ended == [None]
 
 
 def test_stop_notifies_other_clients_after_an_exception(start, reactor, logged):

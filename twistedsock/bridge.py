@@ -145,8 +145,9 @@ EventCallback = Callable[[BridgeEvent], object]
 LostCallback = Callable[[int, int], object]
 """Called with the first and the last offset of events that the subscription does not receive."""
 
-ResetCallback = Callable[[BridgePosition], object]
-"""Called with the position at which a subscription continues, because the channel has another epoch."""
+ResetCallback = Callable[[BridgePosition, int], object]
+"""Called if the channel has another epoch. The subscription continues after the position. Events of the former epoch
+are valid up to the offset in the second argument; 0 if none is known to be."""
 
 
 class BridgeObserver:
@@ -216,7 +217,7 @@ class Bridge:
         """Call ``callback`` with each event from now on. ``last`` adds the newest events of the history, ``since``
         those after a position. Other subscribers see ``nick`` in the list of members. Without ``on_lost`` and
         ``on_reset``, both are logged."""
-        subscription = BridgeSubscription(self._trusted_context, channel, callback, on_lost, on_reset)
+        subscription = BridgeSubscription(self._trusted_context, channel, callback, since, on_lost, on_reset)
         try:
             commands: list[Command] = [Nick(_encode(nick))] if nick else []
             position = (None, None) if since is None else (since.offset, _encode(since.epoch))
@@ -358,6 +359,7 @@ class BridgeSubscription:
         context: ServerContext,
         channel: str,
         callback: EventCallback,
+        since: BridgePosition | None,
         on_lost: LostCallback | None,
         on_reset: ResetCallback | None,
     ) -> None:
@@ -369,13 +371,13 @@ class BridgeSubscription:
         """False after ``unsubscribe``, and when the server has ended or refused the subscription."""
         self._context = context
         self._callback = callback
+        self._since = since
         self._on_lost = on_lost or self._log_lost
         self._on_reset = on_reset or self._log_reset
         self._failures = CallbackLog(context.broker.clock, f"the callback for events of {channel}")
         self._outlet = BridgeOutlet(context, self._wake)
         self._pipeline: InputPipeline | None = None
         self._calls: Iterator[Callable[[], object]] = iter(())
-        self._epoch = b""
         self._is_waiting = False
         """True while a callback waits for a Deferred."""
         self._close_reason = CloseReason.NORMAL
@@ -457,16 +459,23 @@ class BridgeSubscription:
             elif isinstance(record, LostRecord):
                 yield partial(self._on_lost, record.first, record.last)
             elif isinstance(record, ResetRecord):
-                yield partial(self._on_reset, _position(record.position))
+                yield partial(self._on_reset, _position(record.position), record.good)
             elif isinstance(record, SubscribedRecord):
-                if record.recovered is False:
-                    yield partial(self._on_reset, _position(record.position))
+                if record.recovered is False and not self._is_known(record.position):
+                    start = BridgePosition(record.position.epoch.decode(), record.start - 1)
+                    yield partial(self._on_reset, start, 0)
                 yield partial(self.subscribed.callback, _position(record.position))
             elif isinstance(record, RefusedRecord):
                 error = BridgeError(record.code.decode(), record.message)
                 yield partial(self.reject, error)
             else:
                 self._close_message = record.message
+
+    def _is_known(self, position: Position) -> bool:
+        """True if the position that the subscription was to continue at is one of the present epoch. Events that are
+        missing after it are reported as lost."""
+        since = self._since
+        return since is not None and _position(position) >= since and since.epoch == position.epoch.decode()
 
     def _call(self, call: Callable[[], Any]) -> None:
         try:
@@ -504,7 +513,7 @@ class BridgeSubscription:
             channel=self.channel,
         )
 
-    def _log_reset(self, position: BridgePosition) -> None:
+    def _log_reset(self, position: BridgePosition, good: int) -> None:
         self._log.warn(
             "{channel} has another epoch: events before {offset} may be missing",
             channel=self.channel,

@@ -30,9 +30,11 @@ from twistedsock.bridge import Bridge, BridgeObserver
 from twistedsock.codecs.native import NATIVE_ENCODER
 from twistedsock.config import Settings, SettingsError, listeners, read_settings, trusted_proxies
 from twistedsock.endpoints import load_endpoints
-from twistedsock.errors import CloseReason
+from twistedsock.errors import CloseReason, Error
 from twistedsock.metrics.statistics import ProcessStatistics
 from twistedsock.metrics.sys_channels import TICK_SECONDS, Monitor
+from twistedsock.pubsub.backplane import Backplane
+from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.values import Lost
 from twistedsock.reload import TWO_POLICIES, Reloader, client_authorities, read_policy, read_webhooks
 from twistedsock.server.accept_errors import install_accept_backoff
@@ -115,7 +117,7 @@ class SockbridgeService(Service):
         read_settings: Callable[[], Settings] | None = None,
         *,
         policy: Policy | None = None,
-        backplane: Any = None,
+        backplane: Backplane | None = None,
         observers: Iterable[BridgeObserver] = (),
         endpoints: Iterable[Any] = (),
         resources: Mapping[str, IResource] | None = None,
@@ -130,11 +132,12 @@ class SockbridgeService(Service):
             backplane = own
         elif backplane.node_name:
             backplane = ReservedChannelsBackplane(backplane, own)
+        self._backplane = backplane
+        self._is_backplane_started = False
         self.context: ServerContext = build_context(
-            backplane, settings, version, reactor.seconds, self._call_in_next_turn, self._draw_id, time.time
+            self._backplane, settings, version, reactor.seconds, self._call_in_next_turn, self._draw_id, time.time
         )
         self.context.policy = read_policy(settings) if policy is None else policy
-        backplane.start(self.context.broker)
         self.context.broker.report_gap = self._log_gap
         self.webhooks = WebhookManager(
             self.context.broker.observers,
@@ -163,6 +166,7 @@ class SockbridgeService(Service):
             self._loops.append((self._reachability.interval, check))
         self._stop_at = 0.0
         self._shutdown_timeout: Any = None
+        self._backplane_stopped: Deferred[None] | None = None
         self.origin_policy = OriginPolicy(AllowedOrigins(settings.allow_origin, settings.allow_host))
         routes = build_routes(
             self.context, reactor, self.line_ports, lambda: self.webhooks.statistics, settings.ping_interval
@@ -243,8 +247,10 @@ class SockbridgeService(Service):
     # Start.
 
     def privilegedStartService(self) -> None:
-        """Open the ports, before twistd drops its privileges and reports that it has started."""
+        """Start the backplane and open the ports, before twistd drops its privileges and reports that it has
+        started."""
         super().privilegedStartService()
+        self._start_backplane()
         for listener in self._listeners:
             failures: list[Failure] = []
             listening = listener.endpoint.listen(listener.factory)
@@ -262,6 +268,18 @@ class SockbridgeService(Service):
                 endpoint.start(self.bridge, self._reactor)
             except (CannotListenError, OSError) as error:
                 raise StartFailed(f"sockbridge: cannot start {endpoint!r}: {_reason(Failure(error))}") from None
+
+    def _start_backplane(self) -> None:
+        """Start the backplane. If it connects later, its own ``is_ready`` is False until then."""
+        self._is_backplane_started = True
+        try:
+            _when_settled(self._backplane.start(self.context.broker), self._backplane_started)
+        except OSError as error:
+            raise StartFailed(f"sockbridge: cannot start the backplane: {_reason(Failure(error))}") from None
+
+    def _backplane_started(self, outcome: bool | Error) -> None:
+        if isinstance(outcome, Error):
+            self._log.error("the backplane has not started: {error}", error=outcome.message)
 
     def startService(self) -> None:
         super().startService()
@@ -352,6 +370,7 @@ class SockbridgeService(Service):
         self.webhooks.abort()
         if self._shutdown_timeout is not None and self._shutdown_timeout.active():
             self._shutdown_timeout.reset(0)
+        self._end_wait_for_backplane()
 
     def _drain(self) -> Deferred[None]:
         try:
@@ -386,14 +405,22 @@ class SockbridgeService(Service):
         self._log_wait(queued, "webhook event", "to be delivered")
         return self.webhooks.stop()
 
-    def _stop_backplane(self) -> Deferred[Any]:
-        stopped: Deferred[Any] = Deferred()
-        stop = self.context.broker.backplane.stop()
-        if stop is None:
-            stopped.callback(None)
-        else:
-            stop.then(stopped.callback)
+    def _stop_backplane(self) -> Deferred[None]:
+        """Wait until all that was published is safe."""
+        self._backplane_stopped = stopped = Deferred[None]()
+        stopping = self._backplane.stop() if self._is_backplane_started else None
+        _when_settled(stopping, self._backplane_has_stopped)
         return stopped
+
+    def _backplane_has_stopped(self, outcome: bool | Error) -> None:
+        if isinstance(outcome, Error):
+            self._log.error("the backplane has not stopped: {error}", error=outcome.message)
+        self._end_wait_for_backplane()
+
+    def _end_wait_for_backplane(self) -> None:
+        stopped, self._backplane_stopped = self._backplane_stopped, None
+        if stopped is not None:
+            stopped.callback(None)
 
     def _count_connected(self) -> int:
         """Return the number of sessions of other programs, and of HTTP requests without a response."""
@@ -413,6 +440,13 @@ class SockbridgeService(Service):
             )
 
 
+def _when_settled(future: Future[bool] | None, callback: Callable[[bool | Error], None]) -> None:
+    if future is None:
+        callback(True)
+    else:
+        future.then(callback)
+
+
 def _reason(failure: Failure) -> str:
     error: Any = failure.value
     reason = error.socketError if isinstance(error, CannotListenError) else error
@@ -423,7 +457,7 @@ def make_service(
     settings: Settings | Mapping[str, Any] | str | PathLike[str],
     *,
     policy: Policy | None = None,
-    backplane: Any = None,
+    backplane: Backplane | None = None,
     observers: Iterable[BridgeObserver] = (),
     endpoints: Iterable[Any] = (),
     resources: Mapping[str, IResource] | None = None,

@@ -45,13 +45,15 @@ def test_messages_of_a_subscription() -> None:
     data = b"".join(
         [
             NATIVE_ENCODER.subscribed(b"1", b"kitchen", AT, None),
+            NATIVE_ENCODER.subscribed(b"1", b"kitchen", AT, False, 3),
             NATIVE_ENCODER.lost(b"kitchen", 3, 7),
             NATIVE_ENCODER.refused(None, BAD_CHANNEL),
             NATIVE_ENCODER.notice(b"the server is going away"),
         ]
     )
     assert list(read_records(data)) == [
-        SubscribedRecord(AT, None),
+        SubscribedRecord(AT, None, 18),
+        SubscribedRecord(AT, False, 3),
         LostRecord(3, 7),
         RefusedRecord(b"bad-channel", BAD_CHANNEL.message),
         ClosingRecord(b"the server is going away"),

@@ -14,10 +14,12 @@ from twistedsock.session.encoder import Endpoints, SessionInfo
 
 
 class SubscribedRecord(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """The subscription has begun at ``position``. ``recovered`` is None unless a position was asked for."""
+    """The subscription has begun at ``position``, and gets the events from ``start`` on. ``recovered`` is None unless a
+    position was asked for."""
 
     position: Position
     recovered: bool | None
+    start: int
 
 
 class RefusedRecord(msgspec.Struct, frozen=True, tag=True, gc=False):
@@ -91,7 +93,7 @@ class NativeEncoder:
     def subscribed(
         self, tag: Tag, channel: bytes, position: Position, recovered: bool | None, start: int | None = None
     ) -> bytes:
-        return _frame(SubscribedRecord(position, recovered))
+        return _frame(SubscribedRecord(position, recovered, position.offset + 1 if start is None else start))
 
     def unsubscribed(self, tag: Tag, channel: bytes) -> bytes:
         return b""
