@@ -6,8 +6,10 @@ from importlib.metadata import version
 
 import pytest
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from twisted.web.http import HTTPChannel, Request
 
 from twistedsock.server import autobahn_internals, twisted_internals
+from twistedsock.server.http.twisted_web_internals import CHANNEL_INTERNALS, REQUEST_INTERNALS
 from twistedsock.server.reactor import REACTOR_INTERNALS, EPollReactor
 
 
@@ -24,6 +26,8 @@ USED = [
     ("Twisted", "server/twisted_internals.py", owner, names) for owner, names in twisted_internals.INTERNALS.items()
 ] + [
     ("Twisted", "server/reactor.py", EPollReactor, REACTOR_INTERNALS),
+    ("Twisted", "server/http/twisted_web_internals.py", HTTPChannel, CHANNEL_INTERNALS),
+    ("Twisted", "server/http/twisted_web_internals.py", Request, REQUEST_INTERNALS),
     ("Autobahn", "server/autobahn_internals.py", WebSocketServerProtocol, autobahn_internals.METHODS),
     ("Autobahn", "server/autobahn_internals.py", WebSocketServerProtocol, autobahn_internals.ATTRIBUTES),
     ("Autobahn", "server/autobahn_internals.py", WebSocketServerFactory, ("_batched_timer",)),

@@ -1,15 +1,13 @@
 """Endpoints for administrators: connected clients and metrics."""
 
 import gzip
-from collections.abc import Callable
 
 import pytest
 
-from tests.fakes import FakeReactor
-from tests.server.http.clients import APIClient, FakeSite, MakeAPI, Response
+from tests.server.http.clients import APIClient, MakeAPI
 from twistedsock.errors import CloseReason
 from twistedsock.pubsub.values import DisconnectClient
-from twistedsock.testing import FakePolicy, FakeServer
+from twistedsock.testing import FakePolicy
 
 
 @pytest.fixture
@@ -97,83 +95,75 @@ class TestAdministrators:
 # Metrics.
 
 
-Scrape = Callable[..., Response]
-
-
-@pytest.fixture
-def scrape(server: FakeServer, reactor: FakeReactor) -> Scrape:
-    """Request the metrics on a new connection: ``scrape(method="GET", there="127.0.0.1", **headers)``."""
-    site = FakeSite(reactor, server=server)
-
-    def scrape(method: str = "GET", there: str = "127.0.0.1", **headers: str) -> Response:
-        return site(there=there).request("/metrics", method, **headers)
-
-    return scrape
-
-
-def test_local_clients_can_read_metrics_without_a_policy(scrape: Scrape) -> None:
-    response = scrape()
+def test_local_clients_can_read_metrics_without_a_policy(api: APIClient) -> None:
+    response = api("GET", "/metrics")
     assert response.status == 200
-    assert response.headers.get("content-type") == "text/plain; version=0.0.4; charset=utf-8"
+    assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert b"\nsockbridge_channels 0.0\n" in response.body
-    assert response.headers.get("content-length") == str(len(response.body))
-    assert response.headers.get("cache-control") == "no-store"
+    assert response.headers["content-length"] == str(len(response.body))
+    assert response.headers["cache-control"] == "no-store"
     assert "Vary: Accept, Accept-Encoding" in response.lines
 
 
-def test_remote_clients_cannot_read_metrics_without_a_policy(scrape: Scrape) -> None:
-    response = scrape(there="192.0.2.7")
-    assert response.status == 403
-    assert b'"forbidden"' in response.body and b"sockbridge_" not in response.body
-
-
-@pytest.fixture
-def policy(server: FakeServer) -> None:
-    server.context.policy = FakePolicy({}, {"of-ann": ("ann", {}, None), "of-bob": ("bob", {}, None)}, admins=["ann"])
+def test_remote_clients_cannot_read_metrics_without_a_policy(api: APIClient) -> None:
+    api.connect("192.0.2.7")
+    response = api("GET", "/metrics")
+    assert response.error == (403, "forbidden") and b"sockbridge_" not in response.body
 
 
 @pytest.mark.parametrize("there", ["127.0.0.1", "192.0.2.7"])
-def test_metrics_require_a_token_of_an_administrator(scrape: Scrape, policy: None, there: str) -> None:
-    assert scrape(there=there, Authorization="Bearer of-ann").status == 200
-    other = scrape(there=there, Authorization="Bearer of-bob")
-    assert (other.status, b'"forbidden"' in other.body) == (403, True)
-    anonymous = scrape(there=there)
-    assert (anonymous.status, anonymous.headers.get("www-authenticate")) == (401, "Bearer")
-    wrong = scrape(there=there, Authorization="Bearer of-eve")
-    assert (wrong.status, wrong.headers.get("www-authenticate")) == (401, 'Bearer error="invalid_token"')
-    assert all(b"sockbridge_" not in response.body for response in (other, anonymous, wrong))
+@pytest.mark.parametrize(
+    ("headers", "error", "challenge"),
+    [
+        ({"Authorization": "Bearer of-bob"}, (403, "forbidden"), None),
+        ({}, (401, "unauthorized"), "Bearer"),
+        ({"Authorization": "Bearer of-eve"}, (401, "unauthorized"), 'Bearer error="invalid_token"'),
+    ],
+)
+def test_metrics_require_a_token_of_an_administrator(
+    make_api: MakeAPI, there: str, headers: dict[str, str], error: tuple[int, str], challenge: str | None
+) -> None:
+    tokens = {"of-ann": ("ann", {}, None), "of-bob": ("bob", {}, None)}
+    api = make_api(policy=FakePolicy({}, tokens, admins=["ann"]))
+    api.connect(there)
+    assert api("GET", "/metrics", Authorization="Bearer of-ann").status == 200
+    response = api("GET", "/metrics", **headers)
+    assert (response.error, response.headers.get("www-authenticate")) == (error, challenge)
+    assert b"sockbridge_" not in response.body
 
 
-def test_compresses_metrics_on_request(scrape: Scrape) -> None:
-    response = scrape(Accept_Encoding="gzip;q=0.8, br")
-    assert response.headers.get("content-encoding") == "gzip"
+def test_compresses_metrics_on_request(api: APIClient) -> None:
+    response = api("GET", "/metrics", Accept_Encoding="gzip;q=0.8, br")
+    assert response.headers["content-encoding"] == "gzip"
     assert b"\nsockbridge_channels 0.0\n" in gzip.decompress(response.body)
     assert len(response.body) < 5000
-    assert scrape(Accept_Encoding="gzip;q=0").headers.get("content-encoding") is None
+    assert "content-encoding" not in api("GET", "/metrics", Accept_Encoding="gzip;q=0").headers
 
 
-def test_renders_openmetrics_on_request(scrape: Scrape) -> None:
-    response = scrape(Accept="application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5")
-    assert response.headers.get("content-type").startswith("application/openmetrics-text; version=1.0.0")
+def test_renders_openmetrics_on_request(api: APIClient) -> None:
+    accept = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5"
+    response = api("GET", "/metrics", Accept=accept)
+    assert response.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
     assert response.body.endswith(b"# EOF\n")
 
 
-def test_head_of_metrics_has_no_body(scrape: Scrape) -> None:
-    response = scrape("HEAD")
+def test_head_of_metrics_has_no_body(api: APIClient) -> None:
+    response = api("HEAD", "/metrics")
     assert (response.status, response.body) == (200, b"")
-    assert int(response.headers.get("content-length")) > 1000
+    assert int(response.headers["content-length"]) > 1000
 
 
-def test_metrics_are_available_during_shutdown(scrape: Scrape, server: FakeServer) -> None:
-    server.context.draining = True
-    assert scrape().status == 200
+def test_metrics_are_available_during_shutdown(api: APIClient) -> None:
+    api.server.context.draining = True
+    assert api("GET", "/metrics").status == 200
 
 
-def test_counts_successful_and_rejected_requests(scrape: Scrape, server: FakeServer) -> None:
-    scrape()
-    scrape("HEAD")
-    scrape("BREW")
-    scrape(there="192.0.2.7")
-    stats = server.context.stats
+def test_counts_successful_and_rejected_requests(api: APIClient) -> None:
+    for method in ("GET", "HEAD", "BREW"):
+        response = api(method, "/metrics")
+    assert response.headers["allow"] == "GET, HEAD"
+    api.connect("192.0.2.7")
+    api("GET", "/metrics")
+    stats = api.server.context.stats
     assert stats.requests == {(b"GET", 200): 1, (b"HEAD", 200): 1, (b"other", 405): 1, (b"GET", 403): 1}
     assert {code.decode(): count for code, count in stats.errors.items()} == {"unknown-command": 1, "forbidden": 1}
