@@ -51,7 +51,11 @@ class ServerProcess:
             self.process = subprocess.Popen(
                 command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment(), **how
             )
-        self._read_addresses(endpoints)
+        try:
+            self._read_addresses(endpoints)
+        except BaseException:
+            self.kill()
+            raise
 
     def _read_addresses(self, endpoints: int) -> None:
         def listens() -> bool:
