@@ -127,3 +127,16 @@ def test_events_before_the_bound_are_lost_with_the_right_to_read(late: bool, con
     (reply,) = [message for message in reader.received() if message["type"] == "ok"]
     sent = len(reply["events"])
     assert 0 < sent < 15 and reply["lost"] == [{"first": sent + 1, "last": 15}]
+
+
+def test_reports_events_that_a_closed_channel_had_before_the_bound(late: bool, connect_reader: Any) -> None:
+    """The channel is opened by a new event, and the times of the others are not known."""
+    server = FakeServer(late, history_age=10.0)
+    publish_each_minute(server, 2)
+    server.now += 11
+    server.broker.expire_histories()
+    assert not server.broker.channels
+    server.wall += 60
+    publish_each_minute(server, 1)
+    reply = connect_reader(server).request("history", channel="kitchen", since=0, before="-30s")
+    assert (reply["events"], reply["lost"]) == ([], [{"first": 1, "last": 2}])

@@ -20,7 +20,8 @@ DECODED = {
 
 
 def test_all_options_have_a_value() -> None:
-    assert set(Publication.__struct_fields__) == {"channel", "payloads", *OPTIONS}
+    """Except the key, which is a header of HTTP requests."""
+    assert set(Publication.__struct_fields__) == {"channel", "payloads", "key", *OPTIONS}
 
 
 @pytest.mark.parametrize("decoded", DECODED.values(), ids=DECODED.keys())
@@ -41,6 +42,11 @@ def test_decodes_all_options(decoded: object) -> None:
 def test_joins_publications_only_if_all_options_are_equal(changes: dict[str, object]) -> None:
     other = replace(PLAIN, **changes)
     assert not PLAIN.can_join(other) and other.can_join(other)
+
+
+def test_joins_no_publication_with_a_key() -> None:
+    keyed = replace(PLAIN, key=b"1")
+    assert not any(first.can_join(second) for first, second in ((keyed, keyed), (keyed, PLAIN), (PLAIN, keyed)))
 
 
 def test_joined_publication_keeps_options() -> None:
