@@ -54,6 +54,10 @@ REPLIES = {
         JSON.subscribed(b"1", b"kitchen", AT, True),
         '{"type":"ok","id":1,"channel":"kitchen","offset":17,"epoch":"5f2c1a","recovered":true}',
     ),
+    "subscribe with a position of the former epoch": (
+        JSON.subscribed(b"1", b"kitchen", AT, True, 3, 2),
+        '{"type":"ok","id":1,"channel":"kitchen","offset":17,"epoch":"5f2c1a","recovered":true,"since":2}',
+    ),
     "subscribe not recovered": (
         JSON.subscribed(b"1", b"kitchen", AT, False),
         '{"type":"ok","id":1,"channel":"kitchen","offset":17,"epoch":"5f2c1a","recovered":false}',

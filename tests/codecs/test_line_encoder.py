@@ -62,6 +62,10 @@ REPLIES = {
         LINE_ENCODER.subscribed(None, b"kitchen", AT, True),
         b"OK kitchen offset=17 epoch=5f2c1a recovered=yes\n",
     ),
+    "SUB with a position of the former epoch": (
+        LINE_ENCODER.subscribed(None, b"kitchen", AT, True, 3, 2),
+        b"OK kitchen offset=17 epoch=5f2c1a recovered=yes since=2\n",
+    ),
     "SUB not recovered": (
         LINE_ENCODER.subscribed(None, b"kitchen", AT, False),
         b"OK kitchen offset=17 epoch=5f2c1a recovered=no\n",

@@ -50,8 +50,8 @@ def test_confirmation_has_the_position_before_the_first_event() -> None:
         b"event: ok\nid: 5f2c1a:12\n"
         b'data: {"type":"ok","channel":"kitchen","offset":17,"epoch":"5f2c1a","recovered":true}\n\n'
     )
-    (event,), _ = read_events(SSE_ENCODER.subscribed(None, b"kitchen", AT, False, 18).decode())
-    assert event.message["recovered"] is False
+    (event,), _ = read_events(SSE_ENCODER.subscribed(None, b"kitchen", AT, False, 18, 17).decode())
+    assert (event.message["recovered"], event.message["since"]) == (False, 17)
 
 
 def test_event_id_is_the_position() -> None:

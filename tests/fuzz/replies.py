@@ -30,7 +30,7 @@ ANY_ERROR = r"ERR (bad-channel|bad-name|bad-argument|limit|not-subscribed|unavai
 REPLIES = ("OK", "ERR", "PONG", "BYE", "ok", "error", "pong")
 LINE_REPLIES: dict[type, str] = {
     Publish: rf"OK [0-9]+$|{ANY_ERROR}",
-    commands.Subscribe: rf"OK \S+ offset=[0-9]+ epoch=\S+( recovered=(yes|no))?$|{ANY_ERROR}",
+    commands.Subscribe: rf"OK \S+ offset=[0-9]+ epoch=\S+( recovered=(yes|no)( since=[0-9]+)?)?$|{ANY_ERROR}",
     commands.Unsubscribe: rf"OK \S+$|{ANY_ERROR}",
     commands.ReadHistory: rf"OK [0-9]+$|{ANY_ERROR}",
     commands.Who: rf"OK [0-9]+$|{ANY_ERROR}",

@@ -223,8 +223,8 @@ export class ModelServer {
       const known = since === undefined ? undefined : this.resume(since, epoch);
       const reaches = known && known.since >= oldest - 1;
       const reply = { type: 'ok', id, channel, offset: this.head, epoch: `e${this.epoch}` };
-      if (since !== undefined) reply.recovered = Boolean(reaches && (known.good ?? since) === since);
-      if (known?.good !== undefined) Object.assign(reply, known);
+      if (since !== undefined) reply.recovered = Boolean(reaches);
+      if (known && epoch !== reply.epoch) reply.since = known.since;
       this.queue(reply);
       if (known && !reaches) this.queue({ type: 'lost', channel, first: known.since + 1, last: oldest - 1 });
       const from = known ? known.since : this.head - (last ?? 0);
@@ -232,13 +232,13 @@ export class ModelServer {
     }
   }
 
-  /** Where a position continues in the present epoch, with `good` if it is of the epoch before. Undefined if unknown. */
+  /** Where a position of this epoch or the one before continues. Undefined if it is unknown or has void events. */
   resume(since, epoch) {
     if (epoch === `e${this.epoch}`) return since <= this.head ? { since } : undefined;
-    if (epoch !== this.previous?.epoch) return undefined;
-    const good = Math.min(since, this.previous.good);
-    if (this.previous.begin === this.previous.good) return { since: good, good };
-    return since < this.previous.good ? undefined : { since: this.previous.begin, good };
+    const { epoch: former, good, begin } = this.previous ?? {};
+    if (epoch !== former || since > good) return undefined;
+    if (begin === good) return { since };
+    return since === good ? { since: begin } : undefined;
   }
 
   append(data, own = false, id = undefined) {

@@ -369,33 +369,30 @@ test('ignores a reset of a channel without subscribers', () => {
 
 test('moves to a new epoch after a reconnection if the server knows the old one', () => {
   const cases = [
-    [{ recovered: true, good: 10, since: 10 }, [11, 12]], // the offsets continue
-    [{ recovered: false, good: 8, since: 8 }, [9, 10, 11, 12]], // events 9 and 10 are void
-    [{ recovered: true, good: 10, since: 0 }, [1, 2]], // the offsets begin again
+    [10, [11, 12]], // the offsets continue
+    [0, [1, 2]], // the offsets begin again
   ];
-  for (const [answer, next] of cases) {
+  for (const [since, next] of cases) {
     const { world, subscriber } = buildSubscribed(10);
-    resume(world, { offset: next.at(-1), epoch: 'e2', ...answer });
+    resume(world, { offset: next.at(-1), epoch: 'e2', recovered: true, since });
     world.socket.events('kitchen', ...next);
-    const { recovered, good, since } = answer;
     assert.deepEqual(subscriber.calls.slice(1), [
-      ['reset', { channel: 'kitchen', epoch: 'e2', good, offset: since }],
-      ['subscribed', { offset: next.at(-1), epoch: 'e2', recovered, missed: next.length }],
+      ['reset', { channel: 'kitchen', epoch: 'e2', good: 10, offset: since }],
+      ['subscribed', { offset: next.at(-1), epoch: 'e2', recovered: true, missed: next.length }],
       ...next.map((number) => ['event', number, `kitchen ${number}`]),
     ]);
     assert.equal(world.socket.all('subscribe').length, 1);
   }
 });
 
-test('moves subscribers with void events to a new epoch, and restarts those of which the server knows nothing', () => {
-  for (const [good, calls] of [[8, ['reset', 'subscribed']], [10, ['lost']]]) {
-    const { world } = buildSubscribed(10);
-    const ahead = subscribe(world, { since: 12, epoch: 'e1' });
-    world.socket.reply('subscribe', { offset: 12, epoch: 'e1', recovered: true });
-    ahead.calls.length = 0;
-    resume(world, { offset: good, epoch: 'e2', recovered: good === 10, good, since: good });
-    assert.deepEqual(ahead.calls.map(([what]) => what), calls);
-  }
+test('begins a new epoch anew for subscribers that are ahead of the position that the server found valid', () => {
+  const { world, subscriber } = buildSubscribed(10);
+  const ahead = subscribe(world, { since: 12, epoch: 'e1' });
+  world.socket.reply('subscribe', { offset: 12, epoch: 'e1', recovered: true });
+  resume(world, { offset: 10, epoch: 'e2', recovered: true, since: 10 });
+  assert.deepEqual(subscriber.calls.slice(1).map(([what]) => what), ['reset', 'subscribed']);
+  assert.deepEqual(ahead.calls.slice(1), [['lost', 'epoch', 13, undefined]]);
+  assert.equal(world.socket.last('subscribe').since, 0);
 });
 
 test('exposes position and epoch for storage', () => {

@@ -182,10 +182,12 @@ def test_tail_of_an_opened_channel_is_its_history_and_as_old_as_its_times() -> N
 @pytest.mark.parametrize(
     ("begin", "since", "expected"),
     [
-        pytest.param(3, 2, ["OK a offset=4 epoch=e2 recovered=yes", *msg(3, 4)], id="continued"),
-        pytest.param(3, 3, ["OK a offset=4 epoch=e2 recovered=yes", *msg(4)], id="continued, all of it"),
+        pytest.param(3, 2, ["OK a offset=4 epoch=e2 recovered=yes since=2", *msg(3, 4)], id="continued"),
+        pytest.param(3, 3, ["OK a offset=4 epoch=e2 recovered=yes since=3", *msg(4)], id="continued, all of it"),
         pytest.param(3, 4, ["OK a offset=4 epoch=e2 recovered=no"], id="continued, rolled back"),
-        pytest.param(0, 3, ["OK a offset=4 epoch=e2 recovered=yes", *msg(1, 2, 3, 4)], id="restarted, all of it"),
+        pytest.param(
+            0, 3, ["OK a offset=4 epoch=e2 recovered=yes since=0", *msg(1, 2, 3, 4)], id="restarted, all of it"
+        ),
         pytest.param(0, 2, ["OK a offset=4 epoch=e2 recovered=no"], id="restarted, a part of it"),
         pytest.param(0, 4, ["OK a offset=4 epoch=e2 recovered=no"], id="restarted, rolled back"),
     ],

@@ -73,6 +73,13 @@ def stream_list(items: Iterable[bytes], before: bytes, after: Callable[[], bytes
     yield b"".join([*gathered, after()])
 
 
+def subscribed_fields(channel: bytes, position: Position, recovered: bool | None, since: int | None) -> bytes:
+    fields = b',"channel":%b,"offset":%d,"epoch":%b' % (quote_name(channel), position.offset, quote(position.epoch))
+    if recovered is not None:
+        fields += b',"recovered":' + (b"true" if recovered else b"false")
+    return fields if since is None else b'%b,"since":%d' % (fields, since)
+
+
 class JsonEncoder:
     """Replies carry the ``id`` of the command. A command without an id gets no reply that only reports success."""
 
@@ -100,14 +107,15 @@ class JsonEncoder:
         return b"".join(self._frames(messages))
 
     def subscribed(
-        self, tag: Tag, channel: bytes, position: Position, recovered: bool | None, start: int | None = None
+        self,
+        tag: Tag,
+        channel: bytes,
+        position: Position,
+        recovered: bool | None,
+        start: int | None = None,
+        since: int | None = None,
     ) -> bytes:
-        field = b"" if recovered is None else b',"recovered":' + (b"true" if recovered else b"false")
-        return self._ok(
-            tag,
-            b',"channel":%b,"offset":%d,"epoch":%b%b'
-            % (quote_name(channel), position.offset, quote(position.epoch), field),
-        )
+        return self._ok(tag, subscribed_fields(channel, position, recovered, since))
 
     def unsubscribed(self, tag: Tag, channel: bytes) -> bytes:
         return self._ok(tag, b',"channel":' + quote_name(channel))

@@ -101,11 +101,19 @@ class LineEncoder:
         return self._counted(b"OK ", first, len(tags))
 
     def subscribed(
-        self, tag: Tag, channel: bytes, position: Position, recovered: bool | None, start: int | None = None
+        self,
+        tag: Tag,
+        channel: bytes,
+        position: Position,
+        recovered: bool | None,
+        start: int | None = None,
+        since: int | None = None,
     ) -> bytes:
         line = b"OK %b offset=%d epoch=%b" % (channel, position.offset, position.epoch)
         if recovered is not None:
             line += b" recovered=yes" if recovered else b" recovered=no"
+        if since is not None:
+            line += b" since=%d" % since
         return self._frame(line)
 
     def unsubscribed(self, tag: Tag, channel: bytes) -> bytes:

@@ -91,7 +91,13 @@ class NativeEncoder:
         return b""
 
     def subscribed(
-        self, tag: Tag, channel: bytes, position: Position, recovered: bool | None, start: int | None = None
+        self,
+        tag: Tag,
+        channel: bytes,
+        position: Position,
+        recovered: bool | None,
+        start: int | None = None,
+        since: int | None = None,
     ) -> bytes:
         return _frame(SubscribedRecord(position, recovered, position.offset + 1 if start is None else start))
 

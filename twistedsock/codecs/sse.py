@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from twistedsock.codecs.framing import join_numbered, join_twice_numbered
-from twistedsock.codecs.json_encoder import JsonEncoder, event_message
-from twistedsock.codecs.payload import quote, quote_name
+from twistedsock.codecs.json_encoder import JsonEncoder, event_message, subscribed_fields
+from twistedsock.codecs.payload import quote_name
 from twistedsock.pubsub.values import JSON, Batch, Position, Reset, Tag
 from twistedsock.session.commands import MAX_OFFSET
 
@@ -102,19 +102,19 @@ class SSEEncoder(JsonEncoder):
         super().__init__(SSEFraming(), "events")
 
     def subscribed(
-        self, tag: Tag, channel: bytes, position: Position, recovered: bool | None, start: int | None = None
+        self,
+        tag: Tag,
+        channel: bytes,
+        position: Position,
+        recovered: bool | None,
+        start: int | None = None,
+        since: int | None = None,
     ) -> bytes:
         """Sent although there was no command. Its id is the position before ``start``, so that a client that
         is disconnected before the first event continues there."""
-        field = b"" if recovered is None else b',"recovered":' + (b"true" if recovered else b"false")
         last = Position(position.epoch, position.offset if start is None else start - 1)
-        return b'event: ok\nid: %b\ndata: {"type":"ok","channel":%b,"offset":%d,"epoch":%b%b}\n\n' % (
-            self._id_at(channel, last),
-            quote_name(channel),
-            position.offset,
-            quote(position.epoch),
-            field,
-        )
+        fields = subscribed_fields(channel, position, recovered, since)
+        return b'event: ok\nid: %b\ndata: {"type":"ok"%b}\n\n' % (self._id_at(channel, last), fields)
 
     def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
         payloads, quoted = batch.payloads, quote_name(channel)

@@ -162,6 +162,13 @@ def dropped_since(command: Subscribe, channel: "Channel") -> Position | None:
     return None if since is None or since + 1 >= channel.history.first else Position(channel.epoch, since)
 
 
+def changes_epoch(command: Subscribe, channel: "Channel") -> bool:
+    """Whether a subscription that asks for the events after a position of the epoch before continues in this one."""
+    if command.since is None or command.epoch is None or command.epoch == channel.epoch:
+        return False
+    return offset_in_epoch(channel, Position(command.epoch, command.since)) is not None
+
+
 def offset_in_epoch(channel: "Channel", position: Position) -> int | None:
     """The offset of a client's position in the epoch of the channel, if the events that the client has are all valid.
     The position can be in the epoch before that."""

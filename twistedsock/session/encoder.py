@@ -41,10 +41,16 @@ class ReplyEncoder(Protocol):
         """Replies to publishes whose offsets follow each other."""
 
     def subscribed(
-        self, tag: Tag, channel: bytes, position: Position, recovered: bool | None, start: int | None = None
+        self,
+        tag: Tag,
+        channel: bytes,
+        position: Position,
+        recovered: bool | None,
+        start: int | None = None,
+        since: int | None = None,
     ) -> bytes:
         """``start`` is the offset of the first event that will be sent or reported as lost; None: the one after
-        ``position``."""
+        ``position``. ``since`` is the client's offset if it gave a position of the epoch before this one."""
 
     def unsubscribed(self, tag: Tag, channel: bytes) -> bytes: ...
     def nicked(self, tag: Tag, nick: bytes) -> bytes: ...

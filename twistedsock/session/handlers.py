@@ -20,7 +20,7 @@ from twistedsock.pubsub.subscription import Subscription
 from twistedsock.pubsub.values import Batch, Event, Lost, Member, Position, Tag
 from twistedsock.session import commands
 from twistedsock.session.authorizer import MAX_FAILED_TOKENS
-from twistedsock.session.commands import Command, Publish, dropped_since, resume_offset
+from twistedsock.session.commands import Command, Publish, changes_epoch, dropped_since, resume_offset
 from twistedsock.session.encoder import SessionInfo
 from twistedsock.session.history_query import find_range
 from twistedsock.session.replies import PendingReplies, PendingReply
@@ -151,7 +151,8 @@ def _subscribe_to(session: Session, command: commands.Subscribe, channel: "Chann
         broker.change_options(subscription, command.echo, command.presence, encoder)
     start, recovered = resume_offset(command, channel, oldest)
     replies = session.replies.encoder
-    session.replies.write(replies.subscribed(command.tag, channel.name, channel.position, recovered, start))
+    moved_to = start - 1 if changes_epoch(command, channel) else None
+    session.replies.write(replies.subscribed(command.tag, channel.name, channel.position, recovered, start, moved_to))
     if start <= channel.head:
         _replay(session, subscription, channel, start)
 

@@ -142,7 +142,7 @@ export interface Reset {
   channel: string;
   /** The new epoch. */
   epoch: string;
-  /** The last event of the old epoch that you have received and that is still valid. All later ones are void. 0: all are. */
+  /** The last event of the old epoch that you have received and that is still valid. All later ones are void. */
   good: number;
   /** The events of the new epoch after this offset follow. The same as `good` if the offsets of both epochs are one series. */
   offset: number;

@@ -262,11 +262,11 @@ class Channel {
   }
 
   #onResumed(subscriber, answer, since) {
-    const { offset, epoch, recovered, good } = answer;
-    // The server still knows the old epoch: its events after `good` are void. If all up to `since` are valid, that says
-    // nothing about the events of subscribers that are further ahead.
-    if (subscriber.epoch !== epoch && good !== undefined && (good < since || subscriber.position === since)) {
-      this.#moveToEpoch(subscriber, { epoch, good, offset: answer.since });
+    const { offset, epoch, recovered } = answer;
+    // The server has found all events up to `since` of the old epoch valid. That says nothing about the events of subscribers
+    // that are further ahead.
+    if (subscriber.epoch !== epoch && answer.since !== undefined && subscriber.position === since) {
+      this.#moveToEpoch(subscriber, { epoch, good: since, offset: answer.since });
     }
     if (subscriber.epoch !== epoch || subscriber.position > offset) return this.#restart(subscriber, answer);
     if (!subscriber.current) subscriber.confirm({ offset, epoch, recovered: recovered && !subscriber.restarted, missed: offset - subscriber.position });
