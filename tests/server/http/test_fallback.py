@@ -198,32 +198,6 @@ def test_checks_tokens_and_rights(open_stream: Open) -> None:
     assert [event.kind for event in client.received()] == ["ok", "error"]
 
 
-def test_limits_the_streams_of_an_identity(open_stream: Open) -> None:
-    server = FakeServer(policy=FakePolicy({}, {"t": ("ann", {"k": "rw"}, None)}), max_connections_per_identity=1)
-    web, _, _ = open_stream(server, Authorization="Bearer t")
-    assert web().request("/stream", Authorization="Bearer t").response()[0] == 503
-
-
-def test_head_opens_no_stream(server: FakeServer, web: WebPort) -> None:
-    status, headers, body = web().request("/stream", method="HEAD").response()
-    assert (status, headers["content-type"], body) == (200, "text/event-stream; charset=utf-8", b"")
-    assert not len(server.context.sessions)
-
-
-def test_exception_aborts_the_connection(
-    server: FakeServer, web: WebPort, monkeypatch: pytest.MonkeyPatch, logged: Logged
-) -> None:
-    def fail(*arguments: Any) -> None:
-        raise RuntimeError("a fault")
-
-    monkeypatch.setattr("twistedsock.session.session.Session.send_welcome", fail)
-    client = web().request("/stream")
-    assert client.transport.aborted
-    client.disconnect()
-    assert logged.pop()["log_failure"].type is RuntimeError
-    assert not len(server.context.sessions)
-
-
 def test_does_not_log_the_key(server: FakeServer, open_stream: Open, logged: Logged) -> None:
     web, client, key = open_stream(server)
     send(web(), key, SUBSCRIBE)

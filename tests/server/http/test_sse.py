@@ -169,17 +169,19 @@ def test_rejects_a_stream_over_the_limits(make_web: MakeWebPort, limits: Any) ->
     assert not server.broker.channels
 
 
-def test_limits_the_streams_of_an_identity(make_web: MakeWebPort) -> None:
+@pytest.mark.parametrize("target", ["/channels/k/events", "/stream"])
+def test_limits_the_streams_of_an_identity(make_web: MakeWebPort, target: str) -> None:
     server = FakeServer(policy=FakePolicy({}, {"t": ("ann", {"*": "r"}, None)}), max_connections_per_identity=1)
     web = make_web(server)
-    first = web().open_stream("/channels/k/events?token=t")
-    assert web().request("/channels/k/events?token=t", Accept="text/event-stream").response()[0] == 503
+    first = web().open_stream(target, Authorization="Bearer t")
+    assert web().request(target, Authorization="Bearer t", Accept="text/event-stream").response()[0] == 503
     first.disconnect()
-    web().open_stream("/channels/k/events?token=t")
+    web().open_stream(target, Authorization="Bearer t")
 
 
-def test_head_opens_no_stream(server: FakeServer, web: WebPort) -> None:
-    client = web().request("/channels/k/events", method="HEAD", Accept="text/event-stream")
+@pytest.mark.parametrize("target", ["/channels/k/events", "/stream"])
+def test_head_opens_no_stream(server: FakeServer, web: WebPort, target: str) -> None:
+    client = web().request(target, method="HEAD", Accept="text/event-stream")
     status, headers, body = client.response()
     assert (status, headers["content-type"], body) == (200, "text/event-stream; charset=utf-8", b"")
     assert "content-length" not in headers and not server.broker.channels and not len(server.context.sessions)
@@ -248,16 +250,25 @@ def test_sends_keep_alive_comments_spread_over_time(
     assert not reactor.getDelayedCalls() or all(call.time - reactor.seconds() > 1 for call in reactor.getDelayedCalls())
 
 
+@pytest.mark.parametrize(
+    ("target", "failing"),
+    [
+        ("/channels/k/events", "twistedsock.server.http.sse.subscribe_stream"),
+        ("/stream", "twistedsock.session.session.Session.send_welcome"),
+    ],
+)
 def test_exception_aborts_the_connection(
-    server: FakeServer, web: WebPort, monkeypatch: pytest.MonkeyPatch, logged: Logged
+    server: FakeServer, web: WebPort, monkeypatch: pytest.MonkeyPatch, logged: Logged, target: str, failing: str
 ) -> None:
     def fail(*arguments: Any) -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr("twistedsock.server.http.sse.subscribe_stream", fail)
-    client = web().request("/channels/k/events", Accept="text/event-stream")
+    monkeypatch.setattr(failing, fail)
+    client = web().request(target, Accept="text/event-stream")
     assert client.transport.aborted
+    client.disconnect()
     assert logged.pop()["log_failure"].type is RuntimeError
+    assert not len(server.context.sessions)
 
 
 @pytest.mark.parametrize("target", ["/channels/k/events", "/events?channel=a&channel=b", "/stream"])
