@@ -7,6 +7,7 @@ import sys
 from ast import PyCF_ALLOW_TOP_LEVEL_AWAIT
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from inspect import iscoroutine
 from pathlib import Path
@@ -133,6 +134,7 @@ def test_programs_of_the_page_run(reactor: Reactor) -> None:
     names: dict[str, Any] = {name: getattr(twistedsock, name) for name in twistedsock.__all__}
     names |= {"implementer": implementer, "hmac": hmac, "SECRET": b"secret", "Sensors": Mock(), "print": Mock()}
     names |= {"settings": {"tcp": LOOPBACK}, "make_service": partial(make_service, reactor=reactor)}
+    names |= {"datetime": datetime, "timedelta": timedelta, "UTC": UTC}
     names |= {"StatusPage": Resource, "File": lambda folder: Resource()}
     names |= {"bridge": Bridge(server.context), "database": database, "counts": counts, "watch_freezer": watch_freezer}
     database.runOperation.return_value = succeed(None)
@@ -148,7 +150,7 @@ def test_programs_of_the_page_run(reactor: Reactor) -> None:
     server.turn()
     names["Recorder"]().published(Mock(channel="kitchen"))
     names["test_alarm_is_published_when_the_freezer_is_warm"]()
-    assert names["epoch"] == "e1" and names["offset"] == 1
+    assert names["epoch"] == "e1" and names["offset"] == 1 and names["position"] == ("e1", 1)
     assert [call.args[1] for call in database.runOperation.call_args_list] == [(2, 21.5)]
     assert counts == {"kitchen": 1}
     operators = names["Operators"]()

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from twistedsock.auth.identity import Identity as Identity
     from twistedsock.auth.identity import Policy as Policy
     from twistedsock.auth.identity import grants as grants
-    from twistedsock.bridge import Bridge as Bridge
-    from twistedsock.bridge import BridgeError as BridgeError
-    from twistedsock.bridge import BridgeEvent as BridgeEvent
-    from twistedsock.bridge import BridgeMember as BridgeMember
-    from twistedsock.bridge import BridgeObserver as BridgeObserver
-    from twistedsock.bridge import BridgePosition as BridgePosition
-    from twistedsock.bridge import BridgeSubscription as BridgeSubscription
+    from twistedsock.bridge.api import Bridge as Bridge
+    from twistedsock.bridge.observers import BridgeObserver as BridgeObserver
+    from twistedsock.bridge.subscription import BridgeSubscription as BridgeSubscription
+    from twistedsock.bridge.values import BridgeError as BridgeError
+    from twistedsock.bridge.values import BridgeEvent as BridgeEvent
+    from twistedsock.bridge.values import BridgeHistory as BridgeHistory
+    from twistedsock.bridge.values import BridgeMember as BridgeMember
+    from twistedsock.bridge.values import BridgePosition as BridgePosition
     from twistedsock.config import Settings as Settings
     from twistedsock.config import SettingsError as SettingsError
     from twistedsock.endpoints import IBridgeEndpoint as IBridgeEndpoint
@@ -29,13 +30,14 @@ if TYPE_CHECKING:
     from twistedsock.service import make_service as make_service
 
 _MODULES = {
-    "Bridge": "bridge",
-    "BridgeError": "bridge",
-    "BridgeEvent": "bridge",
-    "BridgeMember": "bridge",
-    "BridgeObserver": "bridge",
-    "BridgePosition": "bridge",
-    "BridgeSubscription": "bridge",
+    "Bridge": "bridge.api",
+    "BridgeError": "bridge.values",
+    "BridgeEvent": "bridge.values",
+    "BridgeHistory": "bridge.values",
+    "BridgeMember": "bridge.values",
+    "BridgeObserver": "bridge.observers",
+    "BridgePosition": "bridge.values",
+    "BridgeSubscription": "bridge.subscription",
     "Error": "errors",
     "ErrorCode": "errors",
     "IBridgeEndpoint": "endpoints",

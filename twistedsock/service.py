@@ -26,7 +26,8 @@ from twistedsock.auth.identity import Policy
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.backplanes.memory import MemoryBackplane
 from twistedsock.backplanes.reserved import ReservedChannelsBackplane
-from twistedsock.bridge import Bridge, BridgeObserver
+from twistedsock.bridge.api import Bridge
+from twistedsock.bridge.observers import BridgeObserver
 from twistedsock.codecs.native import NATIVE_ENCODER
 from twistedsock.config import Settings, SettingsError, listeners, read_settings, trusted_proxies
 from twistedsock.endpoints import load_endpoints

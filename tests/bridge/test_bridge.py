@@ -1,7 +1,7 @@
 """The Python API inside a server: publish, subscribe, observe."""
 
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -9,15 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from tests.conftest import Messages
-from twistedsock.bridge import (
-    FAILURE_LOG_SECONDS,
-    Bridge,
-    BridgeError,
-    BridgeEvent,
-    BridgeObserver,
-    BridgePosition,
-    BridgeSubscription,
-)
+from twistedsock import Bridge, BridgeError, BridgeEvent, BridgeObserver, BridgePosition, BridgeSubscription
+from twistedsock.bridge.observers import FAILURE_LOG_SECONDS
 from twistedsock.errors import CloseReason
 from twistedsock.pubsub.values import Position
 from twistedsock.testing import FakePolicy, FakeServer
@@ -441,6 +434,65 @@ def test_subscriptions_end_with_the_server(server: FakeServer, bridge: Bridge, m
     late = bridge.subscribe("kitchen", print)
     assert result_of(late.subscribed).code == "unavailable"
     assert messages() == []
+
+
+# Read.
+
+
+def test_history_is_read_by_offset_and_time(server: FakeServer, bridge: Bridge) -> None:
+    for value in "abcd":
+        bridge.publish("kitchen", value)
+        server.turn()
+        server.wall += 60
+    first = datetime.fromtimestamp(1_800_000_000, UTC)
+    for options, expected in [
+        ({}, "abcd"),
+        ({"last": 2}, "cd"),
+        ({"after": 1, "before": 4}, "bc"),
+        ({"after": first}, "bcd"),
+        ({"after": first, "before": first + timedelta(minutes=3)}, "bc"),
+        ({"before": first.astimezone(timezone(timedelta(hours=1))) + timedelta(minutes=1), "last": 1}, "a"),
+    ]:
+        history = result_of(bridge.history("kitchen", **options))
+        assert values(history.events) == list(expected), options
+        assert (history.lost, history.position) == (None, ("e1", 4))
+    assert history.events[0].position == ("e1", 1)
+
+
+def test_history_names_events_that_were_dropped() -> None:
+    server = FakeServer(history_events=1)
+    bridge = bridge_of(server)
+    for value in "abc":
+        bridge.publish("kitchen", value)
+        server.turn()
+    assert result_of(bridge.history("kitchen", after=0)).lost == (1, 2)
+
+
+def test_subscription_continues_after_a_history(server: FakeServer, bridge: Bridge) -> None:
+    events: list[BridgeEvent] = []
+    bridge.publish("kitchen", "one")
+    history = result_of(bridge.history("kitchen"))
+    bridge.publish("kitchen", "two")
+    bridge.subscribe("kitchen", events.append, since=history.position)
+    server.turn()
+    assert values(history.events + events) == ["one", "two"]
+
+
+def test_members_are_those_of_all_clients(server: FakeServer, bridge: Bridge) -> None:
+    client = server.line_client()
+    client.send("NICK ann", "SUB kitchen")
+    assert result_of(bridge.members("kitchen")) == [(client.id, "ann")]
+    assert result_of(bridge.members("attic")) == []
+
+
+@pytest.mark.parametrize(
+    ("channel", "options", "exception"),
+    [("a b", {}, BridgeError), ("\ud83d", {}, BridgeError), ("kitchen", {"after": datetime(2026, 1, 1)}, ValueError)],
+)
+def test_invalid_read_fails(bridge: Bridge, channel: str, options: dict[str, Any], exception: type) -> None:
+    assert isinstance(result_of(bridge.history(channel, **options)), exception)
+    if exception is BridgeError:
+        assert isinstance(result_of(bridge.members(channel)), BridgeError)
 
 
 # Observe.

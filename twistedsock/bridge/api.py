@@ -1,0 +1,185 @@
+"""The Python API of a server that runs in this process: publish, subscribe, read, observe
+(docs/reference/python-api.md)."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+from twisted.internet.defer import Deferred, fail
+
+from twistedsock.bridge.observers import BridgeObservation, BridgeObserver
+from twistedsock.bridge.subscription import (
+    CLIENT_ADDRESS,
+    BridgeSubscription,
+    EventCallback,
+    LostCallback,
+    ResetCallback,
+)
+from twistedsock.bridge.values import (
+    MILLISECOND,
+    NOT_UTF8,
+    TIME_ZERO,
+    BridgeError,
+    BridgeEvent,
+    BridgeHistory,
+    BridgeMember,
+    BridgePosition,
+    encode_text,
+    exception_of,
+    member_of,
+    position_of,
+)
+from twistedsock.codecs.payload import MAX_DEPTH, build_payloads, is_too_deep
+from twistedsock.errors import Error, ErrorCode
+from twistedsock.pubsub.future import on_result
+from twistedsock.pubsub.values import JSON, TEXT, Event, Member, Payloads, Position, Publication
+from twistedsock.session.commands import Command, Nick, Subscribe
+from twistedsock.session.context import ServerContext
+from twistedsock.session.history_query import Bound, HistoryQuery, Moment
+from twistedsock.session.request import HistoryPage, RequestClient
+
+T = TypeVar("T")
+
+TOO_DEEP = Error(ErrorCode.BAD_JSON, f"data too deep: at most {MAX_DEPTH} levels are allowed")
+
+
+class Bridge:
+    """Publishes and subscribes in this process, with all rights. Calls before the server has started wait for that.
+
+    Create it with ``make_service(…).bridge``."""
+
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
+        # Without a policy, clients on this machine have all rights. A slow callback must not end its subscription.
+        limits = msgspec.structs.replace(context.limits, slow_consumer="skip")
+        self._trusted_context = replace(context, policy=None, limits=limits)
+        self._waiting: list[Callable[[], object]] | None = []
+
+    def start(self) -> None:
+        """Called by the service when it starts."""
+        waiting, self._waiting = self._waiting or [], None
+        for call in waiting:
+            call()
+
+    def publish(
+        self, channel: str, value: object, *, name: str = "message", nick: str = ""
+    ) -> Deferred[BridgePosition]:
+        """Publish an event. A ``str`` is text; any other value becomes JSON: numbers, None, lists, dicts, dataclasses,
+        dates … ``name`` is the name of the event, ``nick`` the sender. Returns the position after the event. Fails
+        with ``BridgeError``, or with ``TypeError`` if the value cannot be written as JSON."""
+        try:
+            publication = Publication(encode_text(channel), self._payloads(value), encode_text(name))
+            sender = encode_text(nick)
+        except (BridgeError, TypeError):
+            return fail()
+        published: Deferred[Position] = Deferred()
+        self._after_start(lambda: on_result(self._client().publish(publication, sender), partial(_settle, published)))
+        return published.addCallback(position_of)
+
+    def subscribe(
+        self,
+        channel: str,
+        callback: EventCallback,
+        *,
+        last: int | None = None,
+        since: BridgePosition | None = None,
+        nick: str = "",
+        on_lost: LostCallback | None = None,
+        on_reset: ResetCallback | None = None,
+    ) -> "BridgeSubscription":
+        """Call ``callback`` with each event from now on. ``last`` adds the newest events of the history, ``since``
+        those after a position. Other subscribers see ``nick`` in the list of members. Without ``on_lost`` and
+        ``on_reset``, both are logged."""
+        subscription = BridgeSubscription(self._trusted_context, channel, callback, since, on_lost, on_reset)
+        try:
+            commands: list[Command] = [Nick(encode_text(nick))] if nick else []
+            position = (None, None) if since is None else (since.offset, encode_text(since.epoch))
+            commands.append(Subscribe(encode_text(channel), last, *position))
+        except BridgeError as error:
+            subscription.reject(error)
+            return subscription
+        self._after_start(lambda: subscription.open(commands, self._context.draining))
+        return subscription
+
+    def history(
+        self,
+        channel: str,
+        *,
+        last: int | None = None,
+        after: int | datetime | None = None,
+        before: int | datetime | None = None,
+    ) -> Deferred[BridgeHistory]:
+        """Read the history: the events after and before an offset or a time, both exclusive; of these, the newest
+        ``last``. Fails with ``BridgeError``, or with ``ValueError`` for a time without a time zone."""
+        try:
+            name, query = encode_text(channel), HistoryQuery(last, None, _bound(after), _bound(before))
+        except (BridgeError, ValueError):
+            return fail()
+        read: Deferred[HistoryPage] = Deferred()
+        self._after_start(lambda: on_result(self._client().history(name, query), partial(_settle, read)))
+        return read.addCallback(_history)
+
+    def members(self, channel: str) -> Deferred[list[BridgeMember]]:
+        """Read the subscribers of a channel, on all nodes. Fails with ``BridgeError``."""
+        try:
+            name = encode_text(channel)
+        except BridgeError:
+            return fail()
+        read: Deferred[list[Member]] = Deferred()
+        self._after_start(lambda: on_result(self._client().members(name), partial(_settle, read)))
+        return read.addCallback(lambda members: [member_of(member) for member in members])
+
+    def observe(self, observer: BridgeObserver) -> "BridgeObservation":
+        """Report events and subscriptions of all channels to an observer, until ``stop`` of the result is called."""
+        return BridgeObservation(self._context, observer)
+
+    def _client(self) -> RequestClient:
+        return RequestClient(self._trusted_context, "", CLIENT_ADDRESS)
+
+    def _after_start(self, call: Callable[[], object]) -> None:
+        if self._waiting is None:
+            call()
+        else:
+            self._waiting.append(call)
+
+    def _payloads(self, value: object) -> Payloads:
+        if isinstance(value, bytes | bytearray | memoryview):
+            raise TypeError("payloads are text or JSON: decode bytes, or publish them in base64")
+        kind = TEXT if isinstance(value, str) else JSON
+        try:
+            payload = value.encode() if isinstance(value, str) else msgspec.json.encode(value)
+        except UnicodeEncodeError:
+            raise exception_of(NOT_UTF8) from None
+        except RecursionError:
+            raise exception_of(TOO_DEEP) from None
+        limit = self._context.limits.max_message_bytes
+        if len(payload) > limit:
+            raise exception_of(Error(ErrorCode.TOO_LONG, f"value too long: at most {limit} bytes are allowed"))
+        if kind is JSON and is_too_deep(payload):
+            raise exception_of(TOO_DEEP)
+        return build_payloads((payload,), kind)
+
+
+def _bound(limit: int | datetime | None) -> Bound | None:
+    if not isinstance(limit, datetime):
+        return limit
+    if limit.tzinfo is None:
+        raise ValueError("a time without a time zone: give one, for example datetime.now(UTC)")
+    return Moment((limit - TIME_ZERO) // MILLISECOND)
+
+
+def _history(page: HistoryPage) -> BridgeHistory:
+    channel, epoch = page.channel.decode(), page.position.epoch
+    events = [BridgeEvent(channel, epoch, event) for event in page.events if isinstance(event, Event)]
+    lost = None if page.lost is None else (page.lost.first, page.lost.last)
+    return BridgeHistory(events, lost, position_of(page.position))
+
+
+def _settle(deferred: Deferred[T], outcome: T | Error) -> None:
+    if isinstance(outcome, Error):
+        deferred.errback(exception_of(outcome))
+    else:
+        deferred.callback(outcome)
