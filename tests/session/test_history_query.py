@@ -71,6 +71,7 @@ EIGHT = tuple(range(993_000, 1_001_000, 1_000))
         (HistoryQuery(after=ago(6), before=ago(6)), 5, 4, None),
         (HistoryQuery(after=Moment(998_000), before=Moment(1_000_000)), 7, 8, None),
         (HistoryQuery(after=Moment(998_000), before=Moment(998_001)), 7, 7, None),
+        (HistoryQuery(after=Moment(990_000), before=Moment(990_001)), 5, 4, None),
     ],
     ids=str,
 )
