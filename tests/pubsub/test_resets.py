@@ -14,6 +14,7 @@ from twistedsock.pubsub.rereading import MAX_HELD_BYTES, MAX_READS, OlderEvents
 from twistedsock.pubsub.scheduler import do_nothing
 from twistedsock.pubsub.subscription import Subscriber
 from twistedsock.pubsub.values import Batch, ChannelState, Payloads, Position, Publication
+from twistedsock.session.commands import Subscribe, resume_offset
 from twistedsock.testing import FakeServer, LineClient
 
 
@@ -479,6 +480,60 @@ def test_answer_is_an_error_if_the_epoch_is_not_known(server: FakeServer) -> Non
     assert client.received()[2:] == [f"ERR unavailable {UNAVAILABLE.message}"]
 
 
+def test_answers_are_errors_until_the_epoch_is_known(server: FakeServer) -> None:
+    client = subscribe(server)
+    publish_in_new_epoch(server, client)
+    server.backplane.failing = 1
+    settle(server)
+    server.backplane.skipping = 1
+    client.send("PUB a y")
+    server.backplane.release()
+    assert client.received()[2:] == [f"ERR unavailable {UNAVAILABLE.message}"] * 2
+    server.backplane.announce(b"a")
+    client.send("PUB a z")
+    settle(server)
+    assert received_heads(client)[:2] == ["RESET a epoch=e2 good=0", "OK 3"]
+
+
+def test_newer_events_are_read_although_another_epoch_could_not_be_opened(server: FakeServer) -> None:
+    client = subscribe(server)
+    deliver(server, 1, epoch=b"e0")
+    server.backplane.failing = 1
+    settle(server)
+    publish(server, b"one", skipped=True)
+    server.broker.reset(b"a", ChannelState(Position(b"e1", 1)))
+    settle(server)
+    assert payloads(client) == "one"
+
+
+def test_answer_waits_for_a_repair_no_longer_than_for_the_epoch(server: FakeServer) -> None:
+    """The backplane itself reports the epoch for which the node asks."""
+    client = subscribe(server)
+    publish_in_new_epoch(server, client)
+    server.backplane.announce(b"a")
+    assert client.received()[2:] == ["RESET a epoch=e2 good=0 offset=0", "OK 1"]
+
+
+def test_events_are_delivered_although_another_epoch_could_not_be_opened(server: FakeServer) -> None:
+    client = subscribe(server)
+    deliver(server, 1, epoch=b"e0")
+    deliver(server, 3)
+    deliver(server, 5)
+    server.backplane.failing = 1
+    settle(server)
+    assert received_heads(client)[2:] == ["LOST a 1 2", *msg(3), "LOST a 4 4", *msg(5)]
+
+
+def test_repair_ends_if_the_new_history_is_too_large() -> None:
+    server = FakeServer(late=True, keeps_history=True, history_total_bytes=1_000)
+    publish(server, b"one")
+    server.turn()
+    state = ChannelState(Position(b"e2", 3), batches(1, 2, 3, size=100_000))
+    server.backplane.open = lambda channel: state
+    deliver(server, 4, epoch=b"e2")
+    assert not server.broker.channels
+
+
 def test_answer_does_not_wait_for_a_channel_that_is_closed(server: FakeServer) -> None:
     client, publisher = subscribe(server), server.line_client()
     publish_in_new_epoch(server, publisher)
@@ -619,6 +674,38 @@ def test_does_not_recover_from_events_that_the_backplane_lacks(fails: bool) -> N
     settle(server)
     assert client.received()[1:] == ["OK a offset=3 epoch=e1 recovered=no", "LOST a 2 2", "MSG a 3 p x"]
     assert other.close_reason is None
+
+
+def test_gap_after_a_recovery_does_not_close_the_connection() -> None:
+    """Otherwise the client would come back with the same position for ever."""
+    server = FakeServer(late=True, keeps_history=True, history_events=1, slow_consumer="close")
+    subscribe(server)
+    for offset in (1, 2, 3):
+        deliver(server, offset)
+        server.turn()
+    client = subscribe(server, "since=1 epoch=e1")
+    assert client.received()[1:] == ["OK a offset=3 epoch=e1 recovered=no", "LOST a 2 2", "MSG a 3 p x"]
+
+
+def test_history_is_up_to_date_when_a_client_recovers() -> None:
+    """The events that it drops before the reply are asked of the backplane too."""
+    server = FakeServer(late=True, keeps_history=True, history_events=1)
+    subscribe(server)
+    publish(server, b"one")
+    server.turn()
+    publish(server, b"two")  # in this turn, so that it is not in the history yet
+    client = server.line_client()
+    client.send("SUB a since=0 epoch=e1")
+    settle(server)
+    assert client.received()[1] == "OK a offset=2 epoch=e1 recovered=yes"
+
+
+def test_channel_that_is_opened_again_can_have_older_events(server: FakeServer) -> None:
+    """The backplane had no event after the position, but the new tail has all of them."""
+    here = channel(3)
+    here.history = History(Limits(), 2)
+    here.history.extend(batches(2, 3), 0.0)
+    assert resume_offset(Subscribe(b"c", since=1, epoch=b"e1"), here, oldest=3) == (2, True)
 
 
 def test_epoch_can_change_while_the_backplane_reads() -> None:

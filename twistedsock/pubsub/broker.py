@@ -438,6 +438,7 @@ class Broker:
         self.histories.account(channel, size)
         self._load(channel, state)
         self.report_gap(name, None)
+        self._repairs.epoch_changed(name)
         for subscription in channel.subscriptions.values():
             self.resume(subscription.subscriber)
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from twistedsock.errors import Error
+from twistedsock.errors import UNAVAILABLE, Error
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.backplane import Backplane
 from twistedsock.pubsub.channel import Channel
@@ -48,15 +48,17 @@ class RepairedNode(Protocol):
 
 class _Repair:
     """Of one channel. ``held`` are the batches that have arrived since it began, with their epochs. ``is_truncated``
-    means that there may be more, so the backplane is asked until it has nothing new. ``has_new_epoch`` means that an
-    event of another epoch has arrived; ``answers`` to publications wait for that. ``missing_until`` is the offset and
-    the time of the newest event that is missing, if it is known although no event has arrived."""
+    means that there may be more, so the backplane is asked until it has nothing new. ``other_epoch`` is the epoch of
+    the last event that has another one than the channel had; ``answers`` to publications wait until the channel has it.
+    ``has_failed`` means that it could not be opened: the next event is another attempt. ``missing_until`` is the offset
+    and the time of the newest event that is missing, if it is known although no event has arrived."""
 
-    __slots__ = ("answers", "has_new_epoch", "held", "is_truncated", "missing_until", "size")
+    __slots__ = ("answers", "has_failed", "held", "is_truncated", "missing_until", "other_epoch", "size")
 
     def __init__(self) -> None:
         self.answers: list[tuple[Future[int], int | Error]] = []
-        self.has_new_epoch = False
+        self.other_epoch: bytes | None = None
+        self.has_failed = False
         self.missing_until: tuple[int, int] | None = None
         self.held: list[tuple[bytes, Batch]] = []
         self.size = 0
@@ -74,7 +76,7 @@ class Repairs:
         """A batch does not follow the newest event of its channel, and is not an old one."""
         name = channel.name
         repair = self.running.get(name)
-        if repair is not None:
+        if repair is not None and not repair.has_failed:
             self._add(repair, channel, epoch, batch)
             return
         if epoch == channel.epoch and not self._backplane.keeps_history:
@@ -91,7 +93,7 @@ class Repairs:
         """The backplane has events that follow the newest one of a channel."""
         if not self._backplane.keeps_history:
             self._node.skip_to(channel, state.position.offset, state.time)
-        elif channel.name not in self.running:
+        elif channel.name not in self.running or self.running[channel.name].has_failed:
             repair = self.running[channel.name] = _Repair()
             repair.is_truncated = True
             repair.missing_until = state.position.offset, state.time
@@ -99,18 +101,26 @@ class Repairs:
 
     def cancel(self, name: bytes) -> None:
         """The channel is closed."""
-        for future, outcome in self._end(name):
-            future.settle(outcome)
+        repair = self.running.get(name)
+        if repair is not None:
+            self._end(name)
+            self._settle_all(name, repair.answers)
 
-    def _end(self, name: bytes) -> list[tuple[Future[int], int | Error]]:
-        repair = self.running.pop(name, None)
-        if repair is None:
-            return []
-        self._held_bytes -= repair.size
-        return repair.answers
+    def epoch_changed(self, name: bytes) -> None:
+        """The channel has a new epoch, which need not be the result of a repair."""
+        repair = self.running.get(name)
+        if repair is not None:
+            if repair.has_failed:
+                del self.running[name]
+            answers, repair.answers = repair.answers, []
+            self._settle_all(name, answers)
+
+    def _end(self, name: bytes) -> None:
+        self._held_bytes -= self.running.pop(name).size
 
     def _add(self, repair: _Repair, channel: Channel, epoch: bytes, batch: Batch) -> None:
-        repair.has_new_epoch |= epoch != channel.epoch
+        if epoch != channel.epoch:
+            repair.other_epoch = epoch
         size = cost(batch)
         if repair.is_truncated or self._held_bytes + size > MAX_HELD_BYTES:
             repair.is_truncated = True
@@ -141,6 +151,7 @@ class Repairs:
                 self._node.scheduler.defer(partial(self._read, name, repair))
                 return
         self._finish(name, repair)
+        self._settle_all(name, repair.answers)
         if repair.missing_until is not None and name not in self.running:
             offset, time = repair.missing_until
             if channels[name].epoch == epoch and channels[name].head < offset:
@@ -150,17 +161,23 @@ class Repairs:
         if self.running.get(name) is not repair:
             return
         if isinstance(outcome, Error):  # the next event of the new epoch is another attempt
-            repair.answers = [(future, outcome) for future, _ in repair.answers]
             self._finish(name, repair, is_reopened=True)
+            if name not in self.running:
+                self.running[name] = failed = _Repair()
+                failed.other_epoch, failed.has_failed = repair.other_epoch, True
+            self._settle_all(name, repair.answers)
             return
         # First only what precedes the batches that are held: these are delivered like all others.
         self._node.reset(name, _before_held(outcome, repair))
+        if self.running.get(name) is not repair:
+            return  # the histories are too large together, so that the channel was closed
         self._finish(name, repair, is_reopened=True)
+        self._settle_all(name, repair.answers)
         self._node.reset(name, outcome)
 
     def _finish(self, name: bytes, repair: _Repair, is_reopened: bool = False) -> None:
         """Deliver what was held. What is still missing before it is lost."""
-        answers = self._end(name)
+        self._end(name)
         is_first = True
         for epoch, batch in repair.held:
             has_epoch = self._node.channels[name].epoch == epoch
@@ -171,12 +188,10 @@ class Repairs:
             else:  # a second hole is repaired like the first
                 self._node.deliver(name, epoch, batch)
             is_first = False
-        if repair.has_new_epoch and not is_reopened and name not in self.running:
-            self.running[name] = following = _Repair()  # the event of the new epoch was not held
-            following.has_new_epoch = True
+        if repair.other_epoch is not None and not is_reopened and name not in self.running:
+            self.running[name] = following = _Repair()  # the event of the other epoch was not held
+            following.other_epoch = repair.other_epoch
             self._reopen(name, following)
-        for future, outcome in answers:
-            self._settle(name, future, outcome)
 
     def hold_answer(self, name: bytes, answer: int | Error | Future[int]) -> Future[int]:
         """The answer to a publication. It waits while the channel moves to a new epoch, because it can be an offset of
@@ -186,14 +201,17 @@ class Repairs:
         return held
 
     def _settle(self, name: bytes, future: Future[int], outcome: int | Error) -> None:
-        if self._moves(name):
-            self.running[name].answers.append((future, outcome))
-        else:
-            future.settle(outcome)
-
-    def _moves(self, name: bytes) -> bool:
         repair = self.running.get(name)
-        return repair is not None and repair.has_new_epoch
+        if repair is None or repair.other_epoch in (None, self._node.channels[name].epoch):
+            future.settle(outcome)
+        elif repair.has_failed:
+            future.settle(UNAVAILABLE)
+        else:
+            repair.answers.append((future, outcome))
+
+    def _settle_all(self, name: bytes, answers: list[tuple[Future[int], int | Error]]) -> None:
+        for future, outcome in answers:
+            self._settle(name, future, outcome)
 
 
 def _before_held(state: ChannelState, repair: _Repair) -> ChannelState:

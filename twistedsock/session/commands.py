@@ -146,7 +146,7 @@ def resume_offset(command: Subscribe, channel: "Channel", oldest: int | None = N
     if command.since is not None and command.epoch is not None:
         since = offset_in_epoch(channel, Position(command.epoch, command.since))
         if since is not None:
-            return since + 1, since + 1 >= (history.first if oldest is None else oldest)
+            return since + 1, since + 1 >= (history.first if oldest is None else min(oldest, history.first))
         recovered = False
     if command.last:
         return max(history.first, head + 1 - command.last), recovered

@@ -135,9 +135,11 @@ def _subscribe_to(session: Session, command: commands.Subscribe, channel: "Chann
     if not _may_read(session, channel.name, command.tag):  # checked again, because the command may have waited
         broker.close_if_unused(channel)
         return
-    if oldest is None and broker.reads_older and (since := dropped_since(command, channel)) is not None:
-        _find_oldest(session, command, channel, since)
-        return
+    if oldest is None and broker.reads_older:
+        broker.histories.update(channel)  # so that it drops nothing more before the reply
+        if (since := dropped_since(command, channel)) is not None:
+            _find_oldest(session, command, channel, since)
+            return
     session.replies.flush()  # the replies to the client's own publishes precede their events, which follow now
     subscription = session.subscriptions.get(channel.name)
     if subscription is None:
@@ -154,7 +156,7 @@ def _subscribe_to(session: Session, command: commands.Subscribe, channel: "Chann
     moved_to = start - 1 if changes_epoch(command, channel) else None
     session.replies.write(replies.subscribed(command.tag, channel.name, channel.position, recovered, start, moved_to))
     if start <= channel.head:
-        _replay(session, subscription, channel, start)
+        _replay(session, subscription, channel, start, oldest)
 
 
 def _find_oldest(session: Session, command: commands.Subscribe, channel: "Channel", since: Position) -> None:
@@ -177,14 +179,18 @@ def _find_oldest(session: Session, command: commands.Subscribe, channel: "Channe
     session.broker.close_if_unused(channel)
 
 
-def _replay(session: Session, subscription: Subscription, channel: "Channel", start: int) -> None:
+def _replay(
+    session: Session, subscription: Subscription, channel: "Channel", start: int, oldest: int | None = None
+) -> None:
     history = channel.history
     if subscription in session.behind:
         start = min(start, subscription.cursor)
-    if start < history.first and not session.broker.reads_older:
-        session.replies.write(session.replies.encoder.lost(channel.name, start, history.first - 1))
-        channel.stats.lost += history.first - start
-        start = history.first
+    available = history.first if oldest is None else min(oldest, history.first)
+    # Otherwise the backplane is asked when the subscription gets there.
+    if start < available and (oldest is not None or not session.broker.reads_older):
+        session.replies.write(session.replies.encoder.lost(channel.name, start, available - 1))
+        channel.stats.lost += available - start
+        start = available
     if session.is_rate_limited:
         session.charge(answer_price(history.size * (history.end - start) // (len(history) or 1)))
     subscription.read_from(start)
