@@ -45,7 +45,7 @@ class Backplanes(Protocol):
     record: Record
 
     def keeps(self, backplane: Any, channel: str, epoch: str, offset: int) -> bool:
-        """Whether this backplane returns an event if its node asks for it, and has not failed to do so."""
+        """Whether this backplane returns an event if its node asks for it and nothing fails."""
 
     def connect(self, name: str) -> Any:
         """The backplane of a node that starts."""
@@ -449,12 +449,7 @@ class SharedBackplanes:
 
     def keeps(self, backplane: Link, channel: str, epoch: str, offset: int) -> bool:
         kept = self.record.channels[channel]
-        return (
-            backplane.keeps_history
-            and channel not in backplane.failed_reads
-            and kept.name.decode() == epoch
-            and kept.kept_from <= offset
-        )
+        return backplane.keeps_history and kept.name.decode() == epoch and kept.kept_from <= offset
 
     def connect(self, name: str) -> Link:
         link = Link(name, self._world, self._store, self._rates, self._keeps_history)

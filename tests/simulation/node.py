@@ -60,8 +60,15 @@ class SimulatedNode:
         known = self.context.broker.channels.get(channel.encode())
         if known is None or known.epoch.decode() != epoch:
             return True  # what is known of a former epoch is checked with the reset
-        is_kept = self._backplanes.keeps(self._backplane, channel, epoch, offset)
-        return not is_kept and known.history.first > offset
+        return known.history.first > offset and not self.can_read(channel, epoch, offset)
+
+    def can_read(self, channel: str, epoch: str, offset: int) -> bool:
+        """Whether the backplane has an event, and has never failed to return events of that channel."""
+        return channel not in self._backplane.failed_reads and self.keeps(channel, epoch, offset)
+
+    def keeps(self, channel: str, epoch: str, offset: int) -> bool:
+        """Whether the backplane has an event that the node can read."""
+        return self._backplanes.keeps(self._backplane, channel, epoch, offset)
 
     def let_clients_read(self) -> None:
         for client in list(self.clients):

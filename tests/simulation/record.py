@@ -154,6 +154,10 @@ class Record:
             raise Violation(f"{channel}: {value!r} was confirmed as {offset}, but is {position}", channel)
         return position[0]
 
+    def is_newer(self, epoch: str, other: str) -> bool:
+        """Whether an epoch has begun after another one of the same channel."""
+        return int(epoch[1:]) > int(other[1:])
+
     def publisher(self, channel: str, epoch: str, offset: int) -> str:
         """The id of the client that published an event, "" if there is no such event."""
         batch = self.epoch(channel, epoch).batch_at(offset)

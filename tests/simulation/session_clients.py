@@ -188,7 +188,7 @@ class SessionClient(Client):
         if verb == "publish":
             epoch = self.run.record.check_confirmed(command["data"], channel, reply["offset"])
             following = self.followed.get(channel)
-            if following is not None and following.epoch != epoch:
+            if following is not None and self.run.record.is_newer(epoch, following.epoch):
                 following.fail(f"its event is {reply['offset']} of {epoch}, but the client has {following.epoch}")
             if str(command["data"]) in self.own:
                 raise Violation(f"{channel}: {self.name} received its own {reply['offset']} before its OK", channel)
@@ -209,7 +209,8 @@ class SessionClient(Client):
         """The reply has just been written, so the history must have all events that it promises."""
         following = self.followed[channel]
         assert self.node is not None
-        if self.node.has_dropped(channel, following.epoch, following.next):
+        event = channel, following.epoch, following.next
+        if self.node.has_dropped(*event) and not self.node.keeps(*event):
             following.fail(f"recovered, but the history does not have {following.next}")
 
     def read_history(self, command: Command, reply: dict[str, Any]) -> None:
