@@ -194,15 +194,15 @@ def test_shows_a_reset_of_a_channel(server, line_client, open_page, channel, add
     typist = line_client(server.lines[0])
     publish_in_turn(typist, [channel], range(3))
     expect(row(page, 3)).to_be_visible()
-    notes = page.locator('#events .note[data-kind="reset"] .note-text')
+    notes = page.locator("#events .note-text").filter(has_text="The server has reset")
 
     monitored.receive(type="reset", channel=channel, epoch="second", good=1, offset=1)
-    void = f"The server has reset {channel}: events 2–3 above are no longer valid. New events continue at 2."
+    void = f"The server has reset {channel}: events 2–3 are no longer valid. New events continue at 2."
     expect(notes).to_have_text([void])
     again = {"type": "event", "channel": channel, "from": "ann", "name": "message", "time": int(time.time() * 1000)}
     monitored.receive(**again, offset=2, data="two again")
     monitored.receive(type="reset", channel=channel, epoch="third", good=2, offset=0)
-    valid = f"The server has reset {channel}: all events above are still valid. Offsets begin again at 1."
+    valid = f"The server has reset {channel}: no events were lost. Offsets begin again at 1."
     expect(notes).to_have_text([void, valid])
     monitored.receive(**again, offset=1, data="one again")
     expect(page.locator("#events .event .payload")).to_have_text(["0", "1", "2", "two again", "one again"])

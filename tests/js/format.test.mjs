@@ -181,9 +181,9 @@ test('parses bounds of a history', () => {
 
 test('describes new epochs', () => {
   const reset = { channel: 'kitchen', epoch: 'e2', good: 17, offset: 17 };
-  assert.equal(describeReset(reset, 20), 'The server has reset kitchen: events 18–20 above are no longer valid. New events continue at 18.');
-  assert.equal(describeReset(reset, 18), 'The server has reset kitchen: event 18 above is no longer valid. New events continue at 18.');
-  assert.equal(describeReset({ ...reset, offset: 0 }, 17), 'The server has reset kitchen: all events above are still valid. Offsets begin again at 1.');
+  assert.equal(describeReset(reset, 20), 'The server has reset kitchen: events 18–20 are no longer valid. New events continue at 18.');
+  assert.equal(describeReset(reset, 18), 'The server has reset kitchen: event 18 is no longer valid. New events continue at 18.');
+  assert.equal(describeReset({ ...reset, offset: 0 }, 17), 'The server has reset kitchen: no events were lost. Offsets begin again at 1.');
 });
 
 test('describes the events that were replayed after an outage', () => {

@@ -27,6 +27,7 @@ from twistedsock.metrics.tables import (
     sorted_in_slices,
 )
 from twistedsock.pubsub.names import CHANNEL_BYTES
+from twistedsock.pubsub.values import ChannelState, Position
 from twistedsock.session.connection_info import ConnectionInfo
 from twistedsock.session.session import Session
 from twistedsock.stats import TcpStats
@@ -184,6 +185,13 @@ def test_rate_of_a_channel_is_zero_in_its_first_snapshot(server: FakeServer) -> 
     previous = channel_table(server)
     assert set(previous.rates) == {0.0}
     server.line_client().send("PUB new x")
+    server.turn()
+    assert set(channel_table(server, previous).rates) == {0.0}
+
+
+def test_rate_of_a_channel_whose_offsets_begin_again_is_zero(server: FakeServer) -> None:
+    previous = channel_table(server)
+    server.broker.reset(b"a", ChannelState(Position(b"another", 0)))
     server.turn()
     assert set(channel_table(server, previous).rates) == {0.0}
 

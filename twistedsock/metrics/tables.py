@@ -188,7 +188,7 @@ class ChannelTable:
 
     def fill(self, channels: Iterable[Channel], previous: "ChannelTable | None") -> Steps[None]:
         """Add all channels except those under ``$sys/``. Rates are computed from the previous snapshot; a channel that
-        is new since then has the rate 0."""
+        is new since then, or whose offsets have begun again, has the rate 0."""
         heads: Heads = {} if previous is None else previous.heads
         seconds = 1.0 if previous is None else max(0.001, self.at - previous.at)
         waiting = list(channels)
@@ -196,7 +196,7 @@ class ChannelTable:
             part = [channel for channel in waiting[start : start + CHANNELS_PER_STEP] if not is_reserved(channel.name)]
             self.channels += part
             self.heads.update([(channel, channel.head) for channel in part])
-            self.rates += [(channel.head - heads.get(channel, channel.head)) / seconds for channel in part]
+            self.rates += [max(0, channel.head - heads.get(channel, channel.head)) / seconds for channel in part]
             self._max_name_bytes = max([self._max_name_bytes, *[len(channel.name) for channel in part]])
             yield
 

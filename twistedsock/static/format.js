@@ -141,9 +141,9 @@ export function describeGap({ channel, reason, first, last }) {
 
 /** Describes a new epoch. @param {number} newest the offset of the newest event shown, or 0 */
 export function describeReset({ channel, good, offset }, newest) {
-  let events = 'all events above are still valid';
-  if (newest === good + 1) events = `event ${newest} above is no longer valid`;
-  else if (newest > good) events = `events ${good + 1}–${newest} above are no longer valid`;
+  let events = 'no events were lost';
+  if (newest === good + 1) events = `event ${newest} is no longer valid`;
+  else if (newest > good) events = `events ${good + 1}–${newest} are no longer valid`;
   return `The server has reset ${channel}: ${events}. ${offset === good ? 'New events continue' : 'Offsets begin again'} at ${offset + 1}.`;
 }
 
