@@ -137,7 +137,7 @@ def shown_default(option: Option) -> str:
         return ", ".join(option.default) or "none"
     if not option.unit:
         return "off"
-    return f"{option.default:g}" if isinstance(option.default, float) else str(option.default)
+    return f"{option.default:g}" if isinstance(option.default, float) else str(option.default) or "none"
 
 
 def test_options_page_shows_each_option_under_its_heading_with_its_default() -> None:

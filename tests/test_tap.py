@@ -85,6 +85,7 @@ def test_each_setting_is_an_option(name):
         "log-format": ["json"],
         "trusted-proxy": ["::1"],
         "allow-origin": ["http://a"],
+        "state": ["/state"],
     }.get(name)
     if name == "proxy-protocol":
         values = [Settings().tcp[0], "--trusted-proxy=::1"]

@@ -14,7 +14,7 @@ from twistedsock.auth.trusted_proxies import TrustedProxies, parse_trusted
 from twistedsock.limits.settings import Limits, option
 from twistedsock.webhooks.config import WebhookTable, check_names
 
-HEADINGS = ("Listening", "Access", "History", "Limits", "Timeouts", "Proxies", "Logging")
+HEADINGS = ("Listening", "Access", "History", "State", "Limits", "Timeouts", "Proxies", "Logging")
 """The order of the headings in ``--help``."""
 
 DEFAULT_TCP = ("tcp:8081:interface=127.0.0.1",)
@@ -111,6 +111,14 @@ class Settings(Limits, frozen=True, kw_only=True, rename="kebab", forbid_unknown
         Literal["text", "json"],
         option("Logging", "FORMAT", "format of the log: text, or json with one object per line"),
     ] = "text"
+    state: Annotated[str, option("State", "DIR", "keep events in this directory, so that they survive a restart")] = ""
+    state_age: Annotated[int, option("State", "SECONDS", "how long the directory keeps an event", 0)] = 2_592_000
+    state_bytes: Annotated[
+        int,
+        option(
+            "State", "BYTES", "size of the directory's file; beyond that, the oldest events are deleted", 1024 * 1024
+        ),
+    ] = 10 * 1024 * 1024 * 1024
     access: AccessTable | None = None
     """The access policy. None: every client can do everything. Its files are absolute paths."""
     webhook: tuple[WebhookTable, ...] = ()
@@ -161,8 +169,9 @@ def read_settings(file: str | None, given: dict[str, Any]) -> Settings:
     if not listeners(settings.tcp + settings.web):
         raise SettingsError("nothing to listen on: give an endpoint for tcp or web")
     if file is None:
-        return settings
+        return _with_absolute_state(settings, Path.cwd())
     folder = Path(file).absolute().parent
+    settings = _with_absolute_state(settings, Path.cwd() if "state" in given else folder)
     try:
         check_names(settings.webhook)
     except ValueError as error:
@@ -174,6 +183,11 @@ def read_settings(file: str | None, given: dict[str, Any]) -> Settings:
         return settings
     _check_listeners(settings.access, listeners(settings.tcp + settings.web), file)
     return msgspec.structs.replace(settings, access=settings.access.resolve_files(folder))
+
+
+def _with_absolute_state(settings: Settings, folder: Path) -> Settings:
+    """The directory as an absolute path, because a daemon changes its current directory."""
+    return msgspec.structs.replace(settings, state=str(folder / settings.state)) if settings.state else settings
 
 
 def _convert(values: dict[str, Any], where: str, strict: bool) -> Settings:

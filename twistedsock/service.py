@@ -26,6 +26,8 @@ from twistedsock.auth.identity import Policy
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.backplanes.memory import MemoryBackplane
 from twistedsock.backplanes.reserved import ReservedChannelsBackplane
+from twistedsock.backplanes.sqlite import TRIM_SECONDS, SQLiteBackplane, StoreThread
+from twistedsock.backplanes.sqlite_store import Store
 from twistedsock.bridge.api import Bridge
 from twistedsock.bridge.observers import BridgeObserver
 from twistedsock.codecs.native import NATIVE_ENCODER
@@ -127,13 +129,14 @@ class SockbridgeService(Service):
             raise SettingsError(TWO_POLICIES)
         self._settings = settings
         self._reactor = reactor
+        self._loops: list[tuple[float, LoopingCall]] = []
         self._endpoints = [*load_endpoints(settings.plugin), *endpoints]
+        if settings.state:
+            if backplane is not None:
+                raise SettingsError("state: the program has a backplane of its own")
+            backplane = self._build_state(settings, reactor)
         own = MemoryBackplane(draw_epoch, time.time)
-        if backplane is None:
-            backplane = own
-        elif backplane.node_name:
-            backplane = ReservedChannelsBackplane(backplane, own)
-        self._backplane = backplane
+        self._backplane = own if backplane is None else ReservedChannelsBackplane(backplane, own)
         self._is_backplane_started = False
         self.context: ServerContext = build_context(
             self._backplane, settings, version, reactor.seconds, self._call_in_next_turn, self._draw_id, time.time
@@ -157,7 +160,7 @@ class SockbridgeService(Service):
         monitor = Monitor(self.context, process.memory_bytes, process.cpu_seconds)
         monitor.attach()
         self._reachability = Reachability(settings.unreachable_timeout, self.context.broker.scheduler.defer)
-        self._loops = [
+        self._loops += [
             (SWEEP_SECONDS, self._loop(lambda: self.context.broker.expire_histories(), "dropping old history failed")),
             (EXPIRY_SECONDS, self._loop(lambda: self.context.expiry_watcher.check(), "checking token expiry failed")),
             (TICK_SECONDS, self._loop(lambda: monitor.tick(), "publishing the statistics failed")),
@@ -187,6 +190,22 @@ class SockbridgeService(Service):
             self.webhooks,
             policy is not None,
         )
+
+    def _build_state(self, settings: Settings, reactor: Any) -> SQLiteBackplane:
+        worker = StoreThread(Store(Path(settings.state), draw_epoch()), reactor.callFromThread)
+        backplane = SQLiteBackplane(worker, draw_epoch, settings, time.time, reactor.callLater, self._log_state)
+
+        def trim() -> None:
+            backplane.trim(settings.state_age, settings.state_bytes)
+
+        self._loops.append((TRIM_SECONDS, self._loop(trim, "deleting old events from the state failed")))
+        return backplane
+
+    def _log_state(self, error: Exception | None) -> None:
+        if error is None:
+            self._log.info("state: the directory can be used again")
+        else:
+            self._log.error("state: {error}: publications are rejected until this works again", error=error)
 
     def setServiceParent(self, parent: Any) -> None:
         """twistd asks the application for its log observer before it begins to log."""
@@ -248,10 +267,8 @@ class SockbridgeService(Service):
     # Start.
 
     def privilegedStartService(self) -> None:
-        """Start the backplane and open the ports, before twistd drops its privileges and reports that it has
-        started."""
+        """Open the ports, before twistd drops its privileges."""
         super().privilegedStartService()
-        self._start_backplane()
         for listener in self._listeners:
             failures: list[Failure] = []
             listening = listener.endpoint.listen(listener.factory)
@@ -284,6 +301,7 @@ class SockbridgeService(Service):
 
     def startService(self) -> None:
         super().startService()
+        self._start_backplane()  # with the rights that the server keeps, because it can create files
         for seconds, loop in self._loops:
             loop.start(seconds, now=False)
         self.bridge.start()

@@ -133,7 +133,7 @@ def _help_of(option: Option, width: int) -> str:
     if option.is_repeatable:
         description += f" [{', '.join(option.default)}]" if option.default else ""
     elif option.unit:
-        description += f" [{_default_of(option)}]"
+        description += f" [{_default_of(option)}]" if option.default != "" else ""
     return _two_columns(f"--{option.name} {option.unit}".rstrip(), description, width)
 
 

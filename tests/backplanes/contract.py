@@ -108,6 +108,10 @@ class Stage:
         self._positions[name] = Position(epoch, batch.end - 1)
         self.story += [("delivered", name, epoch, event) for event in batch.events()]
 
+    def reset(self, name: bytes, state: ChannelState) -> None:
+        self._positions[name] = state.position
+        self.story.append(("reset", name, state))
+
     def presence_changed(self, name: bytes, change: PresenceChange) -> None:
         self.story.append(("changed", name, change))
 

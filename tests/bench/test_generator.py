@@ -94,9 +94,9 @@ def test_returns_publishers_with_full_sockets(wire: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "channels", "ahead"), [(32, 1, WINDOW), (200, 1, 6_446), (4_096, 1, 717), (32, 5_000, 125)]
+    ("size", "channels", "ahead"), [(32, 1, WINDOW), (200, 1, 5_957), (4_096, 1, 711), (32, 5_000, 111)]
 )
 def test_window_is_smaller_than_history(size: int, channels: int, ahead: int) -> None:
     assert window(size, channels) == ahead
-    assert ahead * (size + 288) < 4 * 1024 * 1024
-    assert ahead * (size + 288) * channels < 256 * 1024 * 1024
+    assert ahead * (size + 328) < 4 * 1024 * 1024
+    assert ahead * (size + 328) * channels < 256 * 1024 * 1024

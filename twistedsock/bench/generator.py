@@ -19,7 +19,7 @@ WINDOW = 8_000
 """The most events that the publishers of a channel are ahead of its slowest subscriber. The history of sockbridge keeps
 10,000 events, and other servers disconnect slow subscribers."""
 
-EVENT_OVERHEAD = 288
+EVENT_OVERHEAD = 328
 """The most bytes of bookkeeping that the history of sockbridge counts for an event."""
 
 WINDOW_BYTES = 3 * 1024 * 1024

@@ -29,7 +29,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 
     history_events: Annotated[int, option("History", "N", "events that a channel keeps", 0)] = 10_000
     history_bytes: Annotated[
-        int, option("History", "BYTES", "bytes that a channel keeps, with up to 288 of bookkeeping per event", 0)
+        int, option("History", "BYTES", "bytes that a channel keeps, with up to 328 of bookkeeping per event", 0)
     ] = 4 * 1024 * 1024
     history_age: Annotated[float, option("History", "SECONDS", "how long a channel keeps an event", 0)] = 300.0
     history_total_bytes: Annotated[

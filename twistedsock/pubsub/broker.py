@@ -24,7 +24,7 @@ from twistedsock.pubsub.backplane import Backplane, Observer, PresenceObserver
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.channel_shares import ChannelShares
 from twistedsock.pubsub.encoding_group import GatheredChunks, send_gathered
-from twistedsock.pubsub.future import Future, on_result
+from twistedsock.pubsub.future import Future, map_result, on_result
 from twistedsock.pubsub.history import FRAME_COST
 from twistedsock.pubsub.history_budget import HistoryBudget
 from twistedsock.pubsub.names import check_channel, check_event_name, is_reserved
@@ -152,6 +152,9 @@ class Broker:
         return self._repairs.hold_answer(channel.name, answer)
 
     def _publish_to_new(self, publisher: Client, publication: Publication) -> int | Error | Future[int]:
+        if self.backplane.keeps_history:  # the channel needs its older events
+            opened, sender = self.open(publication.channel, publisher.principal), publisher.snapshot()
+            return map_result(opened, lambda channel: self._publish_to_opened(channel, sender, publication))
         release = self._channel_shares.claim(publication.channel, publisher.principal)
         try:
             answer = self.backplane.publish(publisher, publication)
@@ -159,6 +162,13 @@ class Broker:
             release(None)
             raise
         on_result(answer, release)
+        return answer
+
+    def _publish_to_opened(
+        self, channel: Channel, publisher: Client, publication: Publication
+    ) -> int | Error | Future[int]:
+        answer = self.backplane.publish(publisher, publication)
+        on_result(answer, lambda outcome: self.close_if_unused(channel))  # after an error, it has nothing
         return answer
 
     def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None:

@@ -114,6 +114,12 @@ class Client:
         """The principal of its address, which does not change: the memory of its connection counts for that."""
         self._member: Member | None = None
 
+    def snapshot(self) -> "Client":
+        """The publisher of something that is published later: its nick is the one of now."""
+        copy = Client(self.id, self.principal)
+        copy.nick = self.nick
+        return copy
+
     def member(self) -> Member:
         """The same object until the nick changes, so that replies with thousands of members do not hold copies."""
         if self._member is None or self._member.nick != self.nick:

@@ -1,0 +1,358 @@
+"""The SQLite backplane: the contract, commits together, restarts, and errors of the disk."""
+
+import sqlite3
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.backplanes.contract import BackplaneContract, FailingContract, KeepingContract, Stage
+from twistedsock.backplanes import sqlite as sqlite_module
+from twistedsock.backplanes.sqlite import DISK_TOO_SLOW, RETRY_SECONDS, SQLiteBackplane
+from twistedsock.backplanes.sqlite_store import Store, StoreError
+from twistedsock.errors import UNAVAILABLE
+from twistedsock.limits.settings import Limits
+from twistedsock.pubsub.future import on_result
+from twistedsock.pubsub.subscription import Client
+from twistedsock.pubsub.values import ChannelState, Payloads, Position, Publication
+
+Call = tuple[Callable[[Store], Any], Callable[[Any], None]]
+
+
+class ManualWorker:
+    """Calls the store when ``step`` is called. The next ``failing`` calls raise instead."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.calls: deque[Call] = deque()
+        self.failing = 0
+
+    def start(self) -> None:
+        self.store.open()
+
+    def submit(self, call: Callable[[Store], Any], done: Callable[[Any], None]) -> None:
+        self.calls.append((call, done))
+
+    def stop(self, done: Callable[[Any], None]) -> None:
+        self.submit(Store.close, done)
+
+    def step(self) -> None:
+        call, done = self.calls.popleft()
+        result: Any
+        try:
+            if self.failing:
+                self.failing -= 1
+                raise sqlite3.OperationalError("disk I/O error")
+            result = call(self.store)
+        except Exception as error:
+            result = error
+        done(result)
+
+
+class DiskStage(Stage):
+    """A backplane on the files of a directory. ``now`` is the wall clock."""
+
+    def __init__(self, directory: Path, **limits: Any) -> None:
+        self.now = 1_000.0
+        self.reports: list[str] = []
+        self.scheduled: list[tuple[float, Callable[[], None]]] = []
+        self._epochs = iter(range(1, 100))
+        self.worker = ManualWorker(Store(directory, self.draw_epoch()))
+        super().__init__(
+            SQLiteBackplane(
+                self.worker,
+                self.draw_epoch,
+                Limits(**limits),
+                lambda: self.now,
+                lambda delay, call: self.scheduled.append((delay, call)),
+                lambda error: self.reports.append(str(error)),
+            )
+        )
+
+    def draw_epoch(self) -> bytes:
+        return b"e%d" % next(self._epochs)
+
+    def end_turn(self) -> None:
+        due = [entry for entry in self.scheduled if not entry[0]]
+        self.scheduled = [entry for entry in self.scheduled if entry[0]]
+        for _, call in due:
+            call()
+
+    def pass_time(self) -> None:
+        """Let everything run that is scheduled."""
+        scheduled, self.scheduled = self.scheduled, []
+        for _, call in scheduled:
+            call()
+        self.settle()
+
+    def step(self) -> bool:
+        self.end_turn()
+        if self.worker.calls:
+            self.worker.step()
+        return bool(self.worker.calls) or any(not delay for delay, _ in self.scheduled)
+
+    def fail_next(self) -> None:
+        self.worker.failing = 1
+
+    def state(self, channel: bytes) -> ChannelState:
+        answers: list[Any] = []
+        on_result(self.backplane.open(channel), answers.append)
+        self.settle()
+        assert isinstance(answers[0], ChannelState)
+        return answers[0]
+
+    def stop(self) -> None:
+        self.backplane.stop()
+        self.settle()
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> DiskStage:
+    return DiskStage(tmp_path / "state")
+
+
+class TestContract(BackplaneContract, KeepingContract):
+    """What every backplane must do that keeps the history."""
+
+
+class TestFailures(FailingContract):
+    """After an error, the store is opened again."""
+
+    @pytest.fixture
+    def stage(self, tmp_path: Path) -> Stage:
+        class Reopening(DiskStage):
+            def settle(self) -> None:
+                super().settle()
+                if self.scheduled:
+                    self.pass_time()
+
+        return Reopening(tmp_path)
+
+    def test_failure_does_not_affect_later_publications(self, stage: Stage) -> None:
+        """Those that were gathered with the failing one fail too, because they are one transaction."""
+        stage.open(b"a")
+        stage.publish(b"a", b"w")
+        stage.fail_next()
+        stage.publish(b"a", b"x")
+        stage.publish(b"a", b"y")
+        assert stage.answers(b"a") == [1, UNAVAILABLE, 2]
+        assert [event.payload for event in stage.events(b"a")] == [b"w", b"y"] and stage.offsets(b"a") == [1, 2]
+
+
+def test_publications_of_a_turn_are_one_transaction(stage: DiskStage) -> None:
+    stage.open(b"a"), stage.open(b"b")
+    for channel in (b"a", b"b", b"a"):
+        stage.publish(channel, b"x", settle=False)
+    assert not stage.worker.calls and stage.story == []
+    stage.end_turn()
+    assert len(stage.worker.calls) == 1
+    for channel in (b"b", b"a"):  # while the transaction is being written
+        stage.publish(channel, b"y", settle=False)
+    stage.end_turn()
+    assert len(stage.worker.calls) == 1
+    stage.worker.step()
+    assert stage.answers(b"a") == [1, 2] and stage.answers(b"b") == [1] and len(stage.worker.calls) == 1
+    stage.worker.step()
+    assert stage.answers(b"a") == [1, 2, 3] and stage.answers(b"b") == [1, 2]
+
+
+def test_restart_continues_with_epoch_offsets_and_newest_events(stage: DiskStage, tmp_path: Path) -> None:
+    position = stage.open(b"a")
+    stage.publish(b"a", b"v", b"w")
+    stage.now += 1
+    stage.publish(b"a", b"x")
+    stage.stop()
+    again = DiskStage(tmp_path / "state", history_events=1)
+    state = again.state(b"a")
+    assert isinstance(position, Position) and state.position == Position(position.epoch, 3)
+    assert [event for batch in state.tail for event in batch.events()] == stage.events(b"a")[2:]
+    assert state.time == 1_000_000
+    again.now = 900.0
+    again.publish(b"a", b"y")
+    assert again.offsets(b"a") == [4] and again.events(b"a")[0].time == 1_001_000, "times never decrease"
+    assert again.epochs(b"a") == {position.epoch}
+
+
+def test_channel_without_events_keeps_its_epoch_over_a_restart(stage: DiskStage, tmp_path: Path) -> None:
+    position = stage.open(b"a")
+    stage.stop()
+    assert DiskStage(tmp_path / "state").open(b"a") == position
+
+
+def test_tail_has_a_limit_of_bytes_and_age(stage: DiskStage, tmp_path: Path) -> None:
+    for payload in (b"old", b"x" * 1_000, b"y" * 1_000):
+        stage.publish(b"a", payload)
+        stage.now += 100
+    stage.stop()
+    by_bytes = DiskStage(tmp_path / "state", history_bytes=500, history_age=10**6)
+    assert [batch.first for batch in by_bytes.state(b"a").tail] == [3]
+    by_bytes.stop()
+    by_age = DiskStage(tmp_path / "state", history_age=150.0)
+    by_age.now = stage.now
+    assert [batch.first for batch in by_age.state(b"a").tail] == [3]
+
+
+def test_events_that_are_not_written_are_lost_with_an_error_only(stage: DiskStage) -> None:
+    """Not answered, not delivered, and their offsets are given again."""
+    stage.open(b"a")
+    stage.publish(b"a", b"x", settle=False)
+    stage.end_turn()
+    stage.publish(b"a", b"y", settle=False)
+    stage.fail_next()
+    stage.settle()
+    assert stage.answers(b"a") == [UNAVAILABLE, UNAVAILABLE] and stage.events(b"a") == []
+    assert stage.reports == ["disk I/O error"] and not stage.backplane.is_ready
+    stage.publish(b"a", b"z")
+    assert stage.backplane.open(b"b") == stage.backplane.read(b"a", Position(b"e1", 0), 1) == UNAVAILABLE
+    assert stage.answers(b"a")[2:] == [UNAVAILABLE] and stage.scheduled[0][0] == RETRY_SECONDS
+    stage.fail_next()  # also when it is opened again
+    stage.pass_time()
+    assert not stage.backplane.is_ready
+    stage.pass_time()
+    assert stage.backplane.is_ready and stage.reports == ["disk I/O error", "None"]
+    stage.publish(b"a", b"z")
+    assert stage.answers(b"a")[3:] == [1] and stage.offsets(b"a") == [1]
+
+
+def test_reopening_reports_what_was_written_after_all(stage: DiskStage) -> None:
+    """The error of a transaction does not say that nothing of it is on the disk."""
+    position = stage.open(b"a")
+    stage.publish(b"a", b"x", settle=False)
+    stage.end_turn()
+    append, done = stage.worker.calls.popleft()
+    append(stage.worker.store)
+    done(sqlite3.OperationalError("disk I/O error"))
+    stage.pass_time()
+    ((_, name, state),) = [entry for entry in stage.story if entry[0] == "reset"]
+    assert isinstance(position, Position) and (name, state.position) == (b"a", Position(position.epoch, 1))
+    assert [batch.payloads.items for batch in state.tail] == [(b"x",)]
+    stage.publish(b"a", b"y")
+    assert stage.answers(b"a")[1:] == [2]
+
+
+@pytest.mark.parametrize("act", ["open", "read", "trim"])
+def test_any_error_of_the_disk_makes_the_store_unavailable(stage: DiskStage, act: str) -> None:
+    stage.open(b"a")
+    stage.fail_next()
+    answers: list[Any] = []
+    if act == "open":
+        on_result(stage.backplane.open(b"b"), answers.append)
+    elif act == "read":
+        on_result(stage.backplane.read(b"a", Position(b"e1", 0), 1), answers.append)
+    else:
+        stage.backplane.trim(60.0, 1)
+    stage.settle()
+    assert answers in ([UNAVAILABLE], []) and not stage.backplane.is_ready
+    stage.backplane.trim(60.0, 1)
+    assert not stage.worker.calls
+
+
+def test_publications_that_wait_have_a_limit(stage: DiskStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_module, "MAX_GATHERED_BYTES", 1_000)
+    stage.open(b"a")
+    for _ in range(3):
+        stage.publish(b"a", b"x" * 500, settle=False)
+    assert stage.answers(b"a") == [DISK_TOO_SLOW] * 2
+    stage.settle()
+    assert stage.answers(b"a") == [DISK_TOO_SLOW] * 2 + [1]
+    answers: list[Any] = []  # also for a channel that is not open
+    publication = Publication(b"b", Payloads((b"x" * 500,), 500))
+    for _ in range(3):
+        on_result(stage.backplane.publish(Client(b"p1"), publication), answers.append)
+    stage.settle()
+    assert answers == [DISK_TOO_SLOW, DISK_TOO_SLOW, 1]
+
+
+def test_publication_to_a_closed_channel_fails_with_the_disk(stage: DiskStage) -> None:
+    stage.fail_next()
+    stage.publish(b"a", b"x")
+    assert stage.answers(b"a") == [UNAVAILABLE]
+
+
+def test_stop_waits_for_the_disk(stage: DiskStage) -> None:
+    stage.open(b"a")
+    stage.publish(b"a", b"x", settle=False)
+    stopped: list[bool] = []
+    stage.backplane.stop().then(stopped.append)
+    stage.end_turn()
+    assert not stopped
+    stage.settle()
+    assert stopped == [True] and stage.answers(b"a") == [1] and not stage.backplane.is_ready
+
+
+def test_stop_closes_the_file(stage: DiskStage, tmp_path: Path) -> None:
+    stopped: list[bool] = []
+    stage.backplane.stop().then(stopped.append)
+    assert not stopped
+    stage.settle()
+    assert stopped == [True] and {path.name for path in (tmp_path / "state").iterdir()} == {"events.sqlite", "lock"}
+
+
+def test_channels_that_are_not_used_are_forgotten(stage: DiskStage) -> None:
+    stage.open(b"a")
+    stage.publish(b"a", b"x", settle=False)
+    stage.backplane.close(b"a")
+    stage.settle()
+    assert stage.answers(b"a") == [1] and stage.events(b"a") == [], "it is not open"
+    assert stage.state(b"a").position.offset == 1
+
+
+# The file.
+
+
+def test_trims_old_events_and_forgets_channels_that_have_none(stage: DiskStage) -> None:
+    for channel in (b"a", b"b"):
+        stage.publish(channel, b"old")
+    stage.now += 100
+    stage.publish(b"a", b"new")
+    before = stage.state(b"b").position
+    stage.backplane.close(b"a"), stage.backplane.close(b"b")
+    stage.backplane.trim(50.0, 10**9)
+    stage.settle()
+    state = stage.state(b"a")
+    assert [batch.first for batch in state.tail] == [2] and state.position.offset == 2
+    after = stage.state(b"b").position
+    assert after.offset == 0 and after.epoch != before.epoch, "offsets are not given twice in one epoch"
+
+
+def test_trims_the_oldest_events_of_a_large_file(stage: DiskStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twistedsock.backplanes.sqlite_store.TRIMMED_ROWS", 3)
+    for _ in range(20):
+        stage.publish(b"a", b"x" * 10_000)
+        stage.now += 1
+    used = stage.worker.store.used_bytes()
+    stage.backplane.trim(10**6, used // 2)
+    stage.settle()
+    assert stage.worker.store.used_bytes() <= used // 2
+    state = stage.state(b"a")
+    assert state.position.offset == 20 and state.tail[-1].first == 20 and state.tail[0].first > 5
+
+
+def test_second_process_cannot_use_the_directory(stage: DiskStage, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is used by another process"):
+        DiskStage(tmp_path / "state")
+    stage.stop()
+    DiskStage(tmp_path / "state")
+
+
+def test_directory_of_a_newer_version_is_not_opened(stage: DiskStage, tmp_path: Path) -> None:
+    stage.stop()
+    with sqlite3.connect(tmp_path / "state" / "events.sqlite") as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(StoreError, match="was written by a newer version of sockbridge"):
+        DiskStage(tmp_path / "state")
+
+
+def test_file_that_is_no_database_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "events.sqlite").write_bytes(b"x" * 10_000)
+    with pytest.raises(StoreError, match="cannot open .*events.sqlite: file is not a database"):
+        DiskStage(tmp_path)
+
+
+def test_directory_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot use .*file/state: Not a directory"):
+        DiskStage(tmp_path / "file" / "state")

@@ -1,0 +1,108 @@
+"""Servers that keep their events in a directory: nothing that was answered is lost when the process is killed."""
+
+import random
+import subprocess
+import threading
+import time
+
+import pytest
+
+from tests.end_to_end.conftest import TWISTD
+
+pytestmark = pytest.mark.end_to_end
+
+
+class Publisher(threading.Thread):
+    """Publishes numbers on a channel, and waits for each answer, until the server ends."""
+
+    def __init__(self, line_client, address, name, channel, first):
+        super().__init__(daemon=True)
+        self.client = line_client(address)
+        self.name = name
+        self.channel = channel
+        self.number = first
+        self.answered = {}
+
+    def run(self):
+        try:
+            while True:
+                self.client.send(f"PUB {self.channel} {self.name}-{self.number}")
+                self.number += 1
+                answer = self.client.receive()
+                assert answer.startswith("OK "), answer
+                self.answered[int(answer.split()[1])] = f"{self.name}-{self.number - 1}"
+        except (EOFError, OSError):
+            pass
+
+
+def read_all(client, channel, epoch):
+    """The payloads of a channel by offset, from the first event on."""
+    reply = client.request(f"SUB {channel} since=0 epoch={epoch}")
+    newest = int(reply.split("offset=")[1].split()[0])
+    assert reply.endswith("recovered=yes"), reply
+    events = {}
+    while len(events) < newest:
+        kind, where, offset, _, payload = client.receive().split(" ", 4)
+        assert (kind, where, int(offset)) == ("MSG", channel, len(events) + 1)
+        events[int(offset)] = payload
+    return events
+
+
+def test_every_answered_event_survives_kill_9(start, line_client, tmp_path):
+    """Under several publishers, again and again: each answered event is there once, in order, and no other one."""
+    server = start("--state", "state", "--history-age", "3600")
+    epochs, answered, sent = {}, {"a": {}, "b": {}}, {"a": set(), "b": set()}
+    chance = random.Random(5)
+    numbers = [0, 0, 0]
+    for _ in range(8):
+        watcher = line_client(server.lines[0])
+        for channel in ("a", "b"):
+            epoch = watcher.request(f"SUB {channel}").split("epoch=")[1].split()[0]
+            assert epochs.setdefault(channel, epoch) == epoch
+        publishers = [
+            Publisher(line_client, server.lines[0], f"p{index}", channel, numbers[index])
+            for index, channel in enumerate(("a", "a", "b"))
+        ]
+        for publisher in publishers:
+            publisher.start()
+        time.sleep(chance.uniform(0.05, 0.6))
+        server.kill()
+        for publisher in publishers:
+            publisher.join(10)
+            answered[publisher.channel].update(publisher.answered)
+        numbers = [publisher.number for publisher in publishers]
+        for index, channel in enumerate(("a", "a", "b")):
+            sent[channel] |= {f"p{index}-{number}" for number in range(numbers[index])}
+        server = start.again(server, "--state", "state", "--history-age", "3600")
+        for channel in ("a", "b"):
+            events = read_all(line_client(server.lines[0]), channel, epochs[channel])
+            assert answered[channel].items() <= events.items()
+            assert len(set(events.values())) == len(events) and set(events.values()) <= sent[channel]
+    assert len(answered["a"]) > 8 and len(answered["b"]) > 8
+
+
+def test_clients_of_all_kinds_recover_over_a_restart(start, line_client, web_client):
+    server = start("--state", "state")
+    client, page = line_client(server.lines[0]), web_client(server.page)
+    epoch = client.request("SUB kitchen").split("epoch=")[1]
+    assert client.request("PUB kitchen one") == "OK 1" and client.receive() == f"MSG kitchen 1 {client.id} one"
+    assert page.request(type="subscribe", id=1, channel="kitchen", last=1)["offset"] == 1
+    assert page.receive()["data"] == "one"
+    assert client.request("PUB kitchen two") == "OK 2"
+    server.stop()
+    server = start.again(server, "--state", "state")
+    client, page = line_client(server.lines[0]), web_client(server.page)
+    assert client.request(f"SUB kitchen since=1 epoch={epoch}") == f"OK kitchen offset=2 epoch={epoch} recovered=yes"
+    assert client.receive().endswith(" two")
+    reply = page.request(type="subscribe", id=1, channel="kitchen", since=1, epoch=epoch)
+    assert reply["recovered"] is True and page.receive()["data"] == "two"
+    assert client.request("PUB kitchen three") == "OK 3"
+
+
+def test_second_server_cannot_use_the_directory(start, tmp_path):
+    start("--state", str(tmp_path / "state"))
+    command = [str(TWISTD), "-n", "--pidfile=", "sockbridge", "--state", str(tmp_path / "state"), "--web", "none"]
+    second = subprocess.run(
+        [*command, "--tcp", "tcp:0:interface=127.0.0.1"], capture_output=True, text=True, timeout=60
+    )
+    assert second.returncode == 1 and "is used by another process" in second.stdout + second.stderr

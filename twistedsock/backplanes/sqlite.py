@@ -1,0 +1,389 @@
+"""The backplane that keeps events in a directory, so that they survive the end of the process and of the machine.
+
+A publication is answered, and delivered, when it is safe on the disk. The transactions run in a thread of their own:
+while one is being written, the publications of the next turns are gathered for the following one. So many are written
+together when there are many, and the reactor never waits for the disk.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Protocol, TypeVar
+
+from twistedsock.backplanes.sqlite_store import Addition, Store, StoredChannel
+from twistedsock.errors import UNAVAILABLE, Error, ErrorCode
+from twistedsock.limits.settings import Limits
+from twistedsock.pubsub.backplane import Node
+from twistedsock.pubsub.future import Future
+from twistedsock.pubsub.subscription import Client
+from twistedsock.pubsub.values import (
+    Batch,
+    ChannelState,
+    Member,
+    NodeCommand,
+    Position,
+    PresenceChange,
+    Publication,
+    cost,
+)
+
+T = TypeVar("T")
+
+MAX_GATHERED_BYTES = 8 * 1024 * 1024
+"""Cost of the publications that wait for the disk. It is reached if the disk is slower than the publishers: then they
+get an error. One transaction writes all of them, and delivers all in one turn."""
+
+RETRY_SECONDS = 2.0
+"""Pause before the store is opened again after an error of the disk."""
+
+TRIM_SECONDS = 60.0
+"""How often events that are too old are deleted from the disk."""
+
+DISK_TOO_SLOW = Error(ErrorCode.UNAVAILABLE, "disk too slow for the publications that wait: try again later")
+
+Done = Callable[[Any], None]
+"""Is called in the thread of the reactor with the result, or with the exception."""
+
+
+class StoreWorker(Protocol):
+    """Calls functions with the store, one after the other, and reports their results in the same order."""
+
+    def start(self) -> None:
+        """Open the store. Raises StoreError if that is not possible."""
+
+    def submit(self, call: Callable[[Store], Any], done: Done) -> None: ...
+
+    def stop(self, done: Done) -> None:
+        """Close the store when everything before is done."""
+
+
+class StoreThread:
+    """A thread for one store. ``call_in_reactor`` calls a function in the thread of the reactor."""
+
+    def __init__(self, store: Store, call_in_reactor: Callable[..., object]) -> None:
+        self._store = store
+        self._call_in_reactor = call_in_reactor
+        self._calls: SimpleQueue[tuple[Callable[[Store], Any], Done]] = SimpleQueue()
+        self._opened: SimpleQueue[Exception | None] = SimpleQueue()
+        self._is_open = True
+
+    def start(self) -> None:
+        Thread(target=self._run, name="store", daemon=True).start()
+        error = self._opened.get()
+        if error is not None:
+            raise error
+
+    def submit(self, call: Callable[[Store], Any], done: Done) -> None:
+        self._calls.put((call, done))
+
+    def stop(self, done: Done) -> None:
+        def close(store: Store) -> None:
+            self._is_open = False
+            store.close()
+
+        self.submit(close, done)
+
+    def _run(self) -> None:
+        try:
+            self._store.open()
+        except Exception as error:
+            self._opened.put(error)
+            return
+        self._opened.put(None)
+        while self._is_open:
+            call, done = self._calls.get()
+            result: Any
+            try:
+                result = call(self._store)
+            except Exception as error:
+                result = error
+            self._call_in_reactor(done, result)
+
+
+class _Channel:
+    """A channel that the node has open, or that waits for the disk. ``head`` and ``time`` include the publications that
+    wait."""
+
+    __slots__ = ("epoch", "head", "is_open", "time", "waiting")
+
+    def __init__(self, position: Position, time: int) -> None:
+        self.epoch = position.epoch
+        self.head = position.offset
+        self.time = time
+        self.is_open = False
+        self.waiting = 0
+        """Publications that are not committed yet."""
+
+
+class _Waiting:
+    """A publication that waits for the disk."""
+
+    __slots__ = ("answer", "batch", "channel")
+
+    def __init__(self, channel: bytes, batch: Batch) -> None:
+        self.channel = channel
+        self.batch = batch
+        self.answer = Future[int]()
+
+
+class SQLiteBackplane:
+    """``draw_epoch`` returns a random name, ``wall_clock`` the seconds since 1970. ``schedule`` calls a function after
+    a turn or after some seconds. ``report`` is called with an exception of the store, and with None when it works
+    again."""
+
+    node_name = b""
+    keeps_history = True
+
+    def __init__(
+        self,
+        worker: StoreWorker,
+        draw_epoch: Callable[[], bytes],
+        limits: Limits,
+        wall_clock: Callable[[], float],
+        schedule: Callable[[float, Callable[[], None]], object],
+        report: Callable[[Exception | None], object],
+    ) -> None:
+        self.is_ready = False
+        self._worker = worker
+        self._draw_epoch = draw_epoch
+        self._limits = limits
+        self._wall_clock = wall_clock
+        self._schedule = schedule
+        self._report = report
+        self._channels: dict[bytes, _Channel] = {}
+        # Requests for channels that are being read from the disk.
+        self._loading: dict[bytes, list[Callable[[StoredChannel | Error], None]]] = {}
+        self._gathered: list[_Waiting] = []
+        self._gathered_bytes = 0
+        self._is_committing = self._is_commit_scheduled = False
+        self._stopping: Future[bool] | None = None
+        self._node: Node
+
+    def start(self, node: Node) -> None:
+        """Open the store. Raises StoreError if that is not possible."""
+        self._node = node
+        self._worker.start()
+        self.is_ready = True
+
+    def stop(self) -> Future[bool]:
+        """The future is settled when all publications have been written and answered."""
+        stopping = self._stopping = Future[bool]()
+        self._stop_if_idle()
+        return stopping
+
+    def _stop_if_idle(self) -> None:
+        stopping = self._stopping
+        if stopping is not None and not (self._is_committing or self._gathered):
+            self._stopping = None
+            self.is_ready = False
+            self._worker.stop(lambda result: stopping.settle(True))
+
+    # Publications.
+
+    def publish(self, publisher: Client, publication: Publication) -> Error | Future[int]:
+        if not self.is_ready:
+            return UNAVAILABLE
+        channel = self._channels.get(publication.channel)
+        if channel is not None:
+            return self._gather(channel, publisher.snapshot(), publication)
+        answer, sender = Future[int](), publisher.snapshot()
+
+        def loaded(outcome: StoredChannel | Error) -> None:
+            channel = self._channels.get(publication.channel)
+            result = self._gather(channel, sender, publication) if channel is not None else UNAVAILABLE
+            if isinstance(result, Error):
+                answer.settle(result)
+            else:
+                result.then(answer.settle)
+
+        self._load(publication.channel, loaded)
+        return answer
+
+    def _gather(self, channel: _Channel, publisher: Client, publication: Publication) -> Error | Future[int]:
+        payloads = publication.payloads
+        channel.time = max(channel.time, int(self._wall_clock() * 1000))
+        first = channel.head + 1
+        end = first + len(payloads.items)
+        batch = Batch(first, end, publisher.id, publisher.nick, publication.name, payloads, channel.time)
+        size = cost(batch)
+        if self._gathered_bytes + size > MAX_GATHERED_BYTES and self._gathered:
+            return DISK_TOO_SLOW
+        waiting = _Waiting(publication.channel, batch)
+        channel.head = end - 1
+        channel.waiting += 1
+        self._gathered.append(waiting)
+        self._gathered_bytes += size
+        if not (self._is_committing or self._is_commit_scheduled):
+            self._is_commit_scheduled = True
+            self._schedule(0, self._commit)  # after this turn, in which more may be published
+        return waiting.answer
+
+    def _commit(self) -> None:
+        self._is_commit_scheduled = False
+        if self._is_committing or not self._gathered:
+            return
+        group, self._gathered, self._gathered_bytes = self._gathered, [], 0
+        by_channel: dict[bytes, list[Batch]] = {}
+        for waiting in group:
+            by_channel.setdefault(waiting.channel, []).append(waiting.batch)
+        additions = [Addition(name, self._channels[name].epoch, batches) for name, batches in by_channel.items()]
+        self._is_committing = True
+        self._worker.submit(lambda store: store.append(additions), partial(self._committed, group))
+
+    def _committed(self, group: list[_Waiting], result: Exception | None) -> None:
+        self._is_committing = False
+        if isinstance(result, Exception):
+            self._fail(result, group)
+            return
+        for waiting in group:
+            channel = self._channels[waiting.channel]
+            channel.waiting -= 1
+            if channel.is_open:
+                self._node.deliver(waiting.channel, channel.epoch, waiting.batch)
+            waiting.answer.settle(waiting.batch.first)
+        for name in {waiting.channel for waiting in group}:
+            self._forget_if_unused(name)
+        self._commit()
+        self._stop_if_idle()
+
+    # Channels.
+
+    def open(self, channel: bytes) -> Error | Future[ChannelState]:
+        if not self.is_ready:
+            return UNAVAILABLE
+        answer = Future[ChannelState]()
+
+        def loaded(outcome: StoredChannel | Error) -> None:
+            if isinstance(outcome, Error):
+                answer.settle(outcome)
+                return
+            self._channels[channel].is_open = True
+            answer.settle(ChannelState(outcome.position, outcome.tail, outcome.time))
+
+        self._load(channel, loaded)
+        return answer
+
+    def _load(self, channel: bytes, loaded: Callable[[StoredChannel | Error], None]) -> None:
+        """Read the position and the newest events of a channel. What waits for the disk is delivered afterwards."""
+        if channel in self._loading:
+            self._loading[channel].append(loaded)
+            return
+        self._loading[channel] = [loaded]
+        limits = self._limits
+        oldest = int((self._wall_clock() - limits.history_age) * 1000)
+        self._worker.submit(
+            lambda store: store.read_channel(channel, limits.history_events, limits.history_bytes, oldest),
+            partial(self._loaded, channel),
+        )
+
+    def _loaded(self, channel: bytes, outcome: StoredChannel | Exception) -> None:
+        result: StoredChannel | Error = UNAVAILABLE
+        if isinstance(outcome, Exception):
+            self._fail(outcome, [])
+        elif self.is_ready or self._stopping is not None:
+            result = outcome
+            if channel not in self._channels:
+                newest = outcome.tail[-1].time if outcome.tail else outcome.time
+                self._channels[channel] = _Channel(outcome.position, newest)
+        for loaded in self._loading.pop(channel, ()):
+            loaded(result)
+        self._forget_if_unused(channel)
+
+    def close(self, channel: bytes) -> None:
+        known = self._channels.get(channel)
+        if known is not None:
+            known.is_open = False
+            self._forget_if_unused(channel)
+
+    def _forget_if_unused(self, channel: bytes) -> None:
+        known = self._channels.get(channel)
+        if known is not None and not (known.is_open or known.waiting or channel in self._loading):
+            del self._channels[channel]
+
+    def read(self, channel: bytes, after: Position, limit: int) -> Error | Future[Sequence[Batch]]:
+        if not self.is_ready:
+            return UNAVAILABLE
+        answer = Future[Sequence[Batch]]()
+
+        def done(outcome: Sequence[Batch] | Exception) -> None:
+            if isinstance(outcome, Exception):
+                self._fail(outcome, [])
+                answer.settle(UNAVAILABLE)
+            else:
+                answer.settle(outcome)
+
+        self._worker.submit(lambda store: store.read(channel, after, limit), done)
+        return answer
+
+    # Faults of the disk.
+
+    def _fail(self, exception: Exception, group: list[_Waiting]) -> None:
+        """Nothing that waits is known to be safe. Answer with errors until the store works again."""
+        if self.is_ready:
+            self.is_ready = False
+            self._report(exception)
+            self._schedule(RETRY_SECONDS, self._reopen)
+        failed, self._gathered, self._gathered_bytes = [*group, *self._gathered], [], 0
+        for waiting in failed:
+            self._channels[waiting.channel].waiting -= 1
+            waiting.answer.settle(UNAVAILABLE)
+        self._stop_if_idle()
+
+    def _reopen(self) -> None:
+        def reopen(store: Store) -> None:
+            store.close()
+            store.open()
+
+        self._worker.submit(reopen, self._reopened)
+
+    def _reopened(self, result: Exception | None) -> None:
+        if isinstance(result, Exception):
+            self._schedule(RETRY_SECONDS, self._reopen)
+            return
+        self.is_ready = True
+        self._report(None)
+        # The store is the truth: a transaction that failed may have been written.
+        open_channels = [name for name, channel in self._channels.items() if channel.is_open]
+        self._channels.clear()
+        for name in open_channels:
+            self._load(name, partial(self._reloaded, name))
+
+    def _reloaded(self, name: bytes, outcome: StoredChannel | Error) -> None:
+        if not isinstance(outcome, Error):
+            self._channels[name].is_open = True
+            self._node.reset(name, ChannelState(outcome.position, outcome.tail, outcome.time))
+
+    # Room on the disk.
+
+    def trim(self, max_age: float, max_bytes: int) -> None:
+        """Delete events that are too old, or too many, and channels that have had no event for so long, in steps. Call
+        this every ``TRIM_SECONDS``."""
+        if self.is_ready:
+            new_epoch = self._draw_epoch()
+            oldest = int((self._wall_clock() - max_age) * 1000)
+
+            def trimmed(result: bool | Exception) -> None:
+                if isinstance(result, Exception):
+                    self._fail(result, [])
+                elif result:
+                    self.trim(max_age, max_bytes)
+
+            self._worker.submit(lambda store: store.trim(oldest, max_bytes, new_epoch), trimmed)
+
+    # Presence, of which the node knows everything.
+
+    def join(self, channel: bytes, member: Member) -> None:
+        self._node.presence_changed(channel, PresenceChange(member, joined=True))
+
+    def rename(self, channel: bytes, member: Member) -> None:
+        """Does nothing: ``members`` asks the node."""
+
+    def leave(self, channel: bytes, member: Member) -> None:
+        self._node.presence_changed(channel, PresenceChange(member, joined=False))
+
+    def members(self, channel: bytes) -> list[Member]:
+        return self._node.local_members(channel)
+
+    def send(self, command: NodeCommand) -> None:
+        """Nothing to do: there are no other nodes."""
