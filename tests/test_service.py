@@ -483,6 +483,12 @@ def test_stop_without_clients_ends_at_once(start, reactor):
     assert not reactor.getDelayedCalls()
 
 
+def test_a_program_has_one_backplane(reactor, tmp_path):
+    settings = Settings(state=str(tmp_path))
+    with pytest.raises(SettingsError, match="^state: the program has a backplane of its own$"):
+        SockbridgeService(settings, reactor, "1.0", backplane=MemoryBackplane(draw_epoch, lambda: 0.0))
+
+
 def test_stop_ends_when_the_backplane_has_stopped(start, monkeypatch):
     stopped, ended = Future(), []
     monkeypatch.setattr(MemoryBackplane, "stop", lambda backplane: stopped)

@@ -26,8 +26,6 @@ from twistedsock.auth.identity import Policy
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.backplanes.memory import MemoryBackplane
 from twistedsock.backplanes.reserved import ReservedChannelsBackplane
-from twistedsock.backplanes.sqlite import TRIM_SECONDS, SQLiteBackplane, StoreThread
-from twistedsock.backplanes.sqlite_store import Store
 from twistedsock.bridge.api import Bridge
 from twistedsock.bridge.observers import BridgeObserver
 from twistedsock.codecs.native import NATIVE_ENCODER
@@ -191,7 +189,11 @@ class SockbridgeService(Service):
             policy is not None,
         )
 
-    def _build_state(self, settings: Settings, reactor: Any) -> SQLiteBackplane:
+    def _build_state(self, settings: Settings, reactor: Any) -> Backplane:
+        # SQLite is loaded only where it is used: it takes memory, and some builds of Python lack it.
+        from twistedsock.backplanes.sqlite import TRIM_SECONDS, SQLiteBackplane, StoreThread
+        from twistedsock.backplanes.sqlite_store import Store
+
         worker = StoreThread(Store(Path(settings.state), draw_epoch()), reactor.callFromThread)
         backplane = SQLiteBackplane(worker, draw_epoch, settings, time.time, reactor.callLater, self._log_state)
 
