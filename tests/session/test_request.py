@@ -110,6 +110,24 @@ def test_reports_a_backplane_that_does_not_answer() -> None:
     assert len(server.context.sessions) == 0
 
 
+def test_channel_stays_open_until_the_publication_is_answered() -> None:
+    """The answer has the epoch of the channel, which is known only while it is open."""
+    server = FakeServer(late=True)
+    first, answer = visitor(server).history(b"a"), visitor(server).publish(publication(b"a", b"x"))
+    server.backplane.release()  # the channel is open for both, and closed after the first
+    server.backplane.release()
+    settled(server, visitor(server).history(b"a"))
+    assert isinstance(first, Future) and settled(server, answer) == Position(b"e1", 1)
+
+    server = FakeServer(late=True)
+    answer = visitor(server).publish(publication(b"a", b"x"))
+    server.backplane.release(1)
+    visitor(server).history(b"a")
+    assert server.broker.channels
+    server.backplane.failing = 1
+    assert code(settled(server, answer)) is ErrorCode.UNAVAILABLE and not server.broker.channels
+
+
 @pytest.mark.parametrize(
     "token, nick, shown", [(b"", b"", b"p1"), (b"", b"bob", b"~bob"), (b"A", b"", b"ann"), (b"A", b"bob", b"~bob")]
 )
