@@ -325,8 +325,8 @@ def new_subscriber_gets_old_events(patch: Patch) -> None:
 def _patch_resume(patch: Patch, change: Callable[[Any, Any, int, bool | None], tuple[int, bool | None]]) -> None:
     resume = handlers.resume_offset
 
-    def changed(command: Any, at: Any) -> tuple[int, bool | None]:
-        return change(command, at, *resume(command, at))
+    def changed(command: Any, at: Any, *more: Any) -> tuple[int, bool | None]:
+        return change(command, at, *resume(command, at, *more))
 
     patch(handlers, "resume_offset", changed)
 
