@@ -134,7 +134,7 @@ def test_programs_of_the_page_run(reactor: Reactor) -> None:
     names: dict[str, Any] = {name: getattr(twistedsock, name) for name in twistedsock.__all__}
     names |= {"implementer": implementer, "hmac": hmac, "SECRET": b"secret", "Sensors": Mock(), "print": Mock()}
     names |= {"settings": {"tcp": LOOPBACK}, "make_service": partial(make_service, reactor=reactor)}
-    names |= {"datetime": datetime, "timedelta": timedelta, "UTC": UTC}
+    names |= {"signal": Mock(), "reactor": reactor, "datetime": datetime, "timedelta": timedelta, "UTC": UTC}
     names |= {"StatusPage": Resource, "File": lambda folder: Resource()}
     names |= {"bridge": Bridge(server.context), "database": database, "counts": counts, "watch_freezer": watch_freezer}
     database.runOperation.return_value = succeed(None)

@@ -9,12 +9,13 @@ from twistedsock.codecs.native import (
     EventsRecord,
     LostRecord,
     RefusedRecord,
+    ResetRecord,
     SubscribedRecord,
     read_records,
 )
 from twistedsock.codecs.payload import build_payloads
 from twistedsock.errors import BAD_CHANNEL
-from twistedsock.pubsub.values import Batch, Member, PayloadKind, Payloads, Position, PresenceChange
+from twistedsock.pubsub.values import Batch, Member, PayloadKind, Payloads, Position, PresenceChange, Reset
 from twistedsock.session.encoder import Endpoints, SessionInfo
 
 ENDS = Endpoints(b"unix:-", b"unix:-")
@@ -47,6 +48,7 @@ def test_messages_of_a_subscription() -> None:
             NATIVE_ENCODER.subscribed(b"1", b"kitchen", AT, None),
             NATIVE_ENCODER.subscribed(b"1", b"kitchen", AT, False, 3),
             NATIVE_ENCODER.lost(b"kitchen", 3, 7),
+            NATIVE_ENCODER.reset(b"kitchen", Reset(b"9ab3", 5, 7, None)),
             NATIVE_ENCODER.refused(None, BAD_CHANNEL),
             NATIVE_ENCODER.notice(b"the server is going away"),
         ]
@@ -55,6 +57,7 @@ def test_messages_of_a_subscription() -> None:
         SubscribedRecord(AT, None, 18),
         SubscribedRecord(AT, False, 3),
         LostRecord(3, 7),
+        ResetRecord(Position(b"9ab3", 7), 5),
         RefusedRecord(b"bad-channel", BAD_CHANNEL.message),
         ClosingRecord(b"the server is going away"),
     ]
