@@ -285,6 +285,14 @@ def test_backplane_starts_with_the_service_and_stops_after_the_clients(make: Mak
     assert ended
 
 
+def test_bridge_waits_until_the_backplane_has_started(start: Make) -> None:
+    backplane = SlowBackplane()
+    published = start(backplane=backplane).bridge.publish("kitchen", "one")
+    assert not published.called
+    backplane.started.settle(True)
+    assert published.called
+
+
 def test_second_signal_does_not_wait_for_the_backplane(start: Make, reactor: Reactor) -> None:
     backplane, ended = SlowBackplane(), list[object]()
     service = start(backplane=backplane)
@@ -305,13 +313,13 @@ def test_errors_of_the_backplane_are_logged(start: Make, messages: Any) -> None:
     assert messages() == expected
 
 
-def test_backplane_that_cannot_start_stops_the_start(make: Make) -> None:
+def test_backplane_that_cannot_start_stops_the_start(start: Make) -> None:
     class Broken(MemoryBackplane):
         def start(self, node: Any) -> None:
             raise OSError(13, "Permission denied")
 
     with pytest.raises(StartFailed) as caught:
-        make(backplane=Broken(draw_epoch, lambda: 0.0)).privilegedStartService()
+        start(backplane=Broken(draw_epoch, lambda: 0.0))
     assert str(caught.value) == "sockbridge: cannot start the backplane: Permission denied"
 
 

@@ -300,13 +300,13 @@ class SockbridgeService(Service):
     def _backplane_started(self, outcome: bool | Error) -> None:
         if isinstance(outcome, Error):
             self._log.error("the backplane has not started: {error}", error=outcome.message)
+        self.bridge.start()
 
     def startService(self) -> None:
         super().startService()
         self._start_backplane()  # with the rights that the server keeps, because it can create files
         for seconds, loop in self._loops:
             loop.start(seconds, now=False)
-        self.bridge.start()
         for hint in self.hints():
             self._log.info("{hint}", hint=hint)
         self.reloader.log_warnings()
