@@ -1,6 +1,5 @@
 """Chromium, with pages that must not log errors."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -43,19 +42,6 @@ class MonitoredPage:
         self.page.on("console", lambda message: self._note(message.type, message.text))
         self.page.on("pageerror", lambda error: self._note("error", str(error)))
         self.page.on("requestfailed", lambda request: self._note("error", f"{request.url}: {request.failure}"))
-
-    def allow_messages(self) -> None:
-        """Call this before ``open`` to use ``receive``."""
-
-        def connect(page_side: Any) -> None:
-            page_side.connect_to_server()
-            self._page_side = page_side
-
-        self.page.route_web_socket("**/ws", connect)
-
-    def receive(self, **message: Any) -> None:
-        """Let the page receive a message that the server has not sent."""
-        self._page_side.send(json.dumps(message))
 
     def _note(self, kind: str, text: str) -> None:
         if kind in ("error", "warning"):

@@ -347,6 +347,11 @@ def start(tmp_path: Path) -> Iterator[Starter]:
     starter.stop_all()
 
 
+@pytest.fixture
+def failover_server(start: Starter) -> ServerProcess:
+    return start.application("failover.tac", (Path(__file__).parent / "failover.py").read_text())
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One server for all tests that only exchange events. Each test uses its own channel."""

@@ -241,6 +241,43 @@ def test_reports_a_restart_on_the_stream(start, node, line_client):
     program.prints("^garden after$")
 
 
+@pytest.mark.parametrize("how", [WEBSOCKET, STREAM], ids=["websocket", "stream"])
+def test_moves_to_a_new_epoch_on_an_open_connection_and_when_it_resumes(failover_server, node, line_client, how):
+    options, imports = how
+    program = node(f"""
+import {{ connect }} from 'sockbridge';
+{imports}
+function follow(name, position) {{
+  const subscription = connect('{failover_server.page}ws', {options}).subscribe('kitchen', ({{ offset, data }}) => {{
+    console.log(name, 'event', offset, data);
+    if (data === 'three') follow('second', {{ since: 1, epoch: former }});
+  }}, {{
+    ...position,
+    onSubscribed: ({{ recovered, missed }}) => console.log(name, 'subscribed', recovered, missed),
+    onLost: ({{ reason }}) => console.log(name, 'lost', reason),
+    onReset: ({{ good, offset, epoch }}) => console.log(name, 'reset', good, offset, epoch === subscription.epoch),
+  }});
+  return subscription.ready;
+}}
+const {{ epoch: former }} = await follow('first', {{}});
+""")
+    program.prints("^first subscribed undefined 0$")
+    typist = line_client(failover_server.lines[0])
+    for line in ("kitchen one", "kitchen two", "failover now", "kitchen three"):
+        typist.request(f"PUB {line}")
+    program.prints("^second event 1 three$")
+    assert program.output().splitlines() == [
+        "first subscribed undefined 0",
+        "first event 1 one",
+        "first event 2 two",
+        "first reset 1 0 true",
+        "first event 1 three",
+        "second reset 1 0 true",
+        "second subscribed true 1",
+        "second event 1 three",
+    ]
+
+
 @pytest.mark.parametrize(("transport", "how"), [("websocket", WEBSOCKET), ("stream", STREAM)])
 def test_does_not_reconnect_after_an_administrator_disconnected_it(server, node, channel, transport, how):
     asking = f"""const gone = new URL(`/peers/${{client.peer.id}}?reason=too%20loud`, '{server.page}');
