@@ -451,6 +451,7 @@ class FakeServer:
         policy: Policy | None = None,
         keeps_history: bool = False,
         node_name: bytes = b"",
+        backplane: Any = None,
         **limits: Any,
     ) -> None:
         self.now = 1000.0
@@ -459,7 +460,9 @@ class FakeServer:
         self.turns = Turns()
         self._ids = self._epochs = 0
         memory = MemoryBackplane(self._draw_epoch, lambda: self.wall)
-        self.backplane: Any = LateBackplane(memory, keeps_history, node_name) if late else memory
+        if backplane is None:
+            backplane = LateBackplane(memory, keeps_history, node_name) if late else memory
+        self.backplane: Any = backplane
         self.context: ServerContext = build_context(
             self.backplane,
             Limits(**limits),

@@ -4,7 +4,7 @@ A backplane is run through it by a test class that inherits ``BackplaneContract`
 fail) and has a fixture ``stage``. A ``Stage`` is a backplane, its node, and a way to let time pass.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,8 +17,10 @@ from twistedsock.pubsub.values import (
     JSON,
     Batch,
     ChannelState,
+    DisconnectClient,
     Event,
     Member,
+    NodeCommand,
     Payloads,
     Position,
     PresenceChange,
@@ -34,6 +36,7 @@ class Stage:
         self.story: list[tuple[Any, ...]] = []
         self.breaks: list[str] = []
         """Deliveries that did not follow the one before, or had another epoch."""
+        self.commands: list[NodeCommand] = []
         self._positions: dict[bytes, Position] = {}
         self._here: dict[bytes, dict[bytes, Member]] = {}
         backplane.start(self)
@@ -62,14 +65,23 @@ class Stage:
 
     def open(self, channel: bytes) -> Position | Error:
         """The position of the channel."""
+        answer = self._ask_to_open(channel)
+        return answer if isinstance(answer, Error) else answer.position
+
+    def state(self, channel: bytes) -> ChannelState:
+        """Open the channel."""
+        answer = self._ask_to_open(channel)
+        assert isinstance(answer, ChannelState)
+        return answer
+
+    def _ask_to_open(self, channel: bytes) -> ChannelState | Error:
         answers: list[ChannelState | Error] = []
         on_result(self.backplane.open(channel), answers.append)
         self.settle()
         (answer,) = answers
-        if isinstance(answer, Error):
-            return answer
-        self._positions[channel] = answer.position
-        return answer.position
+        if isinstance(answer, ChannelState):
+            self._positions[channel] = answer.position
+        return answer
 
     def close(self, channel: bytes) -> None:
         self._positions.pop(channel, None)  # it may be delivered or not
@@ -111,6 +123,9 @@ class Stage:
     def reset(self, name: bytes, state: ChannelState) -> None:
         self._positions[name] = state.position
         self.story.append(("reset", name, state))
+
+    def run_command(self, command: NodeCommand) -> None:
+        self.commands.append(command)
 
     def presence_changed(self, name: bytes, change: PresenceChange) -> None:
         self.story.append(("changed", name, change))
@@ -291,6 +306,68 @@ class SharedContract:
             stage.settle()
         assert results == [1, 1, 1, 2]
         assert [event.payload for event in stage.events(b"a")] == [b"x", b"z"]
+
+
+class TwoNodesContract:
+    """Of a backplane that connects several nodes. ``stages`` are two of them; ``pass_lease`` lets the lease of a node
+    end that has failed, but not that of the other one."""
+
+    def test_events_reach_both_nodes_in_the_same_order(self, stages: tuple[Stage, Stage]) -> None:
+        one, other = stages
+        assert one.open(b"a") == other.open(b"a")
+        for number in range(10):
+            (one, other)[number % 2].publish(b"a", b"%d" % number, settle=False)
+        one.settle()
+        assert [event.payload for event in one.events(b"a")] == [b"%d" % number for number in range(10)]
+        assert one.events(b"a") == other.events(b"a") and one.breaks == other.breaks == []
+        assert one.epochs(b"a") == other.epochs(b"a")
+
+    def test_a_node_that_opens_a_channel_later_gets_its_newest_events(self, stages: tuple[Stage, Stage]) -> None:
+        one, other = stages
+        position = one.open(b"a")
+        assert isinstance(position, Position)
+        for payload in (b"v", b"w", b"x"):
+            one.publish(b"a", payload)
+        state = other.state(b"a")
+        assert state.position == Position(position.epoch, 3)
+        assert [event for batch in state.tail for event in batch.events()] == one.events(b"a")[3 - len(state.tail) :]
+
+    def test_joins_and_leaves_are_reported_to_both_nodes(self, stages: tuple[Stage, Stage]) -> None:
+        one, other = stages
+        one.open(b"a"), other.open(b"a")
+        one.join(b"a", ANN)
+        other.join(b"a", BOB)
+        assert one.members(b"a") == other.members(b"a") == [ANN, BOB]
+        one.rename(b"a", Member(b"p1", b"anna"))
+        assert other.members(b"a") == [Member(b"p1", b"anna"), BOB]
+        one.leave(b"a", Member(b"p1", b"anna"))
+        assert other.changes(b"a")[:2] == [PresenceChange(ANN, True), PresenceChange(BOB, True)]
+        assert [change.joined for change in one.changes(b"a")] == [True, True, False]
+
+    def test_members_of_a_node_that_has_failed_leave(
+        self, stages: tuple[Stage, Stage], pass_lease: Callable[[], None]
+    ) -> None:
+        one, other = stages
+        one.open(b"a"), other.open(b"a")
+        one.join(b"a", ANN)
+        other.join(b"a", BOB)
+        pass_lease()
+        assert other.members(b"a") == [BOB] and other.changes(b"a")[-1] == PresenceChange(ANN, False)
+
+    def test_commands_reach_the_other_node(self, stages: tuple[Stage, Stage]) -> None:
+        one, other = stages
+        command = DisconnectClient(b"n2-abc", b"bye", b"")
+        one.backplane.send(command)
+        one.settle()
+        assert (one.commands, other.commands) == ([], [command])
+
+    def test_keys_are_shared(self, stages: tuple[Stage, Stage]) -> None:
+        results: list[int | Error] = []
+        for stage in stages:
+            publication = Publication(b"a", Payloads((b"x",), 1), key=b"1")
+            on_result(stage.backplane.publish(Client(b"p1"), publication), results.append)
+            stage.settle()
+        assert results == [1, 1]
 
 
 class KeepingContract:

@@ -16,7 +16,7 @@ from twistedsock.errors import UNAVAILABLE
 from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.future import on_result
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import ChannelState, Payloads, Position, Publication
+from twistedsock.pubsub.values import Payloads, Position, Publication
 
 Call = tuple[Callable[[Store], Any], Callable[[Any], None]]
 
@@ -95,13 +95,6 @@ class DiskStage(Stage):
 
     def fail_next(self) -> None:
         self.worker.failing = 1
-
-    def state(self, channel: bytes) -> ChannelState:
-        answers: list[Any] = []
-        on_result(self.backplane.open(channel), answers.append)
-        self.settle()
-        assert isinstance(answers[0], ChannelState)
-        return answers[0]
 
     def stop(self) -> None:
         self.backplane.stop()
