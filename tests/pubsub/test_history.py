@@ -528,3 +528,4 @@ def test_stop_excludes_the_newest_dropped_event_if_its_time_is_known() -> None:
     log.skip_to(9, 400)
     assert [log.stop_before(time) for time in (200, 400, 500)] == [9, 9, 9]
     assert History(Limits(), 4).stop_before(1) == 4
+    assert History(Limits(), 1, 50).stop_before(1) == 1

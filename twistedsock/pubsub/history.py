@@ -129,7 +129,7 @@ class History:
     def stop_before(self, time: int) -> int:
         """The offset of the first event that was certainly published at this time or after it. The newest dropped event
         can be that, if its time is known."""
-        if self._has_exact_time and self.dropped_time >= time:
+        if self._has_exact_time and self.dropped_time >= time and self.first > self.origin:
             return self.first - 1
         return self.first_since(time)
 

@@ -221,7 +221,8 @@ def _before_held(state: ChannelState, repair: _Repair) -> ChannelState:
     if first > state.position.offset:
         return state
     tail = [batch.part(batch.first, first) for batch in state.tail if batch.first < first]
-    return replace(state, position=Position(epoch, first - 1), tail=tail)
+    time = state.time if state.tail and state.tail[0].first <= first else 0  # of an event that is held
+    return replace(state, position=Position(epoch, first - 1), tail=tail, time=time)
 
 
 def _lacks(repair: _Repair, channel: Channel) -> bool:
