@@ -1,104 +1,20 @@
 """The SQLite backplane: the contract, commits together, restarts, and errors of the disk."""
 
 import sqlite3
-from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.backplanes.contract import BackplaneContract, FailingContract, KeepingContract, Stage
+from tests.backplanes.disk_stage import DiskStage
 from twistedsock.backplanes import sqlite as sqlite_module
-from twistedsock.backplanes.sqlite import DISK_TOO_SLOW, RETRY_SECONDS, SQLiteBackplane
-from twistedsock.backplanes.sqlite_store import Store, StoreError
+from twistedsock.backplanes.sqlite import DISK_TOO_SLOW, RETRY_SECONDS
+from twistedsock.backplanes.sqlite_store import StoreError
 from twistedsock.errors import UNAVAILABLE
-from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.future import on_result
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Payloads, Position, Publication
-
-Call = tuple[Callable[[Store], Any], Callable[[Any], None]]
-
-
-class ManualWorker:
-    """Calls the store when ``step`` is called. The next ``failing`` calls raise instead."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.calls: deque[Call] = deque()
-        self.failing = 0
-
-    def start(self) -> None:
-        self.store.open()
-
-    def submit(self, call: Callable[[Store], Any], done: Callable[[Any], None]) -> None:
-        self.calls.append((call, done))
-
-    def stop(self, done: Callable[[Any], None]) -> None:
-        self.submit(Store.close, done)
-
-    def step(self) -> None:
-        call, done = self.calls.popleft()
-        result: Any
-        try:
-            if self.failing:
-                self.failing -= 1
-                raise sqlite3.OperationalError("disk I/O error")
-            result = call(self.store)
-        except Exception as error:
-            result = error
-        done(result)
-
-
-class DiskStage(Stage):
-    """A backplane on the files of a directory. ``now`` is the wall clock."""
-
-    def __init__(self, directory: Path, **limits: Any) -> None:
-        self.now = 1_000.0
-        self.reports: list[str] = []
-        self.scheduled: list[tuple[float, Callable[[], None]]] = []
-        self._epochs = iter(range(1, 100))
-        self.worker = ManualWorker(Store(directory, self.draw_epoch()))
-        super().__init__(
-            SQLiteBackplane(
-                self.worker,
-                self.draw_epoch,
-                Limits(**limits),
-                lambda: self.now,
-                lambda delay, call: self.scheduled.append((delay, call)),
-                lambda error: self.reports.append(str(error)),
-            )
-        )
-
-    def draw_epoch(self) -> bytes:
-        return b"e%d" % next(self._epochs)
-
-    def end_turn(self) -> None:
-        due = [entry for entry in self.scheduled if not entry[0]]
-        self.scheduled = [entry for entry in self.scheduled if entry[0]]
-        for _, call in due:
-            call()
-
-    def pass_time(self) -> None:
-        """Let everything run that is scheduled."""
-        scheduled, self.scheduled = self.scheduled, []
-        for _, call in scheduled:
-            call()
-        self.settle()
-
-    def step(self) -> bool:
-        self.end_turn()
-        if self.worker.calls:
-            self.worker.step()
-        return bool(self.worker.calls) or any(not delay for delay, _ in self.scheduled)
-
-    def fail_next(self) -> None:
-        self.worker.failing = 1
-
-    def stop(self) -> None:
-        self.backplane.stop()
-        self.settle()
 
 
 @pytest.fixture
