@@ -141,6 +141,35 @@ def test_reopening_reports_what_was_written_after_all(stage: DiskStage) -> None:
     assert stage.answers(b"a")[1:] == [2]
 
 
+def fail_and_reopen(stage: DiskStage) -> None:
+    """The store is open again after an error, but the channels have not been read yet."""
+    stage.fail_next()
+    stage.publish(b"a", b"x")
+    for _, call in stage.scheduled:
+        call()
+    stage.scheduled.clear()
+    stage.worker.step()
+
+
+def test_open_channel_survives_several_errors(stage: DiskStage) -> None:
+    stage.open(b"a")
+    fail_and_reopen(stage)
+    stage.fail_next()  # when the channel is read
+    stage.settle()
+    assert not stage.backplane.is_ready
+    stage.pass_time()
+    stage.publish(b"a", b"y")
+    assert stage.offsets(b"a") == [1]
+
+
+def test_channel_that_was_closed_while_the_store_was_opened_again_stays_closed(stage: DiskStage) -> None:
+    stage.open(b"a")
+    fail_and_reopen(stage)
+    stage.close(b"a")
+    stage.publish(b"a", b"y")
+    assert [entry[0] for entry in stage.story if entry[0] != "answered"] == []
+
+
 @pytest.mark.parametrize("act", ["open", "read", "trim"])
 def test_any_error_of_the_disk_makes_the_store_unavailable(stage: DiskStage, act: str) -> None:
     stage.open(b"a")

@@ -152,6 +152,8 @@ class SQLiteBackplane:
         self._schedule = schedule
         self._report = report
         self._channels: dict[bytes, _Channel] = {}
+        # Those that the node has open, also while the store is being opened again.
+        self._open: dict[bytes, None] = {}
         # Requests for channels that are being read from the disk.
         self._loading: dict[bytes, list[Callable[[StoredChannel | Error], None]]] = {}
         self._gathered: list[_Waiting] = []
@@ -258,6 +260,7 @@ class SQLiteBackplane:
             if isinstance(outcome, Error):
                 answer.settle(outcome)
                 return
+            self._open[channel] = None
             self._channels[channel].is_open = True
             answer.settle(ChannelState(outcome.position, outcome.tail, outcome.time))
 
@@ -291,6 +294,7 @@ class SQLiteBackplane:
         self._forget_if_unused(channel)
 
     def close(self, channel: bytes) -> None:
+        self._open.pop(channel, None)
         known = self._channels.get(channel)
         if known is not None:
             known.is_open = False
@@ -344,13 +348,12 @@ class SQLiteBackplane:
         self.is_ready = True
         self._report(None)
         # The store is the truth: a transaction that failed may have been written.
-        open_channels = [name for name, channel in self._channels.items() if channel.is_open]
         self._channels.clear()
-        for name in open_channels:
+        for name in list(self._open):
             self._load(name, partial(self._reloaded, name))
 
     def _reloaded(self, name: bytes, outcome: StoredChannel | Error) -> None:
-        if not isinstance(outcome, Error):
+        if not isinstance(outcome, Error) and name in self._open:
             self._channels[name].is_open = True
             self._node.reset(name, ChannelState(outcome.position, outcome.tail, outcome.time))
 
