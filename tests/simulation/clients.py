@@ -153,6 +153,8 @@ class Client:
     def follow(self, channel: str, reply: dict[str, Any], since: Position | None, last: int, client_id: str) -> None:
         assert self.node is not None
         following = Following(self.run.record, client_id, channel, reply, since, last, self.node)
+        if reply.get("since") != following.since:
+            following.fail(f"continues at {reply.get('since')} instead of {following.since} after {since}")
         if channel in self.followed:
             following.replace(self.followed[channel])
         self.followed[channel] = following

@@ -56,7 +56,10 @@ class Following:
         if reply["offset"] > known.head:
             self.fail(f"the reply names offset {reply['offset']} of {self.epoch}, whose newest is {known.head}")
         start = None if since is None else self._resumed_at(since, known)
+        self.since: int | None = None
+        """The client's offset in the new epoch, if it continues from a position of the epoch before."""
         if start is not None and start <= self.next:
+            self.since = start - 1 if since is not None and since[1] != self.epoch else None
             self.next = self.earliest = start
             self.must_lose = not recovered
         else:

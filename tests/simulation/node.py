@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tests.simulation.backplane import Backplanes
+from tests.simulation.backplanes import Backplanes
 from tests.simulation.world import World
 from twistedsock.limits.settings import Limits
 from twistedsock.session.context import ServerContext, build_context
@@ -25,7 +25,7 @@ class SimulatedNode:
         self.is_running = True
         self.clients: dict[Client, None] = {}
         self._backplanes = backplanes
-        self._backplane = backplane = backplanes.connect(name)
+        self._backplane = backplane = backplanes.connect(name, self.let_clients_read)
         self._world = world
         self._clock_step = clock_step
         self._worked = 0.0
@@ -34,7 +34,6 @@ class SimulatedNode:
             backplane, limits, "0.0", self._clock, self._schedule, self._draw_id, world.wall
         )
         backplane.start(self.context.broker)
-        backplane.after_call = self.let_clients_read
 
     def step(self) -> None:
         """Do the periodic work that is due."""
@@ -64,7 +63,8 @@ class SimulatedNode:
 
     def can_read(self, channel: str, epoch: str, offset: int) -> bool:
         """Whether the backplane has an event, and has never failed to return events of that channel."""
-        return channel not in self._backplane.failed_reads and self.keeps(channel, epoch, offset)
+        has_failed = self._backplanes.has_failed_to_read(self._backplane, channel)
+        return not has_failed and self.keeps(channel, epoch, offset)
 
     def keeps(self, channel: str, epoch: str, offset: int) -> bool:
         """Whether the backplane has an event that the node can read."""

@@ -4,6 +4,7 @@ A fault is a function that gets ``patch``, which replaces an attribute of the pr
 says what is wrong.
 """
 
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -47,15 +48,19 @@ def planted(name: str) -> Iterator[None]:
         yield
 
 
-def find(name: str, seed: int) -> tuple[int, Violation] | None:
+def find(name: str, seed: int) -> tuple[int, Exception] | None:
     """Search a fault in the runs with the seeds from ``seed`` on. Returns the number of runs that this took, and what
-    was found."""
+    was found: a violation, or an exception in the server."""
     for number in range(1, MAX_RUNS + 1):
         try:
             with planted(name):
                 Run(seed + number - 1).simulate()
         except Violation as violation:
             return number, violation
+        except Exception as error:
+            if traceback.extract_tb(error.__traceback__)[-1].filename == __file__:
+                raise  # the patch does not fit the server
+            return number, error
     return None
 
 
@@ -532,6 +537,12 @@ def epoch_not_changed_in_reply(patch: Patch) -> None:
         return Position(self.epoch if self.previous is None else self.previous.epoch, self.head)
 
     patch(channel.Channel, "position", property(position))
+
+
+@plant
+def reply_without_offset_in_new_epoch(patch: Patch) -> None:
+    """The reply to a client that continues from the former epoch does not name its offset in the new one."""
+    patch(handlers, "changes_epoch", lambda command, at: False)
 
 
 @plant

@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from tests.simulation.backplane import Backplanes, SharedBackplanes
+from tests.simulation.backplanes import Backplanes
 from tests.simulation.clients import Client
+from tests.simulation.disk import DiskBackplanes
 from tests.simulation.faults import FaultRates, draw_rates
+from tests.simulation.memory import MemoryBackplanes
 from tests.simulation.node import SimulatedNode
 from tests.simulation.record import Record
 from tests.simulation.request_clients import RequestProgram
 from tests.simulation.session_clients import JsonSessionClient, LineSessionClient, MessageSessionClient
+from tests.simulation.shared import SharedBackplanes
 from tests.simulation.stream_clients import StreamClient
 from tests.simulation.world import Violation, World
 from twistedsock.limits.settings import Limits
@@ -34,6 +37,8 @@ QUIET_SECONDS = 120.0
 """Time for the system to become quiet after the last fault: links connect again and compare positions."""
 
 MakeBackplanes = Callable[[World, FaultRates], Backplanes]
+
+BACKPLANES: tuple[MakeBackplanes, ...] = (*[SharedBackplanes] * 7, *[DiskBackplanes] * 2, MemoryBackplanes)
 
 
 @dataclass(frozen=True)
@@ -74,20 +79,21 @@ def draw_limits(random: Random) -> Limits:
 
 
 class Run:
-    """``make_backplanes`` makes the backplane of the nodes."""
+    """``make_backplanes`` makes the backplane of the nodes, by default one of several kinds."""
 
-    def __init__(self, seed: int, make_backplanes: MakeBackplanes = SharedBackplanes) -> None:
+    def __init__(self, seed: int, make_backplanes: MakeBackplanes | None = None) -> None:
         self.world = World(seed)
         random = self.world.random
         self.rates = draw_rates(random)
         self.limits = draw_limits(random)
+        make_backplanes = make_backplanes or random.choice(BACKPLANES)
         self.backplanes = make_backplanes(self.world, self.rates)
         self.record: Record = self.backplanes.record
         self.channels = ["a", "b", "c", "d"][: random.choice((1, 2, 4))]
         self.had_faults = any((self.rates.fail, self.rates.lose_answer, self.rates.disconnect, self.rates.roll_back))
         self._clock_step = random.choice((0.0, 0.0, 0.0, 0.002))
         self.nodes: list[SimulatedNode] = []
-        for number in range(1, random.choice((1, 2, 3)) + 1):
+        for number in range(1, random.randint(1, self.backplanes.max_nodes) + 1):
             self._start_node(f"n{number}")
         self.clients: list[Client] = []
         for number in range(1, random.choice((2, 4, 8)) + 1):

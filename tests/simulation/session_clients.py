@@ -309,6 +309,8 @@ class LineSessionClient(SessionClient):
         fields = dict(word.split("=") for word in words if "=" in word)
         if "offset" in fields:
             reply: dict[str, Any] = {"type": "ok", "offset": int(fields["offset"]), "epoch": fields["epoch"]}
+            if "since" in fields:
+                reply["since"] = int(fields["since"])
             if "recovered" in fields:
                 reply["recovered"] = fields["recovered"] == "yes"
             return reply

@@ -1,18 +1,15 @@
-"""A backplane for several nodes in one process: one ``Store``, and a ``Link`` of each node to it.
+"""A backplane for several nodes: one ``Store``, and a ``Link`` of each node to it.
 
-The store is a log for each channel, as a Redis or a database would keep it. A link is what the node's broker uses. Its
-messages take time; they keep their order within a channel, but not between channels. Both can fail as
+The store is a log for each channel, as a Redis or a database would keep it. A link is the backplane that the node's
+broker uses. Its messages take time; they keep their order within a channel, but not between channels. Both fail as
 ``tests.simulation.faults`` describes.
-
-A simulated disk or Redis replaces ``Store`` or ``Link``. The rest of the simulation needs only what ``Backplanes``
-describes.
 """
 
-import json
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
+from tests.simulation.backplanes import values_of
 from tests.simulation.faults import FaultRates
 from tests.simulation.record import EpochRecord, Record
 from tests.simulation.world import World
@@ -21,7 +18,6 @@ from twistedsock.pubsub.backplane import Node
 from twistedsock.pubsub.future import Future, on_result
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import (
-    JSON,
     Batch,
     ChannelState,
     Member,
@@ -37,30 +33,6 @@ CHECK_SECONDS = 30.0
 MAX_DELAY_SECONDS = 20.0
 """The longest time that a message takes, or that a node has no connection: less than the time at the end of a run in
 which the system becomes quiet."""
-
-
-class Backplanes(Protocol):
-    """Makes the backplanes of all nodes, records what they store, and lets them fail."""
-
-    record: Record
-
-    def keeps(self, backplane: Any, channel: str, epoch: str, offset: int) -> bool:
-        """Whether this backplane returns an event if its node asks for it and nothing fails."""
-
-    def connect(self, name: str) -> Any:
-        """The backplane of a node that starts."""
-
-    def disconnect(self, backplane: Any) -> None:
-        """A node has stopped."""
-
-    def step(self) -> None:
-        """Let faults happen, and do periodic work. Called in each step of the run."""
-
-
-def values_of(batch: Batch) -> list[Any]:
-    """The payloads of a batch as values: text, or what the JSON text means."""
-    items = batch.payloads.items
-    return [json.loads(item) if batch.payloads.kind is JSON else item.decode() for item in items]
 
 
 class Store:
@@ -180,14 +152,22 @@ class Link:
     """The connection of one node to the store: the backplane of that node. ``after_call`` is called when the link has
     called the node."""
 
-    def __init__(self, name: str, world: World, store: Store, rates: FaultRates, keeps_history: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        world: World,
+        store: Store,
+        rates: FaultRates,
+        keeps_history: bool,
+        after_call: Callable[[], None],
+    ) -> None:
         self.name = name
         self.node_name = name.encode()
         self.keeps_history = keeps_history
         self.failed_reads: set[str] = set()
         """The channels of which a request to read has failed."""
         self.is_ready = True
-        self.after_call = _do_nothing
+        self.after_call = after_call
         self._world = world
         self._store = store
         self._rates = rates
@@ -438,6 +418,8 @@ def _fail() -> Answer:
 class SharedBackplanes:
     """One store, and a link for each node."""
 
+    max_nodes = 3
+
     def __init__(self, world: World, rates: FaultRates) -> None:
         random = world.random
         self.record = Record()
@@ -451,8 +433,11 @@ class SharedBackplanes:
         kept = self.record.channels[channel]
         return backplane.keeps_history and kept.name.decode() == epoch and kept.kept_from <= offset
 
-    def connect(self, name: str) -> Link:
-        link = Link(name, self._world, self._store, self._rates, self._keeps_history)
+    def has_failed_to_read(self, backplane: Link, channel: str) -> bool:
+        return channel in backplane.failed_reads
+
+    def connect(self, name: str, after_call: Callable[[], None]) -> Link:
+        link = Link(name, self._world, self._store, self._rates, self._keeps_history, after_call)
         self._links[link] = None
         return link
 

@@ -1,0 +1,40 @@
+"""The interface between the simulation and its backplanes."""
+
+import json
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from tests.simulation.record import Record
+from twistedsock.pubsub.values import JSON, Batch
+
+
+class Backplanes(Protocol):
+    """Makes the backplanes of all nodes, records what they store, and lets them fail. A new kind of backplane is
+    simulated by a class like this, and needs nothing else."""
+
+    record: Record
+
+    max_nodes: int
+    """How many nodes can run at a time."""
+
+    def keeps(self, backplane: Any, channel: str, epoch: str, offset: int) -> bool:
+        """Whether this backplane returns an event if its node asks for it and nothing fails."""
+
+    def has_failed_to_read(self, backplane: Any, channel: str) -> bool:
+        """Whether a request of its node for events of this channel has ever failed."""
+
+    def connect(self, name: str, after_call: Callable[[], None]) -> Any:
+        """The backplane of a node that starts. ``after_call`` must be called when the backplane has called the node, or
+        answered a request later."""
+
+    def disconnect(self, backplane: Any) -> None:
+        """A node has been killed."""
+
+    def step(self) -> None:
+        """Let faults happen, and do periodic work. Called in each step of the run."""
+
+
+def values_of(batch: Batch) -> list[Any]:
+    """The payloads of a batch as values: text, or the value of the JSON text."""
+    items = batch.payloads.items
+    return [json.loads(item) if batch.payloads.kind is JSON else item.decode() for item in items]
