@@ -72,9 +72,10 @@ def test_site_serves_requests_and_its_own_pages(site: Any) -> None:
         urlopen(f"{page}/bridge/gone")
 
 
-def test_site_serves_the_page_at_its_root(site: Any, open_page: Any) -> None:
-    address = site(**{"root = Resource()": "root = server.resource()"})
-    monitored = open_page()
+@pytest.mark.parametrize("tls", [False, True])
+def test_site_serves_the_page_at_its_root(site: Any, open_page: Any, tls: bool) -> None:
+    address = site(tls, **{"root = Resource()": "root = server.resource()"})
+    monitored = open_page(ignore_https_errors=True)
     monitored.open(address)
     monitored.wait_until_connected()
 
