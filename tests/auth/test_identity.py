@@ -11,8 +11,10 @@ from twistedsock.auth.identity import (
     Identity,
     Policy,
     Right,
+    check_access,
     grants,
 )
+from twistedsock.errors import NO_RIGHT_TO_READ, RESERVED_CHANNEL
 from twistedsock.pubsub.names import CHANNEL_BYTES
 
 
@@ -90,3 +92,11 @@ def test_policy_keeps_proved_identities_unless_overridden() -> None:
     for proved in (Identity(EVERYTHING, subject=b"ann"), Identity(EVERYTHING, proof="token 1")):
         assert policy.review(proved, "tcp:8081") is proved
     assert policy.review(anonymous, "tcp:8081") is PublicPolicy.clients
+
+
+def test_reserved_channels_can_be_read_with_a_right_to_them() -> None:
+    operator, client = Identity(grants({"$sys/>": "rw"}), b"operator"), Identity(EVERYTHING, b"client")
+    assert check_access(operator, b"$sys/figures", Right.READ, is_admin=False) is None
+    assert check_access(operator, b"$sys/figures", Right.WRITE, is_admin=False) is RESERVED_CHANNEL
+    assert check_access(client, b"$sys/figures", Right.READ, is_admin=False) is NO_RIGHT_TO_READ
+    assert check_access(client, b"$sys/figures", Right.READ, is_admin=True) is None

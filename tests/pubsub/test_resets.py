@@ -835,3 +835,22 @@ def test_reply_with_old_history_reports_unsent_events_after_an_epoch_change() ->
     *events, lost, counted = received_heads(subscriber)
     assert events == msg(*range(1, len(events) + 1)) and 0 < len(events) < 4
     assert (lost, counted) == (f"LOST a {len(events) + 1} 4", f"OK {len(events)}")
+
+
+# Publications to channels that are not open.
+
+
+def test_publication_to_a_new_channel_opens_it_first(server: FakeServer) -> None:
+    """So that it has its older events. The event has the nick that its publisher had."""
+    client = server.line_client()
+    client.send("NICK ann", "PUB a x", "PUB a y", "NICK anna", "HIST a")
+    settle(server)
+    assert client.received()[1:] == ["OK ann", "OK 1", "OK 2", "OK anna", "MSG a 1 ann x", "MSG a 2 ann y", "OK 2"]
+
+
+def test_publication_to_a_channel_that_cannot_be_opened_fails(server: FakeServer) -> None:
+    client = server.line_client()
+    server.backplane.failing = 1
+    client.send("PUB a x")
+    settle(server)
+    assert client.received()[1:] == [f"ERR unavailable {UNAVAILABLE.message}"] and not server.broker.channels
