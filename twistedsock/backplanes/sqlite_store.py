@@ -18,6 +18,9 @@ from twistedsock.pubsub.values import Batch, PayloadKind, Payloads, Position
 
 FILE_NAME = "events.sqlite"
 
+LOCK_NAME = "lock"
+"""The process that uses the directory holds a lock (flock) on this file."""
+
 SCHEMA_VERSION = 1
 """Of the tables below. A file of a newer version is not opened."""
 
@@ -100,7 +103,8 @@ def _pack(batches: Iterable[Batch]) -> bytes:
     )
 
 
-def _unpack(last: int, data: bytes) -> list[Batch]:
+def unpack(last: int, data: bytes) -> list[Batch]:
+    """The batches of a row. ``last`` is the offset of its last event."""
     stored = _decode(data)
     first = last + 1 - sum([len(each.items) for each in stored])
     batches = []
@@ -128,7 +132,7 @@ class Store:
         """Raises StoreError if the directory cannot be used, for example because another process uses it."""
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            self._lock = os.open(self._directory / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._open_database()
         except BlockingIOError:
@@ -186,9 +190,9 @@ class Store:
 
     # Events.
 
-    def append(self, additions: Sequence[Addition]) -> None:
+    def append(self, additions: Iterable[Addition]) -> None:
         """Append batches in one transaction. They are safe when this returns, and not known to be so after an
-        exception."""
+        exception. If ``additions`` raises, nothing is appended."""
         connection = self._connection
         with self._transaction():
             for channel, epoch, batches in additions:
@@ -223,7 +227,7 @@ class Store:
             before = time
             if time < oldest or events >= max_events or size >= max_bytes:
                 break
-            batches = _unpack(last, data)
+            batches = unpack(last, data)
             tail.append(batches)
             events += batches[-1].end - batches[0].first
             size += row_size
@@ -246,7 +250,7 @@ class Store:
             for last, size, data in rows:
                 found += [
                     batch.part(after.offset + 1, batch.end)
-                    for batch in _unpack(last, data)
+                    for batch in unpack(last, data)
                     if batch.end > after.offset + 1
                 ]
                 limit -= size
@@ -283,6 +287,11 @@ class Store:
                 self._epoch = new_epoch
         connection.execute("PRAGMA incremental_vacuum(256)").fetchall()
         return TRIMMED_ROWS in (deleted, forgotten)
+
+    def compact(self) -> None:
+        """Write the file again without gaps. This needs room on the disk for a second one."""
+        self._connection.execute("VACUUM")
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def used_bytes(self) -> int:
         """The size of the database without its free pages."""

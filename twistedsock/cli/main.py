@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from twistedsock.bench import command as bench
-from twistedsock.cli import check, keygen, token
+from twistedsock.cli import check, keygen, state, token
 
-COMMANDS = {"check": check, "keygen": keygen, "token": token, "bench": bench}
+COMMANDS = {"check": check, "keygen": keygen, "token": token, "state": state, "bench": bench}
 """Each module has SUMMARY, DESCRIPTION, EXAMPLE, ``add_options`` and ``run``."""
 
 _SUMMARIES = "\n".join(f"  {name:8} {module.SUMMARY}" for name, module in COMMANDS.items())
