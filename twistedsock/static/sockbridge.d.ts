@@ -220,7 +220,7 @@ export interface History<Data = unknown> {
    * Requested events that are no longer in the history. Undefined if there are none. If `after` is a time, these are all that
    * may have been published after it.
    */
-  lost?: Gap[] | undefined;
+  lost?: { first: number; last: number }[] | undefined;
 }
 
 /** Information about the server and this client. */

@@ -157,6 +157,7 @@ for (const after of bounds) client.history('kitchen', { after });
 same<typeof asked.who, Peer[]>(true);
 same<typeof asked.history, History>(true);
 same<typeof asked.readings.events, ChannelEvent<Reading>[]>(true);
+same<typeof asked.readings.lost, { first: number; last: number }[] | undefined>(true);
 same<typeof asked.nick, string>(true);
 same<typeof asked.shown, { nick: string; expires?: number | undefined }>(true);
 same<typeof asked.ping, number>(true);
