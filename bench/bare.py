@@ -18,6 +18,7 @@ class Bare:
 
     name = "bare"
     is_predictable = True
+    is_size_predictable = False
     reply_mark = b""
     keep_alive: ServerPing | None = None
 

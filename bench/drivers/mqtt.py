@@ -41,6 +41,7 @@ class Mqtt:
 
     name = "mqtt tcp"
     is_predictable = True
+    is_size_predictable = False
     reply_mark = b""
     keep_alive: ServerPing | None = None
 

@@ -15,6 +15,7 @@ class Nats:
 
     name = "nats tcp"
     is_predictable = True
+    is_size_predictable = False
     reply_mark = b""
     # The server measures the way to each client once, a second or two after it has connected.
     keep_alive: ServerPing | None = ServerPing(b"PING\r\n", b"PONG\r\n")
@@ -44,6 +45,7 @@ class NatsWebSocket(Nats):
 
     name = "nats websocket"
     is_predictable = False
+    is_size_predictable = False
     # To a publisher it comes alone in a message; readers need not answer within any load.
     keep_alive: ServerPing | None = ServerPing(binary_server_frame(b"PING\r\n"), binary_client_frame(b"PONG\r\n"))
 

@@ -15,6 +15,7 @@ class Redis:
 
     name = "redis tcp"
     is_predictable = True
+    is_size_predictable = False
     reply_mark = b""
     keep_alive: ServerPing | None = None
 

@@ -11,6 +11,7 @@ class Relay:
     reader ["event", channel, data]. A publish is not answered."""
 
     is_predictable = True
+    is_size_predictable = False
     reply_mark = b""
     keep_alive: ServerPing | None = None
 

@@ -15,6 +15,7 @@ class SocketIo:
 
     name = "socket.io websocket"
     is_predictable = True
+    is_size_predictable = False
     reply_mark = b""
     keep_alive: ServerPing | None = None
 

@@ -13,6 +13,7 @@ class Wamp:
 
     name = "wamp websocket"
     is_predictable = False
+    is_size_predictable = False
     reply_mark = b""
     keep_alive: ServerPing | None = None
 

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.bench.clients import CountedStream, DeliveryError, ExpectedData, ServerPing, Stream, payloads
+from twistedsock.bench.clients import (
+    CountedStream,
+    DeliveryError,
+    ExpectedData,
+    ServerPing,
+    SizedStream,
+    Stream,
+    payloads,
+)
 
 PIECES = [b"MSG a %d x\n" % number for number in range(1, 30)]
 MARKED = [b"<%b>" % payload for payload in payloads(30, 20)]
@@ -124,3 +132,14 @@ def test_empty_socket_is_not_an_error(wire: Any) -> None:
     stream = Stream(wire(), ExpectedData(PIECES, is_predictable=True), "reader", None)
     stream.receive()
     assert stream.part() == 0
+
+
+def test_sized_stream_counts_bytes_only() -> None:
+    stream = SizedStream(None, ExpectedData(PIECES, is_predictable=True), "reader", None)  # type: ignore[arg-type]
+    size = sum(map(len, PIECES))
+    stream.feed(b"?" * (size - 1))
+    assert not stream.is_complete
+    stream.feed(b"?")
+    assert stream.is_complete and stream.part() == 1.0
+    with pytest.raises(DeliveryError, match=f"reader: expected {size:,} bytes, received {size + 1:,}"):
+        stream.feed(b"?")

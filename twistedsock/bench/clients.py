@@ -53,6 +53,8 @@ class Driver(Protocol):
 
     name: str
     is_predictable: bool
+    is_size_predictable: bool
+    """True if only the number of bytes is known in advance."""
     keep_alive: ServerPing | None
     reply_mark: bytes
     """Occurs once in each reply to a publication, if replies depend on other publishers. Otherwise empty."""
@@ -187,6 +189,17 @@ class Stream:
     def progress(self) -> str:
         """Return the progress for a message."""
         return f"{self.part():.1%} of {self.expected.count:,}"
+
+
+class SizedStream(Stream):
+    """A connection of which only the number of bytes is predictable, and verified."""
+
+    __slots__ = ()
+
+    def feed(self, chunk: bytes) -> None:
+        self.position += len(self._without_keep_alive(chunk))
+        if self.position > self.expected.size:
+            raise DeliveryError(f"{self.name}: expected {self.expected.size:,} bytes, received {self.position:,}")
 
 
 class CountedStream(Stream):

@@ -10,6 +10,7 @@ from twistedsock.bench.clients import (
     CountedStream,
     Driver,
     ExpectedData,
+    SizedStream,
     Stream,
     Target,
     connect,
@@ -89,11 +90,10 @@ class ChannelConnections:
         driver, publishing = self.shape.reading.driver, self.shape.publishing.driver
         perform(readers, [driver.subscribe(channel, self._loads)])
         deliveries = driver.deliveries(channel, list(texts) * len(publishers), self._loads)
-        expected = ExpectedData(deliveries, driver.is_predictable)
         frames = publishing.publish(channel, texts)
         room = ChannelLoad(
             [Publisher(each, frames) for each in publishers],
-            reader_streams(driver, readers, expected, in_order=len(publishers) == 1),
+            reader_streams(driver, readers, deliveries, in_order=len(publishers) == 1),
             window(self.shape.size, self.shape.channels),
         )
         alone, reader_count = len(publishers) == 1, len(readers) + self.shape.other_readers
@@ -107,16 +107,21 @@ class ChannelConnections:
 
 
 def reader_streams(
-    driver: Driver, connections: Sequence[socket.socket], expected: ExpectedData, in_order: bool
+    driver: Driver, connections: Sequence[socket.socket], deliveries: Sequence[bytes], in_order: bool
 ) -> list[Stream]:
     """Return the stream of each subscriber. ``in_order``: one publisher numbers the payloads."""
     name = f"{driver.name} reader"
+    expected = ExpectedData(deliveries, driver.is_predictable)
     if driver.is_predictable:
         return [Stream(each, expected, name, driver.keep_alive) for each in connections]
-    return [
+    streams: list[Stream] = [
         CountedStream(each, expected, name, driver.keep_alive, verifies_order=in_order and number == 0)
         for number, each in enumerate(connections)
     ]
+    if driver.is_size_predictable:  # the contents of one are verified; counting marks in all would slow the reading
+        sized = ExpectedData(deliveries, is_predictable=True)
+        streams[1:] = [SizedStream(each, sized, name, driver.keep_alive) for each in connections[1:]]
+    return streams
 
 
 def reply_stream(

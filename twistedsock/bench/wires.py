@@ -52,6 +52,7 @@ class Lines:
 
     name = "lines"
     is_predictable = True
+    is_size_predictable = False
     reply_mark = b"OK "
     keep_alive: ServerPing | None = None
 
@@ -79,6 +80,7 @@ class Json:
 
     name = "websocket"
     is_predictable = False
+    is_size_predictable = True
     reply_mark = b""
     keep_alive: ServerPing | None = None
 
@@ -100,10 +102,10 @@ class Json:
         return b""
 
     def deliveries(self, channel: bytes, payloads: Sequence[bytes], number: int) -> list[bytes]:
-        """The messages, with 0 for the time of publication, which cannot be predicted."""
+        """The messages. The time of publication cannot be predicted, but its length."""
         return [
             server_frame(
-                b'{"type":"event","channel":"%b","offset":%d,"time":0,"from":"%b","name":"message","data":"%b"}'
+                b'{"type":"event","channel":"%b","offset":%d,"time":1764394200123,"from":"%b","name":"message","data":"%b"}'
                 % (channel, offset, NICK, payload)
             )
             for offset, payload in enumerate(payloads, 1)
