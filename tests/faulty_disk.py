@@ -72,6 +72,9 @@ class _VFS(ctypes.Structure):
 
 _library.sqlite3_vfs_find.restype = ctypes.POINTER(_VFS)
 
+_in_use: list[object] = []
+"""Keeps alive the objects that SQLite has pointers to. Databases can be open until the garbage collector finds them."""
+
 Change = tuple[str, int, bytes]
 """``("write", offset, data)``, ``("truncate", size, b"")`` or ``("delete", 0, b"")``."""
 
@@ -144,7 +147,7 @@ class FaultyDisk:
         return code
 
     def sync_folder(self) -> None:
-        """Files that were deleted cannot return."""
+        """Make all deletions permanent."""
         for image in self._images.values():
             deletes = [index for index, change in enumerate(image.changes) if change[0] == "delete"]
             if deletes:
@@ -220,6 +223,7 @@ def faulty_disk(syncs: bool = True) -> Iterator[FaultyDisk]:
     callbacks = (_Methods.Write(write), _Methods.Truncate(truncate), _Methods.Sync(sync))
     vfs.name = b"faulty"
     vfs.open, vfs.delete = _VFS.Open(open_file), _VFS.Delete(delete)
+    _in_use.append((vfs, callbacks, patched))
     assert _library.sqlite3_vfs_register(ctypes.byref(vfs), 1) == OK
     try:
         yield disk

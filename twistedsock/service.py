@@ -194,7 +194,8 @@ class SockbridgeService(Service):
         from twistedsock.backplanes.sqlite import TRIM_SECONDS, SQLiteBackplane, StoreThread
         from twistedsock.backplanes.sqlite_store import Store
 
-        worker = StoreThread(Store(Path(settings.state), draw_epoch()), reactor.callFromThread)
+        report_damage = partial(reactor.callFromThread, self._log_damage)
+        worker = StoreThread(Store(Path(settings.state), draw_epoch, report_damage), reactor.callFromThread)
         backplane = SQLiteBackplane(worker, draw_epoch, settings, time.time, reactor.callLater, self._log_state)
 
         def trim() -> None:
@@ -202,6 +203,9 @@ class SockbridgeService(Service):
 
         self._loops.append((TRIM_SECONDS, self._loop(trim, "deleting old events from the state failed")))
         return backplane
+
+    def _log_damage(self, sentence: str) -> None:
+        self._log.warn("state: {sentence}", sentence=sentence)
 
     def _log_state(self, error: Exception | None) -> None:
         if error is None:

@@ -50,9 +50,10 @@ class DiskStage(Stage):
     def __init__(self, directory: Path, epochs: bytes = b"e", **limits: Any) -> None:
         self.now = 1_000.0
         self.reports: list[str] = []
+        self.damage: list[str] = []
         self.scheduled: list[tuple[float, Callable[[], None]]] = []
         self._epochs = (epochs + b"%d" % number for number in range(1, 100))
-        self.worker = ManualWorker(Store(directory, self.draw_epoch()))
+        self.worker = ManualWorker(Store(directory, self.draw_epoch, self.damage.append))
         super().__init__(
             SQLiteBackplane(
                 self.worker,

@@ -284,12 +284,6 @@ def test_directory_of_a_newer_version_is_not_opened(stage: DiskStage, tmp_path: 
         DiskStage(tmp_path / "state")
 
 
-def test_file_that_is_no_database_is_not_opened(tmp_path: Path) -> None:
-    (tmp_path / "events.sqlite").write_bytes(b"x" * 10_000)
-    with pytest.raises(StoreError, match="cannot open .*events.sqlite: file is not a database"):
-        DiskStage(tmp_path)
-
-
 def test_directory_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot use .*file/state: Not a directory"):

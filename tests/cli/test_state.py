@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from twistedsock.backplanes.sqlite_damage import sign, verify
 from twistedsock.backplanes.sqlite_store import Addition, Store
 from twistedsock.cli import event_files, state
 from twistedsock.pubsub.values import JSON, TEXT, Batch, PayloadKind, Payloads
@@ -25,7 +26,7 @@ def batch(first: int, *items: bytes, kind: PayloadKind = TEXT, time: int = NOON)
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     """A directory with two channels that is not in use. A test opens it as a server does."""
-    store = Store(tmp_path / "state", b"e1")
+    store = Store(tmp_path / "state", lambda: b"e1")
     store.open()
     kitchen = [batch(1, b"hello", b'"quoted", x\n')], [batch(3, b'{"a":\n1}', kind=JSON, time=NOON + 1_500)]
     attic = [batch(1, b"21.5 \xe2\x82\xac", time=NOON + 500)]
@@ -38,10 +39,12 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def change(store: Store, tmp_path: Path) -> Callable[[str], None]:
-    """Run a statement on the database."""
+    """Run a statement on the database. ``sign`` adds the checksum of a row, and ``bare`` removes it."""
 
     def change(statement: str) -> None:
         connection = sqlite3.connect(tmp_path / "state" / "events.sqlite")
+        connection.create_function("sign", 2, sign)
+        connection.create_function("bare", 2, verify)
         with connection:
             connection.execute(statement)
         connection.close()
@@ -144,8 +147,14 @@ def test_verifies_an_intact_directory(run_command):
     ("statement", "fault"),
     [
         ("UPDATE batches SET data = x'93' WHERE last = 2", "channel kitchen: the row of event 2 cannot be read"),
-        ("UPDATE batches SET data = x'90' WHERE last = 2", "channel kitchen: the row of event 2 has a wrong number"),
-        ("UPDATE batches SET last = 7 WHERE last = 3", "channel kitchen: event 7 follows event 2"),
+        (
+            "UPDATE batches SET data = sign(x'90', 2) WHERE last = 2",
+            "channel kitchen: the row of event 2 has a wrong number",
+        ),
+        (
+            "UPDATE batches SET last = 7, data = sign(bare(data, 3), 7) WHERE last = 3",
+            "channel kitchen: event 7 follows event 2",
+        ),
         ("UPDATE channels SET head = 9 WHERE name = x'6174746963'", "channel attic: its newest event is 1 and not 9"),
         ("UPDATE batches SET size = 5 WHERE last = 2", "channel kitchen: the row of event 2 has a wrong size"),
         ("UPDATE batches SET time = 5 WHERE last = 2", "channel kitchen: the row of event 2 has a wrong time"),

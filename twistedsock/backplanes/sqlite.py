@@ -327,23 +327,19 @@ class SQLiteBackplane:
         if self.is_ready:
             self.is_ready = False
             self._report(exception)
-            self._schedule(RETRY_SECONDS, self._reopen)
+            self._schedule(RETRY_SECONDS, partial(self._reopen, exception))
         failed, self._gathered, self._gathered_bytes = [*group, *self._gathered], [], 0
         for waiting in failed:
             self._channels[waiting.channel].waiting -= 1
             waiting.answer.settle(UNAVAILABLE)
         self._stop_if_idle()
 
-    def _reopen(self) -> None:
-        def reopen(store: Store) -> None:
-            store.close()
-            store.open()
-
-        self._worker.submit(reopen, self._reopened)
+    def _reopen(self, after: Exception) -> None:
+        self._worker.submit(lambda store: store.reopen(after), self._reopened)
 
     def _reopened(self, result: Exception | None) -> None:
         if isinstance(result, Exception):
-            self._schedule(RETRY_SECONDS, self._reopen)
+            self._schedule(RETRY_SECONDS, partial(self._reopen, result))
             return
         self.is_ready = True
         self._report(None)

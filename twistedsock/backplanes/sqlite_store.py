@@ -3,18 +3,37 @@
 A commit is durable when it returns: the database is in WAL mode with ``synchronous=FULL``, so SQLite calls fsync for
 each transaction (https://sqlite.org/pragma.html#pragma_synchronous). There is one connection to the file, because a
 fault of SQLite before 3.51.3 can damage a database with several connections in WAL mode.
+
+A damaged file is set aside, and what can be read of it is copied to a new one. A log (WAL) that is damaged, cut or
+missing looks to SQLite as if less had been committed. So the number of committed events is also in another file,
+``lock``. It is written after each commit and not synced: after a loss of power it can be too small, but not too large.
+If events are missing, all channels begin new epochs, because offsets must not be given twice in one epoch.
 """
 
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from twistedsock.backplanes.sqlite_damage import (
+    DamageError,
+    channel_checksum,
+    copy_log_aside,
+    is_damage,
+    open_damaged,
+    set_aside,
+    sign,
+    sync_folder,
+    verify,
+)
 from twistedsock.pubsub.values import Batch, PayloadKind, Payloads, Position
+
+T = TypeVar("T")
 
 FILE_NAME = "events.sqlite"
 
@@ -27,6 +46,15 @@ SCHEMA_VERSION = 1
 TRIMMED_ROWS = 500
 """Rows that one step of ``trim`` deletes, so that commits wait for it a few milliseconds only."""
 
+MAX_CHECKED_BYTES = 256 * 1024 * 1024
+"""Larger files are not checked after a crash. The check reads the whole file; other damage is found when it is read."""
+
+MARK_BYTES = 20
+"""Of the number of events in the file ``lock``, with a newline."""
+
+DAMAGE_ERRORS = (sqlite3.Error, DamageError, msgspec.MsgspecError)
+"""Types of errors that damage can have; ``is_damage`` decides."""
+
 _TABLES = """
 CREATE TABLE store (
     epoch BLOB NOT NULL  -- of all channels without a row in ``channels``
@@ -36,18 +64,22 @@ CREATE TABLE channels (
     name BLOB NOT NULL UNIQUE,
     epoch BLOB NOT NULL,
     head INTEGER NOT NULL,  -- offset of the newest event
-    time INTEGER NOT NULL   -- of the newest event, in milliseconds since 1970
+    time INTEGER NOT NULL,  -- of the newest event, in milliseconds since 1970
+    checksum INTEGER NOT NULL  -- of name, head and time
 );
 CREATE TABLE batches (
     channel INTEGER NOT NULL REFERENCES channels (id),
     last INTEGER NOT NULL,   -- offset of the last event
     time INTEGER NOT NULL,   -- of the last event
     size INTEGER NOT NULL,   -- bytes of the payloads
-    data BLOB NOT NULL,      -- MessagePack of _Row
+    data BLOB NOT NULL,      -- checksum, and MessagePack of _Batch
     PRIMARY KEY (channel, last)
 ) WITHOUT ROWID;
 CREATE INDEX batches_by_time ON batches (time);
 """
+
+
+_SUM_OF_HEADS = "SELECT coalesce(sum(head), 0) FROM channels"
 
 
 class StoreError(OSError):
@@ -86,8 +118,8 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[_Batch, ...]).decode
 
 
-def _pack(batches: Iterable[Batch]) -> bytes:
-    return _encode(
+def _pack(batches: Sequence[Batch]) -> bytes:
+    data = _encode(
         [
             _Batch(
                 batch.publisher,
@@ -101,11 +133,12 @@ def _pack(batches: Iterable[Batch]) -> bytes:
             for batch in batches
         ]
     )
+    return sign(data, batches[-1].end - 1)
 
 
 def unpack(last: int, data: bytes) -> list[Batch]:
-    """The batches of a row. ``last`` is the offset of its last event."""
-    stored = _decode(data)
+    """The batches of a row. ``last`` is the offset of its last event. Raises MsgspecError if the row is damaged."""
+    stored = _decode(verify(data, last))
     first = last + 1 - sum([len(each.items) for each in stored])
     batches = []
     for each in stored:
@@ -117,24 +150,69 @@ def unpack(last: int, data: bytes) -> list[Batch]:
     return batches
 
 
-class Store:
-    """``directory`` is created if it does not exist. ``new_epoch`` names the epoch of channels that the file does not
-    know."""
+class _Row(NamedTuple):
+    last: int
+    time: int
+    size: int
+    data: bytes
+    batches: list[Batch]
 
-    def __init__(self, directory: Path, new_epoch: bytes) -> None:
+
+def _newest_rows(connection: sqlite3.Connection, id: int, head: int) -> Iterator[_Row]:
+    """The rows of a channel, beginning with the newest. Raises an error of damage if one is wrong or missing."""
+    rows = connection.execute("SELECT last, time, size, data FROM batches WHERE channel = ? ORDER BY last DESC", (id,))
+    for last, time, size, data in rows:
+        batches = unpack(last, data)
+        if last != head:
+            raise DamageError(f"event {head} of a channel is missing")
+        head = batches[0].first - 1
+        yield _Row(last, time, size, data, batches)
+
+
+def _channel_rows(connection: sqlite3.Connection) -> Iterator[tuple[int, bytes, int, int, int]]:
+    yield from connection.execute("SELECT id, name, head, time, checksum FROM channels")
+
+
+def _until_damage(rows: Iterator[T]) -> Iterator[T]:
+    """Rows of a damaged file that can be read."""
+    with suppress(*DAMAGE_ERRORS):
+        yield from rows
+
+
+class Store:
+    """``directory`` is created if it does not exist. ``draw_epoch`` returns a random name. ``report_damage`` is called
+    in the thread of the store, with a sentence."""
+
+    def __init__(
+        self,
+        directory: Path,
+        draw_epoch: Callable[[], bytes],
+        report_damage: Callable[[str], object] = lambda sentence: None,
+    ) -> None:
         self._directory = directory
-        self._new_epoch = new_epoch
+        self._path = directory / FILE_NAME
+        self._draw_epoch = draw_epoch
+        self._report_damage = report_damage
         self._lock: int | None = None
         self._opened: sqlite3.Connection | None = None
-        self._epoch = new_epoch
+        self._epoch = b""
+        self._events = 0
+        """Sum of the heads of all channels."""
+        self._damage: Exception | None = None
+        """Of a file that has not been set aside yet."""
 
     def open(self) -> None:
         """Raises StoreError if the directory cannot be used, for example because another process uses it."""
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self._directory.exists():
+                self._directory.mkdir(mode=0o700, parents=True)
+                sync_folder(self._directory.parent)
             self._lock = os.open(self._directory / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._open_database()
+            if self._damage is None:
+                self._open_database_unless_damaged()
+            if self._damage is not None:
+                self._begin_again(self._damage)
         except BlockingIOError:
             self.close()
             raise StoreError(f"{self._directory} is used by another process") from None
@@ -148,8 +226,25 @@ class Store:
             self.close()
             raise StoreError(f"cannot use {self._directory}: {error.strerror}") from None
 
+    def reopen(self, error: Exception) -> None:
+        """Close and open the file after an error. If the error means that the file is damaged, a new one is begun."""
+        self.close()
+        if is_damage(error):
+            self._damage = error
+        self.open()
+
+    def _open_database_unless_damaged(self) -> None:
+        try:
+            self._open_database()
+        except DAMAGE_ERRORS as error:
+            if not is_damage(error):
+                raise
+            self._damage = error
+
     def _open_database(self) -> None:
-        path = self._directory / FILE_NAME
+        path = self._path
+        log = Path(f"{path}-wal")
+        was_killed = log.exists() and log.stat().st_size > 0
         self._opened = connection = sqlite3.connect(path, isolation_level=None)
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only has an effect before the first table
         connection.execute("PRAGMA journal_mode = WAL")
@@ -161,12 +256,89 @@ class Store:
             with self._transaction():
                 for statement in _TABLES.split(";\n"):
                     connection.execute(statement)
-                connection.execute("INSERT INTO store (epoch) VALUES (?)", (self._new_epoch,))
+                connection.execute("INSERT INTO store (epoch) VALUES (?)", (self._draw_epoch(),))
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        (self._epoch,) = connection.execute("SELECT epoch FROM store").fetchone()
+        if was_killed and path.stat().st_size <= MAX_CHECKED_BYTES:
+            (finding,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if finding != "ok":
+                raise DamageError(finding.replace("\n", " "))
+        row = connection.execute("SELECT epoch FROM store").fetchone()
+        if row is None or not isinstance(row[0], bytes):
+            raise DamageError("the epoch is missing")
+        (self._epoch,) = row
+        self._check_mark()
         # After an error of fsync, the log may be in the cache of the system only. This writes its pages again, and
         # begins a new log. Otherwise the next transactions would depend on what may never reach the disk.
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    # Damage.
+
+    def _check_mark(self) -> None:
+        """Begin new epochs if fewer events are here than were committed."""
+        connection = self._connection
+        (self._events,) = connection.execute(_SUM_OF_HEADS).fetchone()
+        missing = self._read_mark() - self._events
+        if missing > 0:
+            aside = copy_log_aside(self._path)
+            self._epoch = self._draw_epoch()
+            with self._transaction():
+                connection.execute("UPDATE store SET epoch = ?", (self._epoch,))
+                connection.execute("UPDATE channels SET epoch = ?", (self._epoch,))
+            copy = f", and {aside} is a copy of its log" if aside else ""
+            self._report_damage(f"{self._path} lacks {missing} events: all channels have new epochs{copy}")
+        self._write_mark(self._events)
+
+    def _begin_again(self, damage: Exception) -> None:
+        """Set the file aside, and copy to a new one the newest events of each channel up to the first damaged one."""
+        if self._opened is not None:
+            self._opened.close()
+        aside = set_aside(self._path)
+        self._damage = None
+        self._write_mark(0)
+        self._open_database()
+        try:
+            copied = f"{self._copy(aside)} events of it could be read"
+        except sqlite3.Error as error:  # the disk is full
+            copied = f"nothing of it was copied ({error})"
+        (self._events,) = self._connection.execute(_SUM_OF_HEADS).fetchone()
+        self._write_mark(self._events)
+        self._report_damage(f"{self._path} is damaged ({damage}) and now called {aside.name}: {copied}")
+
+    def _copy(self, aside: Path) -> int:
+        """Copy channels and events of another file. Returns the number of events."""
+        connection = self._connection
+        events = 0
+        with open_damaged(aside) as damaged, self._transaction():
+            for id, name, head, time, checksum in _until_damage(_channel_rows(damaged)):
+                if checksum == channel_checksum(name, head, time):
+                    new_id = connection.execute(
+                        "INSERT INTO channels (name, epoch, head, time, checksum) VALUES (?, ?, ?, ?, ?)",
+                        (name, self._epoch, head, time, checksum),
+                    ).lastrowid
+                    for row in _until_damage(_newest_rows(damaged, id, head)):
+                        connection.execute(
+                            "INSERT INTO batches (channel, last, time, size, data) VALUES (?, ?, ?, ?, ?)",
+                            (new_id, row.last, row.time, row.size, row.data),
+                        )
+                        events += row.last + 1 - row.batches[0].first
+        return events
+
+    def _lower_mark(self, events: int) -> None:
+        """Call this before channels with so many events are deleted."""
+        assert self._lock is not None
+        self._events -= events
+        self._write_mark(self._events)
+        os.fsync(self._lock)
+
+    def _read_mark(self) -> int:
+        assert self._lock is not None
+        mark = os.pread(self._lock, MARK_BYTES, 0)
+        return int(mark) if mark.strip().isdigit() else 0
+
+    def _write_mark(self, events: int) -> None:
+        assert self._lock is not None
+        with suppress(OSError):  # a mark that is too small is no fault
+            os.pwrite(self._lock, b"%0*d\n" % (MARK_BYTES - 1, events), 0)
 
     def close(self) -> None:
         """Write everything from the log of SQLite into the database, and release the directory."""
@@ -194,43 +366,48 @@ class Store:
         """Append batches in one transaction. They are safe when this returns, and not known to be so after an
         exception. If ``additions`` raises, nothing is appended."""
         connection = self._connection
+        events = 0
         with self._transaction():
             for channel, epoch, batches in additions:
                 newest = batches[-1]
+                head = newest.end - 1
                 (id,) = connection.execute(
-                    "INSERT INTO channels (name, epoch, head, time) VALUES (?, ?, ?, ?)"
-                    " ON CONFLICT (name) DO UPDATE SET head = excluded.head, time = excluded.time RETURNING id",
-                    (channel, epoch, newest.end - 1, newest.time),
+                    "INSERT INTO channels (name, epoch, head, time, checksum) VALUES (?, ?, ?, ?, ?) ON CONFLICT (name)"
+                    " DO UPDATE SET head = excluded.head, time = excluded.time, checksum = excluded.checksum"
+                    " RETURNING id",
+                    (channel, epoch, head, newest.time, channel_checksum(channel, head, newest.time)),
                 ).fetchone()
                 size = sum([batch.payloads.size for batch in batches])
                 connection.execute(
                     "INSERT INTO batches (channel, last, time, size, data) VALUES (?, ?, ?, ?, ?)",
-                    (id, newest.end - 1, newest.time, size, _pack(batches)),
+                    (id, head, newest.time, size, _pack(batches)),
                 )
+                events += newest.end - batches[0].first
+        self._events += events
+        self._write_mark(self._events)
 
     def read_channel(self, channel: bytes, max_events: int, max_bytes: int, oldest: int) -> StoredChannel:
         """The position of a channel, and its newest events: at most so many, of about so many bytes, and none that was
         published before ``oldest`` (milliseconds since 1970)."""
         row = self._connection.execute(
-            "SELECT id, epoch, head, time FROM channels WHERE name = ?", (channel,)
+            "SELECT id, epoch, head, time, checksum FROM channels WHERE name = ?", (channel,)
         ).fetchone()
         if row is None:
             return StoredChannel(Position(self._epoch, 0), (), 0)
-        id, epoch, head, time = row
+        id, epoch, head, time, checksum = row
+        if checksum != channel_checksum(channel, head, time) or not isinstance(epoch, bytes):
+            raise DamageError("the row of a channel is wrong")
         tail: list[list[Batch]] = []
         events = size = 0
         before = time
-        rows = self._connection.execute(
-            "SELECT last, time, size, data FROM batches WHERE channel = ? ORDER BY last DESC", (id,)
-        )
-        for last, time, row_size, data in rows:
-            before = time
-            if time < oldest or events >= max_events or size >= max_bytes:
+        for row in _newest_rows(self._connection, id, head):
+            before = row.time
+            if row.time < oldest or events >= max_events or size >= max_bytes:
                 break
-            batches = unpack(last, data)
+            batches = row.batches
             tail.append(batches)
             events += batches[-1].end - batches[0].first
-            size += row_size
+            size += row.size
             # The time of deleted events is not known, but it is not later.
             before = batches[0].time if batches[0].first > 1 else 0
         newest = [batch for batches in reversed(tail) for batch in batches]
@@ -239,7 +416,7 @@ class Store:
     def read(self, channel: bytes, after: Position, limit: int) -> Sequence[Batch]:
         """The events after a position, of about ``limit`` bytes. Nothing if its epoch is not that of the channel."""
         row = self._connection.execute(
-            "SELECT id FROM channels WHERE name = ? AND epoch = ?", (channel, after.epoch)
+            "SELECT id, head FROM channels WHERE name = ? AND epoch = ?", (channel, after.epoch)
         ).fetchone()
         found: list[Batch] = []
         if row is not None:
@@ -247,15 +424,19 @@ class Store:
                 "SELECT last, size, data FROM batches WHERE channel = ? AND last > ? ORDER BY last",
                 (row[0], after.offset),
             )
+            end = 0
             for last, size, data in rows:
-                found += [
-                    batch.part(after.offset + 1, batch.end)
-                    for batch in unpack(last, data)
-                    if batch.end > after.offset + 1
-                ]
+                batches = unpack(last, data)
+                if end and batches[0].first != end:
+                    raise DamageError(f"event {end} of a channel is missing")
+                end = last + 1
+                found += [batch.part(after.offset + 1, batch.end) for batch in batches if batch.end > after.offset + 1]
                 limit -= size
                 if limit <= 0:
                     break
+            else:
+                if end and end != row[1] + 1:
+                    raise DamageError(f"event {row[1]} of a channel is missing")
         return found
 
     # Room.
@@ -277,16 +458,18 @@ class Store:
                     " (SELECT channel, last FROM batches ORDER BY time LIMIT ?)",
                     (TRIMMED_ROWS,),
                 ).rowcount
-            forgotten = connection.execute(
+            heads = connection.execute(
                 "DELETE FROM channels WHERE id IN (SELECT id FROM channels WHERE time < ?"
-                " AND NOT EXISTS (SELECT 1 FROM batches WHERE channel = id) LIMIT ?)",
+                " AND NOT EXISTS (SELECT 1 FROM batches WHERE channel = id) LIMIT ?) RETURNING head",
                 (oldest, TRIMMED_ROWS),
-            ).rowcount
-            if forgotten:  # if such a channel is used again, its offsets are others
+            ).fetchall()
+            if heads:  # if such a channel is used again, its offsets are others
                 connection.execute("UPDATE store SET epoch = ?", (new_epoch,))
-                self._epoch = new_epoch
+                self._lower_mark(sum([head for (head,) in heads]))
+        if heads:
+            self._epoch = new_epoch
         connection.execute("PRAGMA incremental_vacuum(256)").fetchall()
-        return TRIMMED_ROWS in (deleted, forgotten)
+        return TRIMMED_ROWS in (deleted, len(heads))
 
     def compact(self) -> None:
         """Write the file again without gaps. This needs room on the disk for a second one."""

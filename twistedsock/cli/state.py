@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -244,7 +245,7 @@ def _import(given: argparse.Namespace, out: TextIO, errors: TextIO) -> int:
     if is_reserved(channel):
         raise StoreError(f"{given.channel} is a channel of the server itself: choose another name")
     count = 0
-    with _open_input(given.file) as file, _open_store(given.directory) as store:
+    with _open_input(given.file) as file, _open_store(given.directory, errors) as store:
         now = int(time.time() * 1000)
         known = store.read_channel(channel, 0, 0, now)
 
@@ -266,11 +267,11 @@ def _open_input(name: str) -> AbstractContextManager[BinaryIO]:
 
 
 @contextmanager
-def _open_store(directory: Path) -> Iterator[Store]:
+def _open_store(directory: Path, errors: TextIO) -> Iterator[Store]:
     """The store of a directory that no server uses. It must exist, so that a wrong name creates nothing."""
     with StateReader(directory, exclusive=True):
         pass  # it has checked that
-    store = Store(directory, secrets.token_hex(4).encode())
+    store = Store(directory, lambda: secrets.token_hex(4).encode(), partial(print, file=errors))
     store.open()
     try:
         yield store
@@ -284,7 +285,7 @@ def _open_store(directory: Path) -> Iterator[Store]:
 def _compact(given: argparse.Namespace, out: TextIO, errors: TextIO) -> int:
     with StateReader(given.directory, exclusive=True) as reader:
         before = reader.file_bytes()
-    with _open_store(given.directory) as store:
+    with _open_store(given.directory, errors) as store:
         oldest = 0 if given.state_age is None else int((time.time() - given.state_age) * 1000)
         max_bytes = sys.maxsize if given.state_bytes is None else given.state_bytes
         if oldest or given.state_bytes is not None:

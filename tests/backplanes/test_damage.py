@@ -1,0 +1,218 @@
+"""Damaged files of the SQLite backplane: it starts, delivers nothing that is wrong, and begins new epochs."""
+
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.backplanes.disk_stage import DiskStage
+from tests.faulty_disk import faulty_disk
+from twistedsock.pubsub.future import on_result
+from twistedsock.pubsub.values import ChannelState, Position
+
+CHANNELS = (b"a", b"b", b"c")
+EVENTS = 40
+PAYLOADS = [b"%d %s" % (number, b"x" * 150) for number in range(1, EVENTS + 1)]
+
+
+@pytest.fixture(autouse=True)
+def _quick_disk() -> Iterator[None]:
+    with faulty_disk(syncs=False):
+        yield
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Directories with ``EVENTS`` events in each channel: of a server that was stopped, and of one that was killed."""
+    folder = tmp_path_factory.mktemp("states")
+    with faulty_disk(syncs=False):
+        stage = DiskStage(folder / "stopped")
+        for number, payload in enumerate(PAYLOADS):
+            for channel in CHANNELS:
+                stage.publish(channel, payload)
+            if number == EVENTS // 2:  # one half is in the database, the other one in its log
+                stage.stop()
+                stage = DiskStage(folder / "stopped")
+        shutil.copytree(folder / "stopped", folder / "killed")
+        stage.stop()
+    return {"stopped": folder / "stopped", "killed": folder / "killed"}
+
+
+@pytest.fixture
+def start(states: dict[str, Path], tmp_path: Path) -> Callable[..., DiskStage]:
+    """Start on a copy of a state, after ``damage`` was called with its directory."""
+    count = iter(range(1_000))
+
+    def start(kind: str, damage: Callable[[Path], object], **limits: Any) -> DiskStage:
+        directory = tmp_path / str(next(count))
+        shutil.copytree(states[kind], directory)
+        damage(directory)
+        return DiskStage(directory, b"new ", **{"history_age": 10**6} | limits)
+
+    return start
+
+
+def flip_bit(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position // 8] ^= 1 << position % 8
+    path.write_bytes(content)
+
+
+def truncate(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+
+
+def read(stage: DiskStage, channel: bytes) -> tuple[ChannelState, dict[int, bytes]]:
+    """The state of a channel and its events by offset. A fault that reading finds is repaired first."""
+    states: list[Any] = []
+    on_result(stage.backplane.open(channel), states.append)
+    stage.settle()
+    if not isinstance(states[0], ChannelState):
+        stage.pass_time()
+        return read(stage, channel)
+    position = states[0].position
+    results: list[Any] = []
+    on_result(stage.backplane.read(channel, Position(position.epoch, 0), 10**9), results.append)
+    stage.settle()
+    if not stage.backplane.is_ready:
+        stage.pass_time()
+        return read(stage, channel)
+    return states[0], {event.offset: event.payload for batch in results[0] for event in batch.events()}
+
+
+def check(stage: DiskStage) -> int:
+    """Check that no event is wrong, and that offsets of events that are missing are not given again in their epoch.
+    Returns the number of events that are left."""
+    left = 0
+    for channel in CHANNELS:
+        state, events = read(stage, channel)
+        assert all(events[offset] == PAYLOADS[offset - 1] for offset in events)
+        assert [batch.payloads.items[0] for batch in state.tail] == [events[batch.first] for batch in state.tail]
+        head = state.position.offset
+        if state.position.epoch == b"e1":
+            assert head == EVENTS and sorted(events) == list(range(1, EVENTS + 1))
+        else:
+            assert stage.damage and (not events or max(events) == head)
+        stage.publish(channel, b"more")
+        assert stage.answers(channel) == [head + 1]
+        left += len(events)
+    return left
+
+
+def test_state_without_damage_keeps_its_epochs(start: Callable[..., DiskStage]) -> None:
+    for kind in ("stopped", "killed"):
+        stage = start(kind, lambda directory: None)
+        assert check(stage) == EVENTS * len(CHANNELS) and stage.damage == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("change", [flip_bit, truncate])
+@pytest.mark.parametrize(
+    ("kind", "name"), [("stopped", "events.sqlite"), ("killed", "events.sqlite"), ("killed", "events.sqlite-wal")]
+)
+def test_nothing_wrong_is_delivered_from_a_damaged_file(
+    start: Callable[..., DiskStage], change: Callable[[Path, int], None], kind: str, name: str, seed: int
+) -> None:
+    chance = random.Random(seed)
+    for _ in range(10):
+
+        def damage(directory: Path) -> None:
+            path = directory / name
+            size = path.stat().st_size
+            change(path, chance.randrange(size * 8 if change is flip_bit else size))
+
+        check(start(kind, damage))
+
+
+@pytest.mark.parametrize("history_events", [5, 1_000])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM batches WHERE channel = 1 AND last = 20",
+        "DELETE FROM batches WHERE channel = 1 AND last = 40",
+        "UPDATE channels SET head = 50 WHERE id = 1",
+        "UPDATE channels SET time = time + 1000 WHERE id = 1",
+        "UPDATE channels SET epoch = 7 WHERE id = 1",
+        "DELETE FROM store",
+        "DROP TABLE channels",
+        "PRAGMA user_version = 0",
+    ],
+)
+def test_content_that_contradicts_itself_is_damage(
+    start: Callable[..., DiskStage], statement: str, history_events: int
+) -> None:
+    def damage(directory: Path) -> None:
+        with closing(sqlite3.connect(directory / "events.sqlite", isolation_level=None)) as connection:
+            connection.execute(statement)
+
+    stage = start("stopped", damage, history_events=history_events)
+    check(stage)
+    assert len(stage.damage) == 1 and "is damaged" in stage.damage[0]
+
+
+def test_damaged_database_is_set_aside_and_what_can_be_read_of_it_is_kept(start: Callable[..., DiskStage]) -> None:
+    def damage(directory: Path) -> None:
+        path = directory / "events.sqlite"
+        flip_bit(path, (path.read_bytes().index(PAYLOADS[9]) + 5) * 8)
+
+    stage = start("stopped", damage)
+    left = check(stage)
+    assert left >= 2 * EVENTS + 20
+    (sentence,) = stage.damage
+    assert "is damaged" in sentence and "events.sqlite.damaged-" in sentence
+
+
+def test_file_that_is_no_database_is_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "events.sqlite").write_bytes(b"x" * 10_000)
+    stage = DiskStage(tmp_path)
+    stage.publish(b"a", b"x")
+    assert stage.answers(b"a") == [1]
+    (aside,) = tmp_path.glob("events.sqlite.damaged-*")
+    assert aside.read_bytes() == b"x" * 10_000 and stage.damage[0].endswith("0 events of it could be read")
+
+
+def test_missing_log_begins_new_epochs(start: Callable[..., DiskStage]) -> None:
+    stage = start("killed", lambda directory: (directory / "events.sqlite-wal").unlink())
+    assert check(stage) == len(CHANNELS) * (EVENTS // 2 + 1)
+    assert "lacks 57 events: all channels have new epochs" in stage.damage[0]
+
+
+def test_cut_log_is_copied_aside(start: Callable[..., DiskStage]) -> None:
+    """Also if only the last transaction is missing."""
+    directories = []
+
+    def damage(directory: Path) -> None:
+        directories.append(directory)
+        log = directory / "events.sqlite-wal"
+        truncate(log, log.stat().st_size - 1)
+
+    stage = start("killed", damage)
+    (copy,) = directories[0].glob("events.sqlite-wal.damaged-*")
+    assert check(stage) == EVENTS * len(CHANNELS) - 1 and str(copy) in stage.damage[0]
+
+
+def test_older_copy_of_the_database_begins_new_epochs(states: dict[str, Path], start: Callable[..., DiskStage]) -> None:
+    def damage(directory: Path) -> None:
+        older = states["killed"] / "events.sqlite"
+        (directory / "events.sqlite").write_bytes(older.read_bytes())
+
+    stage = start("stopped", damage)
+    assert check(stage) == len(CHANNELS) * (EVENTS // 2 + 1) and "lacks 57 events" in stage.damage[0]
+
+
+def test_subscribers_get_a_reset_when_damage_is_found_later(start: Callable[..., DiskStage]) -> None:
+    def damage(directory: Path) -> None:
+        path = directory / "events.sqlite"
+        flip_bit(path, (path.read_bytes().index(PAYLOADS[EVENTS - 1]) + 5) * 8)
+
+    stage = start("stopped", damage)
+    assert stage.damage == []
+    states = [read(stage, channel)[0] for channel in CHANNELS]
+    assert len(stage.damage) == 1
+    assert {state.position.epoch for state in states} <= {b"e1", b"new 1", b"new 2"}
+    read(stage, b"b")
