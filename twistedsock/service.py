@@ -32,6 +32,7 @@ from twistedsock.codecs.native import NATIVE_ENCODER
 from twistedsock.config import Settings, SettingsError, listeners, read_settings, trusted_proxies
 from twistedsock.endpoints import load_endpoints
 from twistedsock.errors import CloseReason, Error
+from twistedsock.metrics.prometheus import StateStatistics
 from twistedsock.metrics.statistics import ProcessStatistics
 from twistedsock.metrics.sys_channels import TICK_SECONDS, Monitor
 from twistedsock.pubsub.backplane import Backplane
@@ -129,6 +130,7 @@ class SockbridgeService(Service):
         self._reactor = reactor
         self._loops: list[tuple[float, LoopingCall]] = []
         self._endpoints = [*load_endpoints(settings.plugin), *endpoints]
+        self._state_statistics: Callable[[], StateStatistics] | None = None
         if settings.state:
             if backplane is not None:
                 raise SettingsError("state: the program has a backplane of its own")
@@ -171,7 +173,12 @@ class SockbridgeService(Service):
         self._backplane_stopped: Deferred[None] | None = None
         self.origin_policy = OriginPolicy(AllowedOrigins(settings.allow_origin, settings.allow_host))
         routes = build_routes(
-            self.context, reactor, self.line_ports, lambda: self.webhooks.statistics, settings.ping_interval
+            self.context,
+            reactor,
+            self.line_ports,
+            lambda: self.webhooks.statistics,
+            settings.ping_interval,
+            self._state_statistics,
         )
         self._routes = Routes([*routes, *hosted_routes(resources or {}, own_segments(routes))])
         self._trusted = trusted_proxies(settings)
@@ -197,6 +204,8 @@ class SockbridgeService(Service):
         report_damage = partial(reactor.callFromThread, self._log_damage)
         worker = StoreThread(Store(Path(settings.state), draw_epoch, report_damage), reactor.callFromThread)
         backplane = SQLiteBackplane(worker, draw_epoch, settings, time.time, reactor.callLater, self._log_state)
+
+        self._state_statistics = backplane.statistics
 
         def trim() -> None:
             backplane.trim(settings.state_age, settings.state_bytes)

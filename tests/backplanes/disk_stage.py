@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.backplanes.contract import Stage
-from twistedsock.backplanes.sqlite import SQLiteBackplane
+from twistedsock.backplanes.sqlite import SQLiteBackplane, StateStatistics
 from twistedsock.backplanes.sqlite_store import Store
 from twistedsock.limits.settings import Limits
 
@@ -64,6 +64,11 @@ class DiskStage(Stage):
                 lambda error: self.reports.append(str(error)),
             )
         )
+
+    @property
+    def statistics(self) -> StateStatistics:
+        assert isinstance(self.backplane, SQLiteBackplane)
+        return self.backplane.statistics()
 
     def draw_epoch(self) -> bytes:
         return next(self._epochs)

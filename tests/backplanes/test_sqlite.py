@@ -237,6 +237,62 @@ def test_channels_that_are_not_used_are_forgotten(stage: DiskStage) -> None:
     assert stage.state(b"a").position.offset == 1
 
 
+# Statistics.
+
+
+def test_statistics_count_what_waits_for_the_disk(stage: DiskStage) -> None:
+    stage.open(b"a")
+    assert stage.statistics.waiting_publications == stage.statistics.waiting_bytes == 0
+    stage.publish(b"a", b"x" * 500, settle=False)
+    stage.end_turn()
+    stage.publish(b"a", b"x" * 1_000, settle=False)
+    waiting = stage.statistics
+    assert waiting.waiting_publications == 2 and 1_500 < waiting.waiting_bytes < 3_000
+    stage.worker.step()
+    assert stage.statistics.waiting_publications == 1 and stage.statistics.waiting_bytes > 1_000
+    stage.settle()
+    after = stage.statistics
+    assert after.waiting_publications == after.waiting_bytes == 0
+    assert sum(after.commits.counts) == 2 and after.commits.total > 0
+
+
+def test_statistics_report_errors_of_the_disk(stage: DiskStage) -> None:
+    stage.open(b"a")
+    stage.fail_next()
+    stage.publish(b"a", b"x")
+    failed = stage.statistics
+    assert (
+        not failed.is_ready and sum(failed.commits.counts) == failed.waiting_publications == failed.waiting_bytes == 0
+    )
+    stage.pass_time()
+    assert stage.statistics.is_ready
+
+
+def test_statistics_have_bytes_and_age_after_each_trim(stage: DiskStage) -> None:
+    stage.publish(b"a", b"x" * 10_000)
+    assert stage.statistics.oldest_seconds == 0
+    before = stage.statistics.file_bytes
+    stage.now += 30
+    stage.backplane.trim(60.0, 10**9)
+    stage.settle()
+    after = stage.statistics
+    assert after.oldest_seconds == 30 and after.file_bytes > before > 0
+    assert after.used_bytes == stage.worker.store.used_bytes() > 10_000
+    stage.now += 60
+    stage.backplane.trim(60.0, 10**9)
+    stage.settle()
+    assert stage.statistics.oldest_seconds == 0
+
+
+def test_measurement_can_fail(stage: DiskStage) -> None:
+    stage.settle()
+    stage.backplane.trim(60.0, 10**9)
+    stage.worker.step()
+    stage.fail_next()
+    stage.worker.step()
+    assert stage.reports == ["disk I/O error"] and not stage.statistics.is_ready
+
+
 # The file.
 
 

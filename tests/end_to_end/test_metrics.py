@@ -63,6 +63,14 @@ def test_renders_openmetrics_for_prometheus(server):
     assert len(list(openmetrics.text_string_to_metric_families(text))) > 30
 
 
+def test_metrics_show_the_directory_of_state(start, line_client):
+    server = start("--state", "state")
+    line_client(server.lines[0]).request("PUB kitchen x")
+    after = samples(server)
+    assert after["sockbridge_state_up",] == after["sockbridge_state_commit_seconds_count",] == 1
+    assert after["sockbridge_state_file_bytes",] > 0
+
+
 def test_metrics_require_an_administrator_with_a_policy(start, shell):
     shell("""(echo '[access]'; echo 'anonymous = { ">" = "rw" }'; sockbridge keygen) > bridge.toml""", check=True)
     server = start("--config", "bridge.toml")
@@ -100,7 +108,7 @@ def test_documented_commands_show_metrics(start, shell, tmp_path):
 
 def test_grafana_dashboard_queries_existing_metrics(start, tmp_path):
     webhook = 'name = "till"\nurl = "http://127.0.0.1:9/"\nsecret = "of sixteen bytes and more"\n'
-    (tmp_path / "bridge.toml").write_text(f'[[webhook]]\n{webhook}events = ["member-joined"]\n')
+    (tmp_path / "bridge.toml").write_text(f'state = "state"\n[[webhook]]\n{webhook}events = ["member-joined"]\n')
     server = start("--config", "bridge.toml", tcp=(TCP,))
     names = {name for name, *_ in samples(server)}
     dashboard = CHECKOUT / "examples" / "grafana" / "sockbridge.json"

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from prometheus_client import parser
 
+from twistedsock.backplanes.sqlite import StateStatistics
 from twistedsock.metrics.prometheus import Metrics
+from twistedsock.stats import Histogram
 from twistedsock.testing import FakeServer
 from twistedsock.webhooks.delivery import DeliveryStatistics
 
@@ -17,7 +19,7 @@ PAGE = (CHECKOUT / "docs/reference/metrics.md").read_text(encoding="utf-8")
 DASHBOARD = json.loads((CHECKOUT / "examples/grafana/sockbridge.json").read_text(encoding="utf-8"))
 ROWS = [
     *("Clients", "Events", "Slow subscribers", "Errors", "Reactor turns", "Memory and CPU"),
-    "Backplane and webhooks",
+    *("Backplane and webhooks", "Directory of --state"),
 ]
 PROMETHEUS_METRICS = {"up"}
 """Metrics that Prometheus adds for each target."""
@@ -27,7 +29,8 @@ FUNCTIONS = {"sum", "max", "min", "by", "rate", "increase", "time", "histogram_q
 
 @pytest.fixture(scope="module")
 def families() -> dict[str, Any]:
-    metrics = Metrics(FakeServer().context, lambda: {"example.org": DeliveryStatistics()})
+    state = StateStatistics(True, Histogram(), 0, 0, 0, 0, 0.0)
+    metrics = Metrics(FakeServer().context, lambda: {"example.org": DeliveryStatistics()}, lambda: state)
     _, body = metrics.render("")
     found = parser.text_string_to_metric_families(body.decode())
     return {family.name + "_total" * (family.type == "counter"): family for family in found}

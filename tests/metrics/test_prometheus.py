@@ -11,7 +11,9 @@ import pytest
 from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
+from twistedsock.backplanes.sqlite import StateStatistics
 from twistedsock.metrics.prometheus import Metrics
+from twistedsock.stats import Histogram
 from twistedsock.testing import FakeServer
 from twistedsock.webhooks.delivery import DeliveryStatistics
 
@@ -188,6 +190,32 @@ def test_reports_webhooks_by_name_if_any_are_configured(server: FakeServer) -> N
     assert samples["sockbridge_webhook_events_delivered_total", "example.org"] == 20
     assert samples["sockbridge_webhook_events_dropped_total", "example.org"] == 2
     assert samples["sockbridge_webhook_attempts_failed_total", "example.org"] == 5
+
+
+def test_reports_the_directory_of_state_if_there_is_one(server: FakeServer, metrics: Metrics) -> None:
+    assert not any("state" in name for name in read(metrics))
+    state = StateStatistics(
+        is_ready=True,
+        commits=Histogram((0.01,)),
+        waiting_publications=3,
+        waiting_bytes=700,
+        file_bytes=9_000,
+        used_bytes=8_000,
+        oldest_seconds=60.5,
+    )
+    state.commits.observe(0.5)
+    samples = values(Metrics(server.context, state=lambda: state))
+    assert {name: value for (name, *_), value in samples.items() if "_state_" in name and "bucket" not in name} == {
+        "sockbridge_state_up": 1,
+        "sockbridge_state_waiting_publications": 3,
+        "sockbridge_state_waiting_bytes": 700,
+        "sockbridge_state_file_bytes": 9_000,
+        "sockbridge_state_used_bytes": 8_000,
+        "sockbridge_state_oldest_event_seconds": 60.5,
+        "sockbridge_state_commit_seconds_count": 1,
+        "sockbridge_state_commit_seconds_sum": 0.5,
+    }
+    assert samples["sockbridge_state_commit_seconds_bucket", "0.01"] == 0
 
 
 def test_reports_the_process(metrics: Metrics) -> None:

@@ -9,9 +9,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
+from time import monotonic
 from typing import Any, Protocol, TypeVar
 
-from twistedsock.backplanes.sqlite_store import Addition, Store, StoredChannel
+import msgspec
+
+from twistedsock.backplanes.sqlite_store import Addition, Room, Store, StoredChannel
 from twistedsock.errors import UNAVAILABLE, Error, ErrorCode
 from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.backplane import Node
@@ -27,6 +30,7 @@ from twistedsock.pubsub.values import (
     Publication,
     cost,
 )
+from twistedsock.stats import Histogram
 
 T = TypeVar("T")
 
@@ -38,12 +42,30 @@ RETRY_SECONDS = 2.0
 """Pause before the store is opened again after an error of the disk."""
 
 TRIM_SECONDS = 60.0
-"""How often events that are too old are deleted from the disk."""
+"""How often events that are too old are deleted from the disk, and the room that the others take is measured."""
+
+COMMIT_SPANS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+"""Seconds. An SSD takes less than the fourth, a hard disk less than the seventh."""
 
 DISK_TOO_SLOW = Error(ErrorCode.UNAVAILABLE, "disk too slow for the publications that wait: try again later")
 
 Done = Callable[[Any], None]
 """Is called in the thread of the reactor with the result, or with the exception."""
+
+
+class StateStatistics(msgspec.Struct):
+    """The state of the store for metrics. Bytes and the oldest event are those of the last measurement."""
+
+    is_ready: bool
+    commits: Histogram
+    """Durations of the commits, in seconds."""
+    waiting_publications: int
+    """Publications that are gathered, or being committed."""
+    waiting_bytes: int
+    file_bytes: int
+    used_bytes: int
+    oldest_seconds: float
+    """Age of the oldest event, 0 without events."""
 
 
 class StoreWorker(Protocol):
@@ -158,7 +180,11 @@ class SQLiteBackplane:
         self._loading: dict[bytes, list[Callable[[StoredChannel | Error], None]]] = {}
         self._gathered: list[_Waiting] = []
         self._gathered_bytes = 0
+        self._committing: list[_Waiting] = []
+        self._committing_bytes = 0
         self._is_committing = self._is_commit_scheduled = False
+        self._commits = Histogram(COMMIT_SPANS)
+        self._room = Room(0, 0, None)
         self._stopping: Future[bool] | None = None
         self._node: Node
 
@@ -167,6 +193,7 @@ class SQLiteBackplane:
         self._node = node
         self._worker.start()
         self.is_ready = True
+        self._measure()
 
     def stop(self) -> Future[bool]:
         """The future is settled when all publications have been written and answered."""
@@ -225,19 +252,28 @@ class SQLiteBackplane:
         self._is_commit_scheduled = False
         if self._is_committing or not self._gathered:
             return
-        group, self._gathered, self._gathered_bytes = self._gathered, [], 0
+        group, self._gathered = self._gathered, []
+        self._committing, self._committing_bytes, self._gathered_bytes = group, self._gathered_bytes, 0
         by_channel: dict[bytes, list[Batch]] = {}
         for waiting in group:
             by_channel.setdefault(waiting.channel, []).append(waiting.batch)
         additions = [Addition(name, self._channels[name].epoch, batches) for name, batches in by_channel.items()]
         self._is_committing = True
-        self._worker.submit(lambda store: store.append(additions), partial(self._committed, group))
 
-    def _committed(self, group: list[_Waiting], result: Exception | None) -> None:
+        def append(store: Store) -> float:
+            started = monotonic()
+            store.append(additions)
+            return monotonic() - started
+
+        self._worker.submit(append, self._committed)
+
+    def _committed(self, result: float | Exception) -> None:
         self._is_committing = False
+        group, self._committing, self._committing_bytes = self._committing, [], 0
         if isinstance(result, Exception):
             self._fail(result, group)
             return
+        self._commits.observe(result)
         for waiting in group:
             channel = self._channels[waiting.channel]
             channel.waiting -= 1
@@ -367,8 +403,33 @@ class SQLiteBackplane:
                     self._fail(result, [])
                 elif result:
                     self.trim(max_age, max_bytes)
+                else:
+                    self._measure()
 
             self._worker.submit(lambda store: store.trim(oldest, max_bytes, new_epoch), trimmed)
+
+    def _measure(self) -> None:
+        if self.is_ready:
+            self._worker.submit(Store.room, self._measured)
+
+    def _measured(self, result: Room | Exception) -> None:
+        if isinstance(result, Exception):
+            self._fail(result, [])
+        else:
+            self._room = result
+
+    def statistics(self) -> StateStatistics:
+        """Only reads what is known: it does not wait for the disk."""
+        room = self._room
+        return StateStatistics(
+            self.is_ready,
+            self._commits,
+            len(self._gathered) + len(self._committing),
+            self._gathered_bytes + self._committing_bytes,
+            room.file_bytes,
+            room.used_bytes,
+            0.0 if room.oldest is None else max(0.0, self._wall_clock() - room.oldest / 1000),
+        )
 
     # Presence, of which the node knows everything.
 

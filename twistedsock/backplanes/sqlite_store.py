@@ -94,6 +94,16 @@ class StoredChannel(NamedTuple):
     time: int
 
 
+class Room(NamedTuple):
+    """``file_bytes`` is the size of the database and its log, ``used_bytes`` that of the database without its free
+    pages, which has a limit. ``oldest`` is the time of the oldest event in milliseconds since 1970, None without
+    events."""
+
+    file_bytes: int
+    used_bytes: int
+    oldest: int | None
+
+
 class Addition(NamedTuple):
     """Batches to append to a channel, in order. ``epoch`` is used if the channel is new."""
 
@@ -475,6 +485,12 @@ class Store:
         """Write the file again without gaps. This needs room on the disk for a second one."""
         self._connection.execute("VACUUM")
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def room(self) -> Room:
+        """What the events take now."""
+        paths = [self._directory / f"{FILE_NAME}{suffix}" for suffix in ("", "-wal")]
+        (oldest,) = self._connection.execute("SELECT min(time) FROM batches").fetchone()
+        return Room(sum(path.stat().st_size for path in paths if path.exists()), self.used_bytes(), oldest)
 
     def used_bytes(self) -> int:
         """The size of the database without its free pages."""

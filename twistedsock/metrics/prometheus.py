@@ -158,13 +158,56 @@ class WebhookCollector(Collector):
             yield _labelled(kind, f"webhook_{name}", help_text, "webhook", values)
 
 
-class Metrics:
-    """All metrics. ``webhooks`` returns the statistics of webhooks by name."""
+class StateStatistics(Protocol):
+    """The store of ``--state``. ``commits`` are durations in seconds. Publications wait until they are committed."""
 
-    def __init__(self, context: ServerContext, webhooks: Callable[[], Mapping[str, WebhookStatistics]] = dict) -> None:
+    is_ready: bool
+    commits: Histogram
+    waiting_publications: int
+    waiting_bytes: int
+    file_bytes: int
+    used_bytes: int
+    oldest_seconds: float
+
+
+class StateCollector(Collector):
+    """The store of ``--state``."""
+
+    def __init__(self, read: Callable[[], StateStatistics]) -> None:
+        self._read = read
+
+    def describe(self) -> MetricFamilies:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        state = self._read()
+        for name, help_text, value in (
+            ("up", "1 if the directory works, otherwise 0.", float(state.is_ready)),
+            ("waiting_publications", "Publications that wait for the disk.", state.waiting_publications),
+            ("waiting_bytes", "Bytes of the publications that wait for the disk.", state.waiting_bytes),
+            ("file_bytes", "Size of the database and its log.", state.file_bytes),
+            ("used_bytes", "Size of the database without free space.", state.used_bytes),
+            ("oldest_event_seconds", "Age of the oldest event.", state.oldest_seconds),
+        ):
+            yield GaugeMetricFamily(f"sockbridge_state_{name}", help_text, value=value)
+        yield _histogram("state_commit_seconds", "Duration of commits, with fsync.", state.commits)
+
+
+class Metrics:
+    """All metrics. ``webhooks`` returns the statistics of webhooks by name, ``state`` those of the store of
+    ``--state``, if there is one."""
+
+    def __init__(
+        self,
+        context: ServerContext,
+        webhooks: Callable[[], Mapping[str, WebhookStatistics]] = dict,
+        state: Callable[[], StateStatistics] | None = None,
+    ) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(ServerCollector(context))
         self._registry.register(WebhookCollector(webhooks))
+        if state is not None:
+            self._registry.register(StateCollector(state))
         self._registry.register(ProcessCollector(ProcessStatistics()))
         GCCollector(self._registry)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from twistedsock.codecs.fallback import MAX_BODY_BYTES
 from twistedsock.codecs.http_api import EVENT_ID_PARAMETERS, MAX_BATCH_BYTES
-from twistedsock.metrics.prometheus import Metrics, WebhookStatistics
+from twistedsock.metrics.prometheus import Metrics, StateStatistics, WebhookStatistics
 from twistedsock.server.http.admin import ConnectionsEndpoint, MetricsEndpoint
 from twistedsock.server.http.channels import ChannelsEndpoint
 from twistedsock.server.http.events import EventsEndpoint
@@ -58,6 +58,7 @@ def build_routes(
     line_ports: Callable[[], list[dict[str, object]]],
     webhook_statistics: Callable[[], Mapping[str, WebhookStatistics]] = dict,
     ping_interval: int = 0,
+    state_statistics: Callable[[], StateStatistics] | None = None,
 ) -> list[Route]:
     """To be called once for a server, because endpoints keep state. ``line_ports`` returns the addresses of the line
     protocol for the page. ``ping_interval``: seconds of silence before a stream sends a comment, 0 for no comments."""
@@ -69,7 +70,7 @@ def build_routes(
     events, streams = EventsEndpoint(context), StreamsEndpoint(context, reactor, ping_interval)
     reader = EventsReader(events, LongPollEndpoint(context, reactor), streams)
     fallback = FallbackEndpoint(streams, lambda: token_urlsafe(STREAM_KEY_BYTES).encode())
-    metrics = MetricsEndpoint(Metrics(context, webhook_statistics))
+    metrics = MetricsEndpoint(Metrics(context, webhook_statistics, state_statistics))
     return [
         Route("GET", "/healthz", health.liveness, authenticates=False, available_during_shutdown=True),
         Route("GET", "/readyz", health.readiness, authenticates=False, available_during_shutdown=True),
