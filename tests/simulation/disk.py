@@ -4,6 +4,7 @@ The disk takes time, and calls fail before or after they have an effect. When th
 is being written is either complete or gone.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -78,6 +79,7 @@ class SimulatedWorker:
         self._rates = rates
         self._after_call = after_call
         self._idle_at = 0.0
+        self._waiting: deque[Callable[[Any], Any]] = deque()
 
     def start(self) -> None: ...
 
@@ -85,21 +87,21 @@ class SimulatedWorker:
         world = self._world
         delay = world.delay(self._rates.request_delay) * (1_000 if world.fault(self._rates.slow) else 1)
         self._idle_at = max(self._idle_at, world.now) + min(MAX_DELAY_SECONDS, delay)
-        world.at(self._idle_at, partial(self._run, call, done))
+        self._waiting.append(call)
+        world.at(self._idle_at, partial(self._run, done))
 
     def stop(self, done: Callable[[Any], None]) -> None:
         self.submit(lambda store: None, done)
 
     def kill(self) -> None:
         self.is_killed = True
-        self._last_call = self._world.chance(0.5)
+        if self._waiting and self._world.chance(0.5):
+            self._waiting.popleft()(self._store)  # it had been written, but the node was not called
 
-    def _run(self, call: Callable[[Any], Any], done: Callable[[Any], None]) -> None:
+    def _run(self, done: Callable[[Any], None]) -> None:
         if self.is_killed:
-            if self._last_call:  # it was being written
-                self._last_call = False
-                call(self._store)
             return
+        call = self._waiting.popleft()
         result: Any = OSError("disk full")
         fails = self._world.fault(self._rates.fail)
         if not fails:
