@@ -155,8 +155,11 @@ class FaultyDisk:
 
     def sync(self, path: Path) -> int:
         code = self.before("sync", path)
-        if code == OK:
-            image = self._images[path]
+        image = self._images[path]
+        if code != OK:
+            # The pages stay in the cache, and count as written: https://wiki.postgresql.org/wiki/Fsync_Errors.
+            image.changes = []
+        else:
             image.synced, image.changes = image.after(image.changes), []
             if image.syncs_folder:
                 image.syncs_folder = False
