@@ -495,6 +495,15 @@ def test_answer_is_an_error_if_the_epoch_is_not_known(server: FakeServer) -> Non
     assert client.received()[2:] == [f"ERR unavailable {UNAVAILABLE.message}"]
 
 
+def test_answer_is_an_error_if_its_epoch_has_passed(server: FakeServer) -> None:
+    """Its offset would be taken for one of the next epoch."""
+    client = subscribe(server)
+    publish_in_new_epoch(server, client)
+    server.restart_backplane()
+    settle(server)
+    assert client.received()[2:] == ["RESET a epoch=e3 good=0 offset=0", f"ERR unavailable {UNAVAILABLE.message}"]
+
+
 def test_answers_are_errors_until_the_epoch_is_known(server: FakeServer) -> None:
     client = subscribe(server)
     publish_in_new_epoch(server, client)

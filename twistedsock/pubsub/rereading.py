@@ -8,7 +8,7 @@ dropped what they need.
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from msgspec.structs import replace
 
@@ -46,6 +46,14 @@ class RepairedNode(Protocol):
     def reset(self, name: bytes, state: ChannelState) -> None: ...
 
 
+class _Answer(NamedTuple):
+    """To a publication, which belongs to one of the ``epochs``."""
+
+    future: Future[int]
+    outcome: int | Error
+    epochs: tuple[bytes, bytes | None]
+
+
 class _Repair:
     """Of one channel. ``held`` are the batches that have arrived since it began, with their epochs. ``is_truncated``
     means that there may be more, so the backplane is asked until it has nothing new. ``other_epoch`` is the epoch of
@@ -56,7 +64,7 @@ class _Repair:
     __slots__ = ("answers", "has_failed", "held", "is_truncated", "missing_until", "other_epoch", "size")
 
     def __init__(self) -> None:
-        self.answers: list[tuple[Future[int], int | Error]] = []
+        self.answers: list[_Answer] = []
         self.other_epoch: bytes | None = None
         self.has_failed = False
         self.missing_until: tuple[int, int] | None = None
@@ -207,11 +215,15 @@ class Repairs:
         elif repair.has_failed:
             future.settle(UNAVAILABLE)
         else:
-            repair.answers.append((future, outcome))
+            epochs = self._node.channels[name].epoch, repair.other_epoch
+            repair.answers.append(_Answer(future, outcome, epochs))
 
-    def _settle_all(self, name: bytes, answers: list[tuple[Future[int], int | Error]]) -> None:
-        for future, outcome in answers:
-            self._settle(name, future, outcome)
+    def _settle_all(self, name: bytes, answers: Sequence[_Answer]) -> None:
+        channel = self._node.channels.get(name)
+        for future, outcome, epochs in answers:
+            # An epoch that has passed meanwhile cannot be named any more.
+            is_known = channel is None or channel.epoch in epochs
+            self._settle(name, future, outcome if is_known else UNAVAILABLE)
 
 
 def _before_held(state: ChannelState, repair: _Repair) -> ChannelState:
