@@ -14,7 +14,7 @@ from tests.simulation.faults import FaultRates
 from tests.simulation.record import EpochRecord, Record
 from tests.simulation.world import Violation, World
 from twistedsock.backplanes.sqlite import SQLiteBackplane
-from twistedsock.backplanes.sqlite_store import Addition, StoredChannel
+from twistedsock.backplanes.sqlite_store import Addition, Room, StoredChannel
 from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.values import Batch, Position
 
@@ -31,6 +31,11 @@ class SimulatedStore:
     def open(self) -> None: ...
 
     def close(self) -> None: ...
+
+    def reopen(self, error: Exception) -> None: ...
+
+    def room(self) -> Room:
+        return Room(0, 0, None)
 
     def append(self, additions: Sequence[Addition]) -> None:
         for channel, name, batches in additions:

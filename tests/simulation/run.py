@@ -90,7 +90,8 @@ class Run:
         self.backplanes = make_backplanes(self.world, self.rates)
         self.record: Record = self.backplanes.record
         self.channels = ["a", "b", "c", "d"][: random.choice((1, 2, 4))]
-        self.had_faults = any((self.rates.fail, self.rates.lose_answer, self.rates.disconnect, self.rates.roll_back))
+        rates = self.rates
+        self.had_faults = any((rates.fail, rates.lose_answer, rates.disconnect, rates.roll_back, rates.forget))
         self._clock_step = random.choice((0.0, 0.0, 0.0, 0.002))
         self.nodes: list[SimulatedNode] = []
         for number in range(1, random.randint(1, self.backplanes.max_nodes) + 1):

@@ -410,7 +410,7 @@ class SQLiteBackplane:
 
     def _measure(self) -> None:
         if self.is_ready:
-            self._worker.submit(Store.room, self._measured)
+            self._worker.submit(lambda store: store.room(), self._measured)
 
     def _measured(self, result: Room | Exception) -> None:
         if isinstance(result, Exception):
