@@ -156,6 +156,7 @@ def test_verifies_an_intact_directory(run_command):
             "channel kitchen: event 7 follows event 2",
         ),
         ("UPDATE channels SET head = 9 WHERE name = x'6174746963'", "channel attic: its newest event is 1 and not 9"),
+        ("UPDATE channels SET time = 9 WHERE name = x'6174746963'", "channel attic: its row has a wrong checksum"),
         ("UPDATE batches SET size = 5 WHERE last = 2", "channel kitchen: the row of event 2 has a wrong size"),
         ("UPDATE batches SET time = 5 WHERE last = 2", "channel kitchen: the row of event 2 has a wrong time"),
         ("UPDATE batches SET channel = 7 WHERE last = 2", "rows without a channel: 1"),
@@ -167,6 +168,29 @@ def test_verification_reports_faults_of_events(run_command, change, statement, f
     *faults, end = outcome.out.splitlines()
     assert outcome.status == 1 and any(line.startswith(fault) for line in faults), outcome.out
     assert end == f"damaged, faults: {len(faults)}"
+
+
+def test_verification_reports_events_that_the_log_has_lost(run_command, change):
+    change("DELETE FROM batches WHERE channel = 1")
+    change("DELETE FROM channels WHERE id = 1")
+    assert run_command("state", "state", "verify").out == (
+        "events that were committed are missing: 3\ndamaged, faults: 1\n"
+    )
+
+
+def test_shows_damaged_files_that_were_set_aside(run_command, store, tmp_path):
+    path = tmp_path / "state" / "events.sqlite"
+    path.write_bytes(b"x" * 10_000)
+    store.open()
+    store.close()
+    (aside,) = (tmp_path / "state").glob("*.damaged-*")
+    assert f"set aside  {aside.name}\n" in run_command("state", "state").out
+
+
+def test_import_into_a_damaged_channel_is_an_error(error_of, change, tmp_path):
+    change("UPDATE channels SET time = 9 WHERE name = x'6174746963'")
+    (tmp_path / "lines").write_text("")
+    assert error_of("state", "state", "import", "attic", "lines").startswith("state cannot be used: ")
 
 
 def test_verification_reports_times_that_decrease(run_command, store):

@@ -15,7 +15,16 @@ from urllib.parse import quote
 
 import msgspec
 
-from twistedsock.backplanes.sqlite_store import FILE_NAME, LOCK_NAME, SCHEMA_VERSION, StoreError, unpack
+from twistedsock.backplanes.sqlite_damage import channel_checksum
+from twistedsock.backplanes.sqlite_store import (
+    FILE_NAME,
+    LOCK_NAME,
+    SCHEMA_VERSION,
+    SUM_OF_HEADS,
+    StoreError,
+    read_mark,
+    unpack,
+)
 from twistedsock.pubsub.values import Batch
 
 PAGE_BYTES = 1024 * 1024
@@ -109,15 +118,21 @@ class StateReader:
         """The size of the database and its log."""
         return sum(path.stat().st_size for path in (self.path, Path(f"{self.path}-wal")) if path.exists())
 
+    def files_set_aside(self) -> list[Path]:
+        """Databases that a server has found damaged and renamed."""
+        found = sorted(self.directory.glob(f"{FILE_NAME}.damaged-*"))
+        return [path for path in found if not path.name.endswith(("-wal", "-shm"))]
+
     def channels(self) -> Iterator[ChannelContent]:
         """All channels, in the order in which they were created. This reads the whole file."""
-        for row in self._channel_rows():
-            yield self._content(*row)
+        for id, name, epoch, head, time, _ in self._channel_rows():
+            yield self._content(id, name, epoch, head, time)
 
-    def _channel_rows(self) -> Iterator[tuple[int, bytes, bytes, int, int]]:
+    def _channel_rows(self) -> Iterator[tuple[int, bytes, bytes, int, int, int]]:
         id = 0
         while page := self._connection.execute(
-            "SELECT id, name, epoch, head, time FROM channels WHERE id > ? ORDER BY id LIMIT ?", (id, PAGE_ROWS)
+            "SELECT id, name, epoch, head, time, checksum FROM channels WHERE id > ? ORDER BY id LIMIT ?",
+            (id, PAGE_ROWS),
         ).fetchall():
             yield from page
             id = page[-1][0]
@@ -180,7 +195,7 @@ class StateReader:
             return 0
 
         self._connection.set_progress_handler(proceed, INTERRUPTION_STEPS)
-        for check in (self._database_faults, self._stray_rows, self._channel_faults):
+        for check in (self._database_faults, self._missing_events, self._stray_rows, self._channel_faults):
             try:
                 yield from check()
             except sqlite3.Error as error:  # the next check can still find which channels are concerned
@@ -192,6 +207,12 @@ class StateReader:
                 if line != "ok" and not line.startswith("***"):
                     yield f"database: {line}"
 
+    def _missing_events(self) -> Iterator[str]:
+        (events,) = self._connection.execute(SUM_OF_HEADS).fetchone()
+        committed = 0 if self._lock is None else read_mark(self._lock)
+        if committed > events:
+            yield f"events that were committed are missing: {committed - events}"
+
     def _stray_rows(self) -> Iterator[str]:
         (count,) = self._connection.execute(
             "SELECT count(*) FROM batches WHERE channel NOT IN (SELECT id FROM channels)"
@@ -200,11 +221,14 @@ class StateReader:
             yield f"rows without a channel: {count}"
 
     def _channel_faults(self) -> Iterator[str]:
-        for id, name, _, head, _ in self._channel_rows():
+        for id, name, _, head, time, checksum in self._channel_rows():
+            label = f"channel {name.decode(errors='replace')}"
+            if checksum != channel_checksum(name, head, time):
+                yield f"{label}: its row has a wrong checksum"
             try:
-                yield from (f"channel {name.decode(errors='replace')}: {fault}" for fault in self._faults(id, head))
+                yield from (f"{label}: {fault}" for fault in self._faults(id, head))
             except sqlite3.Error as error:
-                yield f"channel {name.decode(errors='replace')}: {error}"
+                yield f"{label}: {error}"
 
     def _faults(self, id: int, head: int) -> Iterator[str]:
         end = time = 0

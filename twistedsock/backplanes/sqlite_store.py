@@ -79,7 +79,7 @@ CREATE INDEX batches_by_time ON batches (time);
 """
 
 
-_SUM_OF_HEADS = "SELECT coalesce(sum(head), 0) FROM channels"
+SUM_OF_HEADS = "SELECT coalesce(sum(head), 0) FROM channels"
 
 
 class StoreError(OSError):
@@ -189,6 +189,12 @@ def _until_damage(rows: Iterator[T]) -> Iterator[T]:
         yield from rows
 
 
+def read_mark(lock: int) -> int:
+    """The number of committed events in the file ``lock``, 0 if it is unknown."""
+    mark = os.pread(lock, MARK_BYTES, 0)
+    return int(mark) if mark.strip().isdigit() else 0
+
+
 class Store:
     """``directory`` is created if it does not exist. ``draw_epoch`` returns a random name. ``report_damage`` is called
     in the thread of the store, with a sentence."""
@@ -286,8 +292,9 @@ class Store:
     def _check_mark(self) -> None:
         """Begin new epochs if fewer events are here than were committed."""
         connection = self._connection
-        (self._events,) = connection.execute(_SUM_OF_HEADS).fetchone()
-        missing = self._read_mark() - self._events
+        assert self._lock is not None
+        (self._events,) = connection.execute(SUM_OF_HEADS).fetchone()
+        missing = read_mark(self._lock) - self._events
         if missing > 0:
             aside = copy_log_aside(self._path)
             self._epoch = self._draw_epoch()
@@ -310,7 +317,7 @@ class Store:
             copied = f"{self._copy(aside)} events of it could be read"
         except sqlite3.Error as error:  # the disk is full
             copied = f"nothing of it was copied ({error})"
-        (self._events,) = self._connection.execute(_SUM_OF_HEADS).fetchone()
+        (self._events,) = self._connection.execute(SUM_OF_HEADS).fetchone()
         self._write_mark(self._events)
         self._report_damage(f"{self._path} is damaged ({damage}) and now called {aside.name}: {copied}")
 
@@ -339,11 +346,6 @@ class Store:
         self._events -= events
         self._write_mark(self._events)
         os.fsync(self._lock)
-
-    def _read_mark(self) -> int:
-        assert self._lock is not None
-        mark = os.pread(self._lock, MARK_BYTES, 0)
-        return int(mark) if mark.strip().isdigit() else 0
 
     def _write_mark(self, events: int) -> None:
         assert self._lock is not None

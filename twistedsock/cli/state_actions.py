@@ -6,7 +6,6 @@ A module of its own, because it loads SQLite, which some builds of Python lack a
 import argparse
 import heapq
 import secrets
-import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from twistedsock.backplanes.sqlite_reader import ChannelContent, StateReader
-from twistedsock.backplanes.sqlite_store import Addition, Store, StoreError
+from twistedsock.backplanes.sqlite_store import DAMAGE_ERRORS, Addition, Store, StoreError
 from twistedsock.cli.event_files import FORMATS, EventFileError, read_batches
 from twistedsock.codecs.times import format_time
 from twistedsock.pubsub.names import check_channel, is_reserved
@@ -56,7 +55,7 @@ def run_action(given: argparse.Namespace, out: TextIO, errors: TextIO) -> int:
         return ACTIONS[given.action](given, out, errors)
     except (StoreError, EventFileError) as error:
         raise ActionError(str(error)) from None
-    except sqlite3.Error as error:
+    except DAMAGE_ERRORS as error:
         raise ActionError(f"{given.directory} cannot be used: {error}") from None
 
 
@@ -80,6 +79,7 @@ def _show(given: argparse.Namespace, out: TextIO, errors: TextIO) -> int:
                 add = heapq.heappush if len(largest) < LARGEST_CHANNELS else heapq.heappushpop
                 add(largest, (channel.bytes, -channels, channel))  # the first ones of equal size
             progress("read {:,} channels, {:,} bytes", channels, size)
+        aside = [("set aside", path.name) for path in reader.files_set_aside()]
         use = "used by a server" if reader.is_in_use else "not used by a server"
     for label, value in (
         ("directory", f"{given.directory}, {use}"),
@@ -88,6 +88,7 @@ def _show(given: argparse.Namespace, out: TextIO, errors: TextIO) -> int:
         ("events", f"{events:,}, {size:,} bytes"),
         ("oldest", _time(oldest)),
         ("newest", _time(newest)),
+        *aside,
     ):
         print(f"{label:9}  {value}", file=out)
     if largest:
