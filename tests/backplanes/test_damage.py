@@ -173,7 +173,7 @@ def test_file_that_is_no_database_is_set_aside(tmp_path: Path) -> None:
     stage.publish(b"a", b"x")
     assert stage.answers(b"a") == [1]
     (aside,) = tmp_path.glob("events.sqlite.damaged-*")
-    assert aside.read_bytes() == b"x" * 10_000 and stage.damage[0].endswith("0 events of it could be read")
+    assert aside.read_bytes() == b"x" * 10_000 and stage.damage[0].endswith("events of it that could be read: 0")
 
 
 def test_missing_log_begins_new_epochs(start: Callable[..., DiskStage]) -> None:

@@ -1,7 +1,10 @@
 """The SQLite backplane: the contract, commits together, restarts, and errors of the disk."""
 
+import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -338,6 +341,24 @@ def test_directory_of_a_newer_version_is_not_opened(stage: DiskStage, tmp_path: 
     connection.close()
     with pytest.raises(StoreError, match="was written by a newer version of sockbridge"):
         DiskStage(tmp_path / "state")
+
+
+@pytest.fixture
+def as_user() -> Iterator[None]:
+    """Root can write everywhere, so it becomes another user meanwhile."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(user)
+
+
+@pytest.mark.usefixtures("as_user")
+def test_directory_that_is_read_only_is_an_error() -> None:
+    with TemporaryDirectory() as directory:
+        os.chmod(directory, 0o555)
+        with pytest.raises(StoreError, match="cannot use .*: Permission denied"):
+            DiskStage(Path(directory))
 
 
 def test_directory_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:

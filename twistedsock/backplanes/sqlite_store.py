@@ -314,7 +314,7 @@ class Store:
         self._write_mark(0)
         self._open_database()
         try:
-            copied = f"{self._copy(aside)} events of it could be read"
+            copied = f"events of it that could be read: {self._copy(aside)}"
         except sqlite3.Error as error:  # the disk is full
             copied = f"nothing of it was copied ({error})"
         (self._events,) = self._connection.execute(SUM_OF_HEADS).fetchone()
