@@ -155,6 +155,21 @@ def test_content_that_contradicts_itself_is_damage(
     assert len(stage.damage) == 1 and "is damaged" in stage.damage[0]
 
 
+def test_channels_that_their_index_does_not_have_are_not_taken_for_new_ones(start: Callable[..., DiskStage]) -> None:
+    def damage(directory: Path) -> None:
+        path = directory / "events.sqlite"
+        with closing(sqlite3.connect(path)) as connection:
+            (page,) = connection.execute(
+                "SELECT rootpage FROM sqlite_schema WHERE tbl_name = 'channels' AND sql IS NULL"
+            ).fetchone()
+        content = bytearray(path.read_bytes())
+        content[(page - 1) * 4096 + 3 : (page - 1) * 4096 + 5] = b"\0\0"  # the number of its entries
+        path.write_bytes(content)
+
+    stage = start("stopped", damage)
+    assert check(stage) == EVENTS * len(CHANNELS) and "not found by their names: 3" in stage.damage[0]
+
+
 def test_damaged_database_is_set_aside_and_what_can_be_read_of_it_is_kept(start: Callable[..., DiskStage]) -> None:
     def damage(directory: Path) -> None:
         path = directory / "events.sqlite"

@@ -79,6 +79,13 @@ CREATE INDEX batches_by_time ON batches (time);
 """
 
 
+# With a damaged index, a channel would look like one that is new.
+_NAMES_NOT_FOUND = (
+    "SELECT count(*) FROM channels AS stored NOT INDEXED WHERE NOT EXISTS"
+    " (SELECT 1 FROM channels AS found INDEXED BY sqlite_autoindex_channels_1"
+    " WHERE found.name = stored.name AND found.id = stored.id)"
+)
+
 SUM_OF_HEADS = "SELECT coalesce(sum(head), 0) FROM channels"
 
 
@@ -286,6 +293,7 @@ class Store:
         # After an error of fsync, the log may be in the cache of the system only. This writes its pages again, and
         # begins a new log. Otherwise the next transactions would depend on what may never reach the disk.
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self._write_mark(self._events)
 
     # Damage.
 
@@ -293,6 +301,9 @@ class Store:
         """Begin new epochs if fewer events are here than were committed."""
         connection = self._connection
         assert self._lock is not None
+        (lost,) = connection.execute(_NAMES_NOT_FOUND).fetchone()
+        if lost:
+            raise DamageError(f"channels that are not found by their names: {lost}")
         (self._events,) = connection.execute(SUM_OF_HEADS).fetchone()
         missing = read_mark(self._lock) - self._events
         if missing > 0:
@@ -303,7 +314,6 @@ class Store:
                 connection.execute("UPDATE channels SET epoch = ?", (self._epoch,))
             copy = f", and {aside} is a copy of its log" if aside else ""
             self._report_damage(f"{self._path} lacks {missing} events: all channels have new epochs{copy}")
-        self._write_mark(self._events)
 
     def _begin_again(self, damage: Exception) -> None:
         """Set the file aside, and copy to a new one the newest events of each channel up to the first damaged one."""
