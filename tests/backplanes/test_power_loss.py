@@ -57,6 +57,13 @@ class Trusting(ShortLog):
         return super().execute(sql.replace("PRAGMA wal_checkpoint(TRUNCATE)", "SELECT 1"), *parameters)
 
 
+class WithoutWAL(ShortLog):
+    """Cannot use WAL, as on some file systems, and after errors of the disk."""
+
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        return super().execute(sql.replace("journal_mode = WAL", "journal_mode"), *parameters)
+
+
 class Machine:
     """Publishes on a disk until the power fails, and starts again. ``answered`` has the payloads by channel and
     offset, ``epochs`` the epoch of each channel that has an answered event."""
@@ -168,3 +175,10 @@ def test_weaker_stores_are_noticed(tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
         for seed in range(20 * SEEDS):
             lose_power_often(tmp_path / str(seed), seed)
+
+
+@pytest.mark.parametrize("connection", [WithoutWAL], indirect=True)
+@pytest.mark.usefixtures("connection")
+def test_store_is_not_opened_without_wal(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="SQLite cannot use WAL on this file system"):
+        DiskStage(tmp_path)

@@ -270,7 +270,11 @@ class Store:
         was_killed = log.exists() and log.stat().st_size > 0
         self._opened = connection = sqlite3.connect(path, isolation_level=None)
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only has an effect before the first table
-        connection.execute("PRAGMA journal_mode = WAL")
+        # After an error of the disk, SQLite can stay with its other log and report nothing. That is not safe with
+        # FULL: a log that was deleted can return after a loss of power, and undo a transaction.
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise StoreError(f"cannot open {path}: SQLite cannot use WAL on this file system, or the disk has errors")
         connection.execute("PRAGMA synchronous = FULL")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
