@@ -250,7 +250,7 @@ import {{ connect }} from 'sockbridge';
 function follow(name, position) {{
   const subscription = connect('{failover_server.page}ws', {options}).subscribe('kitchen', ({{ offset, data }}) => {{
     console.log(name, 'event', offset, data);
-    if (data === 'three') follow('second', {{ since: 1, epoch: former }});
+    if (name === 'first' && data === 'three') follow('second', {{ since: 1, epoch: former }});
   }}, {{
     ...position,
     onSubscribed: ({{ recovered, missed }}) => console.log(name, 'subscribed', recovered, missed),
