@@ -1,7 +1,9 @@
 """What holds for every test: an error that is logged is a failure, and chance is not left to chance."""
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -37,6 +39,25 @@ def logged() -> Iterator[Logged]:
     errors = [event for event in events if event["log_level"] in (LogLevel.error, LogLevel.critical)]
     if errors:
         pytest.fail("\n".join(_show(event) for event in errors), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def _databases_are_closed() -> Iterator[None]:
+    """Close the databases that a test leaves open: Python 3.13 warns of each one that is garbage."""
+    connect, opened = sqlite3.connect, list[sqlite3.Connection]()
+
+    def recorded(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        opened.append(connect(*arguments, **options))
+        return opened[-1]
+
+    sqlite3.connect = recorded  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sqlite3.connect = connect
+        for connection in opened:
+            with suppress(sqlite3.ProgrammingError):  # it belongs to another thread
+                connection.close()
 
 
 Messages = Callable[..., list[str]]

@@ -155,11 +155,12 @@ class Bridge:
             raise exception_of(NOT_UTF8) from None
         except RecursionError:
             raise exception_of(TOO_DEEP) from None
+        # The depth first: how deep a value has to be to exhaust the stack of msgspec depends on the Python.
+        if kind is JSON and is_too_deep(payload):
+            raise exception_of(TOO_DEEP)
         limit = self._context.limits.max_message_bytes
         if len(payload) > limit:
             raise exception_of(Error(ErrorCode.TOO_LONG, f"value too long: at most {limit} bytes are allowed"))
-        if kind is JSON and is_too_deep(payload):
-            raise exception_of(TOO_DEEP)
         return build_payloads((payload,), kind)
 
 
