@@ -254,7 +254,8 @@ MISUSED = {
     "unsubscribe": ["", '"channel":["a"]'],
     "publish": ["", '"channel":"a"', '"data":1', '"channel":"a","data":1,"name":1', '"channel":{},"data":1'],
     "history": ["", '"channel":"a","last":"1"', '"channel":"a","since":-1', '"channel":"a","after":-1']
-    + ['"channel":"a","after":"17"', '"channel":"a","before":"yesterday"', '"channel":"a","before":1.5'],
+    + ['"channel":"a","after":"17"', '"channel":"a","before":"yesterday"', '"channel":"a","before":1.5']
+    + ['"channel":"a","after":null', '"channel":"a","after":{"x":[1]}', f'"channel":"a","before":{MAX_OFFSET + 1}'],
     "who": ["", '"channel":false'],
     "nick": ["", '"nick":1', '"nick":null', '"channel":"a"'],
     "auth": ["", '"token":1', '"token":null', '"nick":"a"'],
@@ -287,12 +288,22 @@ def test_error_names_missing_field() -> None:
     assert mistake('{"type":"publish","channel":"a"}').error.message == "missing field: publish requires data"
     assert mistake('{"type":"nick"}').error.message == "missing field: nick requires nick"
     assert "last" in mistake('{"type":"history","channel":"a","last":-1}').error.message
+    assert "invalid before: " in mistake('{"type":"history","channel":"a","before":-1}').error.message
 
 
 def test_ignores_unknown_fields() -> None:
     other = {"x": 1, "Channel": [], "verb": None, "ttl": {"a": [1e10, "é", {}]}, "": ""}
     message = json.dumps({"type": "who", **other, "channel": "a"})
     assert decode(message.encode()) == Who(b"a")
+
+
+@pytest.mark.parametrize("field", ["after", "before"])
+@pytest.mark.parametrize("value", ["null", '{"x":[1]}', '"yesterday"', "-1"])
+def test_only_histories_have_bounds(field: str, value: str) -> None:
+    """Other messages can have fields of these names, as they could before histories had bounds."""
+    assert decode(f'{{"type":"who","channel":"a","{field}":{value}}}'.encode()) == Who(b"a")
+    message = f'{{"type":"publish","{field}":{value},"channel":"a","data":1}}'
+    assert decode(message.encode()) == published(b"a", b"1", True)
 
 
 def test_does_not_check_names() -> None:

@@ -45,8 +45,8 @@ class _Request(msgspec.Struct, gc=False):
     token: str | UnsetType = UNSET
     last: _Count | UnsetType = UNSET
     since: _Count | UnsetType = UNSET
-    after: _Count | str | UnsetType = UNSET
-    before: _Count | str | UnsetType = UNSET
+    after: Raw | UnsetType = UNSET  # only histories have bounds: other messages can have these fields for themselves
+    before: Raw | UnsetType = UNSET
     epoch: str | UnsetType = UNSET
     presence: bool = False
     echo: bool = True
@@ -64,6 +64,8 @@ _read = msgspec.json.Decoder(_Request).decode
 _read_envelope = msgspec.json.Decoder(_Envelope).decode
 
 _read_text = msgspec.json.Decoder(str).decode
+
+_read_bound = msgspec.json.Decoder(_Count | str).decode
 
 _INTEGER = re.compile(rb"-?[0-9]+")
 
@@ -261,14 +263,20 @@ def _optional(value: int | UnsetType) -> int | None:
     return None if value is UNSET else value
 
 
-def _bound(field: str, value: int | str | UnsetType) -> Bound | None:
+def _bound(field: str, raw: Raw | UnsetType) -> Bound | None:
     """A number is an offset, a string is a time."""
-    if isinstance(value, str):
-        moment = parse_moment(value)
-        if moment is None:
-            raise _InvalidField(f"invalid {field} {value[:32]!r}: {_EXPECTED_BOUND}")
-        return moment
-    return _optional(value)
+    if raw is UNSET:
+        return None
+    try:
+        value = _read_bound(raw)
+    except msgspec.DecodeError:
+        raise _InvalidField(f"invalid {field}: {_EXPECTED_BOUND}") from None
+    if not isinstance(value, str):
+        return value
+    moment = parse_moment(value)
+    if moment is None:
+        raise _InvalidField(f"invalid {field} {value[:32]!r}: {_EXPECTED_BOUND}")
+    return moment
 
 
 def _publish(request: _Request, tag: Tag) -> Command:
