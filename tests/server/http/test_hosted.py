@@ -74,6 +74,12 @@ def test_resource_receives_the_request(client: SiteClient, method: str, path: st
     assert not client.is_closing
 
 
+def test_target_in_absolute_form_is_the_path(client: SiteClient) -> None:
+    response = client.request("http://127.0.0.1:8082/echo/x?a=1")
+    assert response.status == 200
+    assert response.body == b"GET|/echo/x|||[(b'a', [b'1'])]"
+
+
 def test_connection_is_kept_for_the_next_request(client: SiteClient) -> None:
     for path, status in (("/echo", 200), ("/healthz", 200), ("/echo", 200), ("/echoes", 404)):
         assert client.request(path).status == status
@@ -125,6 +131,14 @@ def test_producer_of_a_resource_is_paused_with_the_connection(client: SiteClient
     later.request.unregisterProducer()
     client.protocol.pauseProducing()
     assert producer.method_calls == [call.pauseProducing(), call.resumeProducing()]
+
+
+def test_pull_producer_waits_while_the_connection_is_full(client: SiteClient, later: Later) -> None:
+    producer = Mock()
+    client.protocol.pauseProducing()
+    later.request.registerProducer(producer, False)
+    assert producer.method_calls == [] and client.transport.output() == b""
+    client.disconnect()
 
 
 @pytest.mark.parametrize("has_begun", [False, True])

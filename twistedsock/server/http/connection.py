@@ -333,7 +333,7 @@ class HTTPConnection(ChannelInternals):
         """The head of the response may have filled the transport, which reports that only once."""
         super().registerProducer(producer, streaming)
         if self.is_write_blocked:
-            producer.pauseProducing()
+            self.pause_producer()
 
     def _continue(self) -> None:
         if self._is_closing or self.is_write_blocked or self._unfinished is None:

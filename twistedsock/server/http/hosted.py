@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
@@ -43,7 +44,7 @@ class HostedChannel:
         return self.transport.getHost()
 
     def isSecure(self) -> bool:
-        return self._request.listener.secure
+        return self._request.listener.secure or ISSLTransport.providedBy(self.transport)
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Any) -> None:
         if not self._connection.persistent:

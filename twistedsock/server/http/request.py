@@ -338,11 +338,12 @@ class HTTPRequest(RequestInternals):
 
     def head_received(self, method: bytes, uri: bytes, version: bytes) -> None:
         self.has_head = True
-        self.method, self.uri, self.clientproto = method, uri, version
+        self.method, self.clientproto = method, version
         self.set_target(uri)
 
     def set_target(self, target: bytes) -> None:
-        """Set the path and the query from a target in origin form."""
+        """Set the URI, the path and the query from a target in origin form."""
+        self.uri = target
         self.path, _, self.query = target.partition(b"?")
 
     @property

@@ -62,6 +62,7 @@ class ChannelInternals(HTTPChannel):
     requests: list[Any]
     persistent: Any
     _networkProducer: Any
+    _requestProducer: Any
     # Twisted logs each client that times out.
     _log = Logger(observer=LogPublisher())
 
@@ -144,6 +145,10 @@ class ChannelInternals(HTTPChannel):
     def is_write_blocked(self) -> bool:
         """True while the transport has more to write than it accepts."""
         return bool(self._waitingForTransport)
+
+    def pause_producer(self) -> None:
+        """Pause the producer of the response. It is a wrapper if that of the caller cannot be paused."""
+        self._requestProducer.pauseProducing()
 
     def detach_from_transport(self) -> None:
         """Let the transport no longer pause and resume this connection."""
