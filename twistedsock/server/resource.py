@@ -13,6 +13,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from twistedsock.codecs.problem_details import PROBLEM_TYPE, problem_details
+from twistedsock.codecs.websocket import listed
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.limits.principal import is_loopback
 from twistedsock.server.http.twisted_web_internals import detach_transport
@@ -54,16 +55,17 @@ class WebPortResource(Resource):
             return _reject(request, NO_HTTP_2, 505)
         if not self._is_allowed(request):
             return _reject(request, NO_POLICY_HERE, 403)
-        data = _rebuild(request, depth)
+        data = _rebuild(request, depth, self._factory.site.max_body)
         dispatcher: Any = self._factory.buildProtocol(request.getClientAddress())
-        transport = detach_transport(request.channel, dispatcher)
+        transport, behind = detach_transport(request.channel, dispatcher)
         dispatcher.makeConnection(transport)
         if transport.connected and not transport.disconnecting:
-            dispatcher.dataReceived(data)
+            dispatcher.dataReceived(data + behind)
         return NOT_DONE_YET
 
     def _is_allowed(self, request: Any) -> bool:
-        host = host_of(request.getHost())
+        # That of the request can be set by a client, through ``twisted.web.vhost.VHostMonsterResource``.
+        host = host_of(request.channel.getHost())
         return self._allow_insecure or self._factory.context.policy is not None or not host or is_loopback(host)
 
 
@@ -87,19 +89,30 @@ def _reject(request: Any, error: Error, status: int) -> bytes:
     return problem_details(error, status)
 
 
-def _rebuild(request: Any, depth: int) -> bytes:
-    """The request as bytes, with the rest of its path after ``depth`` segments."""
+def _rebuild(request: Any, depth: int, max_body: int) -> bytes:
+    """The request as bytes, with the rest of its path after ``depth`` segments. A body that is too long for all paths
+    is cut off after ``max_body`` bytes and one more, so that it is rejected."""
     path, mark, query = request.uri.partition(b"?")
     target = b"/" + b"/".join(path.split(b"/")[depth + 1 :]) + mark + query
-    body = b"" if request.content is None else request.content.read()
-    is_upgrade = request.requestHeaders.hasHeader(b"upgrade")
+    body = request.content.read(max_body + 1)
+    request.content.close()
     headers: list[tuple[bytes, Sequence[bytes]]] = [
         (name, values)
         for name, values in request.requestHeaders.getAllRawHeaders()
         if name.lower() not in _CONNECTION_HEADERS
     ]
-    headers.append((b"Connection", [b"Upgrade" if is_upgrade else b"close"]))
+    headers.append((b"Connection", [b"Upgrade" if _is_websocket(request) else b"close"]))
     if body:
         headers.append((b"Content-Length", [b"%d" % len(body)]))
     lines = [b"%b: %b\r\n" % (name, value) for name, values in headers for value in values]
     return b"%b %b %b\r\n%b\r\n%b" % (request.method, target, request.clientproto, b"".join(lines), body)
+
+
+def _is_websocket(request: Any) -> bool:
+    """True for a WebSocket handshake, after which the connection has no other request. With another ``Upgrade``, the
+    web port would keep the connection."""
+    upgrade, connection = (
+        listed(b",".join(request.requestHeaders.getRawHeaders(name, ())).decode("latin-1").lower())
+        for name in (b"upgrade", b"connection")
+    )
+    return request.clientproto == b"HTTP/1.1" and "websocket" in upgrade and "upgrade" in connection

@@ -46,7 +46,10 @@ class Routes:
     def __init__(self, routes: Iterable[Route]) -> None:
         self._literal: dict[bytes, RouteMatch] = {}
         self._variable: dict[tuple[bytes, bytes], dict[bytes, Route]] = {}
+        self.max_body = 0
+        """The largest ``max_body`` of a route that has one."""
         for route in routes:
+            self.max_body = max(self.max_body, route.max_body or 0)
             before, brace, rest = route.path.partition(_CAPTURE)
             after = rest.partition("}")[2]
             if brace:

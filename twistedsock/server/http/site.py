@@ -73,6 +73,11 @@ class HTTPSite:
         return self._date
 
     @property
+    def max_body(self) -> int:
+        """Bytes of the longest request body that any path accepts."""
+        return max(self.context.limits.max_message_bytes, self.routes.max_body)
+
+    @property
     def running_requests(self) -> int:
         """Number of requests whose handlers were called and have not responded yet."""
         return len(self._running)

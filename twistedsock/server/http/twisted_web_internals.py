@@ -34,19 +34,25 @@ CHANNEL_INTERNALS = (
 REQUEST_INTERNALS = ("_disconnected",)
 
 
-def detach_transport(channel: HTTPChannel, protocol: Any) -> Any:
+def detach_transport(channel: HTTPChannel, protocol: Any) -> tuple[Any, bytes]:
     """Let ``protocol`` receive all further input of a connection that is handling a request, and its end. Returns the
-    transport. The connection is not called any more, and must not be used."""
+    transport, and the input that has been received behind the request. The connection is not called any more, and must
+    not be used."""
+    internals: Any = channel
     transport: Any = channel.transport
     channel.setTimeout(None)
-    producer: Any = channel._networkProducer
+    producer: Any = internals._networkProducer
     producer.unregisterProducer()
     producer.resumeProducing()
     if isinstance(transport, ProtocolWrapper):  # TLS
         transport.wrappedProtocol = protocol
     else:
         transport.protocol = protocol
-    return transport
+    behind, internals._dataBuffer = b"".join(internals._dataBuffer), []
+    # The connection may be in the middle of a read, whose rest it passes on.
+    internals.rawDataReceived = lambda data: protocol.dataReceived(data)
+    internals.requests = []  # requests refer to their connection
+    return transport, behind
 
 
 class RequestInternals(Request):
