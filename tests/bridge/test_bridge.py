@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from tests.conftest import Messages
 from twistedsock import Bridge, BridgeError, BridgeEvent, BridgeObserver, BridgePosition, BridgeSubscription
-from twistedsock.bridge.observers import FAILURE_LOG_SECONDS
+from twistedsock.bridge.observers import FAILURE_LOG_SECONDS, MAX_WAITING_BYTES, MAX_WAITING_CALLS
 from twistedsock.errors import CloseReason
 from twistedsock.pubsub.values import Position
 from twistedsock.testing import FakePolicy, FakeServer
@@ -532,6 +532,61 @@ def test_observer_receives_events_and_presence_of_all_channels(server: FakeServe
     client.send("PUB kitchen 5")
     server.turn()
     assert len(recorder.seen) == 5
+
+
+def test_observer_is_called_in_time_slices(server: FakeServer, bridge: Bridge) -> None:
+    class Slow(Recorder):
+        def published(self, event: BridgeEvent) -> None:
+            super().published(event)
+            server.now += 1
+
+    recorder = Slow()
+    bridge.observe(recorder)
+    server.line_client().send("PUB kitchen 1", "PUB kitchen 2", "PUB attic 3")
+    steps = []
+    while len(server.turns):
+        server.turns.step()
+        steps.append(len(recorder.seen))
+    assert {1, 2, 3} <= set(steps)
+
+
+def test_stopped_observer_does_not_receive_the_rest_of_a_batch(server: FakeServer, bridge: Bridge) -> None:
+    class Once(Recorder):
+        def published(self, event: BridgeEvent) -> None:
+            super().published(event)
+            observation.stop()
+
+    recorder = Once()
+    observation = bridge.observe(recorder)
+    server.line_client().send("PUB kitchen 1", "PUB kitchen 2", "PUB kitchen 3")
+    server.turn()
+    assert recorder.seen == [("kitchen", 1, "1")]
+
+
+@pytest.mark.parametrize("payload", ["", "x" * 60_000])
+def test_observer_that_is_too_slow_learns_how_much_it_has_missed(
+    server: FakeServer, bridge: Bridge, messages: Messages, payload: str
+) -> None:
+    class Counting(Recorder):
+        def missed(self, calls: int) -> None:
+            super().missed(calls)
+            self.seen.append(("missed", calls))
+
+    recorder, client = Counting(), server.line_client()
+    bridge.observe(recorder)
+    client.send("SUB kitchen")
+    count = MAX_WAITING_BYTES // len(payload) if payload else MAX_WAITING_CALLS - 1
+    for number in range(count + 2):
+        bridge.publish("kitchen", payload or str(number))
+    client.send("UNSUB kitchen")
+    server.turn()
+    assert recorder.seen[0] == ("joined", "kitchen", client.id, 1)
+    assert [seen[1] for seen in recorder.seen[1:-1]] == list(range(1, count + 1))
+    assert recorder.seen[-1] == ("missed", 3)
+    assert messages() == [f"the observer {recorder!r} is too slow: it has missed 3 calls"]
+    bridge.publish("kitchen", "later")
+    server.turn()
+    assert recorder.seen[-1] == ("kitchen", count + 3, "later")
 
 
 def test_failing_observer_does_not_disturb_others(server: FakeServer, bridge: Bridge, messages: Messages) -> None:
