@@ -277,6 +277,18 @@ def test_reads_parts_of_batches(offset: int, size: int, read: list[int]) -> None
     assert offsets(log.read(offset, size)) == read
 
 
+@pytest.mark.parametrize(
+    "stop, read", [(3, [2]), (4, [2, 3]), (5, [2, 3, 4, 5]), (6, [2, 3, 4, 5]), (7, [2, 3, 4, 5, 6])]
+)
+def test_reads_no_batches_behind_the_last_requested_event(stop: int, read: list[int]) -> None:
+    """So a request for few events costs little, wherever they are."""
+    log = History(Limits())
+    extend(log, 1, 1, 1)
+    extend_together(log, 1, 1)
+    extend(log, 1)
+    assert offsets(log.read(2, 10_000, stop)) == read
+
+
 def test_read_batches_do_not_change_later() -> None:
     log = History(Limits(history_events=2))
     extend_together(log, 1, 1)

@@ -147,22 +147,23 @@ class History:
                 start = lost.last + 1
                 yield lost
                 continue
-            batches = self.read(start, CHUNK_BYTES)
+            batches = self.read(start, CHUNK_BYTES, stop)
             start = batches[-1].end
             for batch in batches:
-                if batch.first < stop:
-                    yield from batch.part(batch.first, stop).events()
+                yield from batch.part(batch.first, stop).events()
 
-    def read(self, offset: int, size: int) -> Sequence[Batch]:
-        """The events from ``offset`` on, as many as about ``size`` bytes to send, and at least one if there is one."""
+    def read(self, offset: int, size: int, stop: int | None = None) -> Sequence[Batch]:
+        """The events from ``offset`` on, as many as about ``size`` bytes to send, and at least one if there is one. The
+        last batch is at most the one that has the event before ``stop``."""
         chosen: list[Batch] = []
+        stop = self.end if stop is None else stop
         for batch in self._from(offset):
             size -= batch.payloads.size + FRAME_COST * len(batch)
             if size < 0 and len(batch) > 1:
                 each = batch.payloads.size / len(batch) + FRAME_COST
                 batch = batch.part(batch.first, batch.first + max(1, len(batch) + int(size / each)))
             chosen.append(batch)
-            if size <= 0:
+            if size <= 0 or batch.end >= stop:
                 break
         return chosen
 
