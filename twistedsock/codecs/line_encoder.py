@@ -70,6 +70,13 @@ def _printable(text: bytes) -> bytes:
     return _CONTROL.sub(b"?", text)
 
 
+def _event(channel: bytes, event: Event, time: bytes) -> bytes:
+    payload = payload_to_line(event.payload, event.kind)
+    if event.name == DEFAULT_EVENT_NAME:
+        return b"MSG %b %d %b%b %b" % (channel, event.offset, time, event.sender, payload)
+    return b"EVENT %b %d %b%b %b %b" % (channel, event.offset, time, event.sender, event.name, payload)
+
+
 def _lost(channel: bytes, first: int, last: int) -> bytes:
     return b"LOST %b %d %d" % (channel, first, last)
 
@@ -171,7 +178,7 @@ class LineEncoder:
                     yield _lost(channel, one.first, one.last)
                 else:
                     sent += 1
-                    yield self._event(channel, one)
+                    yield _event(channel, one, self._time(one.time))
 
         yield from self._chunks(lines())
         yield self._frame(b"OK %d" % sent)
@@ -184,22 +191,15 @@ class LineEncoder:
         yield self._frame(b"OK %d" % next(counter))
 
     def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
-        payloads = batch.payloads
+        payloads, time = batch.payloads, self._time(batch.time)
         if not payloads.is_plain:
-            return b"".join(self._frames([self._event(channel, event) for event in batch.events()]))
+            return b"".join(self._frames([_event(channel, event, time) for event in batch.events()]))
         name = b"" if batch.name == DEFAULT_EVENT_NAME else batch.name + b" "
         before = b"%b %b " % (b"EVENT" if name else b"MSG", channel)
-        after = b" %b%b %b" % (self._time(batch.time), batch.sender, name)
+        after = b" %b%b %b" % (time, batch.sender, name)
         if len(payloads) == 1:
             return self._frame(b"%b%d%b%b" % (before, batch.first, after, payloads.items[0]))
         return self._numbered(before, batch.first, after, payloads.items, b"")
-
-    def _event(self, channel: bytes, event: Event) -> bytes:
-        payload = payload_to_line(event.payload, event.kind)
-        before = (channel, event.offset, self._time(event.time), event.sender)
-        if event.name == DEFAULT_EVENT_NAME:
-            return b"MSG %b %d %b%b %b" % (*before, payload)
-        return b"EVENT %b %d %b%b %b %b" % (*before, event.name, payload)
 
     def _time(self, milliseconds: int) -> bytes:
         """The field for the time of an event, with a space after it."""
