@@ -26,6 +26,19 @@ def event_message(channel: bytes, event: Event) -> bytes:
     )
 
 
+def event_parts(channel: bytes, batch: Batch) -> tuple[bytes, bytes, bytes]:
+    """The parts of each event of a plain batch: before the offset, between offset and payload, and after the payload.
+    ``channel`` is quoted already."""
+    quotes = b"" if batch.payloads.kind is JSON else b'"'
+    between = b',"time":%d,"from":%b,"name":%b,"data":%b' % (
+        batch.time,
+        quote_name(batch.sender),
+        quote_name(batch.name),
+        quotes,
+    )
+    return b'{"type":"event","channel":%b,"offset":' % channel, between, quotes + b"}"
+
+
 def member_object(member: Member) -> bytes:
     """A subscriber in presence and member lists."""
     return b'{"id":%b,"nick":%b}' % (quote_name(member.id), quote_name(member.nick))
@@ -171,15 +184,8 @@ class JsonEncoder:
             return self._frame(event_message(quoted, next(batch.events())))
         if not payloads.is_plain:
             return b"".join(self._frames([event_message(quoted, event) for event in batch.events()]))
-        quotes = b"" if payloads.kind is JSON else b'"'
-        return self._numbered(
-            b'{"type":"event","channel":%b,"offset":' % quoted,
-            batch.first,
-            b',"time":%d,"from":%b,"name":%b,"data":%b'
-            % (batch.time, quote_name(batch.sender), quote_name(batch.name), quotes),
-            payloads.items,
-            quotes + b"}",
-        )
+        before, between, after = event_parts(quoted, batch)
+        return self._numbered(before, batch.first, between, payloads.items, after)
 
     def with_time(self) -> Self:
         return self

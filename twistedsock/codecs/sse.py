@@ -13,9 +13,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from twistedsock.codecs.framing import join_numbered, join_twice_numbered
-from twistedsock.codecs.json_encoder import JsonEncoder, event_message, subscribed_fields
+from twistedsock.codecs.json_encoder import JsonEncoder, event_message, event_parts, subscribed_fields
 from twistedsock.codecs.payload import quote_name
-from twistedsock.pubsub.values import JSON, Batch, Position, Reset, Tag
+from twistedsock.pubsub.values import Batch, Position, Reset, Tag
 from twistedsock.session.commands import MAX_OFFSET
 
 RETRY_FIELD = b"retry: 2000\n\n"
@@ -118,24 +118,16 @@ class SSEEncoder(JsonEncoder):
 
     def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
         payloads, quoted = batch.payloads, quote_name(channel)
-        before, after = self._id_parts(channel, epoch, batch.end - 1)
+        id_start, id_end = self._id_parts(channel, epoch, batch.end - 1)
         if len(payloads) == 1 or not payloads.is_plain:
             return b"".join(
                 [
-                    b"%b%d%b%b\n\n" % (before, event.offset, after, one_line(event_message(quoted, event)))
+                    b"%b%d%b%b\n\n" % (id_start, event.offset, id_end, one_line(event_message(quoted, event)))
                     for event in batch.events()
                 ]
             )
-        quotes = b"" if payloads.kind is JSON else b'"'
-        return join_twice_numbered(
-            before,
-            batch.first,
-            b'%b{"type":"event","channel":%b,"offset":' % (after, quoted),
-            b',"time":%d,"from":%b,"name":%b,"data":%b'
-            % (batch.time, quote_name(batch.sender), quote_name(batch.name), quotes),
-            payloads.items,
-            quotes + b"}\n\n",
-        )
+        before, between, after = event_parts(quoted, batch)
+        return join_twice_numbered(id_start, batch.first, id_end + before, between, payloads.items, after + b"\n\n")
 
     def reset(self, channel: bytes, reset: Reset) -> bytes:
         """Its id is the position in the new epoch."""
