@@ -135,8 +135,8 @@ export function describeGap({ channel, reason, first, last }) {
     const range = first === last ? first : `${first}–${last}`;
     return `Missed ${plural(last - first + 1, 'event')} on ${channel} (${range}): no longer in the history.`;
   }
-  const missing = first > 1 ? `events after ${first - 1}` : 'earlier events';
-  return `${channel} was restarted: offsets begin again, and ${missing} may be missing.`;
+  const events = first > 1 ? `events after ${first - 1} may be missing, and earlier ones may no longer be valid` : 'earlier events may be missing';
+  return `The server has reset ${channel}: ${events}.`;
 }
 
 /** Describes a new epoch. @param {number} newest the offset of the newest event shown, or 0 */

@@ -131,7 +131,10 @@ export type Gap =
       channel: string;
       /** The old epoch. */
       epoch: string;
-      /** Offsets have restarted. An unknown number of events of the old epoch, from `first` on, can be missing. */
+      /**
+       * The channel has a new epoch, or its offsets have decreased. Events of the old epoch before `first` can be void, and an
+       * unknown number from `first` on can be missing.
+       */
       reason: 'epoch';
       first: number;
       last?: undefined;

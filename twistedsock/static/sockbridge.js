@@ -274,9 +274,9 @@ class Channel {
   }
 
   /**
-   * Offsets have restarted. In a new epoch this subscriber has seen nothing, so the next request starts at the first event
-   * in the history. If the epoch is the same but its newest offset decreased, most of the history has been seen: continue
-   * with the newest event.
+   * It is unknown which events of the old epoch are valid. In the new one this subscriber has seen nothing, so the next
+   * request starts at the first event in the history. If the epoch is the same but its newest offset decreased, most of the
+   * history has been seen: continue with the newest event.
    */
   #restart(subscriber, { offset, epoch }) {
     subscriber.reportGap({ reason: 'epoch', first: subscriber.position + 1 });
