@@ -194,7 +194,8 @@ def test_shows_a_reset_of_a_channel(failover_server, line_client, open_page, add
     expect(row(page, 3)).to_be_visible()
     typist.request("PUB failover now")
     note = page.locator('#events .note[data-kind="reset"]')
-    expect(note).to_contain_text("The server has reset kitchen: event 3 is no longer valid. Offsets begin again at 1.")
+    text = "The server has reset kitchen: event 3 is no longer valid. Offsets begin again at 1."
+    expect(note).to_contain_text(text)
     typist.request("PUB kitchen again")
     following = page.locator('.note[data-kind="reset"] + .event')
     expect(following).to_contain_text("again")
@@ -405,6 +406,22 @@ def test_continues_after_a_token_has_expired_and_catches_up_with_the_next_one(
     expect_readable(page, channel)
     expect(page.locator("#events .event .payload")).to_have_text(["1", "2"])
     expect(page.locator("#events")).to_contain_text(f"Caught up: 1 missed event on {channel}.")
+
+
+def test_notes_the_events_missed_before_each_token(guarded, open_page, issuer, authenticated, channel):
+    page = open_page().open(f"{guarded.page}#{channel}")
+    sign_in(page, issuer.token("ann", {channel: "rw"}))
+    expect_readable(page, channel)
+    peer = authenticated("bob", channel)
+    for offset in (1, 2):
+        page.click("#token-change")
+        sign_in(page, issuer.token("ann", {"attic": "rw"}))
+        expect_locked(page, channel, "No permission to read.")
+        assert peer.request(f"PUB {channel} {offset}") == f"OK {offset}"
+        page.click("#token-change")
+        sign_in(page, issuer.token("ann", {channel: "rw"}))
+        expect_readable(page, channel)
+        expect(page.locator(f'.note[data-kind="back"] + .event[data-offset="{offset}"]')).to_be_visible()
 
 
 def test_asks_for_another_token_before_one_expires(guarded, open_page, issuer, channel):

@@ -224,6 +224,7 @@ function newRecovery(awaited) {
 }
 
 function noteResumed({ name }, { recovered, missed }) {
+  if (recovery.awaited <= 0) recovery = newRecovery(0); // resumed later, for example with another token
   recovery.awaited -= 1;
   if (missed || !recovered) recovery.missed = true;
   if (recovered && missed) {
