@@ -35,7 +35,7 @@ class FailingOver:
             self._memory = new_memory()
             self._memory.start(self._node)
             new = self._memory.open(b"kitchen").position
-            self._node.reset(b"kitchen", ChannelState(new, previous=Position(former.epoch, former.offset - 1)))
+            self._node.reset(b"kitchen", ChannelState(new, previous=Position(former.epoch, max(0, former.offset - 1))))
         return self._memory.publish(publisher, publication)
 
     def __getattr__(self, name: str) -> Any:

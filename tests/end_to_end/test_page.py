@@ -202,6 +202,40 @@ def test_shows_a_reset_of_a_channel(failover_server, line_client, open_page, add
     expect(following.locator(".since")).to_have_count(0)  # not of the history
 
 
+@pytest.mark.parametrize("address", ["#", "console#/channels/"])
+def test_starts_anew_if_events_became_void_during_an_outage(
+    failover_server, line_client, open_page, cutting_proxy, address
+):
+    proxy = cutting_proxy(failover_server.web_port)
+    monitored = open_page()
+    page = monitored.open(f"{proxy.origin}/{address}kitchen")
+    typist = line_client(failover_server.lines[0])
+
+    def fail_over_during_an_outage():
+        proxy.refuses = True
+        proxy.cut()
+        expect(page.locator("#state")).not_to_have_attribute("data-state", "open")
+        typist.request("PUB failover now")
+        proxy.refuses = False
+        monitored.wait_until_connected()
+
+    publish(page, "own")
+    publish_in_turn(typist, ["kitchen"], range(2))
+    expect(row(page, 3)).to_be_visible()
+    fail_over_during_an_outage()
+    note = page.locator('.note[data-kind="lost"]')
+    expect(note).to_contain_text("events after 3 may be missing, and earlier ones may no longer be valid.")
+    typist.request("PUB kitchen of the new epoch")
+    following = page.locator('.note[data-kind="lost"] + .event')
+    expect(following).to_contain_text("of the new epoch")
+    expect(following).not_to_have_attribute("data-own", "")
+    fail_over_during_an_outage()
+    expect(note.last).to_contain_text("events after 1 may be missing")
+    typist.request("PUB failover again")
+    expect(page.locator("#events .note").last).to_contain_text("no events were lost")
+    monitored.errors.clear()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_does_not_scroll_sideways_on_a_phone(server, line_client, open_page, channel, scheme):
     monitored = open_page(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True, color_scheme=scheme)

@@ -168,6 +168,7 @@ function subscribe(channel) {
       if (state.recovered !== undefined) noteResumed(channel, state);
     },
     onLost(gap) {
+      if (gap.reason === 'epoch') channel.newest = 0;
       eventList.gap(gap, channel);
     },
     onReset(reset) {

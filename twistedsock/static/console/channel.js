@@ -26,7 +26,8 @@ export function buildChannel({ sysChannels, client, identity, connectionBar, sni
   let subscription;
   let head = 0;
   let own = new Set(); // offsets of events published here
-  let newest = 0; // offset of the newest event received, which can be ahead of the metrics
+  let received = 0; // offset of the newest event received
+  let newest = 0; // offset of the newest event, as the server or the metrics last reported it
   let unsubscribe = () => {};
   let membersTimer;
 
@@ -61,11 +62,13 @@ export function buildChannel({ sysChannels, client, identity, connectionBar, sni
         loadMembers();
         if (state.missed && state.recovered) eventList.note('back', `Caught up: ${plural(state.missed, 'missed event')}.`);
       },
-      onLost: (gap) => eventList.gap(gap, { name, hue: 0 }),
+      onLost(gap) {
+        eventList.gap(gap, { name, hue: 0 });
+        if (gap.reason === 'epoch') startAt(0);
+      },
       onReset(reset) {
-        eventList.epochReset(reset, newest, { name, hue: 0 });
-        head = newest = reset.offset;
-        own = new Set();
+        eventList.epochReset(reset, received, { name, hue: 0 });
+        startAt(reset.offset);
       },
       onJoin: loadMembersLater,
       onLeave: loadMembersLater,
@@ -77,9 +80,15 @@ export function buildChannel({ sysChannels, client, identity, connectionBar, sni
     });
   }
 
+  /** Starts an epoch whose events after this offset follow. */
+  function startAt(offset) {
+    head = newest = received = offset;
+    own = new Set();
+  }
+
   function onEvent(event) {
     eventList.event(event, { hue: 0, head });
-    newest = event.offset;
+    newest = received = event.offset;
     drawNewest();
   }
 
@@ -160,8 +169,7 @@ export function buildChannel({ sysChannels, client, identity, connectionBar, sni
     title: () => name,
     open(route) {
       name = route.name;
-      own = new Set();
-      head = newest = 0;
+      startAt(0);
       byId('channel-title').textContent = name;
       byId('channel-select').value = name;
       byId('channel-facts').replaceChildren();
