@@ -196,6 +196,7 @@ def test_shows_a_reset_of_a_channel(failover_server, line_client, open_page, add
     note = page.locator('#events .note[data-kind="reset"]')
     text = "The server has reset kitchen: event 3 is no longer valid. Offsets begin again at 1."
     expect(note).to_contain_text(text)
+    expect(page.locator("#announcer")).to_have_text(text)
     typist.request("PUB kitchen again")
     following = page.locator('.note[data-kind="reset"] + .event')
     expect(following).to_contain_text("again")

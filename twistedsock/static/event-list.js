@@ -282,7 +282,9 @@ export function buildEventList({ isOwn, drawn }) {
       this.note('lost', describeGap(gap), channel);
     },
     epochReset(reset, newest, channel) {
-      this.note(newest > reset.good ? 'reset' : 'notice', describeReset(reset, newest), channel);
+      const text = describeReset(reset, newest);
+      if (newest > reset.good) announce(text);
+      this.note(newest > reset.good ? 'reset' : 'notice', text, channel);
     },
     /** Adds a join or leave. Several in a short time share a note: after a restart, all members join again. */
     presence(kind, { name, hue }, nick) {
