@@ -224,6 +224,19 @@ def test_bridge_starts_with_the_service(make: Make, reactor: Reactor) -> None:
     assert published.called
 
 
+@pytest.mark.parametrize("is_started", [False, True])
+def test_calls_fail_if_the_server_stops_before_it_has_started(make: Make, reactor: Reactor, is_started: bool) -> None:
+    backplane, failures = SlowBackplane(), list[Failure]()
+    service = make(backplane=backplane)
+    service.bridge.publish("kitchen", "one").addErrback(failures.append)
+    if is_started:
+        service.privilegedStartService()
+        service.startService()
+        backplane.stopped.settle(True)
+    assert service.stopService().called
+    assert [failure.value.code for failure in failures] == ["unavailable"]
+
+
 def test_observers_receive_events_from_the_start(start: Make, reactor: Reactor) -> None:
     class Recorder(BridgeObserver):
         values: list[Any] = []

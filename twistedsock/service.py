@@ -452,6 +452,7 @@ class SockbridgeService(Service):
         self._end_wait_for_backplane()
 
     def _end_wait_for_backplane(self) -> None:
+        self.bridge.stop()
         stopped, self._backplane_stopped = self._backplane_stopped, None
         if stopped is not None:
             stopped.callback(None)

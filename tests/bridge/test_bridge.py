@@ -1,6 +1,7 @@
 """The Python API inside a server: publish, subscribe, observe."""
 
 import math
+import tracemalloc
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -10,6 +11,7 @@ from twisted.python.failure import Failure
 
 from tests.conftest import Messages
 from twistedsock import Bridge, BridgeError, BridgeEvent, BridgeObserver, BridgePosition, BridgeSubscription
+from twistedsock.bridge.api import MAX_WAITING_BYTES as MAX_WAITING_CALLS_BYTES
 from twistedsock.bridge.observers import FAILURE_LOG_SECONDS, MAX_WAITING_BYTES, MAX_WAITING_CALLS
 from twistedsock.errors import CloseReason
 from twistedsock.pubsub.values import Position
@@ -145,6 +147,38 @@ def test_calls_before_the_start_wait_for_it(server: FakeServer) -> None:
     server.turn()
     assert result_of(subscription.subscribed) == result_of(published) == ("e1", 1)
     assert (values(events), forgotten) == (["one"], [])
+
+
+def fill(bridge: Bridge) -> None:
+    """Let as much wait for the start as can."""
+    while not bridge.publish("kitchen", "x" * 60_000).addErrback(lambda failure: None).called:
+        pass
+
+
+def test_calls_that_wait_for_the_start_are_limited(server: FakeServer) -> None:
+    bridge = Bridge(server.context)
+    waiting = bridge.publish("kitchen", "one")
+    tracemalloc.start()
+    fill(bridge)
+    size = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert size < 1.1 * MAX_WAITING_CALLS_BYTES
+    rejected = (bridge.subscribe("kitchen", print).subscribed, bridge.history("kitchen"), bridge.members("kitchen"))
+    assert [result_of(call).code for call in rejected] == ["unavailable"] * 3
+    bridge.start()
+    assert result_of(waiting) == ("e1", 1)
+    assert isinstance(result_of(bridge.publish("kitchen", "two")), BridgePosition)
+
+
+def test_calls_that_wait_for_the_start_fail_at_the_stop(server: FakeServer) -> None:
+    bridge = Bridge(server.context)
+    subscription = bridge.subscribe("kitchen", print)
+    waiting = (bridge.publish("kitchen", "one"), subscription.subscribed, bridge.history("kitchen"))
+    bridge.stop()
+    assert [result_of(call).code for call in waiting] == ["unavailable"] * 3
+    assert not subscription.is_active
+    bridge.start()
+    assert not len(server.context.sessions)
 
 
 # Subscribe.

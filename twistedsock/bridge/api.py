@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, fail
 from twistedsock.bridge.observers import BridgeObservation, BridgeObserver
 from twistedsock.bridge.subscription import (
     CLIENT_ADDRESS,
+    SHUTTING_DOWN,
     BridgeSubscription,
     EventCallback,
     LostCallback,
@@ -43,6 +44,16 @@ from twistedsock.session.request import HistoryPage, RequestClient
 
 T = TypeVar("T")
 
+Reject = Callable[[Error], object]
+
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+"""Calls that wait for the start. A backplane can take long to start, or never do so."""
+
+WAITING_CALL_BYTES = 2_500
+"""Memory of a subscription that waits; the other calls need half of that. Measured on CPython 3.11."""
+
+STARTING = Error(ErrorCode.UNAVAILABLE, "the server has not started yet: try again later")
+
 TOO_DEEP = Error(ErrorCode.BAD_JSON, f"data too deep: at most {MAX_DEPTH} levels are allowed")
 
 
@@ -56,13 +67,20 @@ class Bridge:
         # Without a policy, clients on this machine have all rights. A slow callback must not end its subscription.
         limits = msgspec.structs.replace(context.limits, slow_consumer="skip")
         self._trusted_context = replace(context, policy=None, limits=limits)
-        self._waiting: list[Callable[[], object]] | None = []
+        self._waiting: list[tuple[Callable[[], object], Reject]] | None = []
+        self._waiting_bytes = 0
 
     def start(self) -> None:
         """Called by the service when it starts."""
         waiting, self._waiting = self._waiting or [], None
-        for call in waiting:
+        for call, _ in waiting:
             call()
+
+    def stop(self) -> None:
+        """Called by the service when it has stopped. Calls that still wait for the start fail."""
+        waiting, self._waiting = self._waiting or [], None
+        for _, reject in waiting:
+            reject(SHUTTING_DOWN)
 
     def publish(
         self, channel: str, value: object, *, name: str = "message", nick: str = ""
@@ -76,7 +94,9 @@ class Bridge:
         except (BridgeError, TypeError):
             return fail()
         published: Deferred[Position] = Deferred()
-        self._after_start(lambda: on_result(self._client().publish(publication, sender), partial(_settle, published)))
+        settle = partial(_settle, published)
+        size = publication.payloads.size
+        self._after_start(lambda: on_result(self._client().publish(publication, sender), settle), settle, size)
         return published.addCallback(position_of)
 
     def subscribe(
@@ -101,7 +121,10 @@ class Bridge:
         except BridgeError as error:
             subscription.reject(error)
             return subscription
-        self._after_start(lambda: subscription.open(commands, self._context.draining))
+        self._after_start(
+            lambda: subscription.open(commands, self._context.draining),
+            lambda error: subscription.reject(exception_of(error)),
+        )
         return subscription
 
     def history(
@@ -119,7 +142,8 @@ class Bridge:
         except (BridgeError, ValueError):
             return fail()
         read: Deferred[HistoryPage] = Deferred()
-        self._after_start(lambda: on_result(self._client().history(name, query), partial(_settle, read)))
+        settle = partial(_settle, read)
+        self._after_start(lambda: on_result(self._client().history(name, query), settle), settle)
         return read.addCallback(_history)
 
     def members(self, channel: str) -> Deferred[list[BridgeMember]]:
@@ -129,7 +153,8 @@ class Bridge:
         except BridgeError:
             return fail()
         read: Deferred[list[Member]] = Deferred()
-        self._after_start(lambda: on_result(self._client().members(name), partial(_settle, read)))
+        settle = partial(_settle, read)
+        self._after_start(lambda: on_result(self._client().members(name), settle), settle)
         return read.addCallback(lambda members: [member_of(member) for member in members])
 
     def observe(self, observer: BridgeObserver) -> "BridgeObservation":
@@ -139,11 +164,16 @@ class Bridge:
     def _client(self) -> RequestClient:
         return RequestClient(self._trusted_context, "", CLIENT_ADDRESS)
 
-    def _after_start(self, call: Callable[[], object]) -> None:
+    def _after_start(self, call: Callable[[], object], reject: Reject, size: int = 0) -> None:
+        """Make a call now, or when the server has started. ``size`` is that of the payload."""
         if self._waiting is None:
             call()
+            return
+        self._waiting_bytes += size + WAITING_CALL_BYTES
+        if self._waiting_bytes > MAX_WAITING_BYTES:
+            reject(STARTING)
         else:
-            self._waiting.append(call)
+            self._waiting.append((call, reject))
 
     def _payloads(self, value: object) -> Payloads:
         if isinstance(value, bytes | bytearray | memoryview):
