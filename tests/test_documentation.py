@@ -164,6 +164,13 @@ def test_documentation_links_units_of_systemd(unit: str) -> None:
     assert any(f"examples/systemd/{unit})" in text_of(page) for page in PAGES)
 
 
+def test_unit_of_systemd_can_write_to_the_documented_state_directory() -> None:
+    (name,) = re.findall(
+        r"^StateDirectory=(\S+)$", text_of(CHECKOUT / "examples/systemd/sockbridge.service"), re.MULTILINE
+    )
+    assert f'`state = "/var/lib/{name}"`' in text_of(CHECKOUT / "docs/how-to/keep-history.md")
+
+
 def test_page_about_embedding_shows_the_example() -> None:
     (shown,) = (text for text in fenced(CHECKOUT / "docs/how-to/embed.md", "python") if "UDPServer" in text)
     assert shown == text_of(CHECKOUT / "examples/sensors.tac")
