@@ -71,7 +71,7 @@ def test_shows_channels_events_bytes_and_times(run_command, tmp_path):
         "directory  state, not used by a server\n"
         f"file       {size:,} bytes\n"
         "channels   2\n"
-        "events     4, 33 bytes\n"
+        "events     4 (33 bytes)\n"
         "oldest     2026-11-29T12:00:00.000Z\n"
         "newest     2026-11-29T12:00:01.500Z\n"
         "\n"
@@ -96,7 +96,7 @@ def test_shows_and_exports_while_a_server_uses_the_directory(run_command, store)
     store.open()
     store.append([Addition(b"attic", b"e1", [batch(2, b"new", time=NOON + 900)])])
     outcome = run_command("state", "state").out
-    assert "used by a server" in outcome and "not used" not in outcome and "events     5, 36 bytes" in outcome
+    assert "used by a server" in outcome and "not used" not in outcome and "events     5 (36 bytes)" in outcome
     assert run_command("state", "state", "export", "attic").out.splitlines()[1].endswith('"data":"new"}')
 
 
@@ -106,7 +106,7 @@ def test_shows_a_directory_without_events(run_command, store, tmp_path):
     store.trim(NOON * 2, 0, b"e2")
     store.close()
     outcome = run_command("state", "state").out
-    assert "channels   0\nevents     0, 0 bytes\noldest     none\nnewest     none\n" in outcome
+    assert "channels   0\nevents     0 (0 bytes)\noldest     none\nnewest     none\n" in outcome
     assert "Largest" not in outcome
 
 
@@ -367,7 +367,7 @@ def test_compacts_without_deleting(run_command, change, store, tmp_path):
 @pytest.mark.usefixtures("store")
 def test_compacts_to_limits(run_command, limit):
     assert run_command("state", "state", "compact", *limit).status == 0
-    assert "events     0, 0 bytes" in run_command("state", "state").out
+    assert "events     0 (0 bytes)" in run_command("state", "state").out
 
 
 @pytest.mark.usefixtures("store")

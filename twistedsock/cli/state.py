@@ -41,7 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     importing = add("import", "append events to a channel", IMPORT_DESCRIPTION)
     importing.add_argument("channel", metavar="CHANNEL", help="the channel that gets the events")
     importing.add_argument("file", metavar="FILE", nargs="?", default="-", help="the file, - for stdin [-]")
-    compact = add("compact", "delete old events, and shrink the file", COMPACT_DESCRIPTION)
+    compact = add("compact", "shrink the file, and delete old events if limits are given", COMPACT_DESCRIPTION)
     for name, unit, text in (
         ("--state-age", "SECONDS", "delete events that are older than this"),
         ("--state-bytes", "BYTES", "delete the oldest events above this size"),
@@ -52,7 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 VERIFY_DESCRIPTION = """\
 Checks the database (PRAGMA integrity_check), reads every event, and checks that
 the offsets of each channel have no gaps and its times never decrease. Prints a
-line for each fault. The exit status is 0 if there is none, otherwise 1."""
+line for each fault. The exit status is 0 without faults, otherwise 1."""
 
 EXPORT_DESCRIPTION = """\
 Writes a line for each event of a channel, the oldest first: its offset, its

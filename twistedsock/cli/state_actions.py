@@ -85,7 +85,7 @@ def _show(given: argparse.Namespace, out: TextIO, errors: TextIO) -> int:
         ("directory", f"{given.directory}, {use}"),
         ("file", f"{file_bytes:,} bytes"),
         ("channels", f"{channels:,}"),
-        ("events", f"{events:,}, {size:,} bytes"),
+        ("events", f"{events:,} ({size:,} bytes)"),
         ("oldest", _time(oldest)),
         ("newest", _time(newest)),
         *aside,
