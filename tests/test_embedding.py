@@ -160,7 +160,12 @@ def test_programs_of_the_page_run(reactor: Reactor) -> None:
 
 def watch_freezer(bridge: Bridge) -> None:
     """The code that the page tests."""
-    bridge.subscribe("sensors.freezer", lambda event: bridge.publish("alarms", "the freezer is warm", nick="watch"))
+
+    def check(event: BridgeEvent) -> None:
+        if event.value["celsius"] > -10:
+            bridge.publish("alarms", "the freezer is warm", nick="watch")
+
+    bridge.subscribe("sensors.freezer", check)
 
 
 # Settings.
