@@ -12,7 +12,7 @@ from twistedsock.pubsub.values import Batch, ChannelState, Member, NodeCommand, 
 
 
 class ReservedChannelsBackplane:
-    """``own`` has the channels under ``$sys/``, in which each node reports itself; ``shared`` has all others."""
+    """``own`` has the channels under ``$sys/``, in which each node reports itself; ``shared`` has the rest."""
 
     def __init__(self, shared: Backplane, own: MemoryBackplane) -> None:
         self.node_name = shared.node_name

@@ -42,7 +42,7 @@ RETRY_SECONDS = 2.0
 """Pause before the store is opened again after an error of the disk."""
 
 TRIM_SECONDS = 60.0
-"""How often events that are too old are deleted from the disk, and the room that the others take is measured."""
+"""How often events that are too old are deleted from the disk, and the room that the rest takes is measured."""
 
 COMMIT_SPANS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Seconds. An SSD takes less than the fourth, a hard disk less than the seventh."""
@@ -304,7 +304,7 @@ class SQLiteBackplane:
         return answer
 
     def _load(self, channel: bytes, loaded: Callable[[StoredChannel | Error], None]) -> None:
-        """Read the position and the newest events of a channel. What waits for the disk is delivered afterwards."""
+        """Read the position and the newest events of a channel. Waiting batches are delivered afterwards."""
         if channel in self._loading:
             self._loading[channel].append(loaded)
             return

@@ -37,7 +37,7 @@ INTERRUPTION_STEPS = 1_000_000
 
 
 class ChannelContent(NamedTuple):
-    """What the file has of a channel. Times are milliseconds since 1970. Without events, both are those of the last
+    """A channel as the file has it. Times are milliseconds since 1970. Without events, both are those of the last
     one that the channel had."""
 
     name: bytes

@@ -489,7 +489,7 @@ class Store:
                 " AND NOT EXISTS (SELECT 1 FROM batches WHERE channel = id) LIMIT ?) RETURNING head",
                 (oldest, TRIMMED_ROWS),
             ).fetchall()
-            if heads:  # if such a channel is used again, its offsets are others
+            if heads:  # if such a channel is used again, its offsets begin again
                 connection.execute("UPDATE store SET epoch = ?", (new_epoch,))
                 self._lower_mark(sum([head for (head,) in heads]))
         if heads:
@@ -503,7 +503,7 @@ class Store:
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def room(self) -> Room:
-        """What the events take now."""
+        """The room that the events take now."""
         paths = [self._directory / f"{FILE_NAME}{suffix}" for suffix in ("", "-wal")]
         (oldest,) = self._connection.execute("SELECT min(time) FROM batches").fetchone()
         return Room(sum(path.stat().st_size for path in paths if path.exists()), self.used_bytes(), oldest)
