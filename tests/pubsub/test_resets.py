@@ -4,14 +4,16 @@ from collections.abc import Sequence
 
 import pytest
 
+from tests.fakes import Ticking
 from tests.pubsub.helpers import channel, deliver, msg, received, received_heads, reported, subscribed, subscriber
 from tests.pubsub.helpers import subscribe as subscribe_to
+from twistedsock.codecs.line_encoder import LineEncoder
 from twistedsock.errors import UNAVAILABLE
-from twistedsock.limits.settings import CHUNK_BYTES, Limits
+from twistedsock.limits.settings import CHUNK_BYTES, TIME_SLICE_SECONDS, Limits
 from twistedsock.pubsub.channel import MAX_RESETS, Channel
 from twistedsock.pubsub.history import History
 from twistedsock.pubsub.rereading import MAX_HELD_BYTES, MAX_READS, OlderEvents
-from twistedsock.pubsub.scheduler import do_nothing
+from twistedsock.pubsub.scheduler import Scheduler, do_nothing
 from twistedsock.pubsub.subscription import Subscriber
 from twistedsock.pubsub.values import Batch, ChannelState, Payloads, Position, Publication
 from twistedsock.session.commands import Subscribe, resume_offset
@@ -764,6 +766,33 @@ def test_reads_for_slow_subscribers_have_a_limit(server: FakeServer) -> None:
     assert [payloads(client) for client in clients] == ["x x"] * len(clients)
 
 
+def test_subscriptions_that_wait_for_the_same_events_share_them_in_time_slices(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients = [subscribe(server) for _ in range(4)]
+    for client in clients:
+        client.outlet.room = 0
+    fall_behind(server, clients[0], b"one", b"two")
+    for client in clients:
+        client.outlet.drain()
+        assert payloads(client) == "one"
+    server.turn()
+    encoded: list[int] = []
+    encode = LineEncoder.batch
+
+    def batch(self: LineEncoder, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
+        encoded.append(batch.first)
+        return encode(self, channel, batch, epoch)
+
+    monkeypatch.setattr(LineEncoder, "batch", batch)
+    server.clock = Ticking(TIME_SLICE_SECONDS)
+    server.backplane.release(1)
+    assert [payloads(client) for client in clients] == ["two", "", "", ""]
+    settle(server)
+    assert [payloads(client) for client in clients] == ["", "two", "two", "two"]
+    assert encoded == [2]
+
+
 class LogInMemory:
     """Answers reads at once, with more than was asked for."""
 
@@ -778,7 +807,8 @@ def test_backplane_can_answer_at_once() -> None:
     here.history = History(Limits(), 5)
     here.history.extend(batches(5, 6), 0.0)
     readers, resumed = [subscriber(b"p1"), subscriber(b"p2")], list[Subscriber]()
-    older = OlderEvents(LogInMemory(), resumed.append, do_nothing)  # type: ignore[arg-type]
+    scheduler = Scheduler(lambda: 0.0, do_nothing)
+    older = OlderEvents(LogInMemory(), scheduler, resumed.append, do_nothing)  # type: ignore[arg-type]
     for reader, cursor in zip(readers, (3, 4), strict=True):
         subscribe_to(here, reader).fall_behind(cursor)
         assert not reader.catch_up({}, older)
@@ -794,7 +824,7 @@ def test_events_that_the_backplane_lacks_are_sent_from_the_history() -> None:
     here.history.extend(batches(3, 4, 5), 0.0)
     reader = subscriber(b"p1")
     subscribe_to(here, reader).fall_behind(1)
-    reader.send_older(next(iter(reader.behind)), batches(5))
+    reader.send_older(next(iter(reader.behind)), batches(5), {})
     reader.catch_up({})
     assert received(reader) == ["LOST c 1 2", "MSG c 3 p x", "MSG c 4 p x", "MSG c 5 p x"]
 

@@ -176,8 +176,8 @@ def echo_lost(patch: Patch) -> None:
     patch(subscription.Subscriber, "_read_chunk", _read_chunk_without_cache)
 
 
-def _read_chunk_without_cache(self: Any, behind: Any, cache: Any) -> bytes:
-    at, batches = behind.channel, behind.channel.history.read(behind.cursor, 65_536)
+def _read_chunk_without_cache(self: Any, behind: Any, cache: Any, read: Any) -> bytes:
+    at, batches = behind.channel, read(behind.cursor)
     if batches:
         behind.cursor = batches[-1].end
     wanted = [batch for batch in batches if behind.wants(batch)]
@@ -285,10 +285,10 @@ def replay_sorted_wrongly(patch: Patch) -> None:
 def catch_up_shared_wrongly(patch: Patch) -> None:
     """Subscribers that catch up together get what the first of them has missed."""
 
-    def read_chunk(self: Any, behind: Any, cache: Any) -> bytes:
+    def read_chunk(self: Any, behind: Any, cache: Any, read: Any) -> bytes:
         key = behind.channel, behind.encoder
         if key not in cache:
-            cache[key] = _read_chunk_without_cache(self, behind, cache), behind.cursor
+            cache[key] = _read_chunk_without_cache(self, behind, cache, read), behind.cursor
         data, behind.cursor = cache[key]
         return bytes(data)
 
@@ -439,7 +439,7 @@ def read_batches_dropped(patch: Patch) -> None:
 def older_events_cut(patch: Patch) -> None:
     """The first batch that was read from the backplane for a slow reader is dropped."""
     send = subscription.Subscriber.send_older
-    patch(subscription.Subscriber, "send_older", lambda self, one, batches: send(self, one, batches[1:]))
+    patch(subscription.Subscriber, "send_older", lambda self, one, batches, cache: send(self, one, batches[1:], cache))
 
 
 @plant
@@ -447,10 +447,10 @@ def older_events_past_a_hole(patch: Patch) -> None:
     """Events that were read from the backplane are sent although events before them are missing."""
     send = subscription.Subscriber.send_older
 
-    def send_all(self: Any, one: Any, batches: Any) -> bool:
+    def send_all(self: Any, one: Any, batches: Any, cache: Any) -> bool:
         if batches and batches[0].first > one.cursor:
             one.cursor = batches[0].first
-        return send(self, one, batches)
+        return send(self, one, batches, cache)
 
     patch(subscription.Subscriber, "send_older", send_all)
 
@@ -460,7 +460,7 @@ def older_events_not_read(patch: Patch) -> None:
     """What a slow reader has missed is reported as lost, although the backplane keeps it."""
 
     def lose(self: OlderEvents, one: Any) -> None:
-        if one.subscriber.send_older(one, ()):
+        if one.subscriber.send_older(one, (), {}):
             self._resume(one.subscriber)
 
     patch(OlderEvents, "read_for", lose)

@@ -96,7 +96,9 @@ class Broker:
         """Called with the commands of other nodes."""
         self.backplane = backplane
         self._repairs = Repairs(backplane, self)
-        self._older = OlderEvents(backplane, self.resume, self._flush_replies) if backplane.keeps_history else None
+        self._older: OlderEvents | None = None
+        if backplane.keeps_history:
+            self._older = OlderEvents(backplane, self.scheduler, self.resume, self._flush_replies)
         self._wall_clock = wall_clock
         self._channel_shares = ChannelShares(limits.max_channels, self.histories)
         self._opening: dict[bytes, Future[Channel]] = {}

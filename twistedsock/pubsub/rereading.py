@@ -6,7 +6,7 @@ dropped what they need.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -18,7 +18,7 @@ from twistedsock.pubsub.backplane import Backplane
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.future import Future, on_result
 from twistedsock.pubsub.scheduler import Scheduler
-from twistedsock.pubsub.subscription import Subscriber, Subscription
+from twistedsock.pubsub.subscription import CatchUpCache, Subscriber, Subscription
 from twistedsock.pubsub.values import Batch, ChannelState, Position, cost
 
 MAX_HELD_BYTES = 8 * 1024 * 1024
@@ -242,18 +242,29 @@ def _lacks(repair: _Repair, channel: Channel) -> bool:
     return bool(repair.held) and repair.held[0][1].first > channel.head + 1
 
 
+_Place = tuple[bytes, bytes, int]
+"""A channel, an epoch and an offset."""
+
+
 class OlderEvents:
-    """``resume`` lets a subscriber catch up in the next turn."""
+    """``resume`` lets a subscriber catch up in the next turn. Many subscriptions can wait for the same events, for
+    example after an interruption of the network: they share what is read and encoded, and are served in time slices."""
 
     def __init__(
-        self, backplane: Backplane, resume: Callable[[Subscriber], None], flush_replies: Callable[[], None]
+        self,
+        backplane: Backplane,
+        scheduler: Scheduler,
+        resume: Callable[[Subscriber], None],
+        flush_replies: Callable[[], None],
     ) -> None:
         self._backplane = backplane
+        self._scheduler = scheduler
         self._resume = resume
         self._flush_replies = flush_replies
         # By channel, epoch and cursor: the subscriptions that wait for the events from there on.
-        self._waiting: OrderedDict[tuple[bytes, bytes, int], dict[Subscription, None]] = OrderedDict()
-        self._reading: dict[tuple[bytes, bytes, int], dict[Subscription, None]] = {}
+        self._waiting: OrderedDict[_Place, OrderedDict[Subscription, None]] = OrderedDict()
+        # Those whose events are being read, or sent.
+        self._reading: dict[_Place, OrderedDict[Subscription, None]] = {}
         self._is_starting = False
 
     def read_for(self, subscription: Subscription) -> None:
@@ -263,7 +274,7 @@ class OlderEvents:
         key = (subscription.channel.name, subscription.channel.epoch, subscription.cursor)
         waiting = self._reading.get(key)
         if waiting is None:
-            waiting = self._waiting.setdefault(key, {})
+            waiting = self._waiting.setdefault(key, OrderedDict())
         waiting[subscription] = None
         self._start_reads()
 
@@ -281,16 +292,24 @@ class OlderEvents:
         finally:
             self._is_starting = False
 
-    def _was_read(self, key: tuple[bytes, bytes, int], outcome: Sequence[Batch] | Error) -> None:
-        name, epoch, cursor = key
+    def _was_read(self, key: _Place, outcome: Sequence[Batch] | Error) -> None:
         batches = () if isinstance(outcome, Error) else outcome
-        self._flush_replies()  # they name the newest offset at an earlier time
-        for subscription in self._reading.pop(key):
+        self._scheduler.run_steps(self._send(key, batches), partial(self._end, key))
+
+    def _send(self, key: _Place, batches: Sequence[Batch]) -> Iterator[None]:
+        (_, epoch, cursor), waiting, cache = key, self._reading[key], CatchUpCache()
+        while waiting:
+            subscription, _ = waiting.popitem(last=False)
             subscriber = subscription.subscriber
+            self._flush_replies()  # they name the newest offset at an earlier time
             still_waits = subscription in subscriber.behind and subscription.cursor == cursor
             if still_waits and subscription.channel.epoch == epoch and not subscriber.outlet.blocked:
-                if subscriber.send_older(subscription, batches):
+                if subscriber.send_older(subscription, batches, cache):
                     self._resume(subscriber)
             elif subscriber.behind:
                 self._resume(subscriber)
+            yield
+
+    def _end(self, key: _Place) -> None:
+        del self._reading[key]
         self._start_reads()

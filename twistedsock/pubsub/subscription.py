@@ -6,7 +6,7 @@ offset of the next event that it needs. When the socket accepts data again, the 
 histories of the channels, a chunk at a time, until its subscriptions can join their groups again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from twistedsock.limits.principal import LOCAL, Principal
@@ -197,8 +197,8 @@ class Subscription:
 
 
 CatchUpCache = dict[tuple[ChannelView, EventEncoder, int], tuple[bytes, int]]
-"""The results of reading histories in this turn: (channel, encoder, cursor) to (bytes, next cursor). Many subscribers
-that fell behind together catch up together, and share what they read."""
+"""The results of reading histories in this turn, or of one read of the backplane: (channel, encoder, cursor) to (bytes,
+next cursor). Many subscribers that fell behind together catch up together, and share what they read."""
 
 
 class OlderEventsReader(Protocol):
@@ -290,7 +290,7 @@ class Subscriber:
             if lost is None:
                 return False
             data += lost
-        data += self._read_chunk(subscription, cache)
+        data += self._read_chunk(subscription, cache, lambda cursor: history.read(cursor, CHUNK_BYTES))
         if subscription.cursor == history.end and not channel.has_undelivered_events:
             data += self._encode_missed(subscription)
             channel.join_group(subscription)
@@ -304,7 +304,7 @@ class Subscriber:
             self.outlet.try_write(data)
         return bool(self.behind) and not self.outlet.blocked
 
-    def send_older(self, subscription: Subscription, batches: Sequence[Batch]) -> bool:
+    def send_older(self, subscription: Subscription, batches: Sequence[Batch], cache: CatchUpCache) -> bool:
         """Send events from the cursor on that were read from the backplane. If they begin after the cursor, or there
         are none, what is missing is reported as lost. Returns whether to continue in the next turn."""
         history, data = subscription.channel.history, b""
@@ -314,12 +314,7 @@ class Subscriber:
             if lost is None:
                 return False
             data += lost
-        for batch in batches:
-            if batch.first > subscription.cursor:
-                break  # the history has the events before it
-            if batch.end > subscription.cursor and batch.first < history.end:
-                data += self._encode_wanted(subscription, [batch.part(subscription.cursor, history.end)])
-                subscription.cursor = min(batch.end, history.end)
+        data += self._read_chunk(subscription, cache, lambda cursor: _following(batches, cursor, history.end))
         self._let_others_go_first(subscription)
         self.stats.sent += len(data)
         self.outlet.try_write(data)
@@ -346,15 +341,17 @@ class Subscriber:
         channel.stats.delivered += sum(map(len, wanted))
         return b"".join([encoder.batch(channel.name, batch, channel.epoch) for batch in wanted])
 
-    def _read_chunk(self, subscription: Subscription, cache: CatchUpCache) -> bytes:
-        """Encode about a chunk of the history, and move the cursor behind it."""
+    def _read_chunk(
+        self, subscription: Subscription, cache: CatchUpCache, read: Callable[[int], Sequence[Batch]]
+    ) -> bytes:
+        """Encode the events that ``read`` returns for the cursor, and move the cursor behind them."""
         channel, cursor = subscription.channel, subscription.cursor
         key = (channel, subscription.encoder, cursor)
         if subscription.echo and key in cache:
             data, subscription.cursor = cache[key]
             channel.stats.delivered += subscription.cursor - cursor
             return data
-        batches = channel.history.read(cursor, CHUNK_BYTES)
+        batches = read(cursor)
         if batches:
             subscription.cursor = batches[-1].end
         data = self._encode_wanted(subscription, batches)
@@ -385,3 +382,16 @@ class Subscriber:
         if not missed:
             return subscription.encoder.presence_lost(subscription.channel.name)
         return subscription.encoder.presence(subscription.channel.name, missed)
+
+
+def _following(batches: Sequence[Batch], cursor: int, end: int) -> Sequence[Batch]:
+    """The events from the cursor on and before ``end``, without what follows a gap: the history has the events in
+    it."""
+    found: list[Batch] = []
+    for batch in batches:
+        if batch.first > cursor:
+            break
+        if batch.end > cursor and batch.first < end:
+            found.append(batch.part(cursor, end))
+            cursor = batch.end
+    return found
