@@ -13,7 +13,7 @@ from tests.backplanes.contract import (
     TwoNodesContract,
 )
 from tests.backplanes.hub import LEASE_SECONDS, Hub, HubBackplane
-from twistedsock.pubsub.values import DisconnectClient
+from twistedsock.pubsub.values import Batch, DisconnectClient
 from twistedsock.testing import FakeServer, LineClient
 
 
@@ -167,22 +167,38 @@ def test_ids_of_other_nodes_cannot_be_nicks(nodes: Nodes) -> None:
     assert nodes.send(ann, "NICK n1-p1") == ["OK n1-p1"]
 
 
+class Recorder:
+    """Observes the events of a node."""
+
+    def __init__(self, nodes: Nodes, node: int, seen: list[tuple[int, int]]) -> None:
+        self._node = node
+        self._seen = seen
+        nodes.servers[node].broker.observers.append(self)
+
+    def published(self, channel: bytes, epoch: bytes, batch: Batch) -> None:
+        self._seen.append((self._node, batch.first))
+
+    def joined(self, *arguments: object) -> None: ...
+    def left(self, *arguments: object) -> None: ...
+
+
 def test_observers_see_each_event_on_one_node(nodes: Nodes) -> None:
     seen: list[tuple[int, int]] = []
-
-    class Recorder:
-        def __init__(self, node: int) -> None:
-            self.node = node
-
-        def published(self, channel: bytes, epoch: bytes, batch: object) -> None:
-            seen.append((self.node, batch.first))  # type: ignore[attr-defined]
-
-        def joined(self, *arguments: object) -> None: ...
-        def left(self, *arguments: object) -> None: ...
-
-    for number, server in enumerate(nodes.servers):
-        server.broker.observers.append(Recorder(number))
+    for number in (0, 1):
+        Recorder(nodes, number, seen)
     ann, bob = nodes.client(0, "SUB a"), nodes.client(1, "SUB a")
     nodes.send(ann, "PUB a 1")
     nodes.send(bob, "PUB a 2")
     assert seen == [(0, 1), (1, 2)]
+
+
+def test_observers_see_events_whose_channel_nobody_else_needs_meanwhile(nodes: Nodes) -> None:
+    """Its last subscriber unsubscribes, or its first reader has read it, before the publication is answered."""
+    seen: list[tuple[int, int]] = []
+    Recorder(nodes, 0, seen)
+    reader, publisher = nodes.client(0, "SUB a"), nodes.client(0)
+    publisher.send("PUB a 1")
+    nodes.send(reader, "UNSUB a")
+    reader.send("HIST b")
+    nodes.send(publisher, "PUB b 1")
+    assert seen == [(0, 1), (0, 1)]

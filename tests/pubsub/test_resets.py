@@ -11,6 +11,7 @@ from twistedsock.codecs.line_encoder import LineEncoder
 from twistedsock.errors import UNAVAILABLE
 from twistedsock.limits.settings import CHUNK_BYTES, TIME_SLICE_SECONDS, Limits
 from twistedsock.pubsub.channel import MAX_RESETS, Channel
+from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.history import History
 from twistedsock.pubsub.rereading import MAX_HELD_BYTES, MAX_READS, OlderEvents
 from twistedsock.pubsub.scheduler import Scheduler, do_nothing
@@ -462,6 +463,47 @@ def test_event_of_a_new_epoch_need_not_be_held(server: FakeServer, monkeypatch: 
     assert received_heads(client)[2:] == ["RESET a epoch=e2 good=0", "MSG a 1 p2"]
 
 
+def test_events_of_a_new_epoch_that_were_not_held_are_read(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They arrived after the backplane had looked at the newest one, and before its answer."""
+    monkeypatch.setattr("twistedsock.pubsub.rereading.MAX_HELD_BYTES", 1)
+    client, opening = subscribe(server), Future[ChannelState]()
+    server.restart_backplane()
+    monkeypatch.setattr(server.backplane, "open", lambda channel: opening)
+    publish(server, b"one", b"two", b"three")
+    opening.settle(ChannelState(Position(b"e2", 1), batches(1)))
+    settle(server)
+    assert payloads(client) == "x two three"
+
+
+def test_events_of_a_new_epoch_that_begins_while_a_hole_is_read_are_read(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("twistedsock.pubsub.rereading.MAX_HELD_BYTES", 1)
+    client = subscribe(server)
+    deliver(server, 2)
+    server.restart_backplane()
+    server.broker.reset(b"a", ChannelState(Position(b"e2", 0)))
+    server.backplane.skipping = 1
+    publish_without_answers(server, b"one")
+    publish_without_answers(server, b"two")
+    settle(server)
+    assert payloads(client) == "one two"
+
+
+def test_newer_events_are_read_although_a_hole_is_being_read(server: FakeServer) -> None:
+    client = subscribe(server)
+    publish(server, b"one", skipped=True)
+    reading, read = Future[Sequence[Batch]](), server.backplane.read
+    server.backplane.read = lambda *arguments: reading
+    publish(server, b"two")
+    server.backplane.read = read
+    publish(server, b"three", skipped=True)
+    server.broker.reset(b"a", ChannelState(Position(b"e1", 3)))
+    reading.settle(batches(1))
+    settle(server)
+    assert payloads(client) == "x two three"
+
+
 # Answers to publications, which can have an offset of a new epoch.
 
 
@@ -521,6 +563,35 @@ def test_answers_are_errors_until_the_epoch_is_known(server: FakeServer) -> None
     assert received_heads(client)[:2] == ["RESET a epoch=e2 good=0", "OK 3"]
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_answer_precedes_its_event_although_an_event_of_another_epoch_is_looked_up(
+    server: FakeServer, fails: bool
+) -> None:
+    """An event of a former epoch has arrived late. Those that follow are no reason to ask again."""
+    client = subscribe(server)
+    deliver(server, 1, epoch=b"e0")
+    if fails:
+        server.backplane.failing = 1
+        settle(server)
+    client.send("PUB a x")
+    server.backplane.release(1, backwards=True)
+    server.turn()
+    assert client.received()[2:] == ["OK 1", "MSG a 1 p1 x"]
+
+
+def test_new_epoch_is_not_forgotten_while_a_hole_is_read(server: FakeServer) -> None:
+    """It could not be opened, and the next event of the former one comes after a hole."""
+    client = subscribe(server)
+    publish(server, b"one")
+    publish_in_new_epoch(server, client)
+    server.backplane.failing = 1
+    settle(server)
+    client.received()
+    deliver(server, 3)
+    settle(server)
+    assert received_heads(client) == ["LOST a 2 2", "MSG a 3 p", "RESET a epoch=e2 good=0", "MSG a 1 p1"]
+
+
 def test_newer_events_are_read_although_another_epoch_could_not_be_opened(server: FakeServer) -> None:
     client = subscribe(server)
     deliver(server, 1, epoch=b"e0")
@@ -550,21 +621,43 @@ def test_events_are_delivered_although_another_epoch_could_not_be_opened(server:
     assert received_heads(client)[2:] == ["LOST a 1 2", *msg(3), "LOST a 4 4", *msg(5)]
 
 
-def test_repair_ends_if_the_new_history_is_too_large() -> None:
+def test_repair_delivers_what_it_holds_although_the_new_history_is_too_large() -> None:
     server = FakeServer(late=True, keeps_history=True, history_total_bytes=1_000)
     publish(server, b"one")
     server.turn()
     state = ChannelState(Position(b"e2", 3), batches(1, 2, 3, size=100_000))
     server.backplane.open = lambda channel: state
     deliver(server, 4, epoch=b"e2")
-    assert not server.broker.channels
+    server.turn()
+    here = server.broker.channels[b"a"]
+    assert (here.history.first, here.history.end) == (4, 5)
 
 
-def test_answer_does_not_wait_for_a_channel_that_is_closed(server: FakeServer) -> None:
+def test_channel_stays_open_while_missing_events_are_skipped() -> None:
+    """What waits does not fit in the history, and the channel has nothing else, but a batch is being delivered."""
+    server = FakeServer(history_total_bytes=1_000)
+    deliver(server, 1, size=2_000)
+    here = server.broker.channels[b"a"]
+    deliver(server, 5)
+    server.turn()
+    assert server.broker.channels[b"a"] is here and here.history.first == 5
+
+
+def test_history_of_a_new_epoch_is_counted_although_the_former_one_was_too_large() -> None:
+    server = FakeServer(history_total_bytes=1_000)
+    deliver(server, 1, size=2_000)
+    reset(server, Position(b"e2", 2), tail=batches(1, 2))
+    assert server.broker.histories.size == server.broker.channels[b"a"].history.size > 0
+
+
+def test_channel_stays_open_while_an_answer_waits(server: FakeServer) -> None:
     client, publisher = subscribe(server), server.line_client()
     publish_in_new_epoch(server, publisher)
     client.send("UNSUB a")
+    settle(server)
     assert publisher.received()[1:] == ["OK 1"]
+    server.broker.histories.clear(server.broker.channels[b"a"])
+    assert not server.broker.channels
 
 
 def test_answer_does_not_wait_for_the_repair_of_a_hole(server: FakeServer) -> None:

@@ -566,7 +566,7 @@ def ok_before_reset(patch: Patch) -> None:
 @plant
 def ok_while_epoch_changes(patch: Patch) -> None:
     """A publication is confirmed while the node is still asking for the new epoch."""
-    patch(Repairs, "hold_answer", lambda self, name, answer: answer)
+    patch(Repairs, "hold_answer", lambda self, at, publisher, answer: answer)
 
 
 @plant

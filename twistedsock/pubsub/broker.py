@@ -151,7 +151,7 @@ class Broker:
         answer = self.backplane.publish(publisher, publication)
         if not isinstance(answer, Future) and not self._repairs.running:
             return answer
-        return self._repairs.hold_answer(channel.name, answer)
+        return self._hold_answer(channel, publisher, answer)
 
     def _publish_to_new(self, publisher: Client, publication: Publication) -> int | Error | Future[int]:
         if self.backplane.keeps_history:  # the channel needs its older events
@@ -169,9 +169,21 @@ class Broker:
     def _publish_to_opened(
         self, channel: Channel, publisher: Client, publication: Publication
     ) -> int | Error | Future[int]:
-        answer = self.backplane.publish(publisher, publication)
-        on_result(answer, lambda outcome: self.close_if_unused(channel))  # after an error, it has nothing
-        return answer
+        if self.channels.get(channel.name) is not channel:  # another client that waited for it did not need it
+            return self._publish_to_new(publisher, publication)
+        return self._hold_answer(channel, publisher, self.backplane.publish(publisher, publication))
+
+    def _hold_answer(self, channel: Channel, publisher: Client, answer: int | Error | Future[int]) -> Future[int]:
+        """The channel stays open until the publication is answered: otherwise its event would not be delivered here,
+        and observers would miss it."""
+        channel.uses += 1
+        held = self._repairs.hold_answer(channel, publisher.id, answer)
+        held.then(lambda outcome: self._end_use(channel))
+        return held
+
+    def _end_use(self, channel: Channel) -> None:
+        channel.uses -= 1
+        self.close_if_unused(channel)
 
     def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None:
         """Called by the backplane with events that follow the newest ones of the channel. Events that have been
@@ -421,7 +433,9 @@ class Broker:
         gaps, so it starts again behind that."""
         channel = self.channels[name]
         if batch.first > channel.head + 1:
+            channel.uses += 1  # it can have nothing else until the batch is delivered
             self.skip_to(channel, batch.first - 1, batch.time)
+            channel.uses -= 1
         self.deliver(name, epoch, batch)
 
     def skip_to(self, channel: Channel, offset: int, time: int) -> None:
@@ -445,10 +459,12 @@ class Broker:
             if channel.head < state.position.offset:
                 self._repairs.read_newer(channel, state)
             return
+        channel.uses += 1  # its history can be emptied, if all are too large together
         size = self._finish_delivery(channel)
         channel.restart(state)
         self.histories.account(channel, size)
         self._load(channel, state)
+        channel.uses -= 1
         self.report_gap(name, None)
         self._repairs.epoch_changed(name)
         for subscription in channel.subscriptions.values():
@@ -521,8 +537,8 @@ class Broker:
             self.histories.load(channel, state.tail, ages)
 
     def close_if_unused(self, channel: Channel) -> None:
-        """Remove a channel that has neither subscriptions nor history."""
-        if channel.subscriptions or channel.history or channel.pending or channel.waiters:
+        """Remove a channel that has neither subscriptions nor history, and that nothing else needs."""
+        if channel.subscriptions or channel.history or channel.pending or channel.waiters or channel.uses:
             return
         if self.channels.get(channel.name) is channel:
             del self.channels[channel.name]

@@ -45,6 +45,7 @@ class Channel:
         "stats",
         "subscriptions",
         "undelivered",
+        "uses",
         "waiters",
         "watchers",
     )
@@ -74,6 +75,8 @@ class Channel:
         self.watchers: dict[Subscription, None] = {}
         """The subscriptions that are sent presence changes."""
         self.waiters: dict[Callable[[], None], None] | None = None
+        self.uses = 0
+        """How many publications wait for the backplane, and other work that needs the channel is being done."""
         self.resets: dict[Subscription, list[Reset]] | None = None
         self.stats = stats
         self.undelivered: Undelivered | None = None
@@ -86,7 +89,7 @@ class Channel:
     @property
     def is_history_only(self) -> bool:
         """Whether only its history would be lost with it."""
-        return not (self.subscriptions or self.waiters or self.pending or self.undelivered)
+        return not (self.subscriptions or self.waiters or self.pending or self.undelivered or self.uses)
 
     @property
     def has_undelivered_events(self) -> bool:

@@ -90,7 +90,7 @@ class Repairs:
         if epoch == channel.epoch and not self._backplane.keeps_history:
             self._node.deliver_after_loss(name, epoch, batch)
             return
-        repair = self.running[name] = _Repair()
+        repair = self._begin(name)
         self._add(repair, channel, epoch, batch)
         if epoch == channel.epoch:
             self._read(name, repair)
@@ -101,18 +101,13 @@ class Repairs:
         """The backplane has events that follow the newest one of a channel."""
         if not self._backplane.keeps_history:
             self._node.skip_to(channel, state.position.offset, state.time)
-        elif channel.name not in self.running or self.running[channel.name].has_failed:
-            repair = self.running[channel.name] = _Repair()
-            repair.is_truncated = True
-            repair.missing_until = state.position.offset, state.time
-            self._read(channel.name, repair)
+        else:
+            self._read_all(channel.name, (state.position.offset, state.time))
 
     def cancel(self, name: bytes) -> None:
-        """The channel is closed."""
-        repair = self.running.get(name)
-        if repair is not None:
+        """The channel is closed. No answers wait, because each keeps it open."""
+        if name in self.running:
             self._end(name)
-            self._settle_all(name, repair.answers)
 
     def epoch_changed(self, name: bytes) -> None:
         """The channel has a new epoch, which need not be the result of a repair."""
@@ -120,8 +115,17 @@ class Repairs:
         if repair is not None:
             if repair.has_failed:
                 del self.running[name]
+            repair.missing_until = None
             answers, repair.answers = repair.answers, []
             self._settle_all(name, answers)
+
+    def _begin(self, name: bytes) -> _Repair:
+        """A repair of a channel that has none, or one that has failed."""
+        failed, repair = self.running.get(name), _Repair()
+        if failed is not None:
+            repair.other_epoch = failed.other_epoch
+        self.running[name] = repair
+        return repair
 
     def _end(self, name: bytes) -> None:
         self._held_bytes -= self.running.pop(name).size
@@ -140,6 +144,17 @@ class Repairs:
     def _reopen(self, name: bytes, repair: _Repair) -> None:
         on_result(self._backplane.open(name), partial(self._reopened, name, repair))
 
+    def _read_all(self, name: bytes, missing_until: tuple[int, int] | None = None) -> None:
+        """Read until the backplane has nothing new, in the repair that is running or in another one."""
+        repair = self.running.get(name)
+        is_running = repair is not None and not repair.has_failed
+        if repair is None or repair.has_failed:
+            repair = self._begin(name)
+        repair.is_truncated = True
+        repair.missing_until = missing_until or repair.missing_until
+        if not is_running:
+            self._read(name, repair)
+
     def _read(self, name: bytes, repair: _Repair) -> None:
         if self.running.get(name) is repair:
             position = self._node.channels[name].position
@@ -149,63 +164,74 @@ class Repairs:
     def _was_read(self, name: bytes, repair: _Repair, position: Position, outcome: Sequence[Batch] | Error) -> None:
         if self.running.get(name) is not repair:
             return
-        channels, epoch = self._node.channels, position.epoch
-        if not isinstance(outcome, Error) and channels[name].epoch == epoch:
+        channel, is_read = self._node.channels[name], not isinstance(outcome, Error)
+        if not isinstance(outcome, Error) and channel.epoch == position.epoch:
             for batch in outcome:
-                self._node.deliver_after_loss(name, epoch, batch)
-            # There may be more, unless nothing was new.
-            channel = channels[name]
-            if channel.position != position and (repair.is_truncated or _lacks(repair, channel)):
-                self._node.scheduler.defer(partial(self._read, name, repair))
-                return
+                self._node.deliver_after_loss(name, position.epoch, batch)
+        # There may be more, unless nothing was new.
+        if is_read and channel.position != position and (repair.is_truncated or _lacks(repair, channel)):
+            self._node.scheduler.defer(partial(self._read, name, repair))
+            return
         self._finish(name, repair)
         self._settle_all(name, repair.answers)
         if repair.missing_until is not None and name not in self.running:
             offset, time = repair.missing_until
-            if channels[name].epoch == epoch and channels[name].head < offset:
-                self._node.skip_to(channels[name], offset, time)
+            if channel.head < offset:
+                self._node.skip_to(channel, offset, time)
 
     def _reopened(self, name: bytes, repair: _Repair, outcome: ChannelState | Error) -> None:
         if self.running.get(name) is not repair:
             return
-        if isinstance(outcome, Error):  # the next event of the new epoch is another attempt
+        if isinstance(outcome, Error):
             self._finish(name, repair, is_reopened=True)
-            if name not in self.running:
-                self.running[name] = failed = _Repair()
-                failed.other_epoch, failed.has_failed = repair.other_epoch, True
-            self._settle_all(name, repair.answers)
+            following = self.running.get(name)
+            if following is None:
+                following = self.running[name] = _Repair()
+                following.has_failed = True
+            following.other_epoch = following.other_epoch or repair.other_epoch
+            for future, answer, _ in repair.answers:
+                future.settle(answer if isinstance(answer, Error) else UNAVAILABLE)
             return
+        channel = self._node.channels[name]
+        channel.uses += 1  # it can have nothing else until the batches are delivered
         # First only what precedes the batches that are held: these are delivered like all others.
         self._node.reset(name, _before_held(outcome, repair))
-        if self.running.get(name) is not repair:
-            return  # the histories are too large together, so that the channel was closed
         self._finish(name, repair, is_reopened=True)
-        self._settle_all(name, repair.answers)
         self._node.reset(name, outcome)
+        if repair.is_truncated:
+            self._read_all(name)
+        self._settle_all(name, repair.answers)
+        channel.uses -= 1
 
     def _finish(self, name: bytes, repair: _Repair, is_reopened: bool = False) -> None:
-        """Deliver what was held. What is still missing before it is lost."""
+        """Deliver what was held. What is still missing before it is lost, unless it was not read because the channel
+        ``is_reopened``."""
         self._end(name)
-        is_first = True
-        for epoch, batch in repair.held:
-            has_epoch = self._node.channels[name].epoch == epoch
-            if is_reopened and not has_epoch:
-                continue  # it arrived late: the channel has moved on
-            if is_first and has_epoch:
+        channel = self._node.channels[name]
+        for number, (epoch, batch) in enumerate(repair.held):
+            if epoch == channel.epoch and not number and not is_reopened:
                 self._node.deliver_after_loss(name, epoch, batch)
-            else:  # a second hole is repaired like the first
+            elif epoch == channel.epoch or not is_reopened:  # a second hole is repaired like the first
                 self._node.deliver(name, epoch, batch)
-            is_first = False
-        if repair.other_epoch is not None and not is_reopened and name not in self.running:
-            self.running[name] = following = _Repair()  # the event of the other epoch was not held
+            # Otherwise it arrived late: the channel has moved on.
+        if repair.other_epoch not in (None, channel.epoch) and not is_reopened and name not in self.running:
+            following = self._begin(name)  # the event of the other epoch was not held
             following.other_epoch = repair.other_epoch
             self._reopen(name, following)
 
-    def hold_answer(self, name: bytes, answer: int | Error | Future[int]) -> Future[int]:
-        """The answer to a publication. It waits while the channel moves to a new epoch, because it can be an offset of
-        that. Subscribers are sent the reset before the offset."""
+    def hold_answer(self, channel: Channel, publisher: bytes, answer: int | Error | Future[int]) -> Future[int]:
+        """The answer to a publication of this client. It waits while the channel moves to a new epoch, because it can
+        be an offset of that. Subscribers are sent the reset before the offset. An event that has just been delivered
+        has the epoch of the channel: its answer does not wait, because it must precede the event."""
         held = Future[int]()
-        on_result(answer, partial(self._settle, name, held))
+
+        def settle(outcome: int | Error) -> None:
+            if any([batch.first == outcome and batch.publisher == publisher for batch in channel.pending]):
+                held.settle(outcome)
+            else:
+                self._settle(channel.name, held, outcome)
+
+        on_result(answer, settle)
         return held
 
     def _settle(self, name: bytes, future: Future[int], outcome: int | Error) -> None:
@@ -219,10 +245,9 @@ class Repairs:
             repair.answers.append(_Answer(future, outcome, epochs))
 
     def _settle_all(self, name: bytes, answers: Sequence[_Answer]) -> None:
-        channel = self._node.channels.get(name)
         for future, outcome, epochs in answers:
             # An epoch that has passed meanwhile cannot be named any more.
-            is_known = channel is None or channel.epoch in epochs
+            is_known = self._node.channels[name].epoch in epochs
             self._settle(name, future, outcome if is_known else UNAVAILABLE)
 
 
@@ -238,8 +263,10 @@ def _before_held(state: ChannelState, repair: _Repair) -> ChannelState:
 
 
 def _lacks(repair: _Repair, channel: Channel) -> bool:
-    """Whether events are missing between those of the channel and those that are held."""
-    return bool(repair.held) and repair.held[0][1].first > channel.head + 1
+    """Whether events are missing between those of the channel and those that are held. Only a truncated repair holds
+    none."""
+    epoch, batch = repair.held[0]
+    return epoch == channel.epoch and batch.first > channel.head + 1
 
 
 _Place = tuple[bytes, bytes, int]

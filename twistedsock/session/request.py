@@ -15,7 +15,6 @@ from twistedsock.limits.shares import EvictionQueue
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.future import Future, map_result, on_result
 from twistedsock.pubsub.names import AnyOf, check_nick
-from twistedsock.pubsub.scheduler import do_nothing
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Event, Lost, Member, Position, Publication
 from twistedsock.session.commands import Subscribe, resume_offset
@@ -142,14 +141,11 @@ class RequestClient:
         broker = self._context.broker
         if broker.channels.get(channel.name) is not channel:  # another request that waited for it did not need it
             return self._publish(publisher, publication)
-        keep_open = partial(do_nothing)  # one for each request
         answer = broker.publish(publisher, publication)
-        if isinstance(answer, Future):
-            channel.notify_once(keep_open)
         if broker.needs_flush:
             broker.flush()
         position = map_result(answer, lambda offset: Position(broker.channels.get(channel.name, channel).epoch, offset))
-        on_result(position, lambda outcome: broker.cancel_notify(channel, keep_open))
+        on_result(position, lambda outcome: broker.close_if_unused(channel))
         return position
 
     def history(
