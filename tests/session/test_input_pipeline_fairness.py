@@ -229,6 +229,23 @@ def test_charges_commands_by_their_work(own: list[str], command: str, low: float
     assert command != "AUTH A" or peer.session.client.principal == b"=ann"
 
 
+def test_charges_events_that_only_the_backplane_has() -> None:
+    """100 events, of which the history has none, cost as much as events without payload."""
+    server = FakeServer(late=True, keeps_history=True, history_events=0)
+    publisher, reader = server.line_client(), server.line_client()
+    publisher.send(*[f"PUB a {number}" for number in range(100)])
+    while len(server.backplane) or len(server.turns):
+        server.backplane.release()
+        server.turn()
+    reader.limit(commands_per_second=1, commands_burst=1_000)
+    reader.send("SUB a since=0 epoch=e1")
+    while len(server.backplane) or len(server.turns):
+        server.backplane.release()
+        server.turn()
+    assert len(reader.received()) == 102
+    assert 8 <= charged(reader) <= 10
+
+
 def test_does_not_charge_clients_on_this_machine(server: FakeServer, peer: LineClient) -> None:
     peer.send("PUB a x", "HIST a", "WHO a", "NICK ann")
     assert peer.session.rate_limiter is None and not server.context.rate_limiters

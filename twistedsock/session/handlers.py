@@ -17,7 +17,7 @@ from twistedsock.limits.settings import MAX_PUBLISHES_IN_FLIGHT
 from twistedsock.pubsub.future import Future, on_result
 from twistedsock.pubsub.names import check_nick, is_reserved
 from twistedsock.pubsub.subscription import Subscription
-from twistedsock.pubsub.values import Batch, Event, Lost, Member, Position, Tag
+from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Batch, Event, Lost, Member, Position, Tag
 from twistedsock.session import commands
 from twistedsock.session.authorizer import MAX_FAILED_TOKENS
 from twistedsock.session.commands import Command, Publish, changes_epoch, dropped_since, resume_offset
@@ -192,7 +192,9 @@ def _replay(
         channel.stats.lost += available - start
         start = available
     if session.is_rate_limited:
-        session.charge(answer_price(history.size * (history.end - start) // (len(history) or 1)))
+        # What only the backplane has is taken for as long as the events here.
+        each = history.size / len(history) if history else BATCH_COST + EVENT_COST
+        session.charge(answer_price(int(each * (history.end - start))))
     subscription.read_from(start)
     session.broker.resume(subscription.subscriber)
 
