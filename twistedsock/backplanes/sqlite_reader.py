@@ -77,7 +77,11 @@ class StateReader:
         try:
             # The path as a URI, in which ? and # have another meaning.
             self._connection = sqlite3.connect(f"file:{quote(str(self.path))}?mode=ro", uri=True, isolation_level=None)
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+            try:
+                (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+            except sqlite3.Error:
+                self._connection.close()
+                raise
         except sqlite3.Error as error:
             self._release_lock()
             raise StoreError(f"cannot read {self.path}: {error}") from None
