@@ -4,12 +4,14 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.backplanes.contract import Stage
 from twistedsock.backplanes.sqlite import SQLiteBackplane, StateStatistics
 from twistedsock.backplanes.sqlite_store import Store
 from twistedsock.limits.settings import Limits
+
+StartDiskStage = Callable[..., "DiskStage"]
 
 Call = tuple[Callable[[Store], Any], Callable[[Any], None]]
 
@@ -45,7 +47,8 @@ class ManualWorker:
 
 
 class DiskStage(Stage):
-    """A backplane on the files of a directory. ``now`` is the wall clock. Names of epochs begin with ``epochs``."""
+    """A backplane on the files of a directory. ``now`` is the wall clock. Names of epochs begin with ``epochs``. As a
+    context manager, it closes the files at the end, whatever still waits."""
 
     def __init__(self, directory: Path, epochs: bytes = b"e", **limits: Any) -> None:
         self.now = 1_000.0
@@ -64,6 +67,12 @@ class DiskStage(Stage):
                 lambda error: self.reports.append(str(error)),
             )
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.worker.store.close()
 
     @property
     def statistics(self) -> StateStatistics:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.backplanes.disk_stage import DiskStage
+from tests.backplanes.disk_stage import DiskStage, StartDiskStage
 from tests.faulty_disk import faulty_disk
 from twistedsock.pubsub.future import on_result
 from twistedsock.pubsub.values import ChannelState, Position
@@ -44,7 +44,7 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def start(states: dict[str, Path], tmp_path: Path) -> Callable[..., DiskStage]:
+def start(states: dict[str, Path], tmp_path: Path, disk_stage: StartDiskStage) -> StartDiskStage:
     """Start on a copy of a state, after ``damage`` was called with its directory."""
     count = iter(range(1_000))
 
@@ -52,7 +52,7 @@ def start(states: dict[str, Path], tmp_path: Path) -> Callable[..., DiskStage]:
         directory = tmp_path / str(next(count))
         shutil.copytree(states[kind], directory)
         damage(directory)
-        return DiskStage(directory, b"new ", **{"history_age": 10**6} | limits)
+        return disk_stage(directory, b"new ", **{"history_age": 10**6} | limits)
 
     return start
 
@@ -104,7 +104,7 @@ def check(stage: DiskStage) -> int:
     return left
 
 
-def test_state_without_damage_keeps_its_epochs(start: Callable[..., DiskStage]) -> None:
+def test_state_without_damage_keeps_its_epochs(start: StartDiskStage) -> None:
     for kind in ("stopped", "killed"):
         stage = start(kind, lambda directory: None)
         assert check(stage) == EVENTS * len(CHANNELS) and stage.damage == []
@@ -116,7 +116,7 @@ def test_state_without_damage_keeps_its_epochs(start: Callable[..., DiskStage]) 
     ("kind", "name"), [("stopped", "events.sqlite"), ("killed", "events.sqlite"), ("killed", "events.sqlite-wal")]
 )
 def test_nothing_wrong_is_delivered_from_a_damaged_file(
-    start: Callable[..., DiskStage], change: Callable[[Path, int], None], kind: str, name: str, seed: int
+    start: StartDiskStage, change: Callable[[Path, int], None], kind: str, name: str, seed: int
 ) -> None:
     chance = random.Random(seed)
     for _ in range(10):
@@ -143,9 +143,7 @@ def test_nothing_wrong_is_delivered_from_a_damaged_file(
         "PRAGMA user_version = 0",
     ],
 )
-def test_content_that_contradicts_itself_is_damage(
-    start: Callable[..., DiskStage], statement: str, history_events: int
-) -> None:
+def test_content_that_contradicts_itself_is_damage(start: StartDiskStage, statement: str, history_events: int) -> None:
     def damage(directory: Path) -> None:
         with closing(sqlite3.connect(directory / "events.sqlite", isolation_level=None)) as connection:
             connection.execute(statement)
@@ -155,7 +153,7 @@ def test_content_that_contradicts_itself_is_damage(
     assert len(stage.damage) == 1 and "is damaged" in stage.damage[0]
 
 
-def test_channels_that_their_index_does_not_have_are_not_taken_for_new_ones(start: Callable[..., DiskStage]) -> None:
+def test_channels_that_their_index_does_not_have_are_not_taken_for_new_ones(start: StartDiskStage) -> None:
     def damage(directory: Path) -> None:
         path = directory / "events.sqlite"
         with closing(sqlite3.connect(path)) as connection:
@@ -170,7 +168,7 @@ def test_channels_that_their_index_does_not_have_are_not_taken_for_new_ones(star
     assert check(stage) == EVENTS * len(CHANNELS) and "not found by their names: 3" in stage.damage[0]
 
 
-def test_damaged_database_is_set_aside_and_what_can_be_read_of_it_is_kept(start: Callable[..., DiskStage]) -> None:
+def test_damaged_database_is_set_aside_and_what_can_be_read_of_it_is_kept(start: StartDiskStage) -> None:
     def damage(directory: Path) -> None:
         path = directory / "events.sqlite"
         flip_bit(path, (path.read_bytes().index(PAYLOADS[9]) + 5) * 8)
@@ -182,22 +180,22 @@ def test_damaged_database_is_set_aside_and_what_can_be_read_of_it_is_kept(start:
     assert "is damaged" in sentence and "events.sqlite.damaged-" in sentence
 
 
-def test_file_that_is_no_database_is_set_aside(tmp_path: Path) -> None:
+def test_file_that_is_no_database_is_set_aside(tmp_path: Path, disk_stage: StartDiskStage) -> None:
     (tmp_path / "events.sqlite").write_bytes(b"x" * 10_000)
-    stage = DiskStage(tmp_path)
+    stage = disk_stage(tmp_path)
     stage.publish(b"a", b"x")
     assert stage.answers(b"a") == [1]
     (aside,) = tmp_path.glob("events.sqlite.damaged-*")
     assert aside.read_bytes() == b"x" * 10_000 and stage.damage[0].endswith("events of it that could be read: 0")
 
 
-def test_missing_log_begins_new_epochs(start: Callable[..., DiskStage]) -> None:
+def test_missing_log_begins_new_epochs(start: StartDiskStage) -> None:
     stage = start("killed", lambda directory: (directory / "events.sqlite-wal").unlink())
     assert check(stage) == len(CHANNELS) * (EVENTS // 2 + 1)
     assert "lacks 57 events: all channels have new epochs" in stage.damage[0]
 
 
-def test_cut_log_is_copied_aside(start: Callable[..., DiskStage]) -> None:
+def test_cut_log_is_copied_aside(start: StartDiskStage) -> None:
     """Also if only the last transaction is missing."""
     directories = []
 
@@ -211,7 +209,7 @@ def test_cut_log_is_copied_aside(start: Callable[..., DiskStage]) -> None:
     assert check(stage) == EVENTS * len(CHANNELS) - 1 and str(copy) in stage.damage[0]
 
 
-def test_older_copy_of_the_database_begins_new_epochs(states: dict[str, Path], start: Callable[..., DiskStage]) -> None:
+def test_older_copy_of_the_database_begins_new_epochs(states: dict[str, Path], start: StartDiskStage) -> None:
     def damage(directory: Path) -> None:
         older = states["killed"] / "events.sqlite"
         (directory / "events.sqlite").write_bytes(older.read_bytes())
@@ -220,7 +218,7 @@ def test_older_copy_of_the_database_begins_new_epochs(states: dict[str, Path], s
     assert check(stage) == len(CHANNELS) * (EVENTS // 2 + 1) and "lacks 57 events" in stage.damage[0]
 
 
-def test_subscribers_get_a_reset_when_damage_is_found_later(start: Callable[..., DiskStage]) -> None:
+def test_subscribers_get_a_reset_when_damage_is_found_later(start: StartDiskStage) -> None:
     def damage(directory: Path) -> None:
         path = directory / "events.sqlite"
         flip_bit(path, (path.read_bytes().index(PAYLOADS[EVENTS - 1]) + 5) * 8)

@@ -93,22 +93,21 @@ class Machine:
         self._remaining = self._chance.randint(1, 250)
         self._starts += 1
         try:
-            stage = DiskStage(self._directory, b"start %d, " % self._starts)
-            self.check(stage)
-            while self._remaining > 0:
-                self._publish(stage)
-                while not stage.backplane.is_ready and self._remaining > 0:
-                    stage.pass_time()
-            stage.worker.store.close()
+            with DiskStage(self._directory, b"start %d, " % self._starts) as stage:
+                self.check(stage)
+                while self._remaining > 0:
+                    self._publish(stage)
+                    while not stage.backplane.is_ready and self._remaining > 0:
+                        stage.pass_time()
         except StoreError:
             pass
         self._disk.lose_power(self._chance)
 
     def start_with_power(self) -> None:
         self._remaining, self._errors = 10**6, 0.0
-        stage = DiskStage(self._directory)
-        self.check(stage)
-        stage.stop()
+        with DiskStage(self._directory) as stage:
+            self.check(stage)
+            stage.stop()
 
     def _publish(self, stage: DiskStage) -> None:
         chance = self._chance

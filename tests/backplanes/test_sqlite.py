@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.backplanes.contract import BackplaneContract, FailingContract, KeepingContract, Stage
-from tests.backplanes.disk_stage import DiskStage
+from tests.backplanes.disk_stage import DiskStage, StartDiskStage
 from twistedsock.backplanes import sqlite as sqlite_module
 from twistedsock.backplanes.sqlite import DISK_TOO_SLOW, RETRY_SECONDS
 from twistedsock.backplanes.sqlite_store import StoreError
@@ -21,8 +21,8 @@ from twistedsock.pubsub.values import Payloads, Position, Publication
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> DiskStage:
-    return DiskStage(tmp_path / "state")
+def stage(disk_stage: StartDiskStage, tmp_path: Path) -> DiskStage:
+    return disk_stage(tmp_path / "state")
 
 
 class TestContract(BackplaneContract, KeepingContract):
@@ -33,14 +33,15 @@ class TestFailures(FailingContract):
     """After an error, the store is opened again."""
 
     @pytest.fixture
-    def stage(self, tmp_path: Path) -> Stage:
+    def stage(self, tmp_path: Path) -> Iterator[Stage]:
         class Reopening(DiskStage):
             def settle(self) -> None:
                 super().settle()
                 if self.scheduled:
                     self.pass_time()
 
-        return Reopening(tmp_path)
+        with Reopening(tmp_path) as stage:
+            yield stage
 
     def test_failure_does_not_affect_later_publications(self, stage: Stage) -> None:
         """Those that were gathered with the failing one fail too, because they are one transaction."""
@@ -70,13 +71,15 @@ def test_publications_of_a_turn_are_one_transaction(stage: DiskStage) -> None:
     assert stage.answers(b"a") == [1, 2, 3] and stage.answers(b"b") == [1, 2]
 
 
-def test_restart_continues_with_epoch_offsets_and_newest_events(stage: DiskStage, tmp_path: Path) -> None:
+def test_restart_continues_with_epoch_offsets_and_newest_events(
+    stage: DiskStage, disk_stage: StartDiskStage, tmp_path: Path
+) -> None:
     position = stage.open(b"a")
     stage.publish(b"a", b"v", b"w")
     stage.now += 1
     stage.publish(b"a", b"x")
     stage.stop()
-    again = DiskStage(tmp_path / "state", history_events=1)
+    again = disk_stage(tmp_path / "state", history_events=1)
     state = again.state(b"a")
     assert isinstance(position, Position) and state.position == Position(position.epoch, 3)
     assert [event for batch in state.tail for event in batch.events()] == stage.events(b"a")[2:]
@@ -87,21 +90,23 @@ def test_restart_continues_with_epoch_offsets_and_newest_events(stage: DiskStage
     assert again.epochs(b"a") == {position.epoch}
 
 
-def test_channel_without_events_keeps_its_epoch_over_a_restart(stage: DiskStage, tmp_path: Path) -> None:
+def test_channel_without_events_keeps_its_epoch_over_a_restart(
+    stage: DiskStage, disk_stage: StartDiskStage, tmp_path: Path
+) -> None:
     position = stage.open(b"a")
     stage.stop()
-    assert DiskStage(tmp_path / "state").open(b"a") == position
+    assert disk_stage(tmp_path / "state").open(b"a") == position
 
 
-def test_tail_has_a_limit_of_bytes_and_age(stage: DiskStage, tmp_path: Path) -> None:
+def test_tail_has_a_limit_of_bytes_and_age(stage: DiskStage, disk_stage: StartDiskStage, tmp_path: Path) -> None:
     for payload in (b"old", b"x" * 1_000, b"y" * 1_000):
         stage.publish(b"a", payload)
         stage.now += 100
     stage.stop()
-    by_bytes = DiskStage(tmp_path / "state", history_bytes=500, history_age=10**6)
+    by_bytes = disk_stage(tmp_path / "state", history_bytes=500, history_age=10**6)
     assert [batch.first for batch in by_bytes.state(b"a").tail] == [3]
     by_bytes.stop()
-    by_age = DiskStage(tmp_path / "state", history_age=150.0)
+    by_age = disk_stage(tmp_path / "state", history_age=150.0)
     by_age.now = stage.now
     assert [batch.first for batch in by_age.state(b"a").tail] == [3]
 
@@ -327,20 +332,22 @@ def test_trims_the_oldest_events_of_a_large_file(stage: DiskStage, monkeypatch: 
     assert state.position.offset == 20 and state.tail[-1].first == 20 and state.tail[0].first > 5
 
 
-def test_second_process_cannot_use_the_directory(stage: DiskStage, tmp_path: Path) -> None:
+def test_second_process_cannot_use_the_directory(stage: DiskStage, disk_stage: StartDiskStage, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is used by another process"):
-        DiskStage(tmp_path / "state")
+        disk_stage(tmp_path / "state")
     stage.stop()
-    DiskStage(tmp_path / "state")
+    disk_stage(tmp_path / "state")
 
 
-def test_directory_of_a_newer_version_is_not_opened(stage: DiskStage, tmp_path: Path) -> None:
+def test_directory_of_a_newer_version_is_not_opened(
+    stage: DiskStage, disk_stage: StartDiskStage, tmp_path: Path
+) -> None:
     stage.stop()
     with sqlite3.connect(tmp_path / "state" / "events.sqlite") as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(StoreError, match="was written by a newer version of sockbridge"):
-        DiskStage(tmp_path / "state")
+        disk_stage(tmp_path / "state")
 
 
 @pytest.fixture
@@ -354,14 +361,14 @@ def as_user() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("as_user")
-def test_directory_that_is_read_only_is_an_error() -> None:
+def test_directory_that_is_read_only_is_an_error(disk_stage: StartDiskStage) -> None:
     with TemporaryDirectory() as directory:
         os.chmod(directory, 0o555)
         with pytest.raises(StoreError, match="cannot use .*: Permission denied"):
-            DiskStage(Path(directory))
+            disk_stage(Path(directory))
 
 
-def test_directory_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
+def test_directory_that_cannot_be_created_is_an_error(disk_stage: StartDiskStage, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot use .*file/state: Not a directory"):
-        DiskStage(tmp_path / "file" / "state")
+        disk_stage(tmp_path / "file" / "state")
