@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from functools import cache
 from importlib.metadata import version
 
 import pytest
@@ -13,13 +14,17 @@ from twistedsock.server.http.twisted_web_internals import CHANNEL_INTERNALS, REQ
 from twistedsock.server.reactor import REACTOR_INTERNALS, EPollReactor
 
 
-def is_missing(owner: type, name: str) -> bool:
-    """True if a class has neither the attribute nor a statement that uses it."""
-    if hasattr(owner, name):
-        return False
+@cache
+def used_names(owner: type) -> set[str]:
+    """The names of the attributes that the methods of a class and of its bases use."""
     libraries = ("autobahn.", "twisted.", "txaio.")  # the source of typing.Generic, for example, is not available
     sources = [inspect.getsource(each) for each in owner.__mro__ if each.__module__.startswith(libraries)]
-    return not any(re.search(rf"\bself\.{name}\b", source) for source in sources)
+    return set(re.findall(r"\bself\.(\w+)", "".join(sources)))
+
+
+def is_missing(owner: type, name: str) -> bool:
+    """True if a class has neither the attribute nor a statement that uses it."""
+    return not hasattr(owner, name) and name not in used_names(owner)
 
 
 USED = [
