@@ -1,5 +1,5 @@
 """A .tac file: a server on a disk with faults. The file `fault` has the kind of the call that fails, the code of SQLite
-for its result, and the seconds that it takes."""
+for its result, and the seconds that it takes. The first such call creates the file `reached`."""
 
 import time
 from pathlib import Path
@@ -19,6 +19,7 @@ def before(kind: str, path: Path) -> int:
         return OK
     if kind != failing:
         return OK
+    Path("reached").touch()
     time.sleep(float(seconds))
     return int(code)
 

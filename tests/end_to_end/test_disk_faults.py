@@ -93,7 +93,7 @@ def test_slow_disk_delays_answers_only(server: Any, line_client: Callable[..., A
     with fault(tmp_path, "sync", OK, 3):
         started = time.monotonic()
         publisher.send("PUB kitchen second")
-        time.sleep(0.2)  # the transaction has begun, and the next publications wait
+        wait_until((tmp_path / "reached").exists, "the transaction, for which the next publications wait")
         for client in publishers:
             client.send("PUB kitchen " + "x" * 60_000)
         for _ in range(20):

@@ -11,6 +11,8 @@ from tests.end_to_end.conftest import TWISTD
 
 pytestmark = pytest.mark.end_to_end
 
+KEEPS_ALL = "--state state --history-age 3600 --history-events 1000000 --history-bytes 1000000000".split()
+
 
 class Publisher(threading.Thread):
     """Publishes numbers on a channel, and waits for each answer, until the server ends."""
@@ -50,7 +52,7 @@ def read_all(client, channel, epoch):
 
 def test_every_answered_event_survives_kill_9(start, line_client, tmp_path):
     """Under several publishers, again and again: each answered event is there once, in order, and no other one."""
-    server = start("--state", "state", "--history-age", "3600")
+    server = start(*KEEPS_ALL)
     epochs, answered, sent = {}, {"a": {}, "b": {}}, {"a": set(), "b": set()}
     chance = random.Random(5)
     numbers = [0, 0, 0]
@@ -73,7 +75,7 @@ def test_every_answered_event_survives_kill_9(start, line_client, tmp_path):
         numbers = [publisher.number for publisher in publishers]
         for index, channel in enumerate(("a", "a", "b")):
             sent[channel] |= {f"p{index}-{number}" for number in range(numbers[index])}
-        server = start.again(server, "--state", "state", "--history-age", "3600")
+        server = start.again(server, *KEEPS_ALL)
         for channel in ("a", "b"):
             events = read_all(line_client(server.lines[0]), channel, epochs[channel])
             assert answered[channel].items() <= events.items()
