@@ -363,6 +363,13 @@ def test_charges_a_command_for_each_event_of_a_batch(make_api: MakeAPI) -> None:
     assert response.error == (429, "rate") and "retry-after" in response.headers
 
 
+def test_rejects_a_batch_whose_first_event_uses_up_the_rate(make_api: MakeAPI) -> None:
+    api = make_api(commands_burst=1, commands_per_second=1)
+    api.connect("192.0.2.7")
+    assert api("POST", "/events", batch(*[{"channel": "kitchen", "data": 1}] * 2)).error == (429, "rate")
+    assert not api.server.broker.channels
+
+
 def test_charges_each_event_of_a_batch_once(make_api: MakeAPI) -> None:
     api = make_api(commands_burst=10, commands_per_second=1)
     api.connect("192.0.2.7")
