@@ -1,5 +1,6 @@
 """Fixtures for tests of the server, without sockets."""
 
+import gc
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -23,6 +24,25 @@ def autobahn_reactor(reactor: FakeReactor) -> Iterator[FakeReactor]:
     """``reactor``, and Autobahn's timers use it too."""
     with autobahn_loop(reactor):
         yield reactor
+
+
+@pytest.fixture(scope="module")
+def earlier_objects() -> Iterator[None]:
+    """Hide the objects of other modules from the collector, which needs a tenth of a second to visit them."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture
+def no_collector(earlier_objects: None) -> Iterator[None]:
+    """Disable the garbage collector, and hide existing objects from ``gc.get_objects()``."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture

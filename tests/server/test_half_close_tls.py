@@ -36,19 +36,14 @@ def left():
 
 
 @pytest.fixture
-def factory(server, reactor, tmp_path):
+def factory(no_collector, server, reactor, tmp_path):
     """The factory of a TLS port."""
     Authority(tmp_path).issue("server", "localhost")
     certificates = Certificates(ENDPOINT, tmp_path)
     lines = LineFactory(server.context, reactor, 0, listening=ListenerConfig(ENDPOINT))
     factory = TLSMemoryBIOFactory(certificates, False, lines, reactor)
     install_half_close_tls(SimpleNamespace(factory=factory))
-    gc.collect()
-    gc.disable()
-    gc.freeze()
-    yield factory
-    gc.unfreeze()
-    gc.enable()
+    return factory
 
 
 class Client:

@@ -44,17 +44,6 @@ def left():
 
 
 @pytest.fixture
-def quiet():
-    """Disables the collector, and ignores existing objects."""
-    gc.collect()
-    gc.disable()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-    gc.enable()
-
-
-@pytest.fixture
 def factories(lines, make_web, server):
     return {"lines": lines.factory, "web": make_web(server, ping_interval=30).factory}
 
@@ -89,7 +78,7 @@ VISITS = {
 
 @pytest.mark.parametrize("reason", [ConnectionDone, ConnectionLost])
 @pytest.mark.parametrize("visit", VISITS)
-def test_ended_connection_is_freed(visit, reason, quiet, factories, server, reactor, fake_socket):
+def test_ended_connection_is_freed(visit, reason, no_collector, factories, server, reactor, fake_socket):
     kind, said = VISITS[visit]
     fake_socket.getsockname = lambda: ("127.0.0.1", 8081)
     fake_socket.incoming = [said] * bool(said)
@@ -108,13 +97,13 @@ def test_ended_connection_is_freed(visit, reason, quiet, factories, server, reac
     assert not left()
 
 
-def test_slow_subscriber_is_freed(quiet, factories, server, reactor, fake_socket):
+def test_slow_subscriber_is_freed(no_collector, factories, server, reactor, fake_socket):
     sent = b"PUB a " + b"x" * 5_000 + b"\nSUB a last=1\nHIST a\nHIST a\nPING\n"
     lose_while_blocked(factories["lines"], sent, server, reactor, fake_socket)
     assert not left()
 
 
-def test_client_with_unread_history_is_freed(quiet, factories, server, reactor, fake_socket):
+def test_client_with_unread_history_is_freed(no_collector, factories, server, reactor, fake_socket):
     server.line_client().send(*["PUB a " + "x" * 1_000] * 300)
     before = left()
     lose_while_blocked(factories["web"], request_bytes("/channels/a/events"), server, reactor, fake_socket)

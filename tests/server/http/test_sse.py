@@ -272,26 +272,23 @@ def test_exception_aborts_the_connection(
 
 
 @pytest.mark.parametrize("target", ["/channels/k/events", "/events?channel=a&channel=b", "/stream"])
-def test_lost_connection_is_freed(server: FakeServer, web: WebPort, target: str) -> None:
+@pytest.mark.usefixtures("no_collector")
+def test_lost_connection_is_freed(web: WebPort, target: str) -> None:
     """Without a run of the garbage collector, which is rare."""
-    kinds_of = (EventStream, Session, HTTPConnection, HTTPRequest)
-    gc.collect()
-    before = len([each for each in gc.get_objects() if isinstance(each, kinds_of)])
-    gc.disable()
-    try:
-        client = web()
-        client.request("/healthz")
-        client.response()
-        client.open_stream(target)
-        open_ones = [type(each) for each in gc.get_objects() if isinstance(each, kinds_of)]
-        assert len(open_ones) == before + 2, open_ones
-        client.disconnect()
-        client.transport.protocol = None
-        del client
-        left = [each for each in gc.get_objects() if isinstance(each, kinds_of)]
-        assert len(left) == before, left
-    finally:
-        gc.enable()
+
+    def left() -> list[type]:
+        kinds_of = (EventStream, Session, HTTPConnection, HTTPRequest)
+        return [type(each) for each in gc.get_objects() if isinstance(each, kinds_of)]
+
+    client = web()
+    client.request("/healthz")
+    client.response()
+    client.open_stream(target)
+    assert len(left()) == 2
+    client.disconnect()
+    client.transport.protocol = None
+    del client
+    assert left() == []
 
 
 # Sessions of streams, without HTTP.
