@@ -165,6 +165,23 @@ def test_reconnects_after_a_server_restart_and_reports_the_gap(start, line_clien
     monitored.forget_refused_connections()
 
 
+def test_misses_nothing_when_a_server_with_a_state_directory_is_killed(start, line_client, open_page):
+    first = start("--state", "state")
+    monitored = open_page()
+    page = monitored.open(f"{first.page}#kitchen")
+    line_client(first.lines[0]).request("PUB kitchen before")
+    expect(row(page, 1)).to_contain_text("before")
+    first.kill()
+    expect(page.locator("#state")).not_to_have_attribute("data-state", "open")
+
+    second = start.again(first, "--state", "state")
+    monitored.wait_until_connected()
+    expect(page.locator("#events .note[data-kind='back']")).to_contain_text("Reconnected. No events were missed.")
+    line_client(second.lines[0]).request("PUB kitchen after")
+    expect(row(page, 2)).to_contain_text("after")
+    monitored.forget_refused_connections()
+
+
 def test_shows_missed_events_after_an_outage(server, line_client, open_page, channel, cutting_proxy):
     proxy = cutting_proxy(server.web_port)
     monitored = open_page()

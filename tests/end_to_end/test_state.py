@@ -1,13 +1,16 @@
 """Servers that keep their events in a directory: nothing that was answered is lost when the process is killed."""
 
+import json
 import random
 import subprocess
 import threading
 import time
+from itertools import islice
+from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.end_to_end.conftest import TWISTD
+from tests.end_to_end.conftest import TIMEOUT_SECONDS, TWISTD
 
 pytestmark = pytest.mark.end_to_end
 
@@ -83,7 +86,8 @@ def test_every_answered_event_survives_kill_9(start, line_client, tmp_path):
     assert len(answered["a"]) > 8 and len(answered["b"]) > 8
 
 
-def test_clients_of_all_kinds_recover_over_a_restart(start, line_client, web_client):
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_clients_of_all_kinds_recover_over_a_restart(start, line_client, web_client, end):
     server = start("--state", "state")
     client, page = line_client(server.lines[0]), web_client(server.page)
     epoch = client.request("SUB kitchen").split("epoch=")[1]
@@ -91,13 +95,22 @@ def test_clients_of_all_kinds_recover_over_a_restart(start, line_client, web_cli
     assert page.request(type="subscribe", id=1, channel="kitchen", last=1)["offset"] == 1
     assert page.receive()["data"] == "one"
     assert client.request("PUB kitchen two") == "OK 2"
-    server.stop()
+    getattr(server, end)()
     server = start.again(server, "--state", "state")
     client, page = line_client(server.lines[0]), web_client(server.page)
     assert client.request(f"SUB kitchen since=1 epoch={epoch}") == f"OK kitchen offset=2 epoch={epoch} recovered=yes"
     assert client.receive().endswith(" two")
     reply = page.request(type="subscribe", id=1, channel="kitchen", since=1, epoch=epoch)
     assert reply["recovered"] is True and page.receive()["data"] == "two"
+    events = f"{server.page}channels/kitchen/events"
+    with urlopen(f"{events}?last-event-id={epoch}:1", timeout=TIMEOUT_SECONDS) as answer:
+        polled = json.load(answer)
+    assert polled["recovered"] is True and [event["data"] for event in polled["events"]] == ["two"]
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": f"{epoch}:1"}
+    with urlopen(Request(events, headers=headers), timeout=TIMEOUT_SECONDS) as stream:
+        data = (json.loads(line[6:]) for line in stream if line.startswith(b"data: "))
+        _welcome, reply, event = islice(data, 3)
+    assert reply["recovered"] is True and event["data"] == "two"
     assert client.request("PUB kitchen three") == "OK 3"
 
 
