@@ -3,6 +3,7 @@
 import re
 import time
 from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 from playwright.sync_api import expect
@@ -121,6 +122,21 @@ def test_shows_the_history_of_several_channels_by_time_with_its_age(server, line
     expect(newest).to_have_text(re.compile(r"^\d\d:\d\d:\d\d$"))
     received = datetime.fromisoformat(newest.get_attribute("datetime")).timestamp()
     assert 0 <= received - published.timestamp() < 60
+
+
+@pytest.mark.parametrize("time", ["", '"time":1000000000000,'], ids=["missing", "set-back"])
+def test_shows_a_live_event_at_the_end_whatever_its_time(server, line_client, open_page, channel, time):
+    page = open_page()
+
+    def relay(socket):
+        rewrite = partial(re.sub, rf'(?<="channel":"{channel}-b","offset":1,)"time":\d+,', time)
+        socket.connect_to_server().on_message(lambda text: socket.send(rewrite(text)))
+
+    page.page.route_web_socket("**/ws", relay)
+    page = page.open(f"{server.page}#{channel},{channel}-b")
+    typist = line_client(server.lines[0])
+    publish_in_turn(typist, [channel, f"{channel}-b"], range(2))
+    expect(page.locator("#events .event .payload")).to_have_text(["0", "1"])
 
 
 def test_offers_no_commands_for_channels_with_special_characters(server, open_page):

@@ -41,6 +41,9 @@ const PRESENCE_NOTE_MS = 10_000;
 /** Interval between updates of texts such as `5 min ago`. */
 const TIME_UPDATE_MS = 20_000;
 
+/** Live events are not moved above others that are later by more than this: the clock of the server has been set back. */
+const MAX_DISORDER_MS = 60_000;
+
 /** Distance from the end of the list that still counts as the end. */
 const END_MARGIN_PX = 32;
 
@@ -51,7 +54,9 @@ const END_MARGIN_PX = 32;
  */
 function belongsAbove({ event, replayed }, other) {
   if (!event) return false;
-  return other.event ? event.time < other.event.time : replayed && ['join', 'leave'].includes(other.kind);
+  if (!other.event) return replayed && ['join', 'leave'].includes(other.kind);
+  const earlierBy = other.event.time - event.time;
+  return earlierBy > 0 && (replayed || earlierBy < MAX_DISORDER_MS);
 }
 
 /** @param {{isOwn: (event: object) => boolean, drawn: (events: object[]) => void}} page */
@@ -85,7 +90,7 @@ export function buildEventList({ isOwn, drawn }) {
   // ---- queue ----
 
   function add(item) {
-    item.at = item.event ? new Date(item.event.time) : new Date();
+    item.at = new Date(item.event?.time ?? Date.now()); // older servers send no time
     let index = queue.length;
     while (index > 0 && belongsAbove(item, queue[index - 1])) index -= 1;
     queue.splice(index, 0, item);
