@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 
 from tests.conftest import Messages
+from tests.fakes import Logged
 from twistedsock import Bridge, BridgeError, BridgeEvent, BridgeObserver, BridgePosition, BridgeSubscription
 from twistedsock.bridge.api import MAX_WAITING_BYTES as MAX_WAITING_CALLS_BYTES
 from twistedsock.bridge.observers import FAILURE_LOG_SECONDS, MAX_WAITING_BYTES, MAX_WAITING_CALLS
@@ -468,6 +470,21 @@ def test_subscriptions_end_with_the_server(server: FakeServer, bridge: Bridge, m
     late = bridge.subscribe("kitchen", print)
     assert result_of(late.subscribed).code == "unavailable"
     assert messages() == []
+
+
+def test_stop_waits_for_a_callback_and_says_so(server: FakeServer, bridge: Bridge, logged: Logged) -> None:
+    reader = SlowReader(bridge)
+    bridge.publish("kitchen", "one"), bridge.publish("kitchen", "two")
+    server.turn()
+    server.context.close_all(CloseReason.GOING_AWAY, b"the server is going away")
+    server.turn()
+    assert not reader.subscription.is_active and len(server.context.sessions) == 1
+    assert [formatEvent(event) for event in logged] == ["stopping: waiting for the callback for events of kitchen"]
+    logged.clear()
+    reader.release()
+    server.turn()
+    assert values(reader.events) == ["one", "two"]
+    assert not len(server.context.sessions)
 
 
 # Read.

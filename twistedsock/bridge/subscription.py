@@ -180,6 +180,10 @@ class BridgeSubscription:
 
     def _closed(self, reason: CloseReason) -> None:
         self._close_reason = reason
+        if reason is CloseReason.GOING_AWAY:
+            self.is_active = False
+            if self._is_waiting:  # the stop waits too, until its timeout, which would look like a hang otherwise
+                self._log.info("stopping: waiting for the callback for events of {channel}", channel=self.channel)
         self._wake()  # the events that were sent before come first
 
     def _wake(self) -> None:
@@ -254,7 +258,7 @@ class BridgeSubscription:
     def _end(self, pipeline: InputPipeline) -> None:
         self._pipeline = None
         pipeline.connection_lost("cleanly")
-        if self.is_active and self._close_reason is not CloseReason.GOING_AWAY:
+        if self.is_active:
             self._log.warn(
                 "the subscription to {channel} has ended: {reason}",
                 channel=self.channel,
