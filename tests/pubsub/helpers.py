@@ -1,6 +1,6 @@
 """Channels, and subscribers with fake sockets, for the tests of the classes below the broker."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from twistedsock.codecs.line_encoder import LINE_ENCODER
 from twistedsock.limits.settings import Limits
@@ -122,3 +122,16 @@ def reported(server: FakeServer) -> list[tuple[bytes, Lost | None]]:
 
 def msg(*offsets: int) -> list[str]:
     return [f"MSG a {offset} p" for offset in offsets]
+
+
+def batches(*offsets: int, time: int = 0, size: int = 1) -> list[Batch]:
+    """Events that were published one by one."""
+    payloads = Payloads((b"x" * size,), size)
+    return [Batch(offset, offset + 1, b"p", b"p", b"message", payloads, time) for offset in offsets]
+
+
+def reset(
+    server: FakeServer, position: Position, previous: Position | None = None, begin: int = 0, tail: Sequence[Batch] = ()
+) -> None:
+    server.broker.reset(b"a", ChannelState(position, tail, begin=begin, previous=previous))
+    server.turn()
