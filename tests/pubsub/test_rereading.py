@@ -786,6 +786,15 @@ def test_publication_to_a_new_channel_opens_it_first(server: FakeServer) -> None
     assert client.received()[1:] == ["OK ann", "OK 1", "OK 2", "OK anna", "MSG a 1 ann x", "MSG a 2 ann y", "OK 2"]
 
 
+def test_publication_opens_a_channel_again_that_a_client_before_it_did_not_keep_open(server: FakeServer) -> None:
+    reader, publisher = server.line_client(), server.line_client()
+    reader.send("HIST a")
+    publisher.send("PUB a x")
+    settle(server)
+    assert reader.received()[1:] == ["OK 0"] and publisher.received()[1:] == ["OK 1"]
+    assert [*server.broker.channels] == [b"a"]
+
+
 def test_publication_to_a_channel_that_cannot_be_opened_fails(server: FakeServer) -> None:
     client = server.line_client()
     server.backplane.failing = 1

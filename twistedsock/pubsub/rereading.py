@@ -226,10 +226,10 @@ class Repairs:
         held = Future[int]()
 
         def settle(outcome: int | Error) -> None:
-            if any([batch.first == outcome and batch.publisher == publisher for batch in channel.pending]):
-                held.settle(outcome)
-            else:
+            if channel.name in self.running and not _is_pending(channel, publisher, outcome):
                 self._settle(channel.name, held, outcome)
+            else:
+                held.settle(outcome)
 
         on_result(answer, settle)
         return held
@@ -267,6 +267,11 @@ def _lacks(repair: _Repair, channel: Channel) -> bool:
     none."""
     epoch, batch = repair.held[0]
     return epoch == channel.epoch and batch.first > channel.head + 1
+
+
+def _is_pending(channel: Channel, publisher: bytes, outcome: int | Error) -> bool:
+    """Whether the event of an answer has been delivered in this turn. Most likely it is the newest one."""
+    return any(batch.first == outcome and batch.publisher == publisher for batch in reversed(channel.pending))
 
 
 _Place = tuple[bytes, bytes, int]
