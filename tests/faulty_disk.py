@@ -1,9 +1,9 @@
 """A layer between SQLite and its files, in which the power fails and calls have errors.
 
 It is a VFS of SQLite (https://sqlite.org/vfs.html), registered with ctypes in the library that Python's sqlite3 uses,
-so that programs under test run unchanged, and on the SQLite that they would run on. The files of the operating system
-stand for its cache. Beside them, the layer keeps the content at the last fsync, and the changes since then. A loss of
-power keeps some of these changes.
+so that programs under test run unchanged, and on the SQLite that they would run on. Their own calls of os.pwrite and
+os.fsync are seen too. The files of the operating system stand for its cache. Beside them, the layer keeps the content
+at the last fsync, and the changes since then. A loss of power keeps some of these changes.
 
 Not simulated: disks that lie about fsync, that damage bytes which were not written, or that tear less than a sector of
 512 bytes (SQLite assumes the same: https://sqlite.org/psow.html).
@@ -11,11 +11,14 @@ Not simulated: disks that lie about fsync, that damage bytes which were not writ
 
 import _sqlite3
 import ctypes
+import errno
+import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 OK, IOERR_WRITE, IOERR_FSYNC, FULL = 0, 778, 1034, 13
 JOURNALS = 0x800 | 0x80000
@@ -136,14 +139,18 @@ class FaultyDisk:
     # Called by the layer.
 
     def opened(self, path: Path, flags: int) -> None:
+        self._image(path).syncs_folder = bool(flags & JOURNALS)
+
+    def _image(self, path: Path) -> _Image:
         if path not in self._images:
             self._images[path] = _Image(path.read_bytes() if path.exists() else None)
-        self._images[path].syncs_folder = bool(flags & JOURNALS)
+        return self._images[path]
 
     def change(self, path: Path, change: Change) -> int:
+        image = self._image(path)
         code = self.before(change[0], path)
         if code == OK:
-            self._images[path].changes.append(change)
+            image.changes.append(change)
         return code
 
     def sync_folder(self) -> None:
@@ -154,8 +161,8 @@ class FaultyDisk:
                 image.synced, image.changes = None, image.changes[deletes[-1] + 1 :]
 
     def sync(self, path: Path) -> int:
+        image = self._image(path)
         code = self.before("sync", path)
-        image = self._images[path]
         if code != OK:
             # The pages stay in the cache, and count as written: https://wiki.postgresql.org/wiki/Fsync_Errors.
             image.changes = []
@@ -224,11 +231,35 @@ def faulty_disk(syncs: bool = True) -> Iterator[FaultyDisk]:
         return result
 
     callbacks = (_Methods.Write(write), _Methods.Truncate(truncate), _Methods.Sync(sync))
+    # The store's own calls.
+
+    def write_from_python(descriptor: int, data: bytes, offset: int) -> int:
+        raise_error(disk.change(path_of(descriptor), ("write", offset, bytes(data))))
+        return pwrite(descriptor, data, offset)
+
+    def sync_from_python(descriptor: int) -> None:
+        path = path_of(descriptor)
+        if path.is_dir():
+            disk.sync_folder()
+        else:
+            raise_error(disk.sync(path))
+        if syncs:
+            fsync(descriptor)
+
+    def path_of(descriptor: int) -> Path:
+        return Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    def raise_error(code: int) -> None:
+        if code != OK:
+            raise OSError(errno.ENOSPC if code == FULL else errno.EIO, "simulated error")
+
+    pwrite, fsync = os.pwrite, os.fsync
     vfs.name = b"faulty"
     vfs.open, vfs.delete = _VFS.Open(open_file), _VFS.Delete(delete)
     _in_use.append((vfs, callbacks, patched))
     assert _library.sqlite3_vfs_register(ctypes.byref(vfs), 1) == OK
     try:
-        yield disk
+        with patch.multiple(os, pwrite=write_from_python, fsync=sync_from_python):
+            yield disk
     finally:
         _library.sqlite3_vfs_unregister(ctypes.byref(vfs))

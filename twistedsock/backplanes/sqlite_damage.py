@@ -16,6 +16,9 @@ import msgspec
 
 CHECKSUM_BYTES = 4
 
+PART_BYTES = 1024 * 1024
+"""Bytes of a file that are in memory at once."""
+
 _DAMAGE_CODES = {
     sqlite3.SQLITE_ERROR,  # a table or a column is missing
     sqlite3.SQLITE_CORRUPT,
@@ -53,6 +56,19 @@ def verify(data: bytes, last: int) -> bytes:
 def channel_checksum(name: bytes, head: int, time: int) -> int:
     """Of any types, because damage can change those, too."""
     return crc32(repr((name, head, time)).encode())
+
+
+def write_again(path: Path) -> None:
+    """Write the content of a file to the disk. After an error of fsync, Linux can take content for written that only
+    its cache has, and a further fsync does not write it: https://wiki.postgresql.org/wiki/Fsync_Errors."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        offset = 0
+        while part := os.pread(descriptor, PART_BYTES, offset):
+            offset += os.pwrite(descriptor, part, offset)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

@@ -30,6 +30,7 @@ from twistedsock.backplanes.sqlite_damage import (
     sign,
     sync_folder,
     verify,
+    write_again,
 )
 from twistedsock.pubsub.values import Batch, PayloadKind, Payloads, Position
 
@@ -268,6 +269,10 @@ class Store:
         path = self._path
         log = Path(f"{path}-wal")
         was_killed = log.exists() and log.stat().st_size > 0
+        if was_killed:
+            # SQLite takes all of it for committed. After a loss of power while its pages are being copied to the
+            # database, those that only the cache had would be there in part.
+            write_again(log)
         self._opened = connection = sqlite3.connect(path, isolation_level=None)
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only has an effect before the first table
         # After an error of the disk, SQLite can stay with its other log and report nothing. That is not safe with
@@ -294,8 +299,6 @@ class Store:
             raise DamageError("the epoch is missing")
         (self._epoch,) = row
         self._check_mark()
-        # After an error of fsync, the log may be in the cache of the system only. This writes its pages again, and
-        # begins a new log. Otherwise the next transactions would depend on what may never reach the disk.
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._write_mark(self._events)
 
