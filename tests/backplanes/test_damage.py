@@ -1,5 +1,6 @@
 """Damaged files of the SQLite backplane: it starts, delivers nothing that is wrong, and begins new epochs."""
 
+import os
 import random
 import shutil
 import sqlite3
@@ -8,10 +9,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.backplanes.disk_stage import DiskStage, StartDiskStage
 from tests.faulty_disk import faulty_disk
+from twistedsock.backplanes.sqlite_store import Store
 from twistedsock.pubsub.future import on_result
 from twistedsock.pubsub.values import ChannelState, Position
 
@@ -178,6 +181,26 @@ def test_damaged_database_is_set_aside_and_what_can_be_read_of_it_is_kept(start:
     assert left >= 2 * EVENTS + 20
     (sentence,) = stage.damage
     assert "is damaged" in sentence and "events.sqlite.damaged-" in sentence
+
+
+def test_damaged_database_is_closed_before_a_new_one_is_opened(states: dict[str, Path], tmp_path: Path) -> None:
+    """SQLite keeps a file open while a cursor has it, and deletes its log by its former name when it closes it."""
+    shutil.copytree(states["stopped"], tmp_path / "state")
+    path = tmp_path / "state" / "events.sqlite"
+    flip_bit(path, (path.read_bytes().index(PAYLOADS[9]) + 5) * 8)
+    open_files: list[str] = []
+    store = Store(
+        tmp_path / "state",
+        lambda: b"new",
+        lambda sentence: open_files.extend(os.path.realpath(entry) for entry in Path("/proc/self/fd").iterdir()),
+    )
+    store.open()
+    try:
+        store.read_channel(b"a", 10**6, 10**9, 0)
+    except msgspec.ValidationError as error:
+        store.reopen(error)
+    assert str(path) in open_files and not [name for name in open_files if ".damaged-" in name]
+    store.close()
 
 
 def test_file_that_is_no_database_is_set_aside(tmp_path: Path, disk_stage: StartDiskStage) -> None:

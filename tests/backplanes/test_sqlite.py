@@ -350,6 +350,25 @@ def test_directory_of_a_newer_version_is_not_opened(
         disk_stage(tmp_path / "state")
 
 
+def test_files_are_for_the_user_of_the_server_only(tmp_path: Path, disk_stage: StartDiskStage) -> None:
+    """Also in a directory that others can read."""
+    (tmp_path / "state").mkdir(mode=0o755)
+    disk_stage(tmp_path / "state").publish(b"a", b"x")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "state").iterdir()}
+    assert modes == dict.fromkeys(("events.sqlite", "events.sqlite-wal", "events.sqlite-shm", "lock"), 0o600)
+
+
+def test_files_that_root_creates_belong_to_the_owner_of_the_directory(
+    tmp_path: Path, disk_stage: StartDiskStage
+) -> None:
+    directory = tmp_path / "state"
+    directory.mkdir()
+    if os.geteuid() == 0:
+        os.chown(directory, 65534, 65534)
+    disk_stage(directory).publish(b"a", b"x")
+    assert {path.stat().st_uid for path in directory.iterdir()} == {directory.stat().st_uid}
+
+
 @pytest.fixture
 def as_user() -> Iterator[None]:
     """Root can write everywhere, so it becomes another user meanwhile."""

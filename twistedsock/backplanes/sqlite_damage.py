@@ -58,6 +58,21 @@ def channel_checksum(name: bytes, head: int, time: int) -> int:
     return crc32(repr((name, head, time)).encode())
 
 
+def create_private(path: Path) -> None:
+    """Create an empty file that only the user of the server can read, if it does not exist. Root, who can run
+    `sockbridge state`, creates it for the owner of the folder."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return
+    try:
+        if os.geteuid() == 0:
+            owner = path.parent.stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    finally:
+        os.close(descriptor)
+
+
 def write_again(path: Path) -> None:
     """Write the content of a file to the disk. After an error of fsync, Linux can take content for written that only
     its cache has, and a further fsync does not write it: https://wiki.postgresql.org/wiki/Fsync_Errors."""
@@ -109,6 +124,7 @@ def copy_log_aside(path: Path) -> Path | None:
     if not log.exists() or not log.stat().st_size:
         return None
     aside = _free_name(log)
+    create_private(aside)
     aside.write_bytes(log.read_bytes())  # closing it loses no lock: those of SQLite are on the other files
     return aside
 

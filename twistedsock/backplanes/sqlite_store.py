@@ -24,6 +24,7 @@ from twistedsock.backplanes.sqlite_damage import (
     DamageError,
     channel_checksum,
     copy_log_aside,
+    create_private,
     is_damage,
     open_damaged,
     set_aside,
@@ -231,7 +232,8 @@ class Store:
             if not self._directory.exists():
                 self._directory.mkdir(mode=0o700, parents=True)
                 sync_folder(self._directory.parent)
-            self._lock = os.open(self._directory / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+            create_private(self._directory / LOCK_NAME)
+            self._lock = os.open(self._directory / LOCK_NAME, os.O_RDWR)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if self._damage is None:
                 self._open_database_unless_damaged()
@@ -252,6 +254,7 @@ class Store:
 
     def reopen(self, error: Exception) -> None:
         """Close and open the file after an error. If the error means that the file is damaged, a new one is begun."""
+        error.__traceback__ = None  # its frames have cursors, with which SQLite would keep the file open
         self.close()
         if is_damage(error):
             self._damage = error
@@ -273,17 +276,21 @@ class Store:
             # SQLite takes all of it for committed. After a loss of power while its pages are being copied to the
             # database, those that only the cache had would be there in part.
             write_again(log)
+        create_private(path)  # SQLite gives its log the same permissions
         self._opened = connection = sqlite3.connect(path, isolation_level=None)
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only has an effect before the first table
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise StoreError(
+                f"{path} was written by a newer version of sockbridge: use that version, or another directory"
+            )
+        if not version:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only has an effect before the first table
         # After an error of the disk, SQLite can stay with its other log and report nothing. That is not safe with
         # FULL: a log that was deleted can return after a loss of power, and undo a transaction.
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise StoreError(f"cannot open {path}: SQLite cannot use WAL on this file system, or the disk has errors")
         connection.execute("PRAGMA synchronous = FULL")
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA_VERSION:
-            raise StoreError(f"{path} was written by a newer version of sockbridge")
         if not version:
             with self._transaction():
                 for statement in _TABLES.split(";\n"):
