@@ -365,13 +365,17 @@ def test_page_works_if_websockets_are_blocked(server, blocking_proxy, line_clien
 
 
 def test_rejected_origins_do_not_cause_additional_requests(server, serve_folder, tmp_path, new_page):
-    """The delays grow as usual, because a rejection is not mistaken for a blocked WebSocket."""
+    """The delays grow as usual, because a rejection is not mistaken for a blocked WebSocket. The client says which
+    option allows the origin."""
     (tmp_path / "refused.html").write_text("<!doctype html>")
     page = new_page()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url.removeprefix(server.page)))
     page.on("websocket", lambda one: asked.append("ws"))
-    page.goto(f"{serve_folder(tmp_path)}/refused.html")
+    printed: list[str] = []
+    page.on("console", lambda message: printed.append(message.text))
+    origin = serve_folder(tmp_path)
+    page.goto(f"{origin}/refused.html")
     outcome = page.evaluate(f"""import('{server.page}sockbridge.js').then(({{ connect }}) => new Promise((resolve) => {{
         const client = connect('{server.page}ws', {{ firstDelay: 50, random: () => 1 }});
         const waits = [];
@@ -382,5 +386,28 @@ def test_rejected_origins_do_not_cause_additional_requests(server, serve_folder,
     }}))""")
     assert outcome == [[50, 100, 200, 400, 800], "websocket"]
     assert asked.count("ws") == 5
-    assert asked.count("healthz") <= 4
-    assert "stream" not in asked
+    assert 1 <= asked.count("origin") <= 4
+    assert asked.count("healthz") == asked.count("stream") == 0
+    sentence = f"the server rejects pages of {origin}: start the server with --allow-origin {origin}"
+    assert [text.splitlines()[0] for text in printed if "403" not in text] == [f"SockbridgeError: {sentence}"]
+
+
+def test_page_of_another_origin_connects_after_the_server_was_restarted_as_the_client_said(
+    start, serve_folder, tmp_path, new_page
+):
+    (tmp_path / "dashboard.html").write_text("<!doctype html><output id='said'></output> <output id='state'></output>")
+    server = start()
+    page = new_page()
+    page.goto(f"{serve_folder(tmp_path).replace('127.0.0.1', 'localhost')}/dashboard.html")
+    page.evaluate(f"""import('{server.page}sockbridge.js').then(({{ connect }}) => {{
+        const show = (id, text) => {{ document.getElementById(id).textContent = text; }};
+        const client = connect('{server.page}ws', {{ firstDelay: 50, longestDelay: 500 }});
+        client.addEventListener('error', ({{ detail }}) => show('said', `${{detail.code}} ${{detail.message}}`));
+        client.addEventListener('open', () => show('state', 'open'));
+    }})""")
+    expect(page.locator("#said")).to_have_text(re.compile("^origin .*: start the server with --allow-origin "))
+    option, origin = page.locator("#said").inner_text().rpartition(" with ")[2].split(" ")
+    assert origin == page.evaluate("location.origin")
+    server.stop()
+    start.again(server, option, origin)
+    expect(page.locator("#state")).to_have_text("open", timeout=60_000)

@@ -9,7 +9,7 @@ import { pathToFileURL } from 'node:url';
 
 import { DEFAULT_TIMES } from '../../twistedsock/static/sockbridge.js';
 import '../../twistedsock/static/stream.js'; // so that the import of the client completes in the same turn
-import { build, event, flushPromises, subscribe } from './fakes.mjs';
+import { build, event, FakeWindow, flushPromises, subscribe } from './fakes.mjs';
 
 const paths = (world) => world.net.requests.map(({ address }) => new URL(address).pathname);
 const waits = (world) => world.states.filter(([type]) => type === 'waiting').map(([, detail]) => detail);
@@ -170,6 +170,75 @@ test('stops the timer of the HTTP check when closed', async () => {
   assert.ok(world.request.aborted);
   assert.equal(world.clock.timers.size, 0);
 });
+
+// ---- pages of another origin ----
+
+const LOCAL = 'http://localhost:5173';
+const errors = (world) => world.states.filter(([type]) => type === 'error').map(([, { code, message }]) => [code, message]);
+const allows = (allowed) => (request) => request.respond(200, { allowed });
+
+/** A client of a page of another origin, after two failures. `answer` responds to the request for that origin. */
+async function buildForeign(answer, options) {
+  const world = build({ window: Object.assign(new FakeWindow(), { origin: LOCAL }), ...options });
+  await failAndRetry(world);
+  await failSocket(world, answer);
+  return world;
+}
+
+test('reports once that the server rejects the origin of the page, and keeps trying', async () => {
+  const world = await buildForeign(allows(false));
+  const message = `the server rejects pages of ${LOCAL}: start the server with --allow-origin ${LOCAL}`;
+  assert.deepEqual(errors(world), [['origin', message]]);
+  for (let failure = 3; failure <= 5; failure += 1) {
+    await retry(world);
+    await failSocket(world, allows(false));
+  }
+  assert.deepEqual(paths(world), Array(4).fill('/origin'), 'nothing else is requested');
+  assert.equal(errors(world).length, 1);
+  await retry(world);
+  world.socket.welcome(); // the server was started again with the option
+  await failAndRetry(world); // and later without it
+  await failAndRetry(world);
+  await failSocket(world, allows(false));
+  assert.equal(errors(world).length, 2);
+});
+
+test('reports a rejected origin if the transport is fixed', async () => {
+  const world = await buildForeign(allows(false), { transport: 'websocket' });
+  assert.equal(errors(world).length, 1);
+  const allowed = await buildForeign(allows(true), { transport: 'websocket' });
+  assert.deepEqual([errors(allowed), paths(allowed)], [[], ['/origin']]);
+});
+
+test('checks HTTP as usual if the origin is allowed or nothing says that it is not', async () => {
+  for (const answer of [allows(true), fails, (request) => request.respond(200, null), (request) => request.respond(404, {})]) {
+    const world = await buildForeign(answer);
+    assert.deepEqual([errors(world), paths(world)], [[], ['/origin', '/healthz']]);
+    succeeds(world.request);
+    await flushPromises();
+    await retry(world);
+    assert.equal(world.client.transport, 'stream');
+  }
+});
+
+test('ignores the answer about the origin after a welcome or a close', async () => {
+  const opened = await buildForeign();
+  await retry(opened);
+  opened.socket.welcome();
+  allows(false)(opened.request);
+  const closed = await buildForeign();
+  closed.client.close();
+  allows(false)(closed.request);
+  await flushPromises();
+  assert.deepEqual([errors(opened), errors(closed)], [[], []]);
+});
+
+test('does not ask about the origin of the server itself', async () => {
+  const world = await buildForeign(succeeds, { window: Object.assign(new FakeWindow(), { origin: 'http://bridge.test' }) });
+  assert.deepEqual(paths(world), ['/healthz']);
+});
+
+// ---- the stream ----
 
 test('recovers on the stream', async () => {
   const world = build();

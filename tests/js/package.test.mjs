@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { gzipSync } from 'node:zlib';
 
 const checkout = fileURLToPath(new URL('../..', import.meta.url));
 const read = (name) => readFileSync(join(checkout, name), 'utf8');
@@ -34,6 +35,16 @@ test('packs the files that the server serves and removes the copies', async (t) 
   assert.ok(existsSync(join(folder, 'clients/js/LICENSE')));
   await copy('--remove');
   assert.deepEqual(readdirSync(join(folder, 'clients/js')).sort(), ['README.md', 'copy.mjs', 'package.json']);
+});
+
+/** Maximum size of the client without comments and indentation, compressed. A minifier leaves two thirds of it. */
+const MAX_CLIENT_BYTES = 9_000;
+
+test('stays as small as the documentation says', () => {
+  const code = read('twistedsock/static/sockbridge.js').replace(/^\s*\/\*[^]*?\*\/\n|^\s*\/\/.*\n|^\s+/gm, '');
+  assert.ok(code.startsWith('const utf8'));
+  const size = gzipSync(code, { level: 9 }).length;
+  assert.ok(size <= MAX_CLIENT_BYTES, `${size} bytes`);
 });
 
 test('contains all files that it imports and exports', () => {

@@ -349,6 +349,7 @@ export type ClientCode =
   | 'too-long'
   | 'bad-argument'
   | 'no-token'
+  | 'origin' // the server rejects pages of this origin, the message has the option that allows it, dispatched as `error`
   | 'unsubscribed';
 
 /** Error codes of the server. */

@@ -366,6 +366,8 @@ function siblingUrl(address, name) { return new URL(name, address.replace(/^ws/,
 
 /**
  * Selects the transport: WebSocket, or the stream of stream.js if WebSockets are blocked on the way.
+ * A page of another origin first asks the server whether it accepts that origin, because browsers do not show the reason of a
+ * failed WebSocket.
  * The stream is used only after the WebSocket has failed twice in a row and an HTTP request has succeeded right after.
  * Therefore a server that is down is never mistaken for a blocked WebSocket. If the stream fails too, both are tried in
  * turn. A WebSocket that receives a welcome resets all of this.
@@ -379,15 +381,20 @@ class TransportSelector {
   #failures = 0;
   #retryWebSocketAt = Infinity;
   #httpCheck = null;
+  #foreignOrigin; // the origin of the page, if it is not that of the server
+  #originReported = false;
   #address;
   #settings;
+  #report;
 
-  constructor(address, settings) {
-    const { transport, WebSocket } = settings;
+  constructor(address, settings, report) {
+    const { transport, WebSocket, window } = settings;
     if (!['auto', 'websocket', 'stream'].includes(transport)) throw new TypeError('invalid transport: use auto, websocket or stream');
     if (!WebSocket && transport === 'websocket') throw new TypeError('this platform has no WebSocket: pass one as an option');
     this.#address = address;
     this.#settings = settings;
+    this.#report = report;
+    if (window?.origin !== siblingUrl(address, '').origin) this.#foreignOrigin = window?.origin;
     this.#fixed = transport !== 'auto' || !WebSocket;
     this.#next = transport === 'stream' || !WebSocket ? 'stream' : 'websocket';
     this.transport = this.#next;
@@ -401,6 +408,7 @@ class TransportSelector {
 
   connected() {
     this.#failures = 0;
+    this.#originReported = false;
     if (this.#fixed || this.transport === 'stream') return;
     this.#blocked = false;
     this.#next = 'websocket';
@@ -409,7 +417,6 @@ class TransportSelector {
 
   /** Called if an attempt ends before the welcome. */
   failed() {
-    if (this.#fixed) return;
     if (this.#blocked) {
       if (this.transport === 'websocket') this.#switchToStream();
       else this.#next = 'websocket';
@@ -429,20 +436,42 @@ class TransportSelector {
   }
 
   async #checkHttp() {
-    if (this.#httpCheck) return;
+    if (this.#httpCheck || (this.#fixed && this.#foreignOrigin === undefined)) return;
     const { fetch, openTimeout, setTimeout, clearTimeout } = this.#settings;
     const request = new AbortController();
     this.#httpCheck = request;
     const timer = setTimeout(() => request.abort(), openTimeout);
     request.signal.addEventListener('abort', () => clearTimeout(timer));
+    const get = (name) => fetch(siblingUrl(this.#address, name).href, { cache: 'no-store', signal: request.signal });
+    const failing = () => this.#failures >= FAILURES_BEFORE_CHECK && !request.signal.aborted;
     try {
-      const { ok } = await fetch(siblingUrl(this.#address, 'healthz').href, { cache: 'no-store', signal: request.signal });
-      if (ok && this.#failures >= FAILURES_BEFORE_CHECK && !request.signal.aborted) this.#switchToStream();
+      if (await this.#isOriginRejected(get)) {
+        if (failing() && !this.#originReported) this.#reportOrigin();
+      } else if (!this.#fixed) {
+        const { ok } = await get('healthz');
+        if (ok && failing()) this.#switchToStream();
+      }
     } catch {
       // The network or the server is down: neither transport would work.
     }
     this.#httpCheck = null;
     request.abort(); // discards the rest of the response
+  }
+
+  /** False also if the server does not say so, for example because a proxy does not pass on this address. */
+  async #isOriginRejected(get) {
+    if (this.#foreignOrigin === undefined) return false;
+    try {
+      return (await (await get('origin')).json()).allowed === false;
+    } catch {
+      return false;
+    }
+  }
+
+  #reportOrigin() {
+    this.#originReported = true;
+    const origin = this.#foreignOrigin;
+    this.#report(new SockbridgeError('origin', `the server rejects pages of ${origin}: start the server with --allow-origin ${origin}`));
   }
 }
 
@@ -480,7 +509,7 @@ export class Client extends ErrorReporter {
     super();
     this.#url = url;
     this.#settings = settings;
-    this.#transports = new TransportSelector(url, settings);
+    this.#transports = new TransportSelector(url, settings, (error) => this.#dispatch('error', error));
     this.#connect();
     settings.window?.addEventListener?.('online', this.#onNetworkChange);
     settings.window?.document?.addEventListener('visibilitychange', this.#onNetworkChange);

@@ -84,6 +84,38 @@ def test_rejects_requests_of_other_origins(site: RecordingSite, origin: str, pat
     assert site.seen.requests == []
 
 
+@pytest.mark.parametrize("origin", [*FOREIGN, OWN, FRIEND])
+def test_pages_of_every_origin_can_ask_whether_their_origin_is_allowed(build: Build, origin: str) -> None:
+    """The answer says nothing else, and does not contain the origin, which is text of the client."""
+    site = build(origins=AllowedOrigins((FRIEND,)))
+    fetched = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "cors", "Sec_Fetch_Dest": "empty"}
+    response = site().request("/origin", Origin=origin, **fetched)
+    assert response.json == {"allowed": origin in (OWN, FRIEND)}
+    assert [line for line in response.lines if line.startswith("Access-Control")] == ["Access-Control-Allow-Origin: *"]
+    assert (response.headers["vary"], response.headers["cache-control"]) == ("Origin", "no-store")
+    assert response.headers["content-type"] == "application/json"
+
+
+def test_origin_of_programs_is_allowed(site: RecordingSite) -> None:
+    assert site().request("/origin").json == {"allowed": True}
+
+
+def test_checks_requests_for_the_origin_like_others(build: Build) -> None:
+    site = build()
+    assert site().request("/origin", Origin=FRIEND, Host="evil.example").error == (421, "forbidden")
+    assert site().request("/origin?origin=x", Origin=FRIEND).error == (400, "bad-argument")
+    assert site().request("/origin", "POST", Origin=FRIEND).error == (405, "unknown-command")
+    assert site().request("/origin", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors").error == (403, "forbidden")
+    remote = build(commands_per_second=1, commands_burst=3)(here="10.0.0.1", there=STRANGER)
+    statuses = [remote.request("/origin", Origin="https://evil.example").status for _ in range(4)]
+    assert statuses == [200, 200, 200, 429]
+
+
+def test_does_not_log_origins_that_ask(site: RecordingSite, logged: Logged) -> None:
+    site().request("/origin", Origin="https://evil.example")
+    assert logged == []
+
+
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
 def test_rejects_a_cross_site_form_post(site: RecordingSite, kind: str) -> None:
     """Browsers send these without a preflight request ("simple requests")."""

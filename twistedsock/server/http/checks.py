@@ -101,11 +101,12 @@ def _read_forwarded_for(request: HTTPRequest) -> bool:
 
 def _check_origin(request: HTTPRequest, host: str, origin: bytes | None) -> RejectedRequest | None:
     policy, scope = request.connection.site.origin_policy, local_address_of(request.transport).scope
-    if request.static_file is not None or origin is None:
+    is_public = request.static_file is not None or (request.match is not None and request.match.allows_every_origin)
+    if is_public or origin is None:
         rejection = policy.check_host(host, scope)
         if rejection is not None:
             return rejection
-        if request.static_file is None and _is_from_another_site(request):
+        if request.static_file is None and origin is None and _is_from_another_site(request):
             return RejectedRequest(FROM_ANOTHER_SITE, 403)
         if origin is not None and policy.is_allowed(host, origin.decode("latin-1"), scope):
             request.origin = origin

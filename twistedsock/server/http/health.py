@@ -1,4 +1,4 @@
-"""Health checks, the configuration of the page, and the hint at the address of the WebSocket."""
+"""Health checks, facts for pages, the check of an origin, and the hint at the address of the WebSocket."""
 
 from collections.abc import Callable
 
@@ -36,6 +36,13 @@ class HealthEndpoint:
         """``GET /bridge.json``: facts about the server that the page displays."""
         configuration = {"lines": self._line_ports(), "version": self._context.version.decode()}
         request.respond_json(200, msgspec.json.encode(configuration))
+
+    def origin_status(self, request: HTTPRequest) -> None:
+        """``GET /origin``: whether pages of the origin that sent the request can use the server. The JavaScript client
+        asks, because browsers do not show a page why its WebSocket was rejected."""
+        request.parameters.allow_only(())
+        is_allowed = bool(request.origin) or not request.requestHeaders.hasHeader(b"origin")
+        request.respond_json(200, b'{"allowed":true}\n' if is_allowed else b'{"allowed":false}\n')
 
     def upgrade_required(self, request: HTTPRequest) -> None:
         """``GET /ws`` without a WebSocket handshake."""

@@ -324,7 +324,9 @@ class HTTPRequest(RequestInternals):
         if length is not None and status not in BODILESS_STATUSES:
             lines.append(b"Content-Length: %d\r\n" % length)
         lines.append(headers)
-        if self.origin and not (self.static_file is not None and self.static_file.is_public):
+        if self.route is not None and self.route.allows_every_origin:
+            lines.append(b"Access-Control-Allow-Origin: *\r\n")
+        elif self.origin and not (self.static_file is not None and self.static_file.is_public):
             lines.append(b"Access-Control-Allow-Origin: %s\r\n" % self.origin)
             lines.append(_EXPOSED_LINE)
         if self.static_file is None:

@@ -76,6 +76,7 @@ def build_routes(
         Route("GET", "/readyz", health.readiness, authenticates=False, available_during_shutdown=True),
         Route("GET", "/metrics", metrics.render, available_during_shutdown=True),
         Route("GET", "/bridge.json", health.page_configuration, authenticates=False),
+        Route("GET", "/origin", health.origin_status, authenticates=False, allows_every_origin=True),
         Route("POST", "/events", events.publish_batch, max_body=MAX_BATCH_BYTES),
         Route("POST", "/channels/{channel}/events", events.publish),
         Route("GET", "/channels/{channel}/events", reader.read_channel),

@@ -26,6 +26,8 @@ class Route(msgspec.Struct, frozen=True):
     takes_body: bool = False
     """Accept a request body with another method than POST."""
     available_during_shutdown: bool = False
+    allows_every_origin: bool = False
+    """Pages of every origin can read the response, without credentials."""
 
 
 class RouteMatch(msgspec.Struct, frozen=True):
@@ -33,6 +35,10 @@ class RouteMatch(msgspec.Struct, frozen=True):
 
     methods: dict[bytes, Route]
     captured: bytes = b""
+
+    @property
+    def allows_every_origin(self) -> bool:
+        return any(route.allows_every_origin for route in self.methods.values())
 
     @property
     def allow(self) -> bytes:
