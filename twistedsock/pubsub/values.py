@@ -1,4 +1,7 @@
-"""The values of publish/subscribe: positions, events, publications, batches, members. Names and payloads are UTF-8."""
+"""The values of publish/subscribe: positions, events, publications, batches, members. Names and payloads are UTF-8.
+
+Those that pass between processes are ``array_like``: msgspec encodes them as arrays, without the names of their fields.
+"""
 
 from collections.abc import Iterator, Sequence
 from enum import Enum
@@ -14,7 +17,7 @@ Tag = bytes | None
 """The id that a client gave to a command, which the reply repeats. None if it gave none."""
 
 
-class Position(msgspec.Struct, frozen=True, gc=False):
+class Position(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A point in the events of a channel: after the event with this offset, 0 before the first. Offsets of different
     epochs cannot be compared."""
 
@@ -51,7 +54,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     """When it was published: milliseconds since 1970, UTC. 0 if unknown."""
 
 
-class Payloads(msgspec.Struct, frozen=True, gc=False):
+class Payloads(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One or more payloads of the same kind."""
 
     items: Sequence[bytes]
@@ -81,7 +84,7 @@ def join_payloads(several: Sequence[Payloads]) -> Payloads:
     )
 
 
-class Publication(msgspec.Struct, frozen=True, gc=False):
+class Publication(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A request to create one event, or several in a row that differ only in their payloads."""
 
     channel: bytes
@@ -107,7 +110,7 @@ class Publication(msgspec.Struct, frozen=True, gc=False):
         return replace(self, payloads=join_payloads([self.payloads, *[other.payloads for other in following]]))
 
 
-class Batch(msgspec.Struct, frozen=True, gc=False):
+class Batch(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Events that one client published in a row, and that differ only in offset and payload. They are delivered, stored
     and encoded together, because each alone would cost several times as much."""
 
@@ -146,7 +149,7 @@ class Lost(msgspec.Struct, frozen=True, gc=False):
     last: int
 
 
-class ChannelState(msgspec.Struct, frozen=True, gc=False):
+class ChannelState(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What a backplane knows of a channel when a node opens it, and when the channel gets a new epoch."""
 
     position: Position
@@ -175,7 +178,7 @@ class Reset(msgspec.Struct, frozen=True, gc=False):
     """Valid events of the former epoch that the subscriber will not be sent."""
 
 
-class DisconnectClient(msgspec.Struct, frozen=True, gc=False):
+class DisconnectClient(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A command to other nodes: disconnect the client with this id, with this message, and a code for programs."""
 
     id: bytes
@@ -186,7 +189,7 @@ class DisconnectClient(msgspec.Struct, frozen=True, gc=False):
 NodeCommand = DisconnectClient
 
 
-class Member(msgspec.Struct, frozen=True, gc=False):
+class Member(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A subscriber as presence lists it. The nick is the id if the client has none."""
 
     id: bytes
