@@ -211,6 +211,56 @@ def test_publications_that_wait_have_a_limit(stage: DiskStage, monkeypatch: pyte
     assert answers == [DISK_TOO_SLOW, DISK_TOO_SLOW, 1]
 
 
+def test_many_publications_are_answered_in_several_turns(stage: DiskStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transaction can have tens of thousands. What the store has done later is reported later."""
+    monkeypatch.setattr(sqlite_module, "TIME_SLICE_SECONDS", 0.0)
+    stage.settle()
+    for _ in range(3):
+        stage.publish(b"a", b"x", settle=False)
+    stage.worker.step()  # the channel is read
+    opened: list[Any] = []
+    stage.end_turn()
+    on_result(stage.backplane.open(b"a"), opened.append)
+    stage.worker.step()
+    stage.worker.step()
+    assert stage.answers(b"a") == [1] and not opened
+    stage.end_turn()
+    assert stage.answers(b"a") == [1, 2] and not opened
+    stage.end_turn()
+    assert stage.answers(b"a") == [1, 2, 3] and opened[0].position.offset == 3 and stage.events(b"a") == []
+
+
+def test_failed_publications_are_answered_in_several_turns(stage: DiskStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_module, "TIME_SLICE_SECONDS", 0.0)
+    stage.open(b"a")
+    for _ in range(2):
+        stage.publish(b"a", b"x", settle=False)
+    stage.end_turn()
+    stage.fail_next()
+    stage.worker.step()
+    assert stage.answers(b"a") == [UNAVAILABLE]
+    stopped: list[bool] = []
+    stage.backplane.stop().then(stopped.append)
+    stage.end_turn()
+    assert stage.answers(b"a") == [UNAVAILABLE] * 2 and not stopped
+    stage.settle()
+    assert stopped == [True]
+
+
+def test_publications_are_answered_after_one_whose_callback_fails(stage: DiskStage) -> None:
+    def fail(outcome: object) -> None:
+        raise ValueError("of a test")
+
+    stage.open(b"a")
+    on_result(stage.backplane.publish(Client(b"p1"), Publication(b"a", Payloads((b"x",), 1))), fail)
+    stage.publish(b"a", b"y", settle=False)
+    stage.end_turn()
+    with pytest.raises(ValueError, match="of a test"):
+        stage.worker.step()
+    stage.settle()
+    assert stage.answers(b"a") == [2]
+
+
 def test_publication_to_a_closed_channel_fails_with_the_disk(stage: DiskStage) -> None:
     stage.fail_next()
     stage.publish(b"a", b"x")
@@ -330,6 +380,23 @@ def test_trims_the_oldest_events_of_a_large_file(stage: DiskStage, monkeypatch: 
     assert stage.worker.store.used_bytes() <= used // 2
     state = stage.state(b"a")
     assert state.position.offset == 20 and state.tail[-1].first == 20 and state.tail[0].first > 5
+
+
+def test_channels_without_events_are_forgotten_if_the_file_is_too_large(stage: DiskStage) -> None:
+    """So that names of channels, which any publisher can invent, have a limit."""
+    before = stage.state(b"0" * 200).position
+    for number in range(2_000):
+        stage.publish(b"%0200d" % number, b"x", settle=False)
+    stage.settle()
+    stage.close(b"0" * 200)
+    limit = stage.worker.store.used_bytes() // 3
+    stage.backplane.trim(10**6, limit)
+    stage.settle()
+    assert stage.worker.store.used_bytes() <= limit
+    after = stage.state(b"0" * 200).position
+    assert after.offset == 0 and after.epoch != before.epoch, "offsets are not given twice in one epoch"
+    newest = stage.state(b"%0200d" % 1_999)
+    assert newest.position == Position(before.epoch, 1) and len(newest.tail) == 1
 
 
 def test_second_process_cannot_use_the_directory(stage: DiskStage, disk_stage: StartDiskStage, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ while one is being written, the publications of the next turns are gathered for 
 together when there are many, and the reactor never waits for the disk.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
@@ -16,7 +17,7 @@ import msgspec
 
 from twistedsock.backplanes.sqlite_store import Addition, Room, Store, StoredChannel
 from twistedsock.errors import UNAVAILABLE, Error, ErrorCode
-from twistedsock.limits.settings import Limits
+from twistedsock.limits.settings import TIME_SLICE_SECONDS, Limits
 from twistedsock.pubsub.backplane import Node
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import Client
@@ -36,7 +37,7 @@ T = TypeVar("T")
 
 MAX_GATHERED_BYTES = 8 * 1024 * 1024
 """Cost of the publications that wait for the disk. It is reached if the disk is slower than the publishers: then they
-get an error. One transaction writes all of them, and delivers all in one turn."""
+get an error. One transaction writes all of them."""
 
 RETRY_SECONDS = 2.0
 """Pause before the store is opened again after an error of the disk."""
@@ -141,9 +142,10 @@ class _Channel:
 class _Waiting:
     """A publication that waits for the disk."""
 
-    __slots__ = ("answer", "batch", "channel")
+    __slots__ = ("answer", "batch", "channel", "name")
 
-    def __init__(self, channel: bytes, batch: Batch) -> None:
+    def __init__(self, name: bytes, channel: _Channel, batch: Batch) -> None:
+        self.name = name
         self.channel = channel
         self.batch = batch
         self.answer = Future[int]()
@@ -183,6 +185,11 @@ class SQLiteBackplane:
         self._committing: list[_Waiting] = []
         self._committing_bytes = 0
         self._is_committing = self._is_commit_scheduled = False
+        # Publications that are being answered, with this error if there is one.
+        self._settling: deque[_Waiting] = deque()
+        self._settling_error: Error | None = None
+        # Results of the store that arrived meanwhile.
+        self._arrived: deque[tuple[Done, Any]] = deque()
         self._commits = Histogram(COMMIT_SPANS)
         self._room = Room(0, 0, None)
         self._stopping: Future[bool] | None = None
@@ -203,10 +210,21 @@ class SQLiteBackplane:
 
     def _stop_if_idle(self) -> None:
         stopping = self._stopping
-        if stopping is not None and not (self._is_committing or self._gathered):
+        if stopping is not None and not (self._is_committing or self._gathered or self._settling):
             self._stopping = None
             self.is_ready = False
             self._worker.stop(lambda result: stopping.settle(True))
+
+    def _submit(self, call: Callable[[Store], Any], done: Done) -> None:
+        """Have the store do something. ``done`` is called when all publications of transactions before have been
+        answered and delivered."""
+        self._worker.submit(call, partial(self._arrive, done))
+
+    def _arrive(self, done: Done, result: Any) -> None:
+        if self._settling or self._arrived:
+            self._arrived.append((done, result))
+        else:
+            done(result)
 
     # Publications.
 
@@ -238,7 +256,7 @@ class SQLiteBackplane:
         size = cost(batch)
         if self._gathered_bytes + size > MAX_GATHERED_BYTES and self._gathered:
             return DISK_TOO_SLOW
-        waiting = _Waiting(publication.channel, batch)
+        waiting = _Waiting(publication.channel, channel, batch)
         channel.head = end - 1
         channel.waiting += 1
         self._gathered.append(waiting)
@@ -254,18 +272,22 @@ class SQLiteBackplane:
             return
         group, self._gathered = self._gathered, []
         self._committing, self._committing_bytes, self._gathered_bytes = group, self._gathered_bytes, 0
-        by_channel: dict[bytes, list[Batch]] = {}
-        for waiting in group:
-            by_channel.setdefault(waiting.channel, []).append(waiting.batch)
-        additions = [Addition(name, self._channels[name].epoch, batches) for name, batches in by_channel.items()]
         self._is_committing = True
 
         def append(store: Store) -> float:
+            by_channel: dict[bytes, list[_Waiting]] = {}
+            for waiting in group:
+                by_channel.setdefault(waiting.name, []).append(waiting)
             started = monotonic()
-            store.append(additions)
+            store.append(
+                [
+                    Addition(name, waiting[0].channel.epoch, [each.batch for each in waiting])
+                    for name, waiting in by_channel.items()
+                ]
+            )
             return monotonic() - started
 
-        self._worker.submit(append, self._committed)
+        self._submit(append, self._committed)
 
     def _committed(self, result: float | Exception) -> None:
         self._is_committing = False
@@ -274,16 +296,40 @@ class SQLiteBackplane:
             self._fail(result, group)
             return
         self._commits.observe(result)
-        for waiting in group:
-            channel = self._channels[waiting.channel]
-            channel.waiting -= 1
-            if channel.is_open:
-                self._node.deliver(waiting.channel, channel.epoch, waiting.batch)
-            waiting.answer.settle(waiting.batch.first)
-        for name in {waiting.channel for waiting in group}:
-            self._forget_if_unused(name)
+        self._settle(group, None)
+
+    def _settle(self, group: list[_Waiting], error: Error | None) -> None:
+        """Answer publications, and deliver them if there is no error. Those before have been answered."""
+        self._settling = deque(group)
+        self._settling_error = error
+        self._settle_slice()
+
+    def _settle_slice(self) -> None:
+        """Continue after this turn if there are many, so that other clients need not wait."""
+        end = monotonic() + TIME_SLICE_SECONDS
+        try:
+            while self._settling:
+                self._settle_one(self._settling.popleft(), self._settling_error)
+                if monotonic() >= end:
+                    break
+        finally:  # the rest is answered also if an observer has an error
+            if self._settling:
+                self._schedule(0, self._settle_slice)
+        if self._settling:
+            return
+        while self._arrived and not self._settling:
+            done, result = self._arrived.popleft()
+            done(result)
         self._commit()
         self._stop_if_idle()
+
+    def _settle_one(self, waiting: _Waiting, error: Error | None) -> None:
+        channel = waiting.channel
+        channel.waiting -= 1
+        if error is None and channel.is_open:
+            self._node.deliver(waiting.name, channel.epoch, waiting.batch)
+        waiting.answer.settle(waiting.batch.first if error is None else error)
+        self._forget_if_unused(waiting.name)
 
     # Channels.
 
@@ -311,7 +357,7 @@ class SQLiteBackplane:
         self._loading[channel] = [loaded]
         limits = self._limits
         oldest = int((self._wall_clock() - limits.history_age) * 1000)
-        self._worker.submit(
+        self._submit(
             lambda store: store.read_channel(channel, limits.history_events, limits.history_bytes, oldest),
             partial(self._loaded, channel),
         )
@@ -353,7 +399,7 @@ class SQLiteBackplane:
             else:
                 answer.settle(outcome)
 
-        self._worker.submit(lambda store: store.read(channel, after, limit), done)
+        self._submit(lambda store: store.read(channel, after, limit), done)
         return answer
 
     # Faults of the disk.
@@ -365,13 +411,10 @@ class SQLiteBackplane:
             self._report(exception)
             self._schedule(RETRY_SECONDS, partial(self._reopen, exception))
         failed, self._gathered, self._gathered_bytes = [*group, *self._gathered], [], 0
-        for waiting in failed:
-            self._channels[waiting.channel].waiting -= 1
-            waiting.answer.settle(UNAVAILABLE)
-        self._stop_if_idle()
+        self._settle(failed, UNAVAILABLE)
 
     def _reopen(self, after: Exception) -> None:
-        self._worker.submit(lambda store: store.reopen(after), self._reopened)
+        self._submit(lambda store: store.reopen(after), self._reopened)
 
     def _reopened(self, result: Exception | None) -> None:
         if isinstance(result, Exception):
@@ -406,11 +449,11 @@ class SQLiteBackplane:
                 else:
                     self._measure()
 
-            self._worker.submit(lambda store: store.trim(oldest, max_bytes, new_epoch), trimmed)
+            self._submit(lambda store: store.trim(oldest, max_bytes, new_epoch), trimmed)
 
     def _measure(self) -> None:
         if self.is_ready:
-            self._worker.submit(lambda store: store.room(), self._measured)
+            self._submit(lambda store: store.room(), self._measured)
 
     def _measured(self, result: Room | Exception) -> None:
         if isinstance(result, Exception):

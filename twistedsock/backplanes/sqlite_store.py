@@ -479,8 +479,8 @@ class Store:
 
     def trim(self, oldest: int, max_bytes: int, new_epoch: bytes) -> bool:
         """Delete a few events that were published before ``oldest``, or, if the file is larger than ``max_bytes``, the
-        oldest ones of all; then a few channels without events that have had none since ``oldest``. Returns whether
-        there is more to delete."""
+        oldest ones of all; then a few channels without events that have had none since ``oldest``, or any of them if
+        the file is still too large. Returns whether there is more to delete."""
         connection = self._connection
         with self._transaction():
             deleted = connection.execute(
@@ -494,10 +494,11 @@ class Store:
                     " (SELECT channel, last FROM batches ORDER BY time LIMIT ?)",
                     (TRIMMED_ROWS,),
                 ).rowcount
+            is_full = self.used_bytes() > max_bytes
             heads = connection.execute(
-                "DELETE FROM channels WHERE id IN (SELECT id FROM channels WHERE time < ?"
+                "DELETE FROM channels WHERE id IN (SELECT id FROM channels WHERE (time < ? OR ?)"
                 " AND NOT EXISTS (SELECT 1 FROM batches WHERE channel = id) LIMIT ?) RETURNING head",
-                (oldest, TRIMMED_ROWS),
+                (oldest, is_full, TRIMMED_ROWS),
             ).fetchall()
             if heads:  # if such a channel is used again, its offsets begin again
                 connection.execute("UPDATE store SET epoch = ?", (new_epoch,))
