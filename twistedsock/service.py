@@ -179,6 +179,7 @@ class SockbridgeService(Service):
             lambda: self.webhooks.statistics,
             settings.ping_interval,
             self._state_statistics,
+            monitor.journal,
         )
         self._routes = Routes([*routes, *hosted_routes(resources or {}, own_segments(routes))])
         self._trusted = trusted_proxies(settings)

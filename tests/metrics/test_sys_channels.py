@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from twistedsock.errors import TOO_FAST
 from twistedsock.metrics import sys_channels
 from twistedsock.metrics.sys_channels import (
     MAX_CLOSED_PER_TICK,
@@ -369,6 +370,22 @@ def test_does_not_start_a_snapshot_before_the_previous_one_is_complete(
         server.monitor.tick()
     server.turn()
     assert len(events(admin)) == 1
+
+
+def test_publishes_the_connection_log_once_a_second_while_it_changes(server: MonitoredServer) -> None:
+    admin = server.admin("$sys/log/all/0", "$sys/log/refused/0")
+    server.turn()
+    first, refused = events(admin)
+    assert (first["name"], refused["name"], refused["data"]["total"]) == ("log", "log", 0)
+    assert [entry["kind"] for entry in first["data"]["log"]] == ["connect"]
+    server.pass_seconds(5)
+    assert len(events(admin)) == 2, "at the first tick"
+    for _ in range(3):
+        endpoints = Endpoints(b"198.51.100.9:5", b"10.0.0.1:8081")
+        server.context.connection_events.refused(endpoints, "line", TOO_FAST)
+    server.pass_seconds(3)
+    pages = [event["data"] for event in events(admin)]
+    assert [(page["total"], page["log"][0]["times"]) for page in pages] == [(2, 3), (1, 3)]
 
 
 def test_ignores_steps_of_connections_without_subscribers(server: MonitoredServer) -> None:

@@ -58,6 +58,9 @@ def page_of(steps: Steps[bytes]) -> Any:
     ("channel", "topic"),
     [
         (b"$sys/channels/name/0", Topic("channels", "name", 0)),
+        (b"$sys/log/all/0", Topic("log", "all", 0)),
+        (b"$sys/log/refused/3", Topic("log", "refused", 3)),
+        (b"$sys/log/find/Ann", Topic("log", text=b"ann")),
         (b"$sys/channels/rate/12", Topic("channels", "rate", 12)),
         (b"$sys/channels/readers/999999", Topic("channels", "readers", 999_999)),
         (b"$sys/peers/newest/0", Topic("peers", "newest", 0)),

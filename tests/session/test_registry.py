@@ -1,5 +1,7 @@
 """The table of sessions, and the listeners to their timelines."""
 
+from twistedsock.errors import TOO_FAST, Error
+from twistedsock.session.encoder import Endpoints
 from twistedsock.session.registry import SessionRegistry
 from twistedsock.session.session import Session
 from twistedsock.session.timeline import Step
@@ -104,6 +106,9 @@ class Recorder:
     def closed(self, session: Session) -> None:
         self.calls.append("closed " + session.client.id.decode())
 
+    def refused(self, endpoints: Endpoints, protocol: str, error: Error, about: str) -> None:
+        self.calls.append(f"refused {protocol} {endpoints.client.decode()} {error.code.value.decode()} {about}")
+
 
 def test_calls_listeners_once_for_each_opening_step_and_closing() -> None:
     server = FakeServer()
@@ -113,3 +118,11 @@ def test_calls_listeners_once_for_each_opening_step_and_closing() -> None:
     client.session.connection_lost()
     client.session.connection_lost()
     assert recorder.calls == ["opened p1", "step behind p1", "step closed p1", "closed p1"]
+
+
+def test_calls_listeners_for_a_client_that_is_rejected_before_it_has_a_session() -> None:
+    server = FakeServer()
+    recorder = Recorder(server)
+    endpoints = Endpoints(b"198.51.100.9:5", b"10.0.0.1:8082")
+    server.context.connection_events.refused(endpoints, "web", TOO_FAST, "https://evil.example")
+    assert recorder.calls == ["refused web 198.51.100.9:5 rate https://evil.example"]

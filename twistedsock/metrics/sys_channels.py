@@ -10,6 +10,8 @@ from collections.abc import Callable
 import msgspec
 
 from twistedsock.codecs.payload import build_payloads
+from twistedsock.errors import Error
+from twistedsock.metrics.connection_journal import ConnectionJournal
 from twistedsock.metrics.statistics import read_statistics
 from twistedsock.metrics.tables import (
     CLOSED_CHANNEL,
@@ -22,6 +24,7 @@ from twistedsock.metrics.tables import (
     Steps,
     Topic,
     encode_closed_page,
+    encode_log_page,
     max_name_bytes,
     page_count,
     parse_topic,
@@ -36,6 +39,7 @@ from twistedsock.session.connection_info import (
     connection_info,
 )
 from twistedsock.session.context import ServerContext
+from twistedsock.session.encoder import Endpoints
 from twistedsock.session.session import Session
 from twistedsock.session.timeline import Step
 
@@ -80,6 +84,8 @@ class Monitor:
     def __init__(
         self, context: ServerContext, memory_bytes: Callable[[], int], cpu_seconds: Callable[[], float]
     ) -> None:
+        self.journal = ConnectionJournal(context)
+        self._published_number = 0
         self._context = context
         self._broker = context.broker
         self._memory_bytes = memory_bytes
@@ -132,13 +138,18 @@ class Monitor:
             self._snapshot_at = now
             self._next_snapshot_at = now + max(SNAPSHOT_INTERVAL_SECONDS, self._cpu_seconds_spent / MAX_CPU_SHARE)
             self._cpu_seconds_spent = 0.0
-            self._due.update(dict.fromkeys([name for name, topic in self._topics.items() if topic.kind != "closed"]))
+            self._due.update(
+                dict.fromkeys([name for name, topic in self._topics.items() if topic.kind not in ("closed", "log")])
+            )
         else:
             self._due.update(dict.fromkeys([channel for channel in self._changed if channel in self._topics]))
         self._changed.clear()
         if self._has_new_ended:
             self._has_new_ended = False
             self._due.update(dict.fromkeys([name for name, topic in self._topics.items() if topic.kind == "closed"]))
+        if self._published_number != self.journal.newest:
+            self._published_number = self.journal.newest
+            self._due.update(dict.fromkeys([name for name, topic in self._topics.items() if topic.kind == "log"]))
         if self._due:
             self._schedule()
 
@@ -169,10 +180,12 @@ class Monitor:
     # Connections, called by their journal.
 
     def opened(self, session: Session) -> None:
+        self.journal.opened(session)
         self._max_name_bytes = max(self._max_name_bytes, max_name_bytes(session))
 
     def stepped(self, session: Session, step: Step) -> None:
         """Publish the timeline soon, if it has subscribers."""
+        self.journal.stepped(session, step)
         if step.name == "authenticated":
             self._max_name_bytes = max(self._max_name_bytes, max_name_bytes(session))
         channel = PEER_PREFIX + session.client.id
@@ -192,6 +205,7 @@ class Monitor:
             closed_connection_info(session, now, epoch), connection_info(session, now), session.timeline.steps
         )
         self._ended.append(ended)
+        self.journal.closed(session, ended.record)
         self._has_new_ended = True
         if channel in self._topics:
             self._last_pages[channel] = timeline(ended.info, ended.steps, epoch)
@@ -202,6 +216,9 @@ class Monitor:
             self._closed_left -= 1
             self._closed.append(_encode(ended.record))
             self._schedule()
+
+    def refused(self, endpoints: Endpoints, protocol: str, error: Error, about: str) -> None:
+        self.journal.refused(endpoints, protocol, error, about)
 
     # Work in turns of its own.
 
@@ -249,6 +266,8 @@ class Monitor:
             page = yield from (yield from self._connection_table(now)).page(topic, now)
         elif topic.kind == "closed":
             page = self._closed_page(topic.page)
+        elif topic.kind == "log":
+            page = encode_log_page(self.journal, topic)
         elif channel in self._final:
             return
         else:

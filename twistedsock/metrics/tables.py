@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
+from twistedsock.metrics.connection_journal import KINDS, ConnectionJournal, JournalEntry
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.names import NICK_BYTES, RESERVED, is_reserved
 from twistedsock.session.connection_info import ClosedConnectionInfo, ConnectionInfo, connection_info
@@ -35,13 +36,17 @@ MAX_CLOSED_KEPT = 500
 CLOSED_ROWS_PER_PAGE = 25
 """With the longest names and reasons, the page stays below ``MAX_PAGE_BYTES``."""
 
-_ORDERS = {"channels": ("name", "rate", "readers"), "peers": ("newest", "lag", "sent", "id")}
+_ORDERS = {
+    "channels": ("name", "rate", "readers"),
+    "peers": ("newest", "lag", "sent", "id"),
+    "log": ("all", *KINDS),
+}
 
-_PAGE = re.compile(rb"(channels|peers)/([a-z]+)/(0|[1-9][0-9]{0,5})", re.DOTALL)
+_PAGE = re.compile(rb"(channels|peers|log)/([a-z]+)/(0|[1-9][0-9]{0,5})", re.DOTALL)
 
 _CLOSED = re.compile(rb"closed/(0|[1-9][0-9]{0,5})")
 
-_FIND = re.compile(rb"(channels|peers)/find/(.+)", re.DOTALL)
+_FIND = re.compile(rb"(channels|peers|log)/find/(.+)", re.DOTALL)
 
 _PEER = re.compile(rb"peer/([^/]+)", re.DOTALL)
 
@@ -50,11 +55,12 @@ class Topic(msgspec.Struct, frozen=True):
     """The topic of a channel under ``$sys/``."""
 
     kind: str
-    """channels, peers, peer or closed."""
+    """channels, peers, peer, closed or log."""
     order: str = ""
+    """The order of channels and peers, or the kind of entries of the log."""
     page: int = 0
     text: bytes = b""
-    """The search text of channels and peers in lower case, or the id of a peer."""
+    """The search text of channels, peers and log in lower case, or the id of a peer."""
 
 
 def parse_topic(channel: bytes) -> Topic | None:
@@ -120,6 +126,13 @@ class ClosedPage(msgspec.Struct, frozen=True):
     closed: list[ClosedConnectionInfo]
 
 
+class LogPage(msgspec.Struct, frozen=True):
+    page: int
+    pages: int
+    total: int
+    log: list[JournalEntry]
+
+
 def rows_per_page(max_name_bytes: int) -> int:
     """Rows of a page, if the names in one row have at most so many bytes together. JSON can double them."""
     return max(1, min(MAX_ROWS_PER_PAGE, MAX_PAGE_BYTES // (2 * max_name_bytes + ROW_BYTES)))
@@ -140,6 +153,28 @@ def encode_peers_page(page: int, pages: int, total: int, rows: Sequence[Connecti
 
 def encode_closed_page(page: int, pages: int, total: int, rows: Sequence[ClosedConnectionInfo]) -> bytes:
     return _encode(ClosedPage(page, pages, total, list(rows)))
+
+
+LOG_ROWS_PER_PAGE = 50
+"""With the longest names and details, half as many stay below ``MAX_PAGE_BYTES``."""
+
+
+def encode_log_page(journal: ConnectionJournal, topic: Topic) -> bytes:
+    """A page of the connection log, the newest entries first. It is empty behind the last one."""
+    if topic.text:
+        text = topic.text.decode(errors="replace")
+        entries = [entry for entry in journal.entries() if text in _log_text(entry)]
+    else:
+        entries = journal.entries(KINDS if topic.order == "all" else (topic.order,))
+    longest = max([len(_encode(entry)) for entry in entries], default=1)
+    rows = max(1, min(LOG_ROWS_PER_PAGE, MAX_PAGE_BYTES // longest))
+    pages = 1 if topic.text else page_count(len(entries), rows)
+    start = topic.page * rows
+    return _encode(LogPage(topic.page, pages, len(entries), entries[start : start + rows]))
+
+
+def _log_text(entry: JournalEntry) -> str:
+    return "\n".join((entry.kind, entry.id, entry.nick, entry.subject, entry.client, entry.detail, entry.code)).lower()
 
 
 # Sorting.

@@ -18,7 +18,9 @@ from twisted.logger import FileLogObserver, ILogObserver, LogEvent, Logger, LogL
 from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
+from twistedsock.errors import Error
 from twistedsock.session.connection_info import ClosedConnectionInfo, closed_connection_info
+from twistedsock.session.encoder import Endpoints
 from twistedsock.session.session import Session
 from twistedsock.session.timeline import Step
 
@@ -168,6 +170,9 @@ class ConnectionLog:
         """Not logged."""
 
     def stepped(self, session: Session, step: Step) -> None:
+        """Not logged."""
+
+    def refused(self, endpoints: Endpoints, protocol: str, error: Error, about: str) -> None:
         """Not logged."""
 
     def closed(self, session: Session) -> None:

@@ -79,6 +79,8 @@ class LineProtocol(Protocol):
         error = factory.context.connection_limiter.acquire(self._host) if is_within_rate else TOO_FAST
         if error is not None:
             factory.context.stats.count_error(error.code)
+            endpoints = endpoints_of(transport, self.proxied_address or transport.getPeer())
+            factory.context.connection_events.refused(endpoints, "line", error)
             if secure and not is_within_rate:  # sending the error would take the handshake, the most expensive part
                 transport.abortConnection()
                 return

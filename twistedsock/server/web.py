@@ -35,6 +35,7 @@ from twistedsock.server.sockets import (
     DEFAULT_LISTENER,
     ListenerConfig,
     ListenerFactory,
+    endpoints_of,
     format_address,
     handshake_info,
     host_of,
@@ -100,6 +101,7 @@ class HTTPDispatcher(Protocol):
         host = "" if self._is_trusted_proxy else host_of(self._client_address)
         if factory.listening.secure and not factory.context.charge(address_principal(host), TLS_HANDSHAKE_PRICE):
             factory.context.stats.count_error(TOO_FAST.code)
+            self._report_refusal(TOO_FAST)
             self.transport.abortConnection()
         elif self._admit(host):
             factory.head_timeouts.start(self)
@@ -203,7 +205,7 @@ class HTTPDispatcher(Protocol):
         scope = local_address_of(self.transport).scope
         rejection = self.factory.origin_policy.check_origin(head.host, head.origin, scope)
         if rejection is not None:
-            self._reject(rejection.error, rejection.status)
+            self._reject(rejection.error, rejection.status, about=head.origin if rejection.status == 403 else head.host)
             return None
         endpoint = self.factory.websockets.endpoints.get(head.path)
         if endpoint is None:
@@ -317,15 +319,20 @@ class HTTPDispatcher(Protocol):
         self.handler = handler
         self.dataReceived = handler.dataReceived  # type: ignore[method-assign]
 
-    def _reject(self, rejected: Error, status: int, headers: Headers = ()) -> None:
+    def _reject(self, rejected: Error, status: int, headers: Headers = (), about: str | None = None) -> None:
         """Send an error response, and close."""
         self.factory.head_timeouts.stop(self)
         self._discard_head()
         stats = self.factory.context.stats
         stats.count_response(OTHER_METHOD, status)
         stats.count_error(rejected.code)
+        self._report_refusal(rejected, about or "")
         self.transport.write(error_response(status, rejected.message, headers))
         self._closing = graceful_close(self.transport, self.factory.reactor.callLater)
+
+    def _report_refusal(self, error: Error, about: str = "") -> None:
+        endpoints = endpoints_of(self.transport, self._client_address)
+        self.factory.context.connection_events.refused(endpoints, "web", error, about)
 
     def reject_late(self) -> None:
         """The request head was not complete in time."""

@@ -10,12 +10,14 @@ from typing import Generic, Protocol, TypeVar
 
 from twistedsock.auth.expiry import ExpiryWatcher
 from twistedsock.auth.identity import Identity, Policy
+from twistedsock.errors import Error
 from twistedsock.limits.connections import ConnectionLimiter
 from twistedsock.limits.principal import is_remote
 from twistedsock.limits.rate import RateLimiterPool
 from twistedsock.limits.settings import Limits
 from twistedsock.limits.shares import MemoryBudget
 from twistedsock.pubsub.broker import Broker
+from twistedsock.session.encoder import Endpoints
 from twistedsock.session.timeline import Step
 from twistedsock.stats import Stats
 
@@ -92,6 +94,10 @@ class ConnectionListener(Protocol[S_contra]):
     def closed(self, session: S_contra) -> None:
         """It is closed. Its socket may still be open, for a last reading of its statistics."""
 
+    def refused(self, endpoints: Endpoints, protocol: str, error: Error, about: str) -> None:
+        """A client was rejected before it had a session: at ``line`` or ``web`` ports, or with an ``http`` request.
+        ``about`` is what it sent, if that explains the error: the origin."""
+
 
 class ConnectionEvents(Generic[S]):
     """Calls all ``listeners``, in their order."""
@@ -112,6 +118,10 @@ class ConnectionEvents(Generic[S]):
     def closed(self, session: S) -> None:
         for listener in self.listeners:
             listener.closed(session)
+
+    def refused(self, endpoints: Endpoints, protocol: str, error: Error, about: str = "") -> None:
+        for listener in self.listeners:
+            listener.refused(endpoints, protocol, error, about)
 
 
 @dataclass(slots=True)

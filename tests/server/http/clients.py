@@ -12,6 +12,7 @@ from tests.event_streams import ServerSent, read_events
 from tests.fakes import FakeTransport, connect
 from tests.server.clients import Connection, request_bytes
 from twistedsock.auth.origins import AllowedOrigins
+from twistedsock.metrics.connection_journal import ConnectionJournal
 from twistedsock.server.http.connection import HTTPConnection
 from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.http.routes import build_routes
@@ -123,10 +124,11 @@ class FakeSite:
         listener: ListenerConfig = DEFAULT_LISTENER,
         server: FakeServer | None = None,
         line_ports: Callable[[], list[dict[str, object]]] = list,
+        journal: ConnectionJournal | None = None,
     ) -> None:
         self.reactor, self.server = reactor, server or FakeServer()
         context = self.server.context
-        table = Routes([*build_routes(context, reactor, line_ports), *routes])
+        table = Routes([*build_routes(context, reactor, line_ports, journal=journal), *routes])
         self.site = HTTPSite(reactor, context, OriginPolicy(origins or AllowedOrigins()), table, listener)
 
     def __call__(self, here: str = "127.0.0.1", there: str = "127.0.0.1", is_trusted_proxy: bool = False) -> SiteClient:

@@ -4,10 +4,12 @@ import gzip
 
 import pytest
 
-from tests.server.http.clients import APIClient, MakeAPI
+from tests.fakes import FakeReactor
+from tests.server.http.clients import APIClient, FakeSite, MakeAPI
 from twistedsock.errors import CloseReason
+from twistedsock.metrics.sys_channels import Monitor
 from twistedsock.pubsub.values import DisconnectClient
-from twistedsock.testing import FakePolicy
+from twistedsock.testing import FakePolicy, FakeServer
 
 
 @pytest.fixture
@@ -24,6 +26,29 @@ def test_lists_clients_by_id_in_pages(api: APIClient) -> None:
     assert [client["id"] for client in rest["peers"]] == ["p3"] and rest["next"] is None
     assert api("GET", "/peers?page=2").error == (400, "bad-argument")
     assert api("HEAD", "/peers").status == 200
+
+
+def test_lists_the_connection_log_by_kind_and_number(reactor: FakeReactor) -> None:
+    server = FakeServer()
+    monitor = Monitor(server.context, lambda: 0, lambda: 0.0)
+    monitor.attach()
+    site = FakeSite(reactor, server=server, journal=monitor.journal)
+    for _ in range(3):
+        server.line_client().pipeline.connection_lost("broken")
+
+    def listed(query: str = "") -> tuple[list[int], int, int]:
+        page = site().request(f"/log{query}").json
+        return [entry["number"] for entry in page["log"]], page["total"], page["newest"]
+
+    assert listed() == ([6, 5, 4, 3, 2, 1], 6, 6)
+    assert listed("?kind=end&limit=2") == ([6, 4], 3, 6)
+    assert listed("?after=4") == ([6, 5], 2, 6)
+    assert listed("?after=6") == ([], 0, 6)
+    assert listed("?after=7")[1] == 6, "numbers of a server before this one"
+    entry = site().request("/log?limit=1").json["log"][0]
+    assert (entry["kind"], entry["id"], entry["how"], entry["from"]) == ("end", "p3", "broken", "127.0.0.1:50000")
+    for query in ("?kind=other", "?limit=0", "?after=x", "?page=1"):
+        assert site().request(f"/log{query}").error == (400, "bad-argument")
 
 
 def test_shows_one_client(api: APIClient) -> None:
@@ -74,7 +99,9 @@ def test_rejects_an_invalid_reason(api: APIClient, reason: str) -> None:
     assert client.close_reason is None
 
 
-@pytest.mark.parametrize("method, path", [("GET", "/peers"), ("GET", "/peers/p1"), ("DELETE", "/peers/p1")])
+@pytest.mark.parametrize(
+    "method, path", [("GET", "/peers"), ("GET", "/peers/p1"), ("DELETE", "/peers/p1"), ("GET", "/log")]
+)
 class TestAdministrators:
     def test_local_clients_are_administrators_without_a_policy(self, api: APIClient, method: str, path: str) -> None:
         api.server.line_client()

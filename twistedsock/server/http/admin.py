@@ -1,4 +1,5 @@
-"""Endpoints for administrators: connected clients, disconnecting one of them, and Prometheus metrics."""
+"""Endpoints for administrators: connected clients, disconnecting one of them, the connection log, and Prometheus
+metrics."""
 
 import gzip
 import re
@@ -6,12 +7,20 @@ import re
 import msgspec
 
 from twistedsock.codecs.problem_details import ApiError
-from twistedsock.codecs.query import PAGINATION_PARAMETERS, bad_parameter, read_pagination
+from twistedsock.codecs.query import (
+    DEFAULT_PAGE_SIZE,
+    MAX_PAGE_SIZE,
+    PAGINATION_PARAMETERS,
+    bad_parameter,
+    read_pagination,
+)
 from twistedsock.errors import FOR_ADMINS, FOR_ADMINS_WITH_TOKEN, CloseReason, Error, ErrorCode
+from twistedsock.metrics.connection_journal import KINDS, ConnectionJournal, JournalEntry
 from twistedsock.metrics.prometheus import Metrics
 from twistedsock.pubsub.values import DisconnectClient
 from twistedsock.server.http.headers import DATA_HEADERS, accepts_gzip
 from twistedsock.server.http.request import HTTPRequest
+from twistedsock.session.commands import MAX_OFFSET
 from twistedsock.session.connection_info import ConnectionInfo, connection_info
 from twistedsock.session.context import ServerContext
 from twistedsock.session.session import Session
@@ -87,6 +96,35 @@ class ConnectionsEndpoint:
         if not isinstance(session, Session):
             raise ApiError(UNKNOWN_CONNECTION, 404)
         return session
+
+
+class JournalPage(msgspec.Struct):
+    """Entries of the connection log, the newest first. ``newest`` is the number of the newest event: to receive only
+    later ones, send it as ``after``."""
+
+    log: list[JournalEntry]
+    total: int
+    newest: int
+
+
+class JournalEndpoint:
+    def __init__(self, journal: ConnectionJournal) -> None:
+        self._journal = journal
+
+    def list_entries(self, request: HTTPRequest) -> None:
+        """``GET /log``"""
+        check_admin(request)
+        parameters = request.parameters
+        parameters.allow_only(("kind", "after", "limit"))
+        kind = parameters.choice("kind", KINDS)
+        after = parameters.integer("after", MAX_OFFSET) or 0
+        limit = parameters.integer("limit", MAX_PAGE_SIZE, least=1) or DEFAULT_PAGE_SIZE
+        journal = self._journal
+        if after > journal.newest:  # the server has been restarted
+            after = 0
+        found = [entry for entry in journal.entries(KINDS if kind is None else (kind,)) if entry.number > after]
+        page = JournalPage(found[:limit], len(found), journal.newest)
+        request.respond_json(200, msgspec.json.encode(page) + b"\n")
 
 
 class MetricsEndpoint:

@@ -40,6 +40,8 @@ TOKEN_EXPIRED = Error(ErrorCode.UNAUTHORIZED, "token expired: send a new one")
 
 BAD_TOKEN_HEADERS = {b"WWW-Authenticate": b'Bearer error="invalid_token"'}
 
+_REFUSALS = (ErrorCode.UNAUTHORIZED, ErrorCode.FORBIDDEN, ErrorCode.RATE)
+
 _DATA_BLOCK = header_block(DATA_HEADERS)
 
 _EXPOSED_LINE = b"Access-Control-Expose-Headers: %s\r\n" % CORS_EXPOSED_HEADERS
@@ -379,6 +381,7 @@ class HTTPRequest(RequestInternals):
     def process(self) -> None:
         """Respond, or call the handler, which responds."""
         if self.rejection is not None:
+            self._report_refusal(self.rejection.error)
             self.respond_error(self.rejection.error, self.rejection.status, self.rejection.headers)
         elif self.method == b"OPTIONS":
             self._respond_to_options()
@@ -390,6 +393,12 @@ class HTTPRequest(RequestInternals):
             self.respond_error(error, headers=BAD_TOKEN_HEADERS)
         elif self.route is not None:
             self._call_handler(self.route)
+
+    def _report_refusal(self, error: Error) -> None:
+        """Report a client that was rejected for what it is, and not for its request."""
+        if error.code in _REFUSALS:
+            about = self.header(b"origin").decode("latin-1") if error.code is ErrorCode.FORBIDDEN else ""
+            self.context.connection_events.refused(self.endpoints, "http", error, about)
 
     def _call_handler(self, route: Route) -> None:
         self.connection.site.request_started(self)

@@ -6,8 +6,9 @@ from typing import Any
 
 from twistedsock.codecs.fallback import MAX_BODY_BYTES
 from twistedsock.codecs.http_api import EVENT_ID_PARAMETERS, MAX_BATCH_BYTES
+from twistedsock.metrics.connection_journal import ConnectionJournal
 from twistedsock.metrics.prometheus import Metrics, StateStatistics, WebhookStatistics
-from twistedsock.server.http.admin import ConnectionsEndpoint, MetricsEndpoint
+from twistedsock.server.http.admin import ConnectionsEndpoint, JournalEndpoint, MetricsEndpoint
 from twistedsock.server.http.channels import ChannelsEndpoint
 from twistedsock.server.http.events import EventsEndpoint
 from twistedsock.server.http.fallback import FallbackEndpoint
@@ -59,9 +60,11 @@ def build_routes(
     webhook_statistics: Callable[[], Mapping[str, WebhookStatistics]] = dict,
     ping_interval: int = 0,
     state_statistics: Callable[[], StateStatistics] | None = None,
+    journal: ConnectionJournal | None = None,
 ) -> list[Route]:
     """To be called once for a server, because endpoints keep state. ``line_ports`` returns the addresses of the line
-    protocol for the page. ``ping_interval``: seconds of silence before a stream sends a comment, 0 for no comments."""
+    protocol for the page. ``ping_interval``: seconds of silence before a stream sends a comment, 0 for no comments.
+    Without a ``journal``, the connection log is empty."""
     health, channels, connections = (
         HealthEndpoint(context, line_ports),
         ChannelsEndpoint(context),
@@ -70,6 +73,7 @@ def build_routes(
     events, streams = EventsEndpoint(context), StreamsEndpoint(context, reactor, ping_interval)
     reader = EventsReader(events, LongPollEndpoint(context, reactor), streams)
     fallback = FallbackEndpoint(streams, lambda: token_urlsafe(STREAM_KEY_BYTES).encode())
+    log = JournalEndpoint(journal or ConnectionJournal(context))
     metrics = MetricsEndpoint(Metrics(context, webhook_statistics, state_statistics))
     return [
         Route("GET", "/healthz", health.liveness, authenticates=False, available_during_shutdown=True),
@@ -88,5 +92,6 @@ def build_routes(
         Route("GET", "/peers", connections.list_all),
         Route("GET", "/peers/{id}", connections.show),
         Route("DELETE", "/peers/{id}", connections.disconnect),
+        Route("GET", "/log", log.list_entries),
         Route("GET", "/ws", health.upgrade_required, authenticates=False),
     ]
