@@ -5,9 +5,10 @@ import { execFileSync } from 'node:child_process';
 import { test } from 'node:test';
 
 import './fakes.mjs'; // polyfills for old versions of Node.js
+import { oncePerFrame } from '../../twistedsock/static/dom.js';
 import { lineEndpointOf } from '../../twistedsock/static/line-endpoints.js';
 import { age, bytes, count, duration, percent, rate } from '../../twistedsock/static/console/units.js';
-import { buildSysChannels, UNSUBSCRIBE_AFTER_MS, oncePerFrame } from '../../twistedsock/static/console/sys-channels.js';
+import { buildSysChannels, UNSUBSCRIBE_AFTER_MS } from '../../twistedsock/static/console/sys-channels.js';
 import { describeReason } from '../../twistedsock/static/console/overview.js';
 import { identityWords } from '../../twistedsock/static/console/peers.js';
 import { pointBetween, Series, SPAN_SECONDS } from '../../twistedsock/static/console/series.js';

@@ -28,6 +28,27 @@ export function announce(text) {
   byId('announcer').textContent = text;
 }
 
+/**
+ * Returns a function that calls `draw` once in the next frame, however often it is called, and at most once in an interval.
+ * Hidden tabs do not draw.
+ */
+export function oncePerFrame(draw, intervalMs = 0) {
+  let scheduled = false;
+  let drawnAt = -Infinity;
+  return () => {
+    if (scheduled) return;
+    scheduled = true;
+    const frame = () => requestAnimationFrame(() => {
+      scheduled = false;
+      drawnAt = performance.now();
+      draw();
+    });
+    const rest = drawnAt + intervalMs - performance.now();
+    if (rest > 0) setTimeout(frame, rest);
+    else frame();
+  };
+}
+
 /** Settings that the browser keeps. Without permission to store anything, they are lost. */
 export const memory = {
   get(key) {

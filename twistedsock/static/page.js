@@ -6,15 +6,18 @@
 import { buildComposer } from './composer.js';
 import { buildConnectionBar } from './connection-bar.js';
 import { copyFrom } from './copy.js';
-import { byId, make, makeButton, memory, showFieldError } from './dom.js';
+import { byId, make, makeButton, memory, oncePerFrame, showFieldError } from './dom.js';
 import { buildEventList, ROWS_SHOWN } from './event-list.js';
 import {
   CHANNEL_BYTES, CHANNELS_LIMIT, describeAccessError, describeCaughtUp, describeError, isAccessError, nameError, plural,
   readHash, toSentence, UNVERIFIED, UNVERIFIED_HINT, writeHash,
 } from './format.js';
 import { buildIdentity, currentToken } from './identity.js';
+import { buildLastValue, drawLastValue } from './last-value.js';
 import { describeNoEndpoint, SHELL_SPECIAL, terminalCommands } from './line-endpoints.js';
 import { connect } from './sockbridge.js';
+import { buildValueChart } from './value-chart.js';
+import { ChannelValues, ServerClock } from './values.js';
 
 /** Events of the history that are shown when a channel is opened: two screens. */
 const LAST_EVENTS = 50;
@@ -28,6 +31,10 @@ const MAX_MEMBERS = 2000;
 /** Minimum interval between two requests for the members because of unknown senders, which may never be members. */
 const MEMBERS_INTERVAL_MS = 5000;
 
+/** Intervals between two drawings of the last values, which can change faster than anyone can read, and of their ages. */
+const LAST_VALUES_INTERVAL_MS = 200;
+const AGE_INTERVAL_MS = 1000;
+
 /** The estimated width of a channel name in the list of events: the colour mark, and one character. */
 const CHANNEL_MARK_REM = 1.6;
 const CHARACTER_REM = 0.48;
@@ -40,11 +47,14 @@ const COLOURS = 6;
  * @property {string} name
  * @property {number} hue
  * @property {number} head the newest offset when the subscription was confirmed; events up to it are replayed
+ * @property {ChannelValues} values
+ * @property {object} [last] the newest event
  * @property {number} newest the offset of the newest event received, or 0
  * @property {Map<string, string>} members id -> nick
  * @property {number} more number of members beyond those stored
  * @property {number} membersLoadedAt
  * @property {number} [membersTimer] until the members are loaded again
+ * @property {boolean} [membersOpen] true if the user has opened the list of members
  * @property {string} accessError the code with which the server rejected the subscription, or an empty string
  * @property {import('./sockbridge.js').Subscription} subscription
  */
@@ -64,6 +74,9 @@ let server;
  * about those that are replayed. All channels share it, so that their events can be sorted below it.
  */
 let recovery = newRecovery(0);
+
+const clock = new ServerClock();
+const valueChart = buildValueChart({ client, clock });
 
 const identity = buildIdentity({
   client,
@@ -149,7 +162,7 @@ function openChannel(name) {
   const taken = [...channels.values()].map(({ hue }) => hue);
   const hue = [...Array(COLOURS).keys()].find((one) => !taken.includes(one)) ?? channels.size % COLOURS;
   /** @type {OpenChannel} */
-  const channel = { name, hue, head: 0, newest: 0, members: new Map(), more: 0, membersLoadedAt: -Infinity, accessError: '' };
+  const channel = { name, hue, head: 0, newest: 0, values: new ChannelValues(), members: new Map(), more: 0, membersLoadedAt: -Infinity, accessError: '' };
   channels.set(name, channel);
   subscribe(channel);
 }
@@ -168,12 +181,16 @@ function subscribe(channel) {
       if (state.recovered !== undefined) noteResumed(channel, state);
     },
     onLost(gap) {
-      if (gap.reason === 'epoch') channel.newest = 0;
+      if (gap.reason === 'epoch') {
+        channel.newest = 0;
+        channel.values.restart(0);
+      }
       eventList.gap(gap, channel);
     },
     onReset(reset) {
       eventList.epochReset(reset, channel.newest, channel);
       channel.head = channel.newest = reset.offset;
+      channel.values.restart(reset.offset);
     },
     onJoin({ id, nick }) {
       if (channel.members.size < MAX_MEMBERS) channel.members.set(id, nick);
@@ -201,6 +218,10 @@ function subscribe(channel) {
 
 function onEvent(event, channel) {
   channel.newest = event.offset;
+  channel.last = event;
+  if (event.offset > channel.head) clock.adjust(event.time);
+  if (channel.values.add(event)) valueChart.changed(channel.values);
+  showLastValues();
   eventList.event(event, channel);
 }
 
@@ -260,9 +281,11 @@ function showChannels() {
   showTitle();
   showTarget();
   showMembers();
+  drawLastValues();
 }
 
-function channelItem({ name, hue, accessError }) {
+function channelItem(channel) {
+  const { name, hue, accessError } = channel;
   const item = make('li', 'channel');
   Object.assign(item.dataset, { channel: name, hue });
   const target = makeButton('channel-name', name, () => {
@@ -270,7 +293,7 @@ function channelItem({ name, hue, accessError }) {
     showTarget();
     byId('message').focus();
   });
-  target.title = `Send to ${name}`;
+  target.title = `Send to ${name}, and show its chart`;
   const remove = makeButton('remove', '×', () => {
     const position = [...byId('channels').children].indexOf(item);
     closeChannel(name);
@@ -281,20 +304,36 @@ function channelItem({ name, hue, accessError }) {
   remove.setAttribute('aria-label', `Close ${name}`);
   const heading = make('div', 'channel-head');
   heading.append(target, remove);
-  const line = make('div', 'channel-members');
-  const members = make('ul', 'members');
-  members.dataset.members = name;
-  members.setAttribute('aria-label', `Subscribers of ${name}`);
-  line.append(make('span', 'count'), members);
-  item.append(heading, line);
+  const details = make('details', 'channel-members');
+  const list = make('ul', 'members');
+  list.dataset.members = name;
+  list.setAttribute('aria-label', `Subscribers of ${name}`);
+  details.append(make('summary', 'count'), list);
+  details.open = channel.membersOpen ?? false;
+  details.addEventListener('toggle', () => { channel.membersOpen = details.open; });
+  item.append(heading, buildLastValue(), details);
   item.toggleAttribute('data-no-access', Boolean(accessError));
-  if (accessError) line.before(make('p', 'access-error', accessError === 'unauthorized' ? 'Token required.' : 'No permission to read.'));
+  if (accessError) details.before(make('p', 'access-error', accessError === 'unauthorized' ? 'Token required.' : 'No permission to read.'));
   return item;
 }
 
-/** Marks the channel that the composer sends to, and shows instructions for it. */
+/** Draws the last value of each channel. */
+function drawLastValues() {
+  const now = clock.now();
+  for (const item of byId('channels').children) {
+    const { values, last } = channels.get(item.dataset.channel);
+    drawLastValue(item.querySelector('.last'), { values, last, now });
+  }
+}
+
+const showLastValues = oncePerFrame(drawLastValues, LAST_VALUES_INTERVAL_MS);
+
+setInterval(showLastValues, AGE_INTERVAL_MS);
+
+/** Marks the channel that the composer sends to, and shows its chart and instructions for it. */
 function showTarget() {
   const name = byId('channel-select').value;
+  valueChart.show(name, channels.get(name)?.values);
   for (const item of byId('channels').children) item.toggleAttribute('data-target', item.dataset.channel === name);
   showInstructions(name);
 }

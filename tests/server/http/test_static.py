@@ -167,6 +167,14 @@ def test_pages_preload_all_their_modules(page: str, entry: str) -> None:
     assert {*announced, entry} == needed
 
 
+def test_console_has_a_limited_size(site: FakeSite) -> None:
+    """Compressed, with all of its modules and styles."""
+    files = re.findall(r'<(?:link|script)[^>]* (?:href|src)="(/[^"]+)"', (STATIC / "console/index.html").read_text())
+    responses = [site().request(path, Accept_Encoding="gzip") for path in ("/console", *files)]
+    assert all(response.status == 200 for response in responses)
+    assert sum(len(response.body) for response in responses) < 130_000
+
+
 @pytest.mark.parametrize("path", ["/", "/sockbridge.js", "/bridge.json", "/ws", "/nothing"])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE", "OPTIONS"])
 def test_every_response_has_security_headers(page_client: SiteClient, path: str, method: str) -> None:

@@ -1,14 +1,15 @@
 /** The view of one channel: live events, subscribers, history, a form to publish, and snippets to connect. */
 
 import { buildComposer } from '../composer.js';
-import { byId, make } from '../dom.js';
+import { byId, make, oncePerFrame } from '../dom.js';
 import { buildEventList, ROWS_SHOWN } from '../event-list.js';
 import {
   CHANNEL_BYTES, describeAccessError, describeError, isAccessError, nameError, plural, UNVERIFIED, UNVERIFIED_HINT,
 } from '../format.js';
+import { buildValueChart } from '../value-chart.js';
+import { ChannelValues, ServerClock } from '../values.js';
 import { buildHistory } from './history.js';
 import { writeRoute } from './routes.js';
-import { oncePerFrame } from './sys-channels.js';
 import { write } from './table.js';
 import { bytes, count, rate } from './units.js';
 
@@ -36,6 +37,9 @@ export function buildChannel({ sysChannels, client, identity, connectionBar, sni
     drawn: (events) => { if (!events.every(({ offset }) => own.has(offset))) connectionBar.pulse('in'); },
   });
   const history = buildHistory({ client });
+  const clock = new ServerClock();
+  const chart = buildValueChart({ client, clock });
+  let values;
 
   const composer = buildComposer({
     client,
@@ -82,6 +86,7 @@ export function buildChannel({ sysChannels, client, identity, connectionBar, sni
 
   /** Starts an epoch whose events after this offset follow. */
   function startAt(offset) {
+    values?.restart(offset);
     head = newest = received = offset;
     own = new Set();
   }
@@ -89,6 +94,8 @@ export function buildChannel({ sysChannels, client, identity, connectionBar, sni
   function onEvent(event) {
     eventList.event(event, { hue: 0, head });
     newest = received = event.offset;
+    if (event.offset > head) clock.adjust(event.time);
+    if (values.add(event)) chart.changed(values);
     drawNewest();
   }
 
@@ -169,7 +176,9 @@ export function buildChannel({ sysChannels, client, identity, connectionBar, sni
     title: () => name,
     open(route) {
       name = route.name;
+      values = undefined;
       startAt(0);
+      values = new ChannelValues();
       byId('channel-title').textContent = name;
       byId('channel-select').value = name;
       byId('channel-facts').replaceChildren();
@@ -182,8 +191,12 @@ export function buildChannel({ sysChannels, client, identity, connectionBar, sni
       history.reset(name);
       composer.shown();
       snippets.showFor(name);
-      if (error) return;
+      if (error) {
+        chart.show(name);
+        return;
+      }
       subscribe();
+      chart.show(name, values);
       unsubscribe = sysChannels.subscribe(`$sys/channels/find/${name}`, onList, 1, true);
     },
     close() {

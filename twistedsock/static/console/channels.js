@@ -3,6 +3,7 @@
 import { copyFrom } from '../copy.js';
 import { byId, make } from '../dom.js';
 import { plural } from '../format.js';
+import { drawSparkline, makeSparkline, sparklinePoints } from '../sparkline.js';
 import { buildList } from './list-view.js';
 import { writeRoute } from './routes.js';
 import { write, writeLink } from './table.js';
@@ -14,8 +15,8 @@ const SPARK_POINTS = 30;
 /** Maximum number of channels whose rates are stored: several pages, for going back and forth. */
 const MAX_SPARKLINES = 1000;
 
-const SPARK_WIDTH = 60;
-const SPARK_HEIGHT = 16;
+/** The newest rate is on the right, and the highest at the top. */
+const SPARK = { width: 60, height: 16, count: SPARK_POINTS, least: 0, room: 1 };
 
 export function buildChannels({ sysChannels, snippets }) {
   /** @type {Map<string, number[]>} */
@@ -35,13 +36,11 @@ export function buildChannels({ sysChannels, snippets }) {
   function drawRate(cell, { channel, rate: now }) {
     if (!cell.firstChild) {
       const holder = make('span', 'spark');
-      holder.append(makeSpark());
+      holder.append(makeSparkline(SPARK.width, SPARK.height));
       cell.append(holder, make('span', 'figure'));
     }
     write(cell.lastChild, rate(now));
-    const points = sparkPoints(sparks.get(channel) ?? [now]);
-    const line = cell.querySelector('polyline');
-    if (line.getAttribute('points') !== points) line.setAttribute('points', points);
+    drawSparkline(cell.querySelector('svg'), sparklinePoints(sparks.get(channel) ?? [now], SPARK));
   }
 
   byId('channels-copy').addEventListener('click', () => copyFrom(byId('channels-copy'), snippets.terminal().join('\n'), byId('channels-lines')));
@@ -75,21 +74,4 @@ export function buildChannels({ sysChannels, snippets }) {
       if (lines) snippets.show(byId('channels-lines'), lines);
     },
   });
-}
-
-function makeSpark() {
-  const spark = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
-  spark.setAttribute('viewBox', `0 0 ${SPARK_WIDTH} ${SPARK_HEIGHT}`);
-  spark.setAttribute('aria-hidden', 'true'); // the number is next to it
-  spark.append(document.createElementNS('http://www.w3.org/2000/svg', 'polyline'));
-  return spark;
-}
-
-/** The points of a polyline: the newest rate on the right, the highest at full height. */
-function sparkPoints(rates) {
-  const top = Math.max(1, ...rates);
-  const step = SPARK_WIDTH / (SPARK_POINTS - 1);
-  const height = (value) => (SPARK_HEIGHT - 1.5 - (value / top) * (SPARK_HEIGHT - 3)).toFixed(1);
-  const shown = rates.length > 1 ? rates : [rates[0], rates[0]];
-  return shown.map((value, index) => `${(SPARK_WIDTH - (shown.length - 1 - index) * step).toFixed(1)},${height(value)}`).join(' ');
 }

@@ -1,11 +1,9 @@
-/** Live charts: uPlot draws the lines, and the values are shown as text. */
+/** Live charts of metrics. The values are also shown as text. */
 
-import { make } from '../dom.js';
+import { make, oncePerFrame } from '../dom.js';
 import { clockTime } from '../format.js';
+import { buildPlot, whenColoursChange } from '../plot.js';
 import { SPAN_SECONDS } from './series.js';
-import { oncePerFrame } from './sys-channels.js';
-
-/* global uPlot */
 
 const HEIGHT = 104;
 
@@ -32,13 +30,12 @@ const STEPS = {
  */
 export function buildCharts(box, charts, series) {
   const drawn = charts.map((chart) => buildFigure(box, chart));
-  const dark = matchMedia('(prefers-color-scheme: dark)');
   let pointed = null; // the index under the pointer, in all charts
 
   const draw = oncePerFrame(() => {
     if (!box.offsetParent) return;
     for (const one of drawn) {
-      if (!one.plot) one.plot = buildPlot(one, series, (index) => point(index));
+      if (!one.plot) one.plot = plotOf(one, series, (index) => point(index));
       one.plot.setData(series.columns(one.chart.lines.map(([name]) => name)), false);
       const now = series.point()?.time ?? 0;
       one.plot.setScale('x', { min: now - SPAN_SECONDS, max: now });
@@ -72,7 +69,7 @@ export function buildCharts(box, charts, series) {
     draw();
   }
 
-  dark.addEventListener('change', rebuild);
+  whenColoursChange(rebuild);
   new ResizeObserver(() => {
     for (const { plot, space } of drawn) {
       if (plot && space.clientWidth && plot.width !== space.clientWidth) plot.setSize({ width: space.clientWidth, height: HEIGHT });
@@ -111,60 +108,19 @@ function buildFigure(box, chart) {
   return { chart, figure, values, space, range, plot: undefined };
 }
 
-function buildPlot({ chart, space }, series, point) {
-  const style = getComputedStyle(document.documentElement);
-  const colour = (name) => style.getPropertyValue(name).trim();
-  const axis = {
-    stroke: colour('--muted'),
-    font: `11px ${style.getPropertyValue('--plain') || 'sans-serif'}`,
-    grid: { stroke: colour('--rule-faint'), width: 1 },
-    ticks: { show: false },
-  };
+function plotOf({ chart, space }, series, pointed) {
   const minutes = (plot, splits) => splits.map((at) => `−${Math.round((plot.scales.x.max - at) / 60)} min`);
-  return new uPlot({
-    width: space.clientWidth,
+  return buildPlot(space, {
     height: HEIGHT,
-    padding: [6, 8, 0, 0],
-    legend: { show: false },
-    cursor: {
-      sync: { key: 'console', setSeries: false },
-      y: false,
-      drag: { x: false, y: false },
-      points: { size: 6, width: 0, fill: (plot, index) => plot.series[index].stroke(plot, index) },
-    },
-    select: { show: false },
-    scales: {
-      x: { time: false },
-      y: { range: (plot, least, greatest) => [0, Math.max(chart.least ?? 1, (greatest ?? 0) * 1.12)] },
-    },
-    axes: [
-      {
-        ...axis,
-        size: 20,
-        gap: 3,
-        grid: { show: false },
-        splits: (plot) => [4, 3, 2, 1].map((ago) => plot.scales.x.max - 60 * ago),
-        values: minutes,
-      },
-      {
-        ...axis,
-        size: 54,
-        gap: 6,
-        space: 34,
-        ...(chart.of ? { incrs: STEPS[chart.of] } : {}),
-        values: (plot, splits) => splits.map((value) => chart.format(value).replace(/\.0(?=\D)/, '')),
-      },
-    ],
-    series: [
-      {},
-      ...chart.lines.map(([, label, name], index) => ({
-        label,
-        stroke: colour(name),
-        width: 1.5,
-        points: { show: false },
-        ...(chart.filled && !index ? { fill: `${colour(name)}22` } : {}),
-      })),
-    ],
-    hooks: { setCursor: [(plot) => point(plot.cursor.idx ?? null)] },
-  }, series.columns(chart.lines.map(([name]) => name)), space);
+    lines: chart.lines.map(([, label, colour], index) => ({ label, colour, filled: chart.filled && !index })),
+    data: series.columns(chart.lines.map(([name]) => name)),
+    scales: { y: { range: (plot, least, greatest) => [0, Math.max(chart.least ?? 1, (greatest ?? 0) * 1.12)] } },
+    timeAxis: { splits: (plot) => [4, 3, 2, 1].map((ago) => plot.scales.x.max - 60 * ago), values: minutes },
+    axes: [{
+      ...(chart.of ? { incrs: STEPS[chart.of] } : {}),
+      values: (plot, splits) => splits.map((value) => chart.format(value).replace(/\.0(?=\D)/, '')),
+    }],
+    sync: 'console',
+    pointed,
+  });
 }

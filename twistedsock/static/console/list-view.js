@@ -1,9 +1,8 @@
 /** The view shared by the lists of channels and clients: order, pages, search, and an empty state. */
 
-import { announce, byId } from '../dom.js';
+import { announce, byId, oncePerFrame } from '../dom.js';
 import { plural } from '../format.js';
 import { channelOf, searchError, writeRoute } from './routes.js';
-import { oncePerFrame } from './sys-channels.js';
 import { buildPager, buildTable, write } from './table.js';
 
 /** Delay between the last key and the search: one request per word instead of one per letter. */

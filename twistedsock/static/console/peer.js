@@ -1,10 +1,9 @@
 /** The view of one client: facts, connection timeline, and a button to disconnect it. */
 
-import { byId, make } from '../dom.js';
+import { byId, make, oncePerFrame } from '../dom.js';
 import { plural } from '../format.js';
 import { buildDisconnectDialog } from './disconnect-dialog.js';
 import { counted, nameOf, protocolOf, stateOf } from './peers.js';
-import { oncePerFrame } from './sys-channels.js';
 import { write } from './table.js';
 import { drawSteps } from './timeline.js';
 import { age, bytes, duration } from './units.js';

@@ -75,16 +75,3 @@ export function buildSysChannels({ client, document, refused, accepted, setTimeo
     },
   };
 }
-
-/** Returns a function that calls `draw` once in the next frame, however often it is called. Hidden tabs do not draw. */
-export function oncePerFrame(draw) {
-  let scheduled = false;
-  return () => {
-    if (scheduled) return;
-    scheduled = true;
-    requestAnimationFrame(() => {
-      scheduled = false;
-      draw();
-    });
-  };
-}
