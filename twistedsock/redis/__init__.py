@@ -1,0 +1,1 @@
+"""The backplane that connects several servers through Redis or Valkey."""

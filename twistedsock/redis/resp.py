@@ -1,0 +1,201 @@
+"""The RESP3 protocol of Redis and Valkey, without input or output: calls to bytes, bytes to replies and messages.
+
+One connection carries calls, their replies, and the messages of the topics that it follows, all in the order in which
+the server ran them. So the reply to a call says which messages came before it.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twistedsock.redis.scripts import SCRIPTS, Script
+
+Part = bytes | int
+
+MAX_MESSAGE_BYTES = 512 * 1024 * 1024
+"""The longest string of Redis (proto-max-bulk-len)."""
+
+
+class RedisError(Exception):
+    """An error reply: the call had no effect. The message begins with a code in capitals."""
+
+
+class ConnectionLost(Exception):
+    """The connection ended before the reply: the call had an effect, or not."""
+
+
+class Call:
+    """A command, and the function that gets its reply, a ``RedisError`` or ``ConnectionLost``."""
+
+    __slots__ = ("done", "parts")
+
+    def __init__(self, parts: Sequence[Part], done: Callable[[Any], None]) -> None:
+        self.parts = parts
+        self.done = done
+
+
+class ScriptCall(Call):
+    __slots__ = ()
+
+    def __init__(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Part], done: Callable[[Any], None]):
+        super().__init__((b"EVALSHA", script.sha, len(keys), *keys, *arguments), done)
+
+
+class Subscribe:
+    """Follow topics."""
+
+    __slots__ = ("topics",)
+
+    def __init__(self, topics: Sequence[bytes]) -> None:
+        self.topics = topics
+
+
+class Unsubscribe(Subscribe):
+    """Do not follow topics any more."""
+
+    __slots__ = ()
+
+
+Item = Call | Subscribe
+
+
+class Unsent:
+    """Calls that are made at the end of a turn, because more may be added to them until then."""
+
+    __slots__ = ()
+
+    def build(self) -> Sequence[Call]:
+        """The calls. They are sent now."""
+        raise NotImplementedError
+
+    def abandon(self) -> None:
+        """They cannot be sent: the connection was lost in this turn."""
+        raise NotImplementedError
+
+
+def pack(parts: Sequence[Part]) -> bytes:
+    """A command as bytes."""
+    pieces = [b"*%d\r\n" % len(parts)]
+    for part in parts:
+        data = b"%d" % part if isinstance(part, int) else part
+        pieces.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(pieces)
+
+
+class Conversation:
+    """One connection. ``write`` sends bytes, ``on_message`` is called with the topic and the content of a message,
+    ``on_broken`` with the reason if the server does something unexpected, after which the connection must be closed."""
+
+    def __init__(
+        self,
+        write: Callable[[bytes], object],
+        on_message: Callable[[bytes, bytes], None],
+        on_broken: Callable[[str], None],
+    ) -> None:
+        # An optional dependency, loaded only where it is used.
+        import hiredis
+
+        self._push: type = hiredis.PushNotification
+        self._reader: Any = hiredis.Reader(replyError=RedisError, protocolError=ValueError)
+        self._write = write
+        self._on_message = on_message
+        self._on_broken = on_broken
+        # A number is that of the topics that are yet to be confirmed: confirmations come as messages.
+        self._waiting: deque[Call | int] = deque()
+        # Calls of scripts that the server did not have, and what waits for them so that the order stays.
+        self._repeated: list[Call] = []
+        self._held: list[Item] = []
+        self._is_open = True
+
+    def __len__(self) -> int:
+        """How many calls have no reply."""
+        return len(self._waiting) + len(self._repeated) + len(self._held)
+
+    def send(self, items: Sequence[Item]) -> None:
+        """Send calls and changes of topics, in this order, in one write."""
+        if self._repeated:
+            self._held.extend(items)
+            return
+        data = []
+        for item in items:
+            if isinstance(item, Call):
+                self._waiting.append(item)
+                data.append(pack(item.parts))
+            elif item.topics:
+                self._waiting.append(len(item.topics))
+                data.append(pack((b"UNSUBSCRIBE" if isinstance(item, Unsubscribe) else b"SUBSCRIBE", *item.topics)))
+        if data:
+            self._write(b"".join(data))
+
+    def receive(self, data: bytes) -> None:
+        """Handle bytes of the server."""
+        self._reader.feed(data)
+        while self._is_open:
+            try:
+                value = self._reader.gets()
+            except ValueError as error:
+                self._break(f"not the protocol of Redis: {error}")
+                return
+            if value is False:  # no whole reply is left: a false of the server does not occur in our commands
+                return
+            if isinstance(value, self._push):
+                self._handle_push(value)
+            else:
+                self._handle_reply(value)
+
+    def close(self) -> None:
+        """The connection is closed: what has no reply gets ``ConnectionLost``."""
+        self._is_open = False
+        unanswered = [*self._repeated, *self._waiting, *self._held]
+        self._waiting.clear()
+        self._repeated, self._held = [], []
+        for item in unanswered:
+            if isinstance(item, Call):
+                item.done(ConnectionLost())
+
+    def _handle_push(self, value: Any) -> None:
+        kind = value[0]
+        if kind == b"message":
+            self._on_message(value[1], value[2])
+        elif kind in (b"subscribe", b"unsubscribe"):
+            expected = self._waiting[0] if self._waiting else None
+            if not isinstance(expected, int):
+                self._break(f"unexpected {kind.decode()} of a topic")
+            elif expected > 1:
+                self._waiting[0] = expected - 1
+            else:
+                self._waiting.popleft()
+
+    def _handle_reply(self, value: Any) -> None:
+        if not self._waiting:
+            self._break("unexpected reply")
+            return
+        call = self._waiting.popleft()
+        if isinstance(call, int):
+            self._break(f"cannot follow topics: {value}")
+            return
+        if isinstance(value, RedisError) and str(value).startswith("NOSCRIPT") and isinstance(call, ScriptCall):
+            self._repeated.append(call)
+        else:
+            call.done(value)
+        if self._repeated and not self._waiting and self._is_open:
+            self._repeat()
+
+    def _repeat(self) -> None:
+        """Load the scripts again, and repeat the calls that needed them. They had no effect."""
+        repeated, self._repeated = self._repeated, []
+        held, self._held = self._held, []
+        self.send([*load_scripts(self._loaded), *repeated, *held])
+
+    def _loaded(self, reply: Any) -> None:
+        if isinstance(reply, RedisError):
+            self._break(f"cannot load a script: {reply}")
+
+    def _break(self, reason: str) -> None:
+        self._is_open = False
+        self._on_broken(reason)
+
+
+def load_scripts(done: Callable[[Any], None]) -> list[Call]:
+    """Calls that load all scripts."""
+    return [Call((b"SCRIPT", b"LOAD", script.text), done) for script in SCRIPTS]

@@ -1,0 +1,159 @@
+"""What the nodes store in Redis and send to each other, apart from the scripts: names, events, presence, commands."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import msgspec
+
+from twistedsock.pubsub.values import (
+    JSON,
+    TEXT,
+    Batch,
+    DisconnectClient,
+    Member,
+    NodeCommand,
+    Payloads,
+    Position,
+    PresenceChange,
+    Publication,
+)
+
+KEY_PREFIX = b"sockbridge:"
+
+
+class Names:
+    """Names of keys, which are separate in each database, and of topics, which are not."""
+
+    def __init__(self, database: int) -> None:
+        self.leases = KEY_PREFIX + b"nodes"
+        self.registry = KEY_PREFIX + b"registry"
+        self.channel_topics = KEY_PREFIX + b"%d:channel:" % database
+        self.nodes_topic = KEY_PREFIX + b"%d:nodes" % database
+
+    def log(self, channel: bytes) -> bytes:
+        return KEY_PREFIX + b"log:" + channel
+
+    def publication_key(self, channel: bytes, key: bytes) -> bytes:
+        return KEY_PREFIX + b"key:%s %s" % (channel, key)
+
+    def topic(self, channel: bytes) -> bytes:
+        return self.channel_topics + channel
+
+    def members_of(self, node: bytes) -> bytes:
+        """What the names of the keys begin with that hold the members of a node."""
+        return KEY_PREFIX + b"members:" + node + b":"
+
+    def all_members(self) -> bytes:
+        return KEY_PREFIX + b"members:"
+
+    def channels_of(self, node: bytes) -> bytes:
+        return KEY_PREFIX + b"channels:" + node
+
+
+# Events.
+
+
+class StoredBatch(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Events that one client published in a row. Their offsets and their time are those of the entry they are in."""
+
+    publisher: bytes
+    sender: bytes
+    name: bytes
+    is_json: bool
+    is_plain: bool
+    payloads: list[bytes]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[StoredBatch]).decode
+
+
+def store(publisher: bytes, sender: bytes, publication: Publication) -> StoredBatch:
+    """A publication as it is stored."""
+    payloads = publication.payloads
+    items = list(payloads.items)
+    return StoredBatch(publisher, sender, publication.name, payloads.kind is JSON, payloads.is_plain, items)
+
+
+def encode_events(batches: Sequence[StoredBatch]) -> bytes:
+    return _encode(batches)
+
+
+def decode_events(data: bytes) -> list[StoredBatch]:
+    """Raises msgspec.MsgspecError."""
+    return _decode(data)
+
+
+def number(batches: Sequence[StoredBatch], first: int, time: int) -> Iterator[Batch]:
+    """The batches of an entry with their offsets, from ``first`` on, and their time."""
+    for batch in batches:
+        items = batch.payloads
+        end = first + len(items)
+        kind = JSON if batch.is_json else TEXT
+        payloads = Payloads(items, sum(map(len, items)), kind, batch.is_plain)
+        yield Batch(first, end, batch.publisher, batch.sender, batch.name, payloads, time)
+        first = end
+
+
+class Arrival(msgspec.Struct, frozen=True):
+    """A message about new events in a channel."""
+
+    epoch: bytes
+    first: int
+    time: int
+    node: bytes
+    events: bytes
+
+
+EVENTS = b"E"
+"""The first byte of a message about new events."""
+
+
+def parse_arrival(message: bytes) -> Arrival:
+    """Raises ValueError."""
+    header, _, events = message.partition(b"\n")
+    epoch, first, time, node = header[1:].split(b" ")
+    return Arrival(epoch, int(first), int(time), node, events)
+
+
+def parse_chain(chain: bytes) -> list[Position]:
+    """The epochs before the present one, newest first, each with its last valid offset."""
+    links = [link.partition(b"-") for link in chain.split(b",")] if chain else []
+    return [Position(epoch, int(offset)) for epoch, _, offset in links]
+
+
+# Presence.
+
+
+def parse_changes(message: bytes) -> list[PresenceChange]:
+    """The changes of a message about members: lines of + or -, id, space and nick. Raises ValueError."""
+    changes = []
+    for line in message[1:].split(b"\n"):
+        id, nick = line[1:].split(b" ")
+        changes.append(PresenceChange(Member(id, nick), joined=line[:1] == b"+"))
+    return changes
+
+
+def parse_members(nodes: Sequence[Sequence[bytes]]) -> list[Member]:
+    """The members of each node, as alternating ids and nicks."""
+    return [Member(id, nick) for flat in nodes for id, nick in list(pairwise(flat))[::2]]
+
+
+# Commands to other nodes.
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True):
+    node: bytes
+    id: bytes
+    message: bytes
+    code: bytes
+
+
+def encode_command(node: bytes, command: NodeCommand) -> bytes:
+    return _encode(_Message(node, command.id, command.message, command.code))
+
+
+def decode_command(data: bytes) -> tuple[bytes, NodeCommand]:
+    """The node that has sent the command, and the command. Raises msgspec.MsgspecError."""
+    message = msgspec.msgpack.decode(data, type=_Message)
+    return message.node, DisconnectClient(message.id, message.message, message.code)
