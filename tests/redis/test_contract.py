@@ -1,0 +1,32 @@
+"""The Redis backplane on a real server: the contract."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.backplanes.contract import (
+    BackplaneContract,
+    FailingContract,
+    KeepingContract,
+    SharedContract,
+    TwoNodesContract,
+)
+from tests.redis.stage import TIMING, RedisStage
+
+pytestmark = pytest.mark.end_to_end
+
+
+@pytest.fixture
+def pass_lease(stages: tuple[RedisStage, RedisStage]) -> Callable[[], None]:
+    def pass_lease() -> None:
+        one, other = stages
+        one.node.kill()
+        ends = time.monotonic() + TIMING.lease + 3 * TIMING.renew
+        other.wait_until(lambda: time.monotonic() > ends)
+
+    return pass_lease
+
+
+class TestContract(BackplaneContract, FailingContract, KeepingContract, SharedContract, TwoNodesContract):
+    """What every backplane of several nodes must do."""

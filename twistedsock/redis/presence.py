@@ -1,0 +1,255 @@
+"""The members of this node in Redis, and the leases of all nodes.
+
+The members of a node in a channel are a hash. A node renews its lease for all of them together. When the lease of a
+node has ended, any other node removes its members, and reports to all that they have left; each channel is removed in
+one step, so it is reported once.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any, Protocol
+
+from twistedsock.pubsub.backplane import Node
+from twistedsock.pubsub.values import Member
+from twistedsock.redis import scripts
+from twistedsock.redis.link import Timing
+from twistedsock.redis.resp import Call, ConnectionLost, ScriptCall, Unsent
+from twistedsock.redis.wire import Names
+
+CHANGES_PER_CALL = 500
+"""Changes in one call, and channels that are listed again at a time, so that other calls are not delayed for long."""
+
+JOIN, RENAME, LEAVE, LIST, LEFT = b"+", b"=", b"-", b"*", b"!"
+"""The operations of ``scripts.CHANGE_MEMBERS``."""
+
+
+class _Change:
+    """What has become of a member."""
+
+    __slots__ = ("member", "operation")
+
+    def __init__(self, operation: bytes, member: Member) -> None:
+        self.operation = operation
+        self.member = member
+
+    def then(self, later: "_Change") -> "_Change":
+        """Both changes as one. The script does not report what others know already."""
+        if self.operation == JOIN and later.operation == RENAME:
+            return _Change(JOIN, later.member)
+        return later
+
+
+class Queue(Protocol):
+    """Sends calls at the end of the turn."""
+
+    def __call__(self, item: Call | Unsent) -> None: ...
+
+
+class Presence:
+    """``draw_name`` returns a random name."""
+
+    def __init__(
+        self, node_name: bytes, names: Names, queue: Queue, draw_name: Callable[[], bytes], timing: Timing
+    ) -> None:
+        self._node_name = node_name
+        self._names = names
+        self._queue = queue
+        self._draw_name = draw_name
+        self._lease_milliseconds = int(timing.lease * 1000)
+        self._node: Node
+        # How often this node was registered. A part of its name, because others may be removing the former one.
+        self._incarnation = 1
+        # The registry in which it is. It changes if the server loses its data.
+        self._registry = b""
+        # The number of members of this node in each channel.
+        self._counts: dict[bytes, int] = {}
+        self._growing: dict[bytes, _Changes] = {}
+        # The last change of each member that the server may not have.
+        self._unsent: dict[bytes, dict[bytes, _Change]] = {}
+        self._is_registered = False
+        self._has_waited = False
+        self._is_leaving = False
+        # The operation of ``_list_again`` if the connection was lost before it had listed all.
+        self._unlisted = b""
+        # Whether the registry has never had this name.
+        self._is_new = True
+
+    def start(self, node: Node) -> None:
+        self._node = node
+
+    @property
+    def _name(self) -> bytes:
+        return b"%b.%d" % (self._node_name, self._incarnation)
+
+    # Members.
+
+    def change(self, channel: bytes, operation: bytes, member: Member) -> None:
+        """A member of this node has joined, has another nick, or has left."""
+        step = {JOIN: 1, LEAVE: -1}.get(operation, 0)
+        if step:
+            self._counts[channel] = count = self._counts.get(channel, 0) + step
+            if not count:
+                del self._counts[channel]
+        change = _Change(operation, member)
+        if self._is_registered:
+            self._gather(channel, change)
+        else:
+            self._keep(channel, change, is_newer=True)
+
+    def _gather(self, channel: bytes, change: _Change) -> None:
+        changes = self._growing.get(channel)
+        if changes is None:
+            changes = self._growing[channel] = _Changes(self, channel)
+            self._queue(changes)
+        changes.items.append(change)
+
+    def build(self, changes: "_Changes") -> list[Call]:
+        """The calls for changes at the end of the turn."""
+        if self._growing.get(changes.channel) is changes:
+            del self._growing[changes.channel]
+        channel, items, names, calls = changes.channel, iter(changes.items), self._names, list[Call]()
+        keys = [names.members_of(self._name) + channel, names.channels_of(self._name)]
+        while part := list(islice(items, CHANGES_PER_CALL)):
+            arguments = [names.topic(channel), channel]
+            for change in part:
+                arguments += [change.operation, change.member.id, change.member.nick]
+            calls.append(ScriptCall(scripts.CHANGE_MEMBERS, keys, arguments, partial(self._changed, channel, part)))
+        return calls
+
+    def abandon(self, changes: "_Changes") -> None:
+        """The connection was lost before the end of the turn."""
+        self._growing.pop(changes.channel, None)
+        for change in changes.items:
+            self._keep(changes.channel, change, is_newer=True)
+
+    def _changed(self, channel: bytes, part: Sequence[_Change], reply: Any) -> None:
+        if isinstance(reply, Exception):  # another attempt follows; a change that was made is not reported again
+            for change in reversed(part):
+                self._keep(channel, change, is_newer=False)
+
+    def _keep(self, channel: bytes, change: _Change, is_newer: bool) -> None:
+        changes = self._unsent.setdefault(channel, {})
+        other = changes.get(change.member.id)
+        if other is not None:
+            change = other.then(change) if is_newer else change.then(other)
+        changes[change.member.id] = change
+
+    def _send_unsent(self) -> None:
+        unsent, self._unsent = self._unsent, {}
+        for channel, changes in unsent.items():
+            for change in changes.values():
+                self._gather(channel, change)
+
+    def list_call(self, channel: bytes, done: Callable[[Any], None]) -> Call:
+        """A call whose reply are the members of a channel on all nodes."""
+        return ScriptCall(scripts.LIST_MEMBERS, [self._names.leases], (self._names.all_members(), channel), done)
+
+    # Leases.
+
+    def connected(self) -> None:
+        self.renew()
+
+    def disconnected(self) -> None:
+        self._is_registered = self._has_waited = False
+
+    def renew(self) -> None:
+        """Register this node, or renew its lease, and remove those whose leases have ended."""
+        if self._is_leaving:
+            return
+        names = self._names
+        arguments = (self._name, self._lease_milliseconds, self._draw_name())
+        self._queue(ScriptCall(scripts.RENEW_LEASE, [names.leases, names.registry], arguments, self._renewed))
+
+    def _renewed(self, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            return
+        registry, was_registered, ended = reply
+        if not was_registered and self._registry and not self._is_new:
+            self._register_again(registry)
+            return
+        self._is_new = False
+        if self._unsent and self._registry and not self._has_waited:
+            # The other nodes were probably disconnected too, and will not be sent what is reported now.
+            self._has_waited = True
+            return
+        self._registry = registry
+        self._is_registered = True
+        self._send_unsent()
+        if self._unlisted:
+            operation, self._unlisted = self._unlisted, b""
+            self._list_again(iter(list(self._counts)), operation)
+        for name in ended:
+            if name != self._name:
+                self._remove(name, b"0", _do_nothing)
+
+    def _register_again(self, registry: bytes) -> None:
+        """Others have removed this node, and have reported that its members have left; or the server has lost its data,
+        and nothing was reported."""
+        was_removed, self._registry = registry == self._registry, registry
+        unsent, self._unsent = self._unsent, {}
+        self._is_registered = self._has_waited = False
+        self._incarnation += 1
+        self._is_new = True
+        if not was_removed:
+            for channel, changes in unsent.items():
+                for change in changes.values():
+                    if change.operation == LEAVE:
+                        change = _Change(LEFT, change.member)
+                    self._keep(channel, change, is_newer=True)
+        self.renew()
+        self._list_again(iter(list(self._counts)), JOIN if was_removed else LIST)
+
+    def _list_again(self, channels: Iterator[bytes], operation: bytes, reply: Any = None) -> None:
+        """List the members of this node in some channels, and in the next when these are done."""
+        if isinstance(reply, ConnectionLost):
+            self._unlisted = operation
+            return
+        part = list(islice(channels, CHANGES_PER_CALL))
+        for channel in part:
+            known = self._unsent.get(channel, {})
+            changes = _Changes(self, channel)
+            for member in self._node.local_members(channel):
+                if member.id not in known:
+                    changes.items.append(_Change(operation, member))
+            self._queue(changes)
+        if part:
+            self._queue(Call((b"PING",), partial(self._list_again, channels, operation)))
+
+    def _remove(self, name: bytes, is_forced: bytes, done: Callable[[], None]) -> None:
+        names = self._names
+
+        def removed(reply: Any) -> None:
+            if isinstance(reply, int) and reply > 0:
+                self._remove(name, is_forced, done)
+            else:
+                done()
+
+        keys = [names.leases, names.channels_of(name)]
+        arguments = (name, names.members_of(name), names.channel_topics, is_forced)
+        self._queue(ScriptCall(scripts.REMOVE_NODE, keys, arguments, removed))
+
+    def leave_all(self, done: Callable[[], None]) -> None:
+        """The node stops: its members leave at once."""
+        self._is_registered, self._is_leaving = False, True
+        self._remove(self._name, b"1", done)
+
+
+class _Changes(Unsent):
+    """The changes of one turn in one channel."""
+
+    __slots__ = ("_presence", "channel", "items")
+
+    def __init__(self, presence: Presence, channel: bytes) -> None:
+        self._presence = presence
+        self.channel = channel
+        self.items: list[_Change] = []
+
+    def build(self) -> Sequence[Call]:
+        return self._presence.build(self)
+
+    def abandon(self) -> None:
+        self._presence.abandon(self)
+
+
+def _do_nothing() -> None: ...
