@@ -123,7 +123,8 @@ def test_a_signal_ends_all_programs_of_all_parts(make, tmp_path, number):
     )
     never = f"open({str(tmp_path / 'started')!r}, 'w')"
     name = make(cleans=cleans, never=never)
-    source = "import runpy, sys; run = runpy.run_path(sys.argv[1]); run['LANES']['x'] = [['cleans', 'never']]; "
+    source = f"import runpy, signal, sys; signal.signal({number:d}, signal.SIG_DFL); "  # nohup ignores some
+    source += "run = runpy.run_path(sys.argv[1]); run['LANES']['x'] = [['cleans', 'never']]; "
     source += "run['ALONE']['x'] = ['never']; sys.exit(run['main'](sys.argv[2], 'x'))"
     command = [sys.executable, "-c", source, str(CHECKOUT / "tools" / "run_tests.py"), name]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
