@@ -136,6 +136,9 @@ class FaultyDisk:
                 path.write_bytes(content)
         self._images.clear()
 
+    def end_process(self) -> None:
+        """Keep what the cache of the system has. All files must be closed."""
+
     # Called by the layer.
 
     def opened(self, path: Path, flags: int) -> None:

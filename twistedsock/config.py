@@ -112,6 +112,10 @@ class Settings(Limits, frozen=True, kw_only=True, rename="kebab", forbid_unknown
         option("Logging", "FORMAT", "format of the log: text, or json with one object per line"),
     ] = "text"
     state: Annotated[str, option("State", "DIR", "keep events in this directory, so that they survive a restart")] = ""
+    state_sync: Annotated[
+        Literal["full", "1s"],
+        option("State", "WHEN", "write events to the disk before they are answered (full), or once a second (1s)"),
+    ] = "full"
     state_age: Annotated[int, option("State", "SECONDS", "how long the directory keeps an event", 0)] = 2_592_000
     state_bytes: Annotated[
         int,

@@ -203,7 +203,8 @@ class SockbridgeService(Service):
         from twistedsock.backplanes.sqlite_store import Store
 
         report_damage = partial(reactor.callFromThread, self._log_damage)
-        worker = StoreThread(Store(Path(settings.state), draw_epoch, report_damage), reactor.callFromThread)
+        store = Store(Path(settings.state), draw_epoch, report_damage, syncs_later=settings.state_sync == "1s")
+        worker = StoreThread(store, reactor.callFromThread)
         backplane = SQLiteBackplane(worker, draw_epoch, settings, time.time, reactor.callLater, self._log_state)
 
         self._state_statistics = backplane.statistics

@@ -47,16 +47,19 @@ class ManualWorker:
 
 
 class DiskStage(Stage):
-    """A backplane on the files of a directory. ``now`` is the wall clock. Names of epochs begin with ``epochs``. As a
-    context manager, it closes the files at the end, whatever still waits."""
+    """A backplane on the files of a directory. ``now`` is the wall clock. Names of epochs begin with ``epochs``.
+    ``run`` names the run of the system. As a context manager, it closes the files at the end, whatever still waits."""
 
-    def __init__(self, directory: Path, epochs: bytes = b"e", **limits: Any) -> None:
+    def __init__(
+        self, directory: Path, epochs: bytes = b"e", syncs_later: bool = False, run: bytes = b"run", **limits: Any
+    ) -> None:
         self.now = 1_000.0
         self.reports: list[str] = []
         self.damage: list[str] = []
         self.scheduled: list[tuple[float, Callable[[], None]]] = []
         self._epochs = (epochs + b"%d" % number for number in range(1, 100))
-        self.worker = ManualWorker(Store(directory, self.draw_epoch, self.damage.append))
+        store = Store(directory, self.draw_epoch, self.damage.append, syncs_later, lambda: run)
+        self.worker = ManualWorker(store)
         super().__init__(
             SQLiteBackplane(
                 self.worker,

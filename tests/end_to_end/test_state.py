@@ -53,13 +53,15 @@ def read_all(client, channel, epoch):
     return events
 
 
-def test_every_answered_event_survives_kill_9(start, line_client, tmp_path):
+@pytest.mark.parametrize(("sync", "times"), [("full", 8), ("1s", 3)])
+def test_every_answered_event_survives_kill_9(start, line_client, tmp_path, sync, times):
     """Under several publishers, again and again: each answered event is there once, in order, and no other one."""
-    server = start(*KEEPS_ALL)
+    options = [*KEEPS_ALL, "--state-sync", sync]
+    server = start(*options)
     epochs, answered, sent = {}, {"a": {}, "b": {}}, {"a": set(), "b": set()}
     chance = random.Random(5)
     numbers = [0, 0, 0]
-    for _ in range(8):
+    for _ in range(times):
         watcher = line_client(server.lines[0])
         for channel in ("a", "b"):
             epoch = watcher.request(f"SUB {channel}").split("epoch=")[1].split()[0]
@@ -78,7 +80,7 @@ def test_every_answered_event_survives_kill_9(start, line_client, tmp_path):
         numbers = [publisher.number for publisher in publishers]
         for index, channel in enumerate(("a", "a", "b")):
             sent[channel] |= {f"p{index}-{number}" for number in range(numbers[index])}
-        server = start.again(server, *KEEPS_ALL)
+        server = start.again(server, *options)
         for channel in ("a", "b"):
             events = read_all(line_client(server.lines[0]), channel, epochs[channel])
             assert answered[channel].items() <= events.items()

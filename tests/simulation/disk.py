@@ -24,6 +24,8 @@ MAX_DELAY_SECONDS = 5.0
 class SimulatedStore:
     """The events on the disk. It has the methods of ``sqlite_store.Store``."""
 
+    is_unsynced = False
+
     def __init__(self, world: World) -> None:
         self.record = Record()
         self._world = world

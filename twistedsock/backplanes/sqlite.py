@@ -11,7 +11,7 @@ from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from time import monotonic
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -41,6 +41,9 @@ get an error. One transaction writes all of them."""
 
 RETRY_SECONDS = 2.0
 """Pause before the store is opened again after an error of the disk."""
+
+SYNC_SECONDS = 1.0
+"""How often transactions are synced, if the store does not sync each one."""
 
 TRIM_SECONDS = 60.0
 """How often events that are too old are deleted from the disk, and the room that the rest takes is measured."""
@@ -151,6 +154,13 @@ class _Waiting:
         self.answer = Future[int]()
 
 
+class _Commit(NamedTuple):
+    """``is_unsynced``: a loss of power can still undo it."""
+
+    seconds: float
+    is_unsynced: bool
+
+
 class SQLiteBackplane:
     """``draw_epoch`` returns a random name, ``wall_clock`` the seconds since 1970. ``schedule`` calls a function after
     a turn or after some seconds. ``report`` is called with an exception of the store, and with None when it works
@@ -184,7 +194,7 @@ class SQLiteBackplane:
         self._gathered_bytes = 0
         self._committing: list[_Waiting] = []
         self._committing_bytes = 0
-        self._is_committing = self._is_commit_scheduled = False
+        self._is_committing = self._is_commit_scheduled = self._is_sync_scheduled = False
         # Publications that are being answered, with this error if there is one.
         self._settling: deque[_Waiting] = deque()
         self._settling_error: Error | None = None
@@ -274,7 +284,7 @@ class SQLiteBackplane:
         self._committing, self._committing_bytes, self._gathered_bytes = group, self._gathered_bytes, 0
         self._is_committing = True
 
-        def append(store: Store) -> float:
+        def append(store: Store) -> _Commit:
             by_channel: dict[bytes, list[_Waiting]] = {}
             for waiting in group:
                 by_channel.setdefault(waiting.name, []).append(waiting)
@@ -285,17 +295,20 @@ class SQLiteBackplane:
                     for name, waiting in by_channel.items()
                 ]
             )
-            return monotonic() - started
+            return _Commit(monotonic() - started, store.is_unsynced)
 
         self._submit(append, self._committed)
 
-    def _committed(self, result: float | Exception) -> None:
+    def _committed(self, result: _Commit | Exception) -> None:
         self._is_committing = False
         group, self._committing, self._committing_bytes = self._committing, [], 0
         if isinstance(result, Exception):
             self._fail(result, group)
             return
-        self._commits.observe(result)
+        self._commits.observe(result.seconds)
+        if result.is_unsynced and not self._is_sync_scheduled:
+            self._is_sync_scheduled = True
+            self._schedule(SYNC_SECONDS, self._sync)
         self._settle(group, None)
 
     def _settle(self, group: list[_Waiting], error: Error | None) -> None:
@@ -330,6 +343,26 @@ class SQLiteBackplane:
             self._node.deliver(waiting.name, channel.epoch, waiting.batch)
         waiting.answer.settle(waiting.batch.first if error is None else error)
         self._forget_if_unused(waiting.name)
+
+    def _sync(self) -> None:
+        """Make the transactions of the last second durable."""
+
+        def sync(store: Store) -> bool:
+            store.sync()
+            return store.is_unsynced
+
+        if self.is_ready:
+            self._submit(sync, self._synced)
+        else:
+            self._is_sync_scheduled = False
+
+    def _synced(self, result: bool | Exception) -> None:
+        self._is_sync_scheduled = False
+        if isinstance(result, Exception):
+            self._fail(result, [])
+        elif result:
+            self._is_sync_scheduled = True
+            self._schedule(SYNC_SECONDS, self._sync)
 
     # Channels.
 

@@ -16,14 +16,14 @@ from urllib.parse import quote
 import msgspec
 
 from twistedsock.backplanes.sqlite_damage import channel_checksum
+from twistedsock.backplanes.sqlite_rows import unpack
+from twistedsock.backplanes.sqlite_schema import SCHEMA_VERSION
 from twistedsock.backplanes.sqlite_store import (
     FILE_NAME,
     LOCK_NAME,
-    SCHEMA_VERSION,
     SUM_OF_HEADS,
     StoreError,
     read_mark,
-    unpack,
 )
 from twistedsock.pubsub.values import Batch
 

@@ -4,6 +4,10 @@ A commit is durable when it returns: the database is in WAL mode with ``synchron
 each transaction (https://sqlite.org/pragma.html#pragma_synchronous). There is one connection to the file, because a
 fault of SQLite before 3.51.3 can damage a database with several connections in WAL mode.
 
+A store that ``syncs_later`` appends with ``synchronous=NORMAL``. The first transaction after a sync is durable, and
+notes in the file that those after it are not, and in which run of the system. If the system has been started again
+before the next sync, the file is intact, but its last transactions can be missing.
+
 A damaged file is set aside, and what can be read of it is copied to a new one. A log (WAL) that is damaged, cut or
 missing looks to SQLite as if less had been committed. So the number of committed events is also in another file,
 ``lock``. It is written after each commit and not synced: after a loss of power it can be too small, but not too large.
@@ -14,7 +18,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -28,12 +32,12 @@ from twistedsock.backplanes.sqlite_damage import (
     is_damage,
     open_damaged,
     set_aside,
-    sign,
     sync_folder,
-    verify,
     write_again,
 )
-from twistedsock.pubsub.values import Batch, PayloadKind, Payloads, Position
+from twistedsock.backplanes.sqlite_rows import pack, unpack
+from twistedsock.backplanes.sqlite_schema import SCHEMA_VERSION, upgrade
+from twistedsock.pubsub.values import Batch, Position
 
 T = TypeVar("T")
 
@@ -42,44 +46,28 @@ FILE_NAME = "events.sqlite"
 LOCK_NAME = "lock"
 """The process that uses the directory holds a lock (flock) on this file."""
 
-SCHEMA_VERSION = 1
-"""Of the tables below. A file of a newer version is not opened."""
-
 TRIMMED_ROWS = 500
 """Rows that one step of ``trim`` deletes, so that commits wait for it a few milliseconds only."""
 
 MAX_CHECKED_BYTES = 256 * 1024 * 1024
 """Larger files are not checked after a crash. The check reads the whole file; other damage is found when it is read."""
 
+MAX_UNSYNCED_BYTES = 8 * 1024 * 1024
+"""Of transactions in the log, about. More are synced before their second is over, and the log does not grow."""
+
+PAGE_BYTES = 4_096
+
+TRANSACTION_BYTES = 5 * PAGE_BYTES
+"""What a transaction adds to the log beside its payloads, about."""
+
+RUN_OF_SYSTEM = Path("/proc/sys/kernel/random/boot_id")
+"""Linux gives each run another name."""
+
 MARK_BYTES = 20
 """Of the number of events in the file ``lock``, with a newline."""
 
 DAMAGE_ERRORS = (sqlite3.Error, DamageError, msgspec.MsgspecError)
 """Types of errors that damage can have; ``is_damage`` decides."""
-
-_TABLES = """
-CREATE TABLE store (
-    epoch BLOB NOT NULL  -- of all channels without a row in ``channels``
-);
-CREATE TABLE channels (
-    id INTEGER PRIMARY KEY,
-    name BLOB NOT NULL UNIQUE,
-    epoch BLOB NOT NULL,
-    head INTEGER NOT NULL,  -- offset of the newest event
-    time INTEGER NOT NULL,  -- of the newest event, in milliseconds since 1970
-    checksum INTEGER NOT NULL  -- of name, head and time
-);
-CREATE TABLE batches (
-    channel INTEGER NOT NULL REFERENCES channels (id),
-    last INTEGER NOT NULL,   -- offset of the last event
-    time INTEGER NOT NULL,   -- of the last event
-    size INTEGER NOT NULL,   -- bytes of the payloads
-    data BLOB NOT NULL,      -- checksum, and MessagePack of _Batch
-    PRIMARY KEY (channel, last)
-) WITHOUT ROWID;
-CREATE INDEX batches_by_time ON batches (time);
-"""
-
 
 # With a damaged index, a channel would look like one that is new.
 _NAMES_NOT_FOUND = (
@@ -121,54 +109,6 @@ class Addition(NamedTuple):
     batches: Sequence[Batch]
 
 
-class _Batch(msgspec.Struct, array_like=True, gc=False):
-    """A batch without its offsets, which follow from those of the row."""
-
-    publisher: bytes
-    sender: bytes
-    name: bytes
-    time: int
-    is_json: bool
-    is_plain: bool
-    items: tuple[bytes, ...]
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[_Batch, ...]).decode
-
-
-def _pack(batches: Sequence[Batch]) -> bytes:
-    data = _encode(
-        [
-            _Batch(
-                batch.publisher,
-                batch.sender,
-                batch.name,
-                batch.time,
-                batch.payloads.kind is PayloadKind.JSON,
-                batch.payloads.is_plain,
-                tuple(batch.payloads.items),
-            )
-            for batch in batches
-        ]
-    )
-    return sign(data, batches[-1].end - 1)
-
-
-def unpack(last: int, data: bytes) -> list[Batch]:
-    """The batches of a row. ``last`` is the offset of its last event. Raises MsgspecError if the row is damaged."""
-    stored = _decode(verify(data, last))
-    first = last + 1 - sum([len(each.items) for each in stored])
-    batches = []
-    for each in stored:
-        kind = PayloadKind.JSON if each.is_json else PayloadKind.TEXT
-        payloads = Payloads(each.items, sum(map(len, each.items)), kind, each.is_plain)
-        end = first + len(each.items)
-        batches.append(Batch(first, end, each.publisher, each.sender, each.name, payloads, each.time))
-        first = end
-    return batches
-
-
 class _Row(NamedTuple):
     last: int
     time: int
@@ -204,15 +144,26 @@ def read_mark(lock: int) -> int:
     return int(mark) if mark.strip().isdigit() else 0
 
 
+def run_of_system() -> bytes:
+    """A name that the system gets when it starts. Another one each time if it has none, as if it had just started."""
+    try:
+        return RUN_OF_SYSTEM.read_bytes().strip()
+    except OSError:
+        return os.urandom(16)
+
+
 class Store:
     """``directory`` is created if it does not exist. ``draw_epoch`` returns a random name. ``report_damage`` is called
-    in the thread of the store, with a sentence."""
+    in the thread of the store, with a sentence. With ``syncs_later``, ``sync`` must be called while ``is_unsynced``:
+    a loss of power loses the transactions since then, and all channels begin new epochs."""
 
     def __init__(
         self,
         directory: Path,
         draw_epoch: Callable[[], bytes],
         report_damage: Callable[[str], object] = lambda sentence: None,
+        syncs_later: bool = False,
+        run: Callable[[], bytes] = run_of_system,
     ) -> None:
         self._directory = directory
         self._path = directory / FILE_NAME
@@ -223,6 +174,16 @@ class Store:
         self._epoch = b""
         self._events = 0
         """Sum of the heads of all channels."""
+        self._syncs_later = syncs_later
+        self._run = run()
+        self._syncs = 0
+        self.is_unsynced = False
+        """Whether there can be transactions that a loss of power undoes."""
+        self._has_failed = False
+        """Whether a transaction had an error since the file was opened. An fsync after one can succeed without effect:
+        https://wiki.postgresql.org/wiki/Fsync_Errors."""
+        self._since_sync = self._since_checkpoint = 0
+        """Bytes of the log, about."""
         self._damage: Exception | None = None
         """Of a file that has not been set aside yet."""
 
@@ -278,6 +239,8 @@ class Store:
             write_again(log)
         create_private(path)  # SQLite gives its log the same permissions
         self._opened = connection = sqlite3.connect(path, isolation_level=None)
+        self._has_failed = self.is_unsynced = False
+        self._since_sync = self._since_checkpoint = 0
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
             raise StoreError(
@@ -291,43 +254,62 @@ class Store:
         if mode != "wal":
             raise StoreError(f"cannot open {path}: SQLite cannot use WAL on this file system, or the disk has errors")
         connection.execute("PRAGMA synchronous = FULL")
-        if not version:
+        if self._syncs_later:
+            # SQLite reports no errors of automatic checkpoints. One of fsync is an error of all transactions since
+            # the last one.
+            connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
+        if version < SCHEMA_VERSION:
             with self._transaction():
-                for statement in _TABLES.split(";\n"):
-                    connection.execute(statement)
-                connection.execute("INSERT INTO store (epoch) VALUES (?)", (self._draw_epoch(),))
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                upgrade(connection, version)
+                if not version:
+                    connection.execute("INSERT INTO store (epoch) VALUES (?)", (self._draw_epoch(),))
         if was_killed and path.stat().st_size <= MAX_CHECKED_BYTES:
             (finding,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if finding != "ok":
                 raise DamageError(finding.replace("\n", " "))
-        row = connection.execute("SELECT epoch FROM store").fetchone()
+        row = connection.execute("SELECT epoch, unsynced FROM store").fetchone()
         if row is None or not isinstance(row[0], bytes):
             raise DamageError("the epoch is missing")
-        (self._epoch,) = row
-        self._check_mark()
+        self._epoch, unsynced = row
+        self._check_events(unsynced)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._write_mark(self._events)
 
     # Damage.
 
-    def _check_mark(self) -> None:
-        """Begin new epochs if fewer events are here than were committed."""
+    def _check_events(self, unsynced: object) -> None:
+        """Begin new epochs if fewer events are here than were committed. Events that were not synced in another run of
+        the system can be missing too."""
         connection = self._connection
         assert self._lock is not None
         (lost,) = connection.execute(_NAMES_NOT_FOUND).fetchone()
         if lost:
             raise DamageError(f"channels that are not found by their names: {lost}")
+        committed = max(read_mark(self._lock), self._events)
         (self._events,) = connection.execute(SUM_OF_HEADS).fetchone()
-        missing = read_mark(self._lock) - self._events
-        if missing > 0:
+        is_of_this_run = isinstance(unsynced, bytes) and unsynced.startswith(self._run + b" ")
+        if unsynced is not None and not is_of_this_run:
+            self._begin_epochs()
+            self._report_damage(
+                f"the system has stopped before the last events of {self._path} were synced (state-sync = 1s): those"
+                " of about a second can be missing, and all channels have new epochs"
+            )
+        elif committed > self._events:
             aside = copy_log_aside(self._path)
-            self._epoch = self._draw_epoch()
-            with self._transaction():
-                connection.execute("UPDATE store SET epoch = ?", (self._epoch,))
-                connection.execute("UPDATE channels SET epoch = ?", (self._epoch,))
+            self._begin_epochs()
             copy = f", and {aside} is a copy of its log" if aside else ""
-            self._report_damage(f"{self._path} lacks {missing} events: all channels have new epochs{copy}")
+            self._report_damage(
+                f"{self._path} lacks {committed - self._events} events: all channels have new epochs{copy}"
+            )
+        elif unsynced is not None:
+            with self._transaction():
+                connection.execute("UPDATE store SET unsynced = NULL")
+
+    def _begin_epochs(self) -> None:
+        self._epoch = self._draw_epoch()
+        with self._transaction():
+            self._connection.execute("UPDATE store SET epoch = ?, unsynced = NULL", (self._epoch,))
+            self._connection.execute("UPDATE channels SET epoch = ?", (self._epoch,))
 
     def _begin_again(self, damage: Exception) -> None:
         """Set the file aside, and copy to a new one the newest events of each channel up to the first damaged one."""
@@ -335,6 +317,7 @@ class Store:
             self._opened.close()
         aside = set_aside(self._path)
         self._damage = None
+        self._events = 0
         self._write_mark(0)
         self._open_database()
         try:
@@ -378,6 +361,9 @@ class Store:
 
     def close(self) -> None:
         """Write everything from the log of SQLite into the database, and release the directory."""
+        if self.is_unsynced and not self._has_failed:
+            with suppress(sqlite3.Error):
+                self._sync(None)
         connection, self._opened = self._opened, None
         lock, self._lock = self._lock, None
         try:
@@ -393,17 +379,36 @@ class Store:
             raise StoreError(f"{self._directory} is not open")
         return self._opened
 
-    def _transaction(self) -> "_Transaction":
-        return _Transaction(self._connection)
+    @contextmanager
+    def _transaction(self, level: str = "FULL") -> Iterator[None]:
+        """``BEGIN IMMEDIATE``, then ``COMMIT``, or ``ROLLBACK`` after an exception. ``level`` is that of
+        ``synchronous``."""
+        connection = self._connection
+        if self._has_failed:
+            raise StoreError(f"{self._path} must be opened again after an error")
+        self._has_failed = True
+        if self._syncs_later:
+            connection.execute(f"PRAGMA synchronous = {level}")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        self._has_failed = False
 
     # Events.
 
     def append(self, additions: Iterable[Addition]) -> None:
-        """Append batches in one transaction. They are safe when this returns, and not known to be so after an
-        exception. If ``additions`` raises, nothing is appended."""
+        """Append batches in one transaction. They are safe when this returns, or after the next ``sync`` if the store
+        syncs later, and not known to be so after an exception. If ``additions`` raises, nothing is appended."""
         connection = self._connection
-        events = 0
-        with self._transaction():
+        events = written = 0
+        is_durable = not self.is_unsynced
+        with self._transaction("FULL" if is_durable else "NORMAL"):
+            if self._syncs_later and is_durable:
+                connection.execute("UPDATE store SET unsynced = ?", (self._name_sync(),))
             for channel, epoch, batches in additions:
                 newest = batches[-1]
                 head = newest.end - 1
@@ -416,11 +421,47 @@ class Store:
                 size = sum([batch.payloads.size for batch in batches])
                 connection.execute(
                     "INSERT INTO batches (channel, last, time, size, data) VALUES (?, ?, ?, ?, ?)",
-                    (id, head, newest.time, size, _pack(batches)),
+                    (id, head, newest.time, size, pack(batches)),
                 )
                 events += newest.end - batches[0].first
+                written += size + TRANSACTION_BYTES
         self._events += events
         self._write_mark(self._events)
+        if self._syncs_later:
+            self.is_unsynced = True
+            if is_durable:
+                self._since_checkpoint += written
+            else:
+                self._since_sync += written
+            if self._since_sync > MAX_UNSYNCED_BYTES:
+                self.sync()
+
+    def sync(self) -> None:
+        """Make all transactions durable. ``is_unsynced`` is False afterwards if there were none since the last call:
+        then the next transaction is durable by itself."""
+        if self.is_unsynced:
+            self._sync(self._name_sync() if self._since_sync else None)
+        self._checkpoint_if_due()
+
+    def _checkpoint_if_due(self) -> None:
+        """Copy the log to the database, as SQLite does by itself in the other mode."""
+        if self._since_checkpoint > MAX_UNSYNCED_BYTES:
+            self._has_failed = True
+            self._connection.execute("PRAGMA wal_checkpoint").fetchall()
+            self._has_failed = False
+            self._since_checkpoint = 0
+
+    def _name_sync(self) -> bytes:
+        """Another name each time: SQLite does not sync a transaction that changes nothing."""
+        self._syncs += 1
+        return b"%b %d" % (self._run, self._syncs)
+
+    def _sync(self, unsynced: bytes | None) -> None:
+        with self._transaction():
+            self._connection.execute("UPDATE store SET unsynced = ?", (unsynced,))
+        self.is_unsynced = unsynced is not None
+        self._since_checkpoint += self._since_sync
+        self._since_sync = 0
 
     def read_channel(self, channel: bytes, max_events: int, max_bytes: int, oldest: int) -> StoredChannel:
         """The position of a channel, and its newest events: at most so many, of about so many bytes, and none that was
@@ -506,6 +547,9 @@ class Store:
         if heads:
             self._epoch = new_epoch
         connection.execute("PRAGMA incremental_vacuum(256)").fetchall()
+        if self._syncs_later:
+            self._since_checkpoint += TRANSACTION_BYTES + deleted * PAGE_BYTES
+            self._checkpoint_if_due()
         return TRIMMED_ROWS in (deleted, len(heads))
 
     def compact(self) -> None:
@@ -526,21 +570,3 @@ class Store:
             for name in ("page_count", "freelist_count", "page_size")
         )
         return int((pages - free) * size)
-
-
-class _Transaction:
-    """``BEGIN IMMEDIATE``, then ``COMMIT``, or ``ROLLBACK`` after an exception."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        try:
-            if kind is None:
-                self._connection.execute("COMMIT")
-        finally:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
