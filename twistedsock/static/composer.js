@@ -1,7 +1,11 @@
 /** The form that publishes events. It detects JSON as the line protocol does, and the user can override that. */
 
-import { byId, showFieldError } from './dom.js';
+import { byId, makeButton, showFieldError, tabMemory } from './dom.js';
 import { jsonError, NAME_BYTES, nameError, plural, readPayload } from './format.js';
+import { buildRequestDialog } from './request-dialog.js';
+
+/** Maximum number of sent messages that the arrow keys recall. They are kept until the tab is closed. */
+const MAX_RECALLED = 50;
 
 /**
  * @param {object} page
@@ -14,6 +18,7 @@ export function buildComposer({ client, sending, sent, explain }) {
   const message = byId('message');
   let chosenFormat; // undefined: detected from the text
   let unanswered = 0;
+  const recalled = buildRecall();
 
   const format = () => (byId('format-json').checked ? 'json' : 'text');
 
@@ -64,10 +69,26 @@ export function buildComposer({ client, sending, sent, explain }) {
   });
 
   message.addEventListener('keydown', (event) => {
+    if (event.key === 'ArrowUp' || event.key === 'ArrowDown') recall(event);
     if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
     event.preventDefault();
     byId('composer').requestSubmit();
   });
+
+  /** Replaces the message by one sent before, if the caret is at its start, or if it has just been recalled. */
+  function recall(event) {
+    const atStart = message.selectionStart === 0 && message.selectionEnd === 0;
+    if (event.shiftKey || event.isComposing || (!atStart && !recalled.isShown(message.value))) return;
+    const entry = recalled.move(event.key === 'ArrowUp' ? -1 : 1, { text: message.value, name: byId('event-name').value, format: chosenFormat });
+    if (!entry) return;
+    event.preventDefault();
+    message.value = entry.text;
+    byId('event-name').value = entry.name;
+    chosenFormat = entry.format;
+    if (chosenFormat) byId(`format-${chosenFormat}`).checked = true;
+    showFieldError('message', '');
+    showHint();
+  }
 
   for (const radio of document.querySelectorAll('input[name="format"]')) {
     radio.addEventListener('change', () => {
@@ -90,6 +111,7 @@ export function buildComposer({ client, sending, sent, explain }) {
       return;
     }
     const name = byId('event-name').value.trim() || undefined;
+    recalled.add({ text: message.value, name: name ?? '', format: format() });
     sending();
     send(byId('channel-select').value, name, message.value, format() === 'json');
     message.value = '';
@@ -97,10 +119,40 @@ export function buildComposer({ client, sending, sent, explain }) {
     showHint();
   });
 
+  const ask = makeButton('plain', 'Ask…', buildRequestDialog({ client, explain }));
+  ask.id = 'ask';
+  ask.title = 'Send a command and wait for the answer';
+  byId('send').before(ask);
+
   for (const state of ['open', 'waiting', 'closed']) client.addEventListener(state, showHint);
   showHint();
   return {
     /** Called when the form becomes visible: a hidden text area has no height. */
     shown: grow,
+  };
+}
+
+/** The messages sent in this tab. `move` goes back and forth between them and the draft that was being written. */
+function buildRecall() {
+  let sent = [];
+  try {
+    sent = JSON.parse(tabMemory.get('sent') ?? '[]');
+  } catch { /* invalid stored value */ }
+  let position = sent.length;
+  let draft;
+  return {
+    isShown: (text) => sent[position]?.text === text,
+    add(entry) {
+      sent = [...sent.filter(({ text, name }) => text !== entry.text || name !== entry.name), entry].slice(-MAX_RECALLED);
+      position = sent.length;
+      tabMemory.set('sent', JSON.stringify(sent));
+    },
+    move(step, present) {
+      const next = position + step;
+      if (next < 0 || next > sent.length) return undefined;
+      if (position === sent.length) draft = present;
+      position = next;
+      return sent[position] ?? draft;
+    },
   };
 }

@@ -1,7 +1,8 @@
 /**
  * The list of events, sorted by time. Rows are drawn in batches that fit into a frame, with pauses between them. While the
- * user has scrolled up, nothing moves and new events are counted. If more than ROWS_SHOWN are queued, the oldest are
- * skipped, and a note reports it.
+ * user has scrolled up or paused the list, nothing moves and new events are counted. If more than ROWS_SHOWN are queued,
+ * the oldest are skipped, and a note reports it. A filter hides rows, and does not remove them. event-tools.js has the
+ * controls.
  */
 
 import { announce, byId, make, memory } from './dom.js';
@@ -11,8 +12,14 @@ import { describeGap, describePresence, describeReset, plural } from './format.j
 /** Maximum number of rows in the document: few enough for a layout within one frame. */
 export const ROWS_SHOWN = 500;
 
+/** Maximum number of rows in the document while the user reads earlier events, or while a filter hides most of them. */
+export const MAX_ROWS = 2000;
+
 /** Maximum number of notes about missed events that are kept when queued rows are skipped. */
 const MAX_QUEUED_GAPS = 20;
+
+/** Events that are kept when queued ones are skipped: with the notes about those missing, they fit into the list. */
+const EVENTS_KEPT = ROWS_SHOWN - MAX_QUEUED_GAPS;
 
 /** Time for drawing one batch: about one frame. The number of rows follows from the duration of previous batches. */
 const BATCH_TIME_MS = 16;
@@ -47,6 +54,9 @@ const MAX_DISORDER_MS = 60_000;
 /** Distance from the end of the list that still counts as the end. */
 const END_MARGIN_PX = 32;
 
+/** Kinds of notes about members. They explain nothing about events. */
+const PRESENCE_KINDS = ['join', 'leave'];
+
 /**
  * True if an item belongs above another one that was added before it. Channels are replayed one after the other, and a slow
  * page also receives new events channel by channel: events are sorted by time. They stay below notes, which explain what
@@ -54,7 +64,7 @@ const END_MARGIN_PX = 32;
  */
 function belongsAbove({ event, replayed }, other) {
   if (!event) return false;
-  if (!other.event) return replayed && ['join', 'leave'].includes(other.kind);
+  if (!other.event) return replayed && PRESENCE_KINDS.includes(other.kind);
   const earlierBy = other.event.time - event.time;
   return earlierBy > 0 && (replayed || earlierBy < MAX_DISORDER_MS);
 }
@@ -70,11 +80,16 @@ export function buildEventList({ isOwn, drawn }) {
   let seen = 0;
   let lost = 0;
   let skipped = 0; // never drawn
-  let following = true;
+  let following = true; // false while the user has scrolled up
+  let paused = false;
+  let heldBack = false; // true if events were skipped while nothing was drawn
+  let matches; // the filter: (event) => boolean, or undefined
+  let only = ''; // the channel that is shown alone
   let scheduled = false;
   let restUntil = 0;
   let timePerRow = 0.5; // milliseconds, measured from the first batch on
   const presenceNotes = new Map(); // kind and channel -> the note to which further joins or leaves are added
+  const observers = { changed() {}, opened() {}, cut() {} }; // set by event-tools.js
   let pretty = memory.get('layout') === 'pretty';
   byId(pretty ? 'layout-pretty' : 'layout-compact').checked = true;
 
@@ -100,8 +115,15 @@ export function buildEventList({ isOwn, drawn }) {
   }
 
   function dropOldest() {
-    if (queue.length <= ROWS_SHOWN) return;
-    const excess = queue.splice(0, queue.length - ROWS_SHOWN);
+    if (queue.length <= EVENTS_KEPT) return;
+    let excess = [];
+    if (isFiltered()) { // events that the filter hides are skipped first
+      let count = queue.length - EVENTS_KEPT;
+      excess = queue.filter((item) => item.event && count > 0 && !isShown(item) && count--);
+      queue = queue.filter((item) => !excess.includes(item));
+    }
+    excess.push(...queue.splice(0, Math.max(0, queue.length - EVENTS_KEPT)));
+    if (!isDrawing()) heldBack = true;
     const gaps = excess.filter(({ kind }) => kind === 'lost').slice(-MAX_QUEUED_GAPS);
     dropped += excess.length - gaps.length;
     skipped += excess.length - gaps.length;
@@ -118,13 +140,19 @@ export function buildEventList({ isOwn, drawn }) {
 
   function draw() {
     scheduled = false;
+    if (isDrawing()) drawBatch();
+    drawCounts();
+  }
+
+  function drawCounts() {
     const counts = [[skipped, 'skipped'], [lost, 'missed']].filter(([count]) => count);
     const details = counts.map(([count, label]) => `${count.toLocaleString('en')} ${label}`);
-    byId('event-count').textContent = [...(seen ? [plural(seen, 'event')] : []), ...details].join(', ');
-    if (following) drawBatch();
+    const total = isFiltered() ? `${eventRows().filter((row) => !row.hidden).length.toLocaleString('en')} of ${plural(eventRows().length, 'event')}` : plural(seen, 'event');
+    byId('event-count').textContent = [...(seen ? [total] : []), ...details].join(', ');
     const waiting = queue.length + dropped;
-    byId('new-events').hidden = following || !waiting;
-    byId('new-events').textContent = `${waiting.toLocaleString('en')} new`;
+    byId('new-events').hidden = isDrawing() || !waiting;
+    byId('new-events').textContent = `${paused ? 'Paused: ' : ''}${waiting.toLocaleString('en')} new`;
+    observers.changed();
   }
 
   function drawBatch() {
@@ -132,10 +160,11 @@ export function buildEventList({ isOwn, drawn }) {
     dropOldest();
     const batch = queue.splice(0, Math.max(MIN_BATCH_ROWS, Math.floor(BATCH_TIME_MS / timePerRow)));
     if (!batch.length) return;
-    if (dropped) batch.unshift({ kind: 'dropped', text: `${plural(dropped, 'event')} skipped: faster than the page can draw.` });
+    if (dropped) batch.unshift({ kind: 'dropped', text: `${plural(dropped, 'event')} skipped: ${heldBack ? `the list keeps ${EVENTS_KEPT} while it stands still` : 'faster than the page can draw'}.` });
     dropped = 0;
+    heldBack = false;
     for (const item of batch) insert(item);
-    while (list.childElementCount > ROWS_SHOWN) list.firstChild.remove();
+    cutRows();
     const events = batch.filter(({ event }) => event).map(({ event }) => event);
     if (events.length) {
       byId('empty-state').hidden = true;
@@ -153,6 +182,7 @@ export function buildEventList({ isOwn, drawn }) {
   function insert(item) {
     const row = item.event ? eventRow(item) : noteRow(item);
     items.set(row, item);
+    row.hidden = !isShown(item);
     let next = null;
     let previous = list.lastElementChild;
     while (previous && belongsAbove(item, items.get(previous))) {
@@ -161,6 +191,19 @@ export function buildEventList({ isOwn, drawn }) {
     }
     list.insertBefore(row, next);
   }
+
+  /** Removes the first rows, until there are few enough for a layout within one frame. */
+  function cutRows() {
+    let shown = list.querySelectorAll(':scope > :not([hidden])').length;
+    const first = list.firstChild;
+    while (list.childElementCount > MAX_ROWS || shown > ROWS_SHOWN) {
+      if (!list.firstChild.hidden) shown -= 1;
+      list.firstChild.remove();
+    }
+    if (list.firstChild !== first) observers.cut();
+  }
+
+  const eventRows = () => [...list.querySelectorAll(':scope > .event')];
 
   function eventRow({ event, at, replayed, hue }) {
     const row = make('li', 'event');
@@ -171,9 +214,11 @@ export function buildEventList({ isOwn, drawn }) {
     Object.assign(row.dataset, { channel: event.channel, offset: event.offset, hue });
     row.toggleAttribute('data-own', isOwn(event));
     row.toggleAttribute('data-replayed', replayed);
-    row.append(
-      make('span', 'offset', event.offset), make('span', 'event-channel', event.channel), fromCell(event), payloadCell(event, pretty), timeCell(at, replayed),
-    );
+    const offset = make('button', 'offset', event.offset);
+    Object.assign(offset, { type: 'button', tabIndex: -1 });
+    offset.setAttribute('aria-label', `Event ${event.offset} on ${event.channel}`);
+    const channel = make('span', 'event-channel', event.channel);
+    row.append(offset, channel, fromCell(event), payloadCell(event, pretty), timeCell(at, replayed));
     return row;
   }
 
@@ -199,21 +244,108 @@ export function buildEventList({ isOwn, drawn }) {
     if (note.row) note.row.querySelector('.note-text').textContent = text;
   }
 
+  // ---- filter ----
+
+  const isFiltered = () => Boolean(matches || only);
+
+  function isShown({ event, channel, kind }) {
+    if (only && (event?.channel ?? channel ?? only) !== only) return false;
+    return event ? !matches || matches(event) : !matches || !PRESENCE_KINDS.includes(kind);
+  }
+
+  function applyFilter() {
+    for (const row of list.children) row.hidden = !isShown(items.get(row));
+    if (following) {
+      cutRows();
+      scrollToEnd();
+    }
+    drawCounts();
+  }
+
+  // ---- earlier events ----
+
+  /** Returns the first known offset of each channel, and whether it is of a former epoch. Channels without events are missing. */
+  function firstOffsets() {
+    const firsts = new Map();
+    for (const { event, former } of [...eventRows().map((row) => items.get(row)), ...queue]) {
+      if (event && !firsts.has(event.channel)) firsts.set(event.channel, { before: event.offset, former });
+    }
+    return firsts;
+  }
+
+  /** Inserts events of histories, sorted by time, without moving what the user reads. */
+  function insertEarlier(entries) {
+    const height = scroller.scrollHeight;
+    const position = scroller.scrollTop;
+    const firsts = firstOffsets();
+    const isEarlier = ({ event }) => !firsts.has(event.channel) || event.offset < firsts.get(event.channel).before;
+    const earlier = entries.filter(isEarlier);
+    let next = list.firstChild;
+    for (const entry of earlier) {
+      const item = { ...entry, at: new Date(entry.event.time), replayed: true };
+      const row = eventRow(item);
+      items.set(row, item);
+      row.hidden = !isShown(item);
+      while (next && items.get(next).at < item.at) next = next.nextSibling;
+      list.insertBefore(row, next);
+    }
+    seen += earlier.length;
+    scroller.scrollTop = position + scroller.scrollHeight - height;
+    drawCounts();
+  }
+
+  /** After a reset, the offsets of a channel mean other events. */
+  function markFormer(channel) {
+    for (const item of [...eventRows().map((row) => items.get(row)), ...queue]) if (item.event?.channel === channel) item.former = true;
+  }
+
+  // ---- one row ----
+
+  list.addEventListener('click', (event) => {
+    const row = event.target.closest('.event');
+    if (!row || event.target.closest('a, button:not(.offset)')) return;
+    if (getSelection().isCollapsed || event.target.closest('.offset')) open(row);
+  });
+
+  function open(row) {
+    list.querySelector('[aria-current]')?.removeAttribute('aria-current');
+    row.setAttribute('aria-current', 'true');
+    observers.opened(items.get(row).event, row);
+  }
+
+  /** Moves the focus to the next or previous event. */
+  function moveFocus(step) {
+    const rows = eventRows().filter((row) => !row.hidden);
+    const index = rows.indexOf(document.activeElement.closest('.event'));
+    const row = rows[index < 0 ? rows.length - 1 : index + step];
+    row?.querySelector('.offset').focus();
+    return row;
+  }
+
   // ---- scrolling ----
+
+  const isDrawing = () => following && !paused;
+
+  let lastTop = 0;
 
   function scrollToEnd() {
     scroller.scrollTop = scroller.scrollHeight;
+    lastTop = scroller.scrollTop;
   }
 
   function follow() {
     following = true;
+    paused = false;
     scrollToEnd();
     schedule();
   }
 
   scroller.addEventListener('scroll', () => {
-    following = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < END_MARGIN_PX;
-    if (following && queue.length) schedule();
+    // Not if the list has become smaller in the meantime: only the user scrolls up.
+    if (scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < END_MARGIN_PX) following = true;
+    else if (scroller.scrollTop < lastTop) following = false;
+    lastTop = scroller.scrollTop;
+    if (isDrawing() && queue.length) schedule();
   }, { passive: true });
 
   // Stay at the end when the keyboard of a phone or a growing message makes the list smaller.
@@ -229,6 +361,7 @@ export function buildEventList({ isOwn, drawn }) {
     queue = [];
     dropped = 0;
     presenceNotes.clear();
+    observers.cut();
     follow();
   }
 
@@ -263,10 +396,39 @@ export function buildEventList({ isOwn, drawn }) {
   }
 
   return {
+    observers,
     follow,
+    firstOffsets,
+    insertEarlier,
+    moveFocus,
+    open,
+    get paused() { return paused; },
+    get only() { return only; },
+    get isFull() { return list.childElementCount >= MAX_ROWS; },
+    setPaused(now) {
+      if (!now) return follow();
+      paused = true;
+      drawCounts();
+    },
+    /** @param {((event: object) => boolean) | undefined} filter */
+    setFilter(filter) {
+      matches = filter;
+      applyFilter();
+    },
+    /** Shows one channel alone, or all if the name is empty. */
+    showOnly(channel) {
+      only = channel;
+      applyFilter();
+      observers.cut();
+    },
+    /** The events that the filter shows, in the order of the list. */
+    shownEvents: () => eventRows().filter((row) => !row.hidden).map((row) => items.get(row).event),
+    /** The event of the list with this offset, of the present epoch. */
+    find: (channel, offset) => eventRows().map((row) => items.get(row)).find(({ event, former }) => event.channel === channel && event.offset === offset && !former)?.event,
     /** Starts an empty list, for another channel. */
     reset() {
       seen = lost = skipped = 0;
+      only = '';
       clear();
       showEmptyStateLater();
     },
@@ -284,9 +446,11 @@ export function buildEventList({ isOwn, drawn }) {
     rewrite,
     gap(gap, channel) {
       if (gap.last) lost += gap.last - gap.first + 1; // the number is unknown if the epoch has changed
+      else markFormer(channel.name);
       this.note('lost', describeGap(gap), channel);
     },
     epochReset(reset, newest, channel) {
+      markFormer(channel.name);
       const text = describeReset(reset, newest);
       if (newest > reset.good) announce(text);
       this.note(newest > reset.good ? 'reset' : 'notice', text, channel);

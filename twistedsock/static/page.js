@@ -6,8 +6,10 @@
 import { buildComposer } from './composer.js';
 import { buildConnectionBar } from './connection-bar.js';
 import { copyFrom } from './copy.js';
+import { buildKeyHelp, EVENT_KEYS } from './dialog.js';
 import { byId, make, makeButton, memory, oncePerFrame, showFieldError } from './dom.js';
 import { buildEventList, ROWS_SHOWN } from './event-list.js';
+import { buildEventTools } from './event-tools.js';
 import {
   CHANNEL_BYTES, CHANNELS_LIMIT, describeAccessError, describeCaughtUp, describeError, isAccessError, nameError, plural,
   readHash, toSentence, UNVERIFIED, UNVERIFIED_HINT, writeHash,
@@ -96,6 +98,14 @@ const eventList = buildEventList({
     reloadMembersFor(events);
     byId('terminal').hidden = false;
   },
+});
+
+const eventTools = buildEventTools({
+  client,
+  eventList,
+  channels: () => [...channels.values()].filter(({ accessError }) => !accessError),
+  hasToken: () => identity.hasToken,
+  several: true,
 });
 
 buildComposer({
@@ -282,6 +292,7 @@ function showChannels() {
   showTarget();
   showMembers();
   drawLastValues();
+  eventTools.channelsChanged();
 }
 
 function channelItem(channel) {
@@ -483,6 +494,7 @@ function initialChannels() {
   return ['kitchen'];
 }
 
+buildKeyHelp(EVENT_KEYS);
 identity.readUrl();
 identity.restoreName();
 chooseChannels(initialChannels());

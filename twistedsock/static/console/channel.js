@@ -3,6 +3,7 @@
 import { buildComposer } from '../composer.js';
 import { byId, make, oncePerFrame } from '../dom.js';
 import { buildEventList, ROWS_SHOWN } from '../event-list.js';
+import { buildEventTools } from '../event-tools.js';
 import {
   CHANNEL_BYTES, describeAccessError, describeError, isAccessError, nameError, plural, UNVERIFIED, UNVERIFIED_HINT,
 } from '../format.js';
@@ -35,6 +36,12 @@ export function buildChannel({ sysChannels, client, identity, connectionBar, sni
   const eventList = buildEventList({
     isOwn: ({ offset }) => own.has(offset),
     drawn: (events) => { if (!events.every(({ offset }) => own.has(offset))) connectionBar.pulse('in'); },
+  });
+  const eventTools = buildEventTools({
+    client,
+    eventList,
+    channels: () => (subscription ? [{ name, hue: 0 }] : []),
+    hasToken: () => identity.hasToken,
   });
   const history = buildHistory({ client });
   const clock = new ServerClock();
@@ -188,6 +195,7 @@ export function buildChannel({ sysChannels, client, identity, connectionBar, sni
       const error = nameError(name, CHANNEL_BYTES);
       showEmptyState(error ? 'Invalid channel name' : `No events on ${name} yet`, error || 'New events appear here. Publish something below, or connect with a snippet on the right.');
       eventList.reset();
+      eventTools.reset();
       history.reset(name);
       composer.shown();
       snippets.showFor(name);

@@ -1,6 +1,7 @@
 /** The console at `/console`: one connection and several views, selected by the URL hash. */
 
 import { buildConnectionBar } from '../connection-bar.js';
+import { buildKeyHelp, EVENT_KEYS } from '../dialog.js';
 import { byId } from '../dom.js';
 import { describeError, isAccessError } from '../format.js';
 import { buildIdentity, currentToken } from '../identity.js';
@@ -136,6 +137,7 @@ for (const dialog of document.querySelectorAll('dialog')) {
 
 byId('skip').addEventListener('click', () => byId('main').focus()); // not a link, because the hash selects the view
 
+buildKeyHelp([['/', 'find a channel or client, filter events'], ...EVENT_KEYS.slice(1)]);
 identity.readUrl();
 identity.restoreName();
 openRoute();

@@ -1,5 +1,6 @@
 /** Snippets that connect to a channel from common tools. Uses no DOM. */
 
+import { eventsAddress } from '../event-formats.js';
 import { hostAndPort, lineEndpointOf, SHELL_SPECIAL, shellQuote, terminalCommand } from '../line-endpoints.js';
 
 /** A string literal for JavaScript and Python, safe inside a script element. */
@@ -58,13 +59,9 @@ function netcat(endpoint, channel, token) {
   };
 }
 
-function addressOf(origin, channel) {
-  return `${origin}/channels/${channel.split('/').map(encodeURIComponent).join('/')}/events`;
-}
-
 function curl(origin, channel, token) {
   const auth = token ? '-H "Authorization: Bearer $TOKEN" ' : '';
-  const address = shellQuote(addressOf(origin, channel));
+  const address = shellQuote(eventsAddress(origin, channel));
   return {
     kind: 'curl',
     title: 'curl',
@@ -135,7 +132,7 @@ function pythonOverHttp(origin, channel, token) {
       description: 'Server-sent events, because no line port is reachable. Nothing to install.',
       text: `${token ? 'import os\n' : ''}from urllib.request import Request, urlopen
 
-address = ${literal(addressOf(origin, channel))}
+address = ${literal(eventsAddress(origin, channel))}
 for line in urlopen(Request(address, headers={"Accept": "text/event-stream"${auth}})):
     print(line.decode(), end="", flush=True)`,
     }],
@@ -168,7 +165,7 @@ function nodeOverHttp(origin, channel, token) {
     title: 'Node',
     parts: [{
       description: 'Server-sent events, because no line port is reachable. Save it as events.mjs.',
-      text: `const answer = await fetch(${literal(addressOf(origin, channel))}, { headers: { Accept: 'text/event-stream'${auth} } });
+      text: `const answer = await fetch(${literal(eventsAddress(origin, channel))}, { headers: { Accept: 'text/event-stream'${auth} } });
 for await (const piece of answer.body) process.stdout.write(piece);`,
     }],
   };

@@ -45,6 +45,14 @@ export function buildTable({ box, columns, keyOf, ordered }) {
   body.addEventListener('pointerenter', ({ pointerType }) => { frozen = pointerType === 'mouse'; });
   body.addEventListener('pointerleave', () => { frozen = false; });
 
+  // The whole row is a target. Text can still be selected, and the link can be opened in another tab.
+  body.addEventListener('click', (event) => {
+    const link = event.target.closest('tr')?.querySelector('a');
+    if (!link || event.target.closest('a, button') || !getSelection().isCollapsed) return;
+    if (event.ctrlKey || event.metaKey) open(link.href);
+    else link.click();
+  });
+
   function buildRow() {
     const element = make('tr');
     const cells = columns.map(({ name }) => make('td', name));
