@@ -388,6 +388,27 @@ def test_publishes_the_connection_log_once_a_second_while_it_changes(server: Mon
     assert [(page["total"], page["log"][0]["times"]) for page in pages] == [(2, 3), (1, 3)]
 
 
+def test_summary_has_the_busiest_channels_and_the_slowest_clients(server: MonitoredServer) -> None:
+    admin = server.admin("$sys/top")
+    server.turn()
+    assert [event["data"] for event in events(admin)] == [{"channels": [], "peers": []}]
+    slow, publisher = server.line_client(), server.line_client()
+    slow.send("NICK tablet", "SUB c3")
+    slow.outlet.room = 0
+    for number in range(10):
+        publisher.send(*[f"PUB c{number} x"])
+        server.turn()
+    server.pass_seconds(2)
+    for _ in range(4):
+        publisher.send("PUB c3 x")
+        server.turn()
+    server.pass_seconds(2)
+    summary = events(admin)[-1]["data"]
+    names = [(row["channel"], row["rate"]) for row in summary["channels"]]
+    assert names == [("c3", 2.0), ("c0", 0.0), ("c1", 0.0), ("c2", 0.0), ("c4", 0.0), ("c5", 0.0)]
+    assert [(peer["nick"], peer["behind"]) for peer in summary["peers"]] == [("tablet", 1)]
+
+
 def test_ignores_steps_of_connections_without_subscribers(server: MonitoredServer) -> None:
     client = server.line_client()
     server.turn()

@@ -59,6 +59,7 @@ def page_of(steps: Steps[bytes]) -> Any:
     [
         (b"$sys/channels/name/0", Topic("channels", "name", 0)),
         (b"$sys/log/all/0", Topic("log", "all", 0)),
+        (b"$sys/top", Topic("top")),
         (b"$sys/log/refused/3", Topic("log", "refused", 3)),
         (b"$sys/log/find/Ann", Topic("log", text=b"ann")),
         (b"$sys/channels/rate/12", Topic("channels", "rate", 12)),

@@ -2,14 +2,23 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from twistedsock.metrics.timelines import UNKNOWN, step_description, timeline, timeline_step
+from twistedsock.metrics.tables import MAX_PAGE_BYTES
+from twistedsock.metrics.timelines import (
+    MAX_SUBSCRIPTION_ROWS,
+    UNKNOWN,
+    step_description,
+    subscription_rows,
+    timeline,
+    timeline_step,
+)
 from twistedsock.session.connection_info import connection_info
 from twistedsock.session.timeline import Step
-from twistedsock.testing import FakeServer
+from twistedsock.testing import FakeServer, LineClient
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -74,6 +83,43 @@ def test_timeline_contains_the_connection_and_its_steps() -> None:
     assert page["peer"]["id"] == "p1"
     assert [(step["at"], step["step"]) for step in page["steps"]] == [(1100.0, "accepted"), (1100.0, "open")]
     assert "detail" not in page["steps"][0] and "by" not in page["steps"][0]
+
+
+def subscribed(server: FakeServer, *channels: str) -> tuple[LineClient, Callable[[], list[tuple[str, int]]]]:
+    """A client that does not read, and a function that returns its rows."""
+    client = server.line_client()
+    client.send(*[f"SUB {name}" for name in channels])
+    server.turn()
+    client.outlet.room = 0
+    return client, lambda: [(row.channel, row.lag) for row in subscription_rows(client.session)]
+
+
+def test_lists_subscriptions_that_are_furthest_behind_first() -> None:
+    server = FakeServer()
+    client, rows = subscribed(server, "a", "b", "c", "d")
+    assert rows() == [("a", 0), ("b", 0), ("c", 0), ("d", 0)]
+    for name in ("d", *"ccccc", *"dd"):
+        server.line_client().send(f"PUB {name} x")
+        server.turn()
+    assert [name for name, _ in rows()] == ["c", "d", "a", "b"]
+    assert sum(lag for _, lag in rows()) == client.session.lag > 5
+    info = connection_info(client.session, server.now)
+    page = json.loads(timeline(info, client.session.timeline.steps, 0.0, subscription_rows(client.session)))
+    assert page["subscriptions"][-1] == {"channel": "b", "lag": 0}
+
+
+def test_lists_a_limited_number_of_subscriptions() -> None:
+    server = FakeServer()
+    names = [f"{number:03d}{'ü' * 98}" for number in range(100)]
+    client, rows = subscribed(server, *names)
+    assert [name for name, _ in rows()] == names[:MAX_SUBSCRIPTION_ROWS]
+    for name in reversed(names):
+        server.line_client().send(f"PUB {name} x", f"PUB {name} x")
+        server.turn()
+    assert len(rows()) == MAX_SUBSCRIPTION_ROWS and min(lag for _, lag in rows()) > 0
+    info = connection_info(client.session, server.now)
+    page = timeline(info, client.session.timeline.steps, 0.0, subscription_rows(client.session))
+    assert len(page) <= MAX_PAGE_BYTES
 
 
 def test_timeline_of_an_unknown_id_is_empty() -> None:

@@ -25,11 +25,12 @@ from twistedsock.metrics.tables import (
     Topic,
     encode_closed_page,
     encode_log_page,
+    encode_top_page,
     max_name_bytes,
     page_count,
     parse_topic,
 )
-from twistedsock.metrics.timelines import UNKNOWN, timeline
+from twistedsock.metrics.timelines import UNKNOWN, subscription_rows, timeline
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import JSON, Member, Publication
 from twistedsock.session.connection_info import (
@@ -130,9 +131,9 @@ class Monitor:
         self._publish_statistics()
         now = self._broker.clock()
         kinds = {topic.kind for topic in self._topics.values()}
-        if "channels" not in kinds:
+        if kinds.isdisjoint(("channels", "top")):
             self._channels = None
-        if "peers" not in kinds:
+        if kinds.isdisjoint(("peers", "top")):
             self._connections = None
         if self._steps is None and not self._due and now + TICK_SECONDS / 2 >= self._next_snapshot_at:
             self._snapshot_at = now
@@ -264,6 +265,10 @@ class Monitor:
             page = yield from (yield from self._channel_table(now)).page(topic)
         elif topic.kind == "peers":
             page = yield from (yield from self._connection_table(now)).page(topic, now)
+        elif topic.kind == "top":
+            busiest = yield from (yield from self._channel_table(now)).busiest()
+            slowest = yield from (yield from self._connection_table(now)).slowest(now)
+            page = encode_top_page(busiest, slowest)
         elif topic.kind == "closed":
             page = self._closed_page(topic.page)
         elif topic.kind == "log":
@@ -285,7 +290,8 @@ class Monitor:
         """The timeline of a present or recent session, or the page of an unknown id."""
         session = self._context.sessions.get(id)
         if isinstance(session, Session):
-            return timeline(connection_info(session, now), session.timeline.steps, self._epoch(now))
+            info, steps = connection_info(session, now), session.timeline.steps
+            return timeline(info, steps, self._epoch(now), subscription_rows(session))
         self._final.add(channel)
         for ended in reversed(self._ended):
             if ended.info.id == id.decode():

@@ -27,6 +27,8 @@ STATISTICS_CHANNEL = RESERVED + b"figures"
 
 CLOSED_CHANNEL = RESERVED + b"closed"
 
+TOP_CHANNEL = RESERVED + b"top"
+
 PEER_PREFIX = RESERVED + b"peer/"
 """Before the id of a connection."""
 
@@ -55,7 +57,7 @@ class Topic(msgspec.Struct, frozen=True):
     """The topic of a channel under ``$sys/``."""
 
     kind: str
-    """channels, peers, peer, closed or log."""
+    """channels, peers, peer, top, closed or log."""
     order: str = ""
     """The order of channels and peers, or the kind of entries of the log."""
     page: int = 0
@@ -67,6 +69,8 @@ def parse_topic(channel: bytes) -> Topic | None:
     """The topic of a channel that is published only while it has subscribers. None for every other channel."""
     if not channel.startswith(RESERVED):
         return None
+    if channel == TOP_CHANNEL:
+        return Topic("top")
     name = channel[len(RESERVED) :]
     if found := _FIND.fullmatch(name):
         return Topic(found[1].decode(), text=found[2].lower())
@@ -86,6 +90,9 @@ MAX_ROWS_PER_PAGE = 100
 
 MAX_PAGE_BYTES = 48 * 1024
 """With the head of its event, a page fits into one chunk, and four of them into the history of its channel."""
+
+TOP_ROWS = 6
+"""Channels, and clients, of the summary."""
 
 ROW_BYTES = 240
 """Bytes of a row without its names: keys, numbers of any length and commas."""
@@ -119,6 +126,13 @@ class PeersPage(msgspec.Struct, frozen=True):
     peers: list[ConnectionInfo]
 
 
+class TopPage(msgspec.Struct, frozen=True):
+    """The busiest channels, and the clients that are furthest behind."""
+
+    channels: list[ChannelRow]
+    peers: list[ConnectionInfo]
+
+
 class ClosedPage(msgspec.Struct, frozen=True):
     page: int
     pages: int
@@ -149,6 +163,10 @@ def encode_channels_page(page: int, pages: int, total: int, rows: Sequence[Chann
 
 def encode_peers_page(page: int, pages: int, total: int, rows: Sequence[ConnectionInfo]) -> bytes:
     return _encode(PeersPage(page, pages, total, list(rows)))
+
+
+def encode_top_page(channels: Sequence[ChannelRow], rows: Sequence[ConnectionInfo]) -> bytes:
+    return _encode(TopPage(list(channels), list(rows)))
 
 
 def encode_closed_page(page: int, pages: int, total: int, rows: Sequence[ClosedConnectionInfo]) -> bytes:
@@ -265,6 +283,11 @@ class ChannelTable:
         shown = [self._row(index) for index in order[start : start + rows]]
         return encode_channels_page(topic.page, page_count(len(order), rows), len(order), shown)
 
+    def busiest(self) -> Steps[list[ChannelRow]]:
+        """The first rows of the order by rate."""
+        order = yield from self.order("rate")
+        return [self._row(index) for index in order[:TOP_ROWS]]
+
     def _find(self, text: bytes) -> Steps[bytes]:
         order, found = (yield from self.order("rate")), list[int]()
         for start in range(0, len(order), CHANNELS_PER_STEP):
@@ -374,6 +397,12 @@ class ConnectionTable:
         start = topic.page * rows
         shown = [connection_info(self.sessions[index], now) for index in order[start : start + rows]]
         return encode_peers_page(topic.page, pages, len(order), shown)
+
+    def slowest(self, now: float) -> Steps[list[ConnectionInfo]]:
+        """The clients that are furthest behind. Clients that are not behind are left out."""
+        order = yield from self.order("lag")
+        sessions = [self.sessions[index] for index in order[:TOP_ROWS]]
+        return [connection_info(session, now) for session in sessions if session.behind]
 
     def _find(self, text: bytes) -> Steps[list[int]]:
         order, texts = (yield from self.order("newest")), self._texts

@@ -1,8 +1,13 @@
-"""The page of one connection: its state and its steps, each with an explanation."""
+"""The page of one connection: its state, its subscriptions, and its steps, each with an explanation."""
+
+from collections.abc import Sequence
+from heapq import nlargest
+from itertools import islice
 
 import msgspec
 
 from twistedsock.session.connection_info import ConnectionInfo
+from twistedsock.session.session import Session
 from twistedsock.session.timeline import Step
 
 _DESCRIPTIONS = {
@@ -53,9 +58,21 @@ class TimelineStep(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     by: str = ""
 
 
-class ConnectionTimeline(msgspec.Struct, frozen=True):
+class SubscriptionRow(msgspec.Struct, frozen=True, gc=False):
+    channel: str
+    lag: int
+    """Events that were not sent yet."""
+
+
+MAX_SUBSCRIPTION_ROWS = 50
+"""Half of an event, if their names are as long as possible."""
+
+
+class ConnectionTimeline(msgspec.Struct, frozen=True, omit_defaults=True):
     peer: ConnectionInfo | None
     steps: list[TimelineStep]
+    subscriptions: list[SubscriptionRow] = []
+    """The first ones of many: those that are furthest behind. Empty when the connection is closing."""
 
 
 def timeline_step(step: Step, epoch: float, over_unix: bool) -> TimelineStep:
@@ -64,10 +81,24 @@ def timeline_step(step: Step, epoch: float, over_unix: bool) -> TimelineStep:
     return TimelineStep(round(step.at + epoch, 6), step.name, description, step.words, step.by)
 
 
-def timeline(info: ConnectionInfo, steps: list[Step], epoch: float) -> bytes:
+def subscription_rows(session: Session) -> list[SubscriptionRow]:
+    """The subscriptions of a session: those that are furthest behind first, then the others in their order."""
+    behind = [
+        (subscription.channel.history.end - subscription.cursor, subscription.channel.name)
+        for subscription in session.behind
+    ]
+    rows = [SubscriptionRow(name.decode(), lag) for lag, name in nlargest(MAX_SUBSCRIPTION_ROWS, behind)]
+    others = (name for name, subscription in session.subscriptions.items() if subscription not in session.behind)
+    return rows + [SubscriptionRow(name.decode(), 0) for name in islice(others, MAX_SUBSCRIPTION_ROWS - len(rows))]
+
+
+def timeline(
+    info: ConnectionInfo, steps: list[Step], epoch: float, subscriptions: Sequence[SubscriptionRow] = ()
+) -> bytes:
     """The encoded page of one connection."""
     over_unix = info.client.startswith("unix:")
-    return _encode(ConnectionTimeline(info, [timeline_step(step, epoch, over_unix) for step in steps]))
+    described = [timeline_step(step, epoch, over_unix) for step in steps]
+    return _encode(ConnectionTimeline(info, described, list(subscriptions)))
 
 
 UNKNOWN = _encode(ConnectionTimeline(None, []))
