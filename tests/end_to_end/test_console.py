@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -38,7 +39,7 @@ def visit(busy, open_page):
 
 def fact(page, name):
     """The value of a fact."""
-    return page.locator(f'.view:visible dt:text-is("{name}") + dd')
+    return page.locator(".view:visible dt").filter(has_text=re.compile(f"^{name}$")).locator("+ dd")
 
 
 def rows(page):
@@ -84,6 +85,129 @@ def test_updates_metrics_and_charts(visit, busy, line_client, channel):
     plot = charts.first.locator(".u-over")
     plot.hover(position={"x": plot.bounding_box()["width"] - 3, "y": 20})
     expect(charts.nth(3).locator(".range")).to_have_text(re.compile(r"\d\d:\d\d:\d\d"))
+
+
+def stall(client, publisher, channel):
+    """Publish until the client, which does not read, is behind."""
+    client.request(f"SUB {channel}")
+    for _ in range(20):
+        publisher.send("QUIET on", *(f"PUB {channel} {'x' * 1000}" for _ in range(500)), "PING")
+        publisher.receive_until("PONG")
+
+
+def test_states_the_health_and_names_slow_clients_and_busy_channels(visit, busy, line_client, channel):
+    page = visit()
+    health = page.locator("#health")
+    expect(health).to_have_text(re.compile(r"^Healthy · \d+ clients?"))
+    slow, publisher = line_client(busy.lines[0]), line_client(busy.lines[0])
+    slow.request("NICK old-tablet")
+    stall(slow, publisher, channel)
+    expect(health).to_contain_text("1 slow: old-tablet")
+    slowest = page.locator("#slowest-list li").filter(has_text="old-tablet")
+    expect(slowest).to_contain_text(re.compile(r"behind.*unsent"))
+    publisher.send(*(f"PUB {channel}-b {number}" for number in range(500)))
+    expect(page.locator("#busiest-list")).to_contain_text(f"{channel}-b")
+    health.get_by_role("link", name="1 slow").click()
+    expect(page).to_have_url(re.compile(r"#/peers\?order=lag$"))
+    expect(rows(page).first).to_contain_text("old-tablet")
+    page.go_back()
+    health.get_by_role("link", name="old-tablet").click()
+    expect(heading(page)).to_have_text("old-tablet")
+    # Its channels, with the lag of each.
+    expect(page.locator("#peer-channels li")).to_have_text(re.compile(rf"^{re.escape(channel)}[\d,]+ events behind$"))
+    page.locator("#peer-channels").get_by_role("link").click()
+    expect(heading(page)).to_have_text(channel)
+
+
+@pytest.mark.parametrize(
+    ("tile", "address"),
+    [
+        ("Clients", "#/peers"),
+        ("Slow", "#/peers?order=lag"),
+        ("Channels", "#/channels"),
+        ("Subscriptions", "#/channels?order=readers"),
+        ("Connections", "#/log?kind=connect"),
+        ("Lost", "#/log?kind=lost"),
+    ],
+)
+def test_tiles_lead_to_the_list_with_the_details(visit, tile, address):
+    page = visit()
+    page.locator(".tile").filter(has=page.locator(f'a:text-is("{tile}")')).click()  # all of it is the link
+    assert page.evaluate("location.hash") == address
+    page.go_back()
+    page.locator("#facts").get_by_role("link", name=tile, exact=True).focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("location.hash") == address
+    expect(heading(page)).to_be_focused()
+
+
+def test_says_that_the_server_does_not_respond(start, open_page):
+    server = start()
+    page = open_page().open(f"{server.page}console")
+    expect(page.locator("#health")).to_contain_text("Healthy")
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        expect(page.locator("#health")).to_contain_text("Not responding · no statistics for", timeout=20_000)
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    expect(page.locator("#health")).to_contain_text("Healthy")
+
+
+# ---- the connection log ----
+
+
+def test_log_shows_connections_slow_and_rejected_clients_with_filters(start, open_page, line_client, open_socket):
+    server = start()
+    page = open_page().open(f"{server.page}console#/log")
+    entries = rows(page)
+    peer, publisher = line_client(server.lines[0]), line_client(server.lines[0])
+    peer.request("NICK ann")
+    stall(peer, publisher, "kitchen")
+    peer.close()
+    for _ in range(2):
+        evil = open_socket(server.authority)
+        request = "GET /healthz HTTP/1.1", f"Host: {server.authority}", "Origin: https://evil.example", "", ""
+        evil.sendall("\r\n".join(request).encode())
+        assert evil.recv(65536).startswith(b"HTTP/1.1 403 ")
+    rejected = entries.filter(has_text="Rejected")
+    expect(rejected).to_have_count(1)
+    expect(rejected).to_contain_text("Rejected ×2")
+    expect(rejected).to_contain_text("--allow-origin (https://evil.example)")
+    of_ann = entries.filter(has=page.locator('a:text-is("ann")'))
+    expect(of_ann.locator(".kind")).to_have_text(["Disconnected", "Slow", "Connected"])
+    expect(of_ann.first).to_contain_text("connection lost · connected")
+    expect(of_ann.nth(1)).to_contain_text("kitchen from ")
+
+    filters = page.locator("#log-kinds")
+    filters.get_by_role("link", name="Slow").click()
+    expect(page).to_have_url(re.compile(r"#/log\?kind=behind$"))
+    expect(entries).to_have_count(1)
+    expect(filters.locator("[aria-current]")).to_have_text("Slow")
+    expect(page.locator("#log-total")).to_have_text("1 entry")
+    filters.get_by_role("link", name="Lost events").click()
+    expect(page.locator("#log-empty-text")).to_have_text("No events were lost.")
+    page.keyboard.press("/")
+    page.keyboard.type("evil.example")
+    expect(entries).to_have_count(1)
+    expect(entries).to_contain_text("Rejected")
+    page.fill("#log-find", "nothing-here")
+    expect(page.locator("#log-empty-title")).to_have_text("Nothing found for “nothing-here”")
+    page.fill("#log-find", "")
+    filters.get_by_role("link", name="All").click()
+    of_ann.first.get_by_role("link").click()
+    expect(heading(page)).to_have_text("ann")
+    expect(page.locator("#peer-state")).to_have_text("disconnected")
+
+
+def test_log_has_pages(start, open_page, line_client):
+    server = start()
+    for _ in range(40):
+        line_client(server.lines[0]).close()
+    page = open_page().open(f"{server.page}console#/log")
+    expect(page.locator("#log-total")).to_have_text(re.compile(r"^1–50 of 8\d entries$"))
+    page.locator("#log-pager").get_by_role("button", name="Next").click()
+    expect(page.locator("#log-total")).to_have_text(re.compile(r"^51–8\d of 8\d entries$"))
+    assert page.evaluate("location.hash") == "#/log?page=2"
 
 
 def test_lists_disconnections_with_the_reason(visit, busy, line_client):
@@ -605,6 +729,7 @@ def views(server, line_client, channel):
         "channels": "#/channels",
         "channel": f"#/channels/{channel}",
         "peers": "#/peers",
+        "log": "#/log",
         "peer": f"#/peers/{peer.id}",
     }
 
@@ -615,6 +740,7 @@ CONTENT = {
     "channel": "#events .event",
     "peers": "#peers-box tbody tr",
     "peer": "#steps .step",
+    "log": "#log-box tbody tr",
 }
 """An element of each view that appears with its content."""
 

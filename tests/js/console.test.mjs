@@ -9,7 +9,10 @@ import { oncePerFrame } from '../../twistedsock/static/dom.js';
 import { lineEndpointOf } from '../../twistedsock/static/line-endpoints.js';
 import { age, bytes, count, duration, percent, rate } from '../../twistedsock/static/console/units.js';
 import { buildSysChannels, UNSUBSCRIBE_AFTER_MS } from '../../twistedsock/static/console/sys-channels.js';
-import { describeReason } from '../../twistedsock/static/console/overview.js';
+import {
+  BUSY_BATCH_SECONDS, BUSY_CPU, describeHealth, MAX_SILENCE_SECONDS,
+} from '../../twistedsock/static/console/health.js';
+import { describeEntry, describeReason, titleOfEntry } from '../../twistedsock/static/console/log.js';
 import { identityWords } from '../../twistedsock/static/console/peers.js';
 import { pointBetween, Series, SPAN_SECONDS } from '../../twistedsock/static/console/series.js';
 import { CHANNEL_ORDERS, channelOf, searchError, PEER_ORDERS, readRoute, writeRoute } from '../../twistedsock/static/console/routes.js';
@@ -30,6 +33,9 @@ test('converts routes to URL hashes and back', () => {
     ['#/peers', { view: 'peers', order: 'newest', page: 0, find: '' }],
     ['#/peers?order=lag&page=2', { view: 'peers', order: 'lag', page: 1, find: '' }],
     ['#/peers/k3x9p', { view: 'peer', id: 'k3x9p' }],
+    ['#/log', { view: 'log', order: 'all', page: 0, find: '' }],
+    ['#/log?kind=refused&page=2', { view: 'log', order: 'refused', page: 1, find: '' }],
+    ['#/log?find=ann', { view: 'log', order: 'all', page: 0, find: 'ann' }],
   ]) {
     assert.deepEqual(readRoute(hash), route);
     assert.equal(writeRoute(route), hash);
@@ -46,6 +52,7 @@ test('maps invalid URL hashes to a default view', () => {
 
 test('maps lists to $sys/ channels and rejects invalid searches', () => {
   assert.equal(channelOf({ view: 'channels', order: 'rate', page: 2, find: '' }), '$sys/channels/rate/2');
+  assert.equal(channelOf({ view: 'log', order: 'end', page: 1, find: '' }), '$sys/log/end/1');
   assert.equal(channelOf({ view: 'peers', order: 'lag', page: 0, find: 'ann' }), '$sys/peers/find/ann');
   for (const text of ['kitchen', 'a/b', 'küche', '127.0.0.1:8081']) assert.equal(searchError(text), '');
   assert.match(searchError('a*'), /“\*”/);
@@ -197,6 +204,72 @@ test('shows titles of steps and the time between them', () => {
   assert.equal(titleOf({ step: 'gone-for-lunch' }), 'Gone for lunch');
   assert.equal(plain(intervalBetween({ at: 1 }, { at: 3.5 })), '2.5 s later');
   assert.equal(intervalBetween({ at: 1 }, { at: 1 }), 'immediately');
+});
+
+// ---- health ----
+
+const calm = { silence: 0, clients: 40, slow: 0, slowest: [], lost: 0, cpu: 12, longest: 0.002 };
+const clientsNamed = (...nicks) => nicks.map((nick, index) => ({ id: `id${index}`, nick }));
+
+/** The level, and the sentence with its links in brackets. */
+function health(observed) {
+  const { level, parts } = describeHealth({ ...calm, ...observed });
+  const sentence = parts.map((texts) => texts.map(({ text, href }) => (href ? `[${text}](${href})` : text)).join('')).join(' · ');
+  return [level, plain(sentence)];
+}
+
+test('describes a healthy server and names its slow clients', () => {
+  assert.deepEqual(health({}), ['good', 'Healthy · [40 clients](#/peers)']);
+  assert.deepEqual(health({ clients: 1 }), ['good', 'Healthy · [1 client](#/peers)']);
+  const slow = '[1 slow](#/peers?order=lag): [old-tablet](#/peers/id0)';
+  assert.deepEqual(health({ slow: 1, slowest: clientsNamed('old-tablet') }), ['good', `Healthy · [40 clients](#/peers) · ${slow}`]);
+});
+
+test('names at most two slow clients, and none that it does not know', () => {
+  const end = ({ slow, slowest }) => health({ slow, slowest })[1].split(' · ').at(-1);
+  assert.equal(end({ slow: 5, slowest: clientsNamed('a', 'b', 'c') }), '[5 slow](#/peers?order=lag): [a](#/peers/id0), [b](#/peers/id1) and 3 more');
+  assert.equal(end({ slow: 2, slowest: clientsNamed('a', 'b') }), '[2 slow](#/peers?order=lag): [a](#/peers/id0), [b](#/peers/id1)');
+  assert.equal(end({ slow: 3, slowest: [] }), '[3 slow](#/peers?order=lag)');
+  assert.equal(end({ slow: 1, slowest: clientsNamed('a', 'b') }), '[1 slow](#/peers?order=lag): [a](#/peers/id0)', 'one has caught up');
+  assert.equal(end({ slow: 1, slowest: [{ id: 'k3x9p', nick: '' }] }), '[1 slow](#/peers?order=lag): [k3x9p](#/peers/k3x9p)');
+});
+
+test('is busy from a limit of CPU or batch time on', () => {
+  assert.deepEqual(health({ cpu: BUSY_CPU - 0.1, longest: BUSY_BATCH_SECONDS - 0.001 })[0], 'good');
+  assert.deepEqual(health({ cpu: BUSY_CPU }), ['warning', 'Busy · [40 clients](#/peers) · CPU 80 %']);
+  assert.deepEqual(health({ longest: 0.25 }), ['warning', 'Busy · [40 clients](#/peers) · a batch took 250 ms']);
+});
+
+test('is bad if events are lost or the statistics stop', () => {
+  assert.deepEqual(health({ lost: 12, cpu: 90 }), ['bad', 'Losing events · [40 clients](#/peers) · [12 lost in the last minute](#/log?kind=lost) · CPU 90 %']);
+  assert.equal(health({ silence: MAX_SILENCE_SECONDS - 1 })[0], 'good');
+  assert.deepEqual(health({ silence: 65, lost: 12 }), ['bad', 'Not responding · no statistics for 1 min 5 s']);
+});
+
+test('sums, averages and limits a rate over the last seconds', () => {
+  const series = new Series();
+  assert.deepEqual(series.over('lost', 60), { total: 0, mean: 0, maximum: 0 });
+  for (let time = 1; time <= 100; time += 1) series.add(figures(time, { lost: time > 50 ? 20 : 10, cpu_seconds: time / 2 }));
+  assert.deepEqual(series.over('lost', 60), { total: 10, mean: 10 / 60, maximum: 10 });
+  assert.equal(series.over('lost', 10).total, 0);
+  assert.equal(Math.round(series.over('cpu', 10).mean), 50);
+});
+
+// ---- the connection log ----
+
+test('describes entries of the connection log', () => {
+  const describe = (entry) => [plain(titleOfEntry(entry)), plain(describeEntry(entry))];
+  assert.deepEqual(describe({ kind: 'connect', dialect: 'line' }), ['Connected', 'lines']);
+  assert.deepEqual(describe({ kind: 'behind', detail: 'kitchen from 17', times: 3, seconds: 4.2 }), ['Slow ×3', 'kitchen from 17 · for 4.2 s']);
+  assert.deepEqual(describe({ kind: 'behind', detail: 'kitchen from 17' }), ['Slow', 'kitchen from 17']);
+  assert.deepEqual(describe({ kind: 'lost', detail: 'kitchen 2 to 7' }), ['Lost events', 'kitchen 2 to 7']);
+  assert.deepEqual(
+    describe({ kind: 'end', detail: 'QUIT', by: 'peer', seconds: 12, sent: 1024, received: 5 }),
+    ['Disconnected', 'closed by the client (QUIT) · connected 12 s · sent 1.0 KiB, received 5 B'],
+  );
+  assert.match(describeEntry({ kind: 'end', detail: 'broken', seconds: 1 }), /^connection lost · connected .* · bytes not counted$/);
+  assert.deepEqual(describe({ kind: 'refused', detail: 'too fast', times: 12_345 }), ['Rejected ×12.3 k', 'too fast']);
+  assert.equal(titleOfEntry({ kind: 'teleported' }), 'teleported');
 });
 
 test('describes why a connection ended', () => {

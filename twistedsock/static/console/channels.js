@@ -47,11 +47,12 @@ export function buildChannels({ sysChannels, snippets }) {
 
   return buildList({
     view: 'channels',
+    title: 'Channels',
     one: 'channel',
     sysChannels,
     keyOf: ({ channel }) => channel,
     orders: { rate: 'busiest first', name: 'by name', readers: 'most subscribers first' },
-    arrived: storeRates,
+    received: storeRates,
     columns: [
       {
         title: 'Channel',

@@ -8,6 +8,7 @@ import { buildIdentity, currentToken } from '../identity.js';
 import { connect } from '../sockbridge.js';
 import { buildChannel } from './channel.js';
 import { buildChannels } from './channels.js';
+import { buildLog } from './log.js';
 import { buildOverview } from './overview.js';
 import { buildPeer } from './peer.js';
 import { buildPeers } from './peers.js';
@@ -31,6 +32,7 @@ const views = {
   channel: buildChannel({ sysChannels, client, identity, connectionBar, snippets }),
   peers: buildPeers({ sysChannels, client }),
   peer: buildPeer({ sysChannels, client }),
+  log: buildLog({ sysChannels }),
 };
 let route;
 let denied = false; // true if the server does not permit the views

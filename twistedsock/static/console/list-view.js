@@ -1,4 +1,4 @@
-/** The view shared by the lists of channels and clients: order, pages, search, and an empty state. */
+/** The view shared by the lists of channels, clients and log entries: order, pages, search, and an empty state. */
 
 import { announce, byId, oncePerFrame } from '../dom.js';
 import { plural } from '../format.js';
@@ -10,8 +10,10 @@ const SEARCH_DELAY_MS = 250;
 
 /**
  * @param {object} options
- * @param {'channels' | 'peers'} options.view
+ * @param {'channels' | 'peers' | 'log'} options.view
+ * @param {string} options.title
  * @param {string} options.one the name of a row, in the singular
+ * @param {string} [options.many] its plural
  * @param {object} options.sysChannels
  * @param {import('./table.js').Column[]} options.columns
  * @param {(row: object) => string} options.keyOf
@@ -19,7 +21,7 @@ const SEARCH_DELAY_MS = 250;
  * @param {(search: string, error?: string) => void} options.empty called if there is nothing to show
  * @param {(rows: object[]) => void} [options.received]
  */
-export function buildList({ view, one, sysChannels, columns, keyOf, orders, empty, received = () => {} }) {
+export function buildList({ view, title, one, many = `${one}s`, sysChannels, columns, keyOf, orders, empty, received = () => {} }) {
   const part = (name) => byId(`${view}-${name}`);
   const table = buildTable({ box: part('box'), columns, keyOf, ordered: (order) => navigate({ order, page: 0, find: '' }) });
   const pager = buildPager({ nav: part('pager'), turned: (by) => turn(by) });
@@ -56,11 +58,11 @@ export function buildList({ view, one, sysChannels, columns, keyOf, orders, empt
 
   function describe(rows) {
     const total = newest.total ?? rows.length;
-    if (route.find) return rows.length < total ? `first ${rows.length} of ${plural(total, one)} found` : `${plural(rows.length, one)} found`;
-    if (total <= rows.length) return plural(total, one);
+    if (route.find) return rows.length < total ? `first ${rows.length} of ${plural(total, one, many)} found` : `${plural(rows.length, one, many)} found`;
+    if (total <= rows.length) return plural(total, one, many);
     // If names are long, a page has fewer rows.
     const first = newest.page < newest.pages - 1 ? newest.page * rows.length + 1 : total - rows.length + 1;
-    return `${first.toLocaleString('en')}–${(first + rows.length - 1).toLocaleString('en')} of ${plural(total, one)}`;
+    return `${first.toLocaleString('en')}–${(first + rows.length - 1).toLocaleString('en')} of ${plural(total, one, many)}`;
   }
 
   function onData(data) {
@@ -83,13 +85,13 @@ export function buildList({ view, one, sysChannels, columns, keyOf, orders, empt
   });
 
   addEventListener('keydown', (event) => {
-    if (event.key !== '/' || part('box').closest('[hidden]') || event.target.closest('input, textarea') || document.querySelector('dialog[open]')) return;
+    if (event.key !== '/' || part('find').closest('[hidden]') || event.target.closest('input, textarea') || document.querySelector('dialog[open]')) return;
     event.preventDefault();
     part('find').focus();
   });
 
   return {
-    title: () => (view === 'channels' ? 'Channels' : 'Clients'),
+    title: () => title,
     open(next) {
       const same = writeRoute(route) === writeRoute(next);
       route = next;
@@ -99,7 +101,7 @@ export function buildList({ view, one, sysChannels, columns, keyOf, orders, empt
         table.clear();
       }
       const error = route.find && searchError(route.find);
-      table.setOrder(route.find ? '' : route.order, route.find ? `${one}s that contain ${route.find}` : `${one}s, ${orders[route.order]}, page ${route.page + 1}`);
+      table.setOrder(route.find ? '' : route.order, route.find ? `${many} that contain ${route.find}` : `${many}, ${orders[route.order]}, page ${route.page + 1}`);
       part('loading').hidden = Boolean(newest) || Boolean(error);
       if (error) {
         part('box').hidden = true;

@@ -106,7 +106,8 @@ function drawClient(cell, entry) {
   let more = cell.querySelector('.aside');
   if (!more) {
     more = make('span', 'aside');
-    cell.append(more);
+    cell.append(more, make('span', 'detail'));
   }
+  write(cell.lastChild, describeEntry(entry)); // shown on phones, where the column of details is hidden
   write(more, id ? identityWords(entry) : from.replace(/:\d+$/, ''));
 }

@@ -1,13 +1,15 @@
-/** The overview: current metrics, charts of the last five minutes, and recent disconnections. */
+/** The overview: the state in one sentence, current metrics, charts of the last five minutes, and who is busy, slow or gone. */
 
 import { copyFrom } from '../copy.js';
 import { byId, make } from '../dom.js';
-import { clockTime, exactTime } from '../format.js';
+import { clockTime, exactTime, plural } from '../format.js';
 import { buildCharts } from './charts.js';
-import { identityWords, protocolOf } from './peers.js';
+import { describeHealth, LOAD_SECONDS, LOSS_SECONDS } from './health.js';
+import { describeReason, traffic } from './log.js';
+import { counted, identityWords, nameOf, protocolOf } from './peers.js';
 import { writeRoute } from './routes.js';
 import { Series, SPAN_SECONDS } from './series.js';
-import { write } from './table.js';
+import { write, writeLink } from './table.js';
 import { age, bytes, count, duration, percent, rate } from './units.js';
 
 /** @type {import('./charts.js').Chart[]} */
@@ -22,32 +24,19 @@ const CHARTS = [
   { title: 'Lost events and rejections/s', format: rate, lines: [['lost', 'events lost', '--alarm'], ['refused', 'rejections', '--hue-4']], least: 2 },
 ];
 
-/** The metrics above the charts: name, value and tooltip. */
+/** The metrics above the charts: name, value, tooltip, and the list with the details. */
 const FACTS = [
   ['Uptime', ({ uptime }) => age(uptime), 'Time since the server was started'],
-  ['Clients', ({ peers }) => count(peers.total), 'Clients with an open session'],
-  ['Connections', ({ connections }) => count(connections), 'Open sockets, including those of plain HTTP requests'],
-  ['Channels', ({ channels }) => count(channels), 'Channels with subscribers or a history'],
-  ['Subscriptions', ({ subscriptions }) => count(subscriptions), 'Subscriptions of all clients'],
-  ['Published', ({ published }) => count(published), 'Events published since the start'],
-  ['Delivered', ({ delivered }) => count(delivered), 'Events delivered since the start, counted once per subscriber'],
-  ['Lost', ({ lost }) => count(lost), 'Events that left the history before a slow subscriber could receive them. Each subscriber is notified.'],
-  ['History', ({ log_bytes: size }) => bytes(size), 'Size of the stored events of all channels'],
+  ['Clients', ({ peers }) => count(peers.total), 'Clients with an open session', writeRoute({ view: 'peers' })],
+  ['Connections', ({ connections }) => count(connections), 'Open sockets, including those of plain HTTP requests', writeRoute({ view: 'log', order: 'connect' })],
+  ['Slow', ({ behind }) => count(behind), 'Clients that read more slowly than events arrive', writeRoute({ view: 'peers', order: 'lag' })],
+  ['Channels', ({ channels }) => count(channels), 'Channels with subscribers or a history', writeRoute({ view: 'channels' })],
+  ['Subscriptions', ({ subscriptions }) => count(subscriptions), 'Subscriptions of all clients', writeRoute({ view: 'channels', order: 'readers' })],
+  ['Published', ({ published }) => count(published), 'Events published since the start', writeRoute({ view: 'channels' })],
+  ['Delivered', ({ delivered }) => count(delivered), 'Events delivered since the start, counted once per subscriber', writeRoute({ view: 'peers', order: 'sent' })],
+  ['Lost', ({ lost }) => count(lost), 'Events that left the history before a slow subscriber could receive them. Each subscriber is notified.', writeRoute({ view: 'log', order: 'lost' })],
+  ['History', ({ log_bytes: size }) => bytes(size), 'Size of the stored events of all channels', writeRoute({ view: 'channels' })],
 ];
-
-/** Describes the traffic of a connection. Unix sockets do not count it. */
-function traffic(sent, received) {
-  if (sent === null || received === null) return 'bytes not counted';
-  return `sent ${bytes(sent)}, received ${bytes(received)}`;
-}
-
-/** Describes why a connection ended. */
-export function describeReason(by, why) {
-  if (why === 'broken') return 'connection lost';
-  if (why === 'aborted') return 'aborted by the server';
-  const reason = why && why !== 'cleanly' ? ` (${why})` : '';
-  return `closed by the ${by === 'server' ? 'server' : 'client'}${reason}`;
-}
 
 function buildRow(end, key) {
   const { id, nick, from, seconds, sent, received, by, why, at } = end;
@@ -65,32 +54,92 @@ function buildRow(end, key) {
   return row;
 }
 
+/** Adds a metric. The link covers the whole tile, and its name is the name of the metric. */
+function buildTile(name, title, href) {
+  const entry = make('div', href ? 'tile' : '');
+  const term = make('dt');
+  const value = make('dd');
+  entry.title = title;
+  if (href) writeLink(term, name, href);
+  else term.textContent = name;
+  entry.append(term, value);
+  byId('facts').append(entry);
+  return { entry, value };
+}
+
+/** Writes parts of a sentence, each a list of texts and links. Links keep their elements, and so the focus. */
+function writeParts(place, parts) {
+  const pieces = parts.flatMap((part, index) => (index ? [{ text: ' · ' }, ...part] : part));
+  for (const [index, { text, href }] of pieces.entries()) {
+    let node = place.children[index];
+    if (node?.localName !== (href ? 'a' : 'span')) {
+      const other = make(href ? 'a' : 'span');
+      if (node) node.replaceWith(other);
+      else place.append(other);
+      node = other;
+    }
+    write(node, text);
+    if (href && node.getAttribute('href') !== href) node.setAttribute('href', href);
+  }
+  while (place.children.length > pieces.length) place.lastChild.remove();
+}
+
+/** Draws rows of a link and two texts. Rows keep their elements. */
+function drawRows(list, rows) {
+  list.hidden = !rows.length;
+  for (const [index, [name, href, ...texts]] of rows.entries()) {
+    let row = list.children[index];
+    if (!row) {
+      row = make('li');
+      row.append(make('span', 'id'), make('span', 'figure'), make('span', 'source'));
+      list.append(row);
+    }
+    writeLink(row.firstChild, name, href).title = name;
+    for (const [column, text] of texts.entries()) write(row.children[column + 1], text);
+  }
+  while (list.children.length > rows.length) list.lastChild.remove();
+}
+
 export function buildOverview({ sysChannels, snippets }) {
   const series = new Series();
   const charts = buildCharts(byId('charts'), CHARTS, series);
-  const facts = FACTS.map(([name, , title]) => {
-    const entry = make('div');
-    const value = make('dd');
-    entry.title = title;
-    entry.append(make('dt', '', name), value);
-    byId('facts').append(entry);
-    return value;
-  });
-  const rejected = make('dd');
-  const rejectedEntry = make('div', 'wide');
-  rejectedEntry.title = 'Rejected connections, requests and commands, by error code';
-  rejectedEntry.append(make('dt', '', 'Rejected'), rejected);
-  byId('facts').append(rejectedEntry);
+  const tiles = FACTS.map(([name, , title, href]) => buildTile(name, title, href));
+  const rejected = buildTile('Rejected', 'Rejected connections, requests and commands, by error code', writeRoute({ view: 'log', order: 'refused' }));
+  let slowest = [];
+  let receivedAt = 0;
+  let silenceTimer;
+
+  function showHealth() {
+    const { figures } = series;
+    if (!figures) return;
+    const load = series.over('cpu', LOAD_SECONDS);
+    const { level, parts } = describeHealth({
+      silence: Math.floor((performance.now() - receivedAt) / 1000),
+      clients: figures.peers.total,
+      slow: figures.behind,
+      slowest,
+      lost: series.over('lost', LOSS_SECONDS).total,
+      cpu: load.mean,
+      longest: series.over('longest', LOAD_SECONDS).maximum,
+    });
+    byId('health').hidden = false;
+    byId('health').dataset.level = level;
+    writeParts(byId('health-text'), parts);
+  }
 
   function showMetrics(data) {
     if (!data?.peers) return;
     series.add(data);
+    receivedAt = performance.now();
+    clearInterval(silenceTimer);
+    silenceTimer = setInterval(showHealth, 1000);
     byId('overview-loading').hidden = true;
     byId('facts').hidden = byId('charts').hidden = false;
-    for (const [index, [, read]] of FACTS.entries()) write(facts[index], read(data));
+    for (const [index, [, read]] of FACTS.entries()) write(tiles[index].value, read(data));
     const codes = Object.entries(data.refused ?? {}).filter(([, times]) => times).sort(([, a], [, b]) => b - a);
-    rejectedEntry.hidden = !codes.length;
-    write(rejected, codes.map(([code, times]) => `${code} ${count(times)}`).join(', '));
+    rejected.entry.hidden = !codes.length;
+    write(rejected.value, codes.map(([code, times]) => `${code} ${count(times)}`).join(', '));
+    showHealth();
     showIdle(data.peers.total <= 1);
     charts.draw();
   }
@@ -104,9 +153,24 @@ export function buildOverview({ sysChannels, snippets }) {
 
   byId('idle-copy').addEventListener('click', () => copyFrom(byId('idle-copy'), snippets.terminal().join('\n'), byId('idle-lines')));
 
+  /** Shows the busiest channels and the slowest clients. */
+  function showTop(data) {
+    if (!data?.channels) return;
+    slowest = data.peers;
+    showHealth();
+    byId('busiest').hidden = byId('slowest').hidden = false;
+    drawRows(byId('busiest-list'), data.channels.map(({ channel, rate: now, readers }) => (
+      [channel, writeRoute({ view: 'channel', name: channel }), `${rate(now)}/s`, plural(readers, 'subscriber')])));
+    byId('busiest-none').hidden = Boolean(data.channels.length);
+    drawRows(byId('slowest-list'), slowest.map((peer) => (
+      [nameOf(peer), writeRoute({ view: 'peer', id: peer.id }), `${count(peer.lag)} behind`, `${counted(peer.unsent, bytes)} unsent`])));
+    byId('slowest-none').hidden = Boolean(slowest.length);
+  }
+
   /** Shows the latest disconnections. Rows that are already shown keep their element, and so the focus. */
   function showDisconnections(data) {
     if (!data?.closed) return;
+    byId('disconnects').hidden = false;
     const keyOf = ({ id, at }) => `${id} ${at}`;
     const listed = new Map([...byId('disconnects-list').children].map((row) => [row.dataset.key, row]));
     const rows = data.closed.map((end) => listed.get(keyOf(end)) ?? buildRow(end, keyOf(end)));
@@ -122,10 +186,11 @@ export function buildOverview({ sysChannels, snippets }) {
   return {
     title: () => 'Overview',
     open() {
-      stops = [sysChannels.subscribe('$sys/figures', showMetrics, SPAN_SECONDS), sysChannels.subscribe('$sys/closed/0', showDisconnections, 1, true)];
+      stops = [sysChannels.subscribe('$sys/figures', showMetrics, SPAN_SECONDS), sysChannels.subscribe('$sys/closed/0', showDisconnections, 1, true), sysChannels.subscribe('$sys/top', showTop, 1, true)];
       charts.draw();
     },
     close() {
+      clearInterval(silenceTimer);
       for (const stop of stops) stop();
     },
   };

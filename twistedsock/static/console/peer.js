@@ -3,8 +3,9 @@
 import { byId, make, oncePerFrame } from '../dom.js';
 import { plural } from '../format.js';
 import { buildDisconnectDialog } from './disconnect-dialog.js';
+import { writeRoute } from './routes.js';
 import { counted, nameOf, protocolOf, stateOf } from './peers.js';
-import { write } from './table.js';
+import { write, writeLink } from './table.js';
 import { drawSteps } from './timeline.js';
 import { age, bytes, duration } from './units.js';
 
@@ -24,6 +25,26 @@ const FACTS = [
   ['Received', ({ received }) => counted(received, bytes), 'From the client by the server'],
   ['Round trip', ({ rtt_ms: rtt }) => counted(rtt || null, (milliseconds) => duration(milliseconds / 1000)), 'Measured by the kernel or by a ping'],
 ];
+
+/** Draws the channels to which a client is subscribed, those furthest behind first. The server lists a limited number. */
+function drawSubscriptions(total, rows) {
+  byId('peer-channels-block').hidden = !rows.length;
+  const list = byId('peer-channels');
+  for (const [index, { channel, lag }] of rows.entries()) {
+    if (!list.children[index]) {
+      const row = make('li');
+      row.append(make('span', 'id'), make('span', 'figure'));
+      list.append(row);
+    }
+    const [name, state] = list.children[index].children;
+    writeLink(name, channel, writeRoute({ view: 'channel', name: channel })).title = channel;
+    write(state, lag ? `${plural(lag, 'event')} behind` : 'up to date');
+    state.dataset.state = lag ? 'behind' : '';
+  }
+  while (list.children.length > rows.length) list.lastChild.remove();
+  const hidden = total - rows.length;
+  write(byId('peer-channels-more'), hidden > 0 ? `and ${plural(hidden, 'channel')} that ${hidden === 1 ? 'is' : 'are'} less far behind` : '');
+}
 
 export function buildPeer({ sysChannels, client }) {
   const disconnectDialog = buildDisconnectDialog({ client });
@@ -57,6 +78,7 @@ export function buildPeer({ sysChannels, client }) {
       for (const [index, [, read]] of FACTS.entries()) write(facts[index], read(peer));
     }
     drawSteps(byId('steps'), steps);
+    drawSubscriptions(peer?.channels ?? 0, newest.subscriptions);
   });
 
   function onData(data) {
@@ -66,7 +88,10 @@ export function buildPeer({ sysChannels, client }) {
       return;
     }
     clearTimeout(missingTimer);
-    newest = { peer: data.peer ?? newest?.peer, steps: data.steps };
+    // When the connection closes, the last subscriptions stay visible.
+    const closing = data.steps.some(({ step }) => step === 'closing' || step === 'closed');
+    const subscriptions = data.subscriptions ?? ((closing && newest?.subscriptions) || []);
+    newest = { peer: data.peer ?? newest?.peer, steps: data.steps, subscriptions };
     draw();
   }
 

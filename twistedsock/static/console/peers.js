@@ -7,7 +7,7 @@ import { writeRoute } from './routes.js';
 import { write, writeLink } from './table.js';
 import { age, bytes, count, duration } from './units.js';
 
-const PROTOCOLS = { line: 'lines', json: 'JSON', events: 'SSE' };
+const PROTOCOLS = { line: 'lines', json: 'JSON', events: 'SSE', http: 'HTTP' };
 
 /** The name of a client, or its id. */
 export const nameOf = ({ id, nick }) => nick || id;
@@ -33,6 +33,7 @@ export function stateOf({ state, behind, lag }) {
 export function buildPeers({ sysChannels, client }) {
   return buildList({
     view: 'peers',
+    title: 'Clients',
     one: 'client',
     sysChannels,
     keyOf: ({ id }) => id,
@@ -41,7 +42,6 @@ export function buildPeers({ sysChannels, client }) {
       { title: 'Client', name: 'name', order: 'id', rising: true, draw: (cell, peer) => drawName(cell, peer, client.peer?.id) },
       { title: 'Protocol', name: 'dialect less', draw: (cell, peer) => write(cell, protocolOf(peer)) },
       { title: 'Remote', name: 'ends', draw: (cell, { from }) => write(cell, from, from) },
-      { title: 'Local', name: 'ends least', draw: (cell, { to }) => write(cell, to, to) },
       { title: 'Age', name: 'number', order: 'newest', rising: true, draw: (cell, peer) => write(cell, age(peer.age).split(' ')[0], age(peer.age)) },
       { title: 'State', name: 'state-cell less', draw: drawState },
       {

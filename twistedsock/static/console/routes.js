@@ -4,9 +4,14 @@
 export const CHANNEL_ORDERS = ['rate', 'name', 'readers'];
 export const PEER_ORDERS = ['newest', 'lag', 'sent', 'id'];
 
+/** Kinds of entries of the connection log. They select entries as an order does. */
+export const LOG_KINDS = ['all', 'connect', 'behind', 'lost', 'end', 'refused'];
+
+const ORDERS = { channels: CHANNEL_ORDERS, peers: PEER_ORDERS, log: LOG_KINDS };
+
 /**
  * @typedef {{view: 'overview'}
- *   | {view: 'channels' | 'peers', order: string, page: number, find: string}
+ *   | {view: 'channels' | 'peers' | 'log', order: string, page: number, find: string}
  *   | {view: 'channel', name: string}
  *   | {view: 'peer', id: string}} Route
  */
@@ -17,9 +22,9 @@ export function readRoute(hash) {
   const [place, rest] = split(path, '/');
   const name = decode(rest ?? '');
   if (place === 'channels' && name) return { view: 'channel', name };
-  if (place === 'channels') return { view: 'channels', ...readList(query, CHANNEL_ORDERS) };
+  if (place === 'channels' || place === 'log') return { view: place, ...readList(query, place) };
   if (place === 'peers' && name) return { view: 'peer', id: name };
-  if (place === 'peers') return { view: 'peers', ...readList(query, PEER_ORDERS) };
+  if (place === 'peers') return { view: 'peers', ...readList(query, place) };
   return { view: 'overview' };
 }
 
@@ -28,10 +33,10 @@ export function writeRoute(route) {
   if (route.view === 'channel') return `#/channels/${encodeURIComponent(route.name)}`;
   if (route.view === 'peer') return `#/peers/${encodeURIComponent(route.id)}`;
   if (route.view === 'overview') return '#/';
-  const [usual] = route.view === 'channels' ? CHANNEL_ORDERS : PEER_ORDERS;
+  const [usual] = ORDERS[route.view];
   const query = new URLSearchParams();
   if (route.find) query.set('find', route.find);
-  else if (route.order && route.order !== usual) query.set('order', route.order);
+  else if (route.order && route.order !== usual) query.set(orderParameter(route.view), route.order);
   if (!route.find && route.page) query.set('page', String(route.page + 1)); // pages in URLs are numbered from 1
   return `#/${route.view}${query.size ? `?${query}` : ''}`;
 }
@@ -48,9 +53,12 @@ export function searchError(text) {
   return new TextEncoder().encode(text).length > 100 ? 'Too long to search for.' : '';
 }
 
-function readList(query, orders) {
+const orderParameter = (view) => (view === 'log' ? 'kind' : 'order');
+
+function readList(query, view) {
+  const orders = ORDERS[view];
   const parameters = new URLSearchParams(query);
-  const order = parameters.get('order');
+  const order = parameters.get(orderParameter(view));
   const page = Number(parameters.get('page') ?? 1);
   return {
     order: orders.includes(order) ? order : orders[0],

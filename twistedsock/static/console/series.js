@@ -74,6 +74,22 @@ export class Series {
   /** @param {number} [index] default: the latest point */
   point(index = this.#points.length - 1) { return this.#points[index]; }
 
+  /** The number, mean and maximum of a rate in the last `seconds`. */
+  over(name, seconds) {
+    const start = (this.#last?.time ?? 0) - seconds;
+    let total = 0;
+    let duration = 0;
+    let maximum = 0;
+    for (const [index, { time, [name]: value }] of this.#points.entries()) {
+      if (value === undefined || time <= start) continue;
+      const interval = Math.min(MAX_INTERVAL_SECONDS, time - (this.#points[index - 1]?.time ?? time - 1));
+      total += value * interval;
+      duration += interval;
+      maximum = Math.max(maximum, value);
+    }
+    return { total: Math.round(total), mean: duration ? total / duration : 0, maximum };
+  }
+
   /** Returns the times and, for each name, its values, with null for missing ones. */
   columns(names) {
     return [this.#points.map(({ time }) => time), ...names.map((name) => this.#points.map((point) => point[name] ?? null))];
