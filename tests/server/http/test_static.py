@@ -12,7 +12,7 @@ import pytest
 from tests.fakes import FakeReactor, Logged
 from tests.server.http.clients import FakeSite, SiteClient
 from twistedsock.server.http.headers import DATA_HEADERS, PAGE_HEADERS, accepts_gzip, matches_etag
-from twistedsock.server.http.static import StaticFile, static_files
+from twistedsock.server.http.static import StaticFile, static_files, without_comments
 
 LINES: list[dict[str, object]] = [{"kind": "tcp", "host": "127.0.0.1", "port": 8081}]
 STATIC = Path(str(files("twistedsock"))) / "static"
@@ -43,13 +43,13 @@ def test_compressed_file_has_the_same_content(site: FakeSite, path: str) -> None
 
 @pytest.mark.parametrize("encoding", ["", "gzip"])
 def test_unchanged_file_is_304(site: FakeSite, encoding: str) -> None:
-    tag = site().request("/page.js", Accept_Encoding=encoding).headers["etag"]
-    assert encoding or tag == f'"{sha256((STATIC / "page.js").read_bytes()).hexdigest()[:16]}"'
-    response = site().request("/page.js", Accept_Encoding=encoding, If_None_Match=f'"other", W/{tag}')
+    tag = site().request("/page.css", Accept_Encoding=encoding).headers["etag"]
+    assert encoding or tag == f'"{sha256((STATIC / "page.css").read_bytes()).hexdigest()[:16]}"'
+    response = site().request("/page.css", Accept_Encoding=encoding, If_None_Match=f'"other", W/{tag}')
     assert (response.status, response.body) == (304, b"")
     assert response.headers["etag"] == tag and response.headers["vary"] == "Accept-Encoding, Origin"
     assert "content-length" not in response.headers
-    other = site().request("/page.js", Accept_Encoding="" if encoding else "gzip", If_None_Match=tag)
+    other = site().request("/page.css", Accept_Encoding="" if encoding else "gzip", If_None_Match=tag)
     assert other.status == 200
 
 
@@ -133,12 +133,54 @@ def test_serves_all_files_with_their_content_type(page_client: SiteClient, name:
     kinds = {"js": "text/javascript", "css": "text/css", "html": "text/html", "svg": "image/svg+xml"}
     kinds |= {"ts": "text/plain", "md": "text/markdown"}
     response = page_client.request("/" + name.removesuffix("index.html").rstrip("/"))
-    assert (response.status, response.body) == (200, (STATIC / name).read_bytes())
+    source = (STATIC / name).read_bytes()
+    is_module = name.endswith(".js") and name not in ("sockbridge.js", "stream.js") and "vendor" not in name
+    body = without_comments(source.decode()).encode() if is_module else source
+    assert (response.status, response.body) == (200, body)
     kind = kinds.get(name.rpartition(".")[2])
     other = "application/json" if name.endswith(".json") else "application/octet-stream"
     assert response.headers["content-type"] == (f"{kind}; charset=utf-8" if kind else other)
     assert response.headers["content-length"] == str(len(response.body))
     assert response.headers["cache-control"] == "no-cache"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith(".js") and "vendor" not in name])
+def test_modules_lose_only_lines_of_comments(name: str) -> None:
+    source = (STATIC / name).read_text().split("\n")
+    served = without_comments("\n".join(source)).split("\n")
+    assert len(served) == len(source)
+    removed = [before.strip() for before, after in zip(source, served, strict=True) if before != after]
+    assert all(line.startswith(("//", "/*", "*")) for line in removed), removed
+
+
+def test_comments_are_removed_outside_of_template_strings_only() -> None:
+    source = """/** A module. */
+// About it.
+const url = 'http://host/'; // stays
+/*
+ * More.
+ */
+const text = `
+// not a comment
+/* nor this */
+`;
+  // Indented.
+/* Two */ const two = 2;"""
+    kept = """
+
+const url = 'http://host/'; // stays
+
+
+
+const text = `
+// not a comment
+/* nor this */
+`;
+
+/* Two */ const two = 2;"""
+    assert without_comments(source.rpartition("\n")[0]) == kept.rpartition("\n")[0]
+    assert without_comments(source) == source, "code after a comment: too complicated"
+    assert without_comments("// a\nconst quote = '`';") == "// a\nconst quote = '`';", "unclear where templates end"
 
 
 @pytest.mark.parametrize("page, script", [("index.html", "page"), ("console/index.html", "console/console")])
