@@ -10,6 +10,7 @@ from twistedsock.config import (
     DEFAULT_TCP,
     DEFAULT_WEB,
     RENAMED_OPTIONS,
+    ChannelTable,
     Settings,
     SettingsError,
     listeners,
@@ -17,7 +18,11 @@ from twistedsock.config import (
     trusted_proxies,
 )
 
-NAMES = [field.encode_name for field in msgspec.structs.fields(Settings) if field.name not in ("access", "webhook")]
+NAMES = [
+    field.encode_name
+    for field in msgspec.structs.fields(Settings)
+    if field.name not in ("channels", "access", "webhook")
+]
 
 
 @pytest.fixture
@@ -37,6 +42,44 @@ def test_defaults():
     assert Settings().tcp == DEFAULT_TCP == ("tcp:8081:interface=127.0.0.1",)
     assert Settings().web == DEFAULT_WEB == ("tcp:8082:interface=127.0.0.1",)
     assert Settings().allow_insecure is False
+
+
+def test_reads_ages_of_channels_in_their_order(write):
+    text = '[channels."sensors/>"]\nage = "90d"\n[channels."logs.*"]\nage = "12h"\n[channels]\n">".age = "1w"\n'
+    channels = read_settings(write(text), {}).channels
+    assert [(name, table.age_seconds) for name, table in channels.items()] == [
+        ("sensors/>", 90 * 86_400),
+        ("logs.*", 12 * 3_600),
+        (">", 7 * 86_400),
+    ]
+    assert [ChannelTable(age=age).age_seconds for age in ("90s", "15m")] == [90, 900]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('"a>b".age = "1d"', "channels.\"a>b\": invalid pattern 'a>b': must be a channel name, with * for a run"),
+        ('"a".age = "1y"', 'channels."a": the age must be a number and a unit, for example 90s, 15m, 1h, 90d or 52w'),
+        ('"a".age = "0d"', 'channels."a": the age must be a number and a unit'),
+        ('"a".age = "-1d"', 'channels."a": the age must be a number and a unit'),
+        ('"a".age = 90', 'channels."a": expected str, got int'),
+        ('"a" = {}', 'channels."a": object missing required field age'),
+        ('"a" = "1d"', 'channels."a": expected object, got str'),
+        ('"a" = {age = "1d", bytes = 1}', 'channels."a": object contains unknown field bytes'),
+        ("\n".join(f'"c{number}".age = "1d"' for number in range(101)), "channels: more than 100 patterns"),
+    ],
+)
+def test_rejects_channels_with_the_pattern(write, text, message):
+    file = write(f"[channels]\n{text}\n")
+    with pytest.raises(SettingsError) as caught:
+        read_settings(file, {})
+    assert str(caught.value).startswith(f"{file}: {message}")
+
+
+def test_rejects_channels_that_are_no_table(write):
+    file = write('channels = "a"')
+    with pytest.raises(SettingsError, match="channels: expected object, got str"):
+        read_settings(file, {})
 
 
 FILE = """

@@ -17,6 +17,7 @@ from twistedsock import reload as reload_module
 from twistedsock import tap
 from twistedsock.auth.identity import RIGHTS, Right
 from twistedsock.auth.origins import ListenerScope
+from twistedsock.config import ChannelTable
 from twistedsock.reload import POLICY_REMOVED, Reloader
 from twistedsock.session.context import ServerContext
 from twistedsock.webhooks.collector import EventCollector
@@ -426,6 +427,16 @@ def test_detects_terminal(monkeypatch, there):
     monkeypatch.setattr(os, "close", closed.append)
     assert tap.has_terminal() is there
     assert closed == [77] * there
+
+
+def test_changes_ages_of_channels(configure, start, reload):
+    configure(NO_WEB)
+    service = start()
+    assert reload(service, NO_WEB, '[channels."sensors/>"]', 'age = "90d"') == [RELOADED]
+    assert service.reloader.settings.channels == {"sensors/>": ChannelTable(age="90d")}
+    (message,) = reload(service, NO_WEB, '[channels."sensors/>"]', 'age = "90"')
+    assert message.startswith(UNCHANGED) and 'channels."sensors/>": the age must be a number and a unit' in message
+    assert service.reloader.settings.channels == {"sensors/>": ChannelTable(age="90d")}
 
 
 HOOK = '[[webhook]]\nurl = "http://127.0.0.1:9000/"\nevents = ["event-published"]\nsecret-file = "hook.secret"'

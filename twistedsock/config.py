@@ -1,6 +1,7 @@
-"""The settings of a server: options of the command line and names in a TOML file. Access policies and webhooks are
-tables of the file only."""
+"""The settings of a server: options of the command line and names in a TOML file. Access policies, webhooks and ages
+of channels are tables of the file only."""
 
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from twistedsock.auth.config import AccessTable
 from twistedsock.auth.origins import normalize_host, normalize_origin
 from twistedsock.auth.trusted_proxies import TrustedProxies, parse_trusted
 from twistedsock.limits.settings import Limits, option
+from twistedsock.pubsub.names import pattern
 from twistedsock.webhooks.config import WebhookTable, check_names
 
 HEADINGS = ("Listening", "Access", "History", "State", "Limits", "Timeouts", "Proxies", "Logging")
@@ -47,8 +49,32 @@ RENAMED_OPTIONS = {
 """Names of options before the first release. They are errors that name the new option, not aliases."""
 
 
+MAX_CHANNEL_TABLES = 100
+"""All are tried for each channel."""
+
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
+
+_AGE = re.compile(r"([0-9]{1,9})[smhdw]")
+
+
 class SettingsError(Exception):
     """A setting is invalid. The message is one sentence for the operator."""
+
+
+class ChannelTable(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
+    """A ``[channels."PATTERN"]``."""
+
+    age: str
+    """How long the state directory keeps an event: a number and s, m, h, d or w."""
+
+    def __post_init__(self) -> None:
+        found = _AGE.fullmatch(self.age)
+        if found is None or not int(found[1]):
+            raise ValueError("the age must be a number and a unit, for example 90s, 15m, 1h, 90d or 52w")
+
+    @property
+    def age_seconds(self) -> int:
+        return int(self.age[:-1]) * _UNIT_SECONDS[self.age[-1]]
 
 
 class Settings(Limits, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
@@ -123,6 +149,8 @@ class Settings(Limits, frozen=True, kw_only=True, rename="kebab", forbid_unknown
             "State", "BYTES", "size of the directory's file; beyond that, the oldest events are deleted", 1024 * 1024
         ),
     ] = 10 * 1024 * 1024 * 1024
+    channels: dict[str, ChannelTable] = {}
+    """What differs for channels that match a pattern. The first one counts."""
     access: AccessTable | None = None
     """The access policy. None: every client can do everything. Its files are absolute paths."""
     webhook: tuple[WebhookTable, ...] = ()
@@ -204,6 +232,7 @@ def _convert(values: dict[str, Any], where: str, strict: bool) -> Settings:
             raise SettingsError(f"{where}option {name!r} was renamed: use {RENAMED_OPTIONS[name]!r}")
         if name not in known:
             raise SettingsError(f"{where}unknown option {name!r}")
+    _check_channels(values.get("channels"), where)
     try:
         settings = msgspec.convert(values, Settings, strict=strict)
     except msgspec.ValidationError as error:
@@ -215,6 +244,21 @@ def _convert(values: dict[str, Any], where: str, strict: bool) -> Settings:
         allow_origin=_normalize("allow-origin", normalize_origin, settings.allow_origin, where),
         allow_host=_normalize("allow-host", normalize_host, settings.allow_host, where),
     )
+
+
+def _check_channels(tables: object, where: str) -> None:
+    """Name the pattern in errors, which msgspec does not."""
+    if not isinstance(tables, dict):
+        return
+    if len(tables) > MAX_CHANNEL_TABLES:
+        raise SettingsError(f"{where}channels: more than {MAX_CHANNEL_TABLES} patterns")
+    for text, table in tables.items():
+        try:
+            pattern(text)
+            msgspec.convert(table, ChannelTable)
+        except ValueError as error:  # also those of msgspec
+            message = str(error).partition(" - at `$")[0].replace("`", "")
+            raise SettingsError(f'{where}channels."{ascii(text)[1:-1]}": {message[:1].lower()}{message[1:]}') from None
 
 
 def _normalize(name: str, normalize: Callable[[str], str], values: tuple[str, ...], where: str) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from twistedsock.webhooks.manager import WebhookManager
 RELOAD_PAUSE_SECONDS = 0.5
 """The pause after a reload, which reads files and checks every session. Signals can arrive by the hundred."""
 
-RELOADED_SETTINGS = ("allow_origin", "allow_host", "access", "webhook")
+RELOADED_SETTINGS = ("allow_origin", "allow_host", "channels", "access", "webhook")
 """The settings that a reload changes. The others require a restart."""
 
 POLICY_REMOVED = "[access] was removed from the configuration file: restart the server to run without an access policy"
@@ -126,6 +126,11 @@ class Reloader:
         self._webhooks = webhooks
         self._has_own_policy = has_own_policy
         self._scheduler = ReloadScheduler(lambda: self.reload(), reactor)
+
+    @property
+    def settings(self) -> Settings:
+        """The present settings."""
+        return self._settings
 
     def request(self) -> None:
         """Reload soon. Several requests in quick succession become one reload."""

@@ -37,6 +37,7 @@ from twistedsock.metrics.statistics import ProcessStatistics
 from twistedsock.metrics.sys_channels import TICK_SECONDS, Monitor
 from twistedsock.pubsub.backplane import Backplane
 from twistedsock.pubsub.future import Future
+from twistedsock.pubsub.names import pattern
 from twistedsock.pubsub.values import Lost
 from twistedsock.reload import TWO_POLICIES, Reloader, client_authorities, read_policy, read_webhooks
 from twistedsock.server.accept_errors import install_accept_backoff
@@ -210,7 +211,9 @@ class SockbridgeService(Service):
         self._state_statistics = backplane.statistics
 
         def trim() -> None:
-            backplane.trim(settings.state_age, settings.state_bytes)
+            channels = self.reloader.settings.channels
+            ages = [(pattern(text), table.age_seconds) for text, table in channels.items()]
+            backplane.trim(settings.state_age, settings.state_bytes, ages)
 
         self._loops.append((TRIM_SECONDS, self._loop(trim, "deleting old events from the state failed")))
         return backplane

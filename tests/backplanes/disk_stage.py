@@ -3,6 +3,7 @@
 import sqlite3
 from collections import deque
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
@@ -57,7 +58,7 @@ class DiskStage(Stage):
         self.reports: list[str] = []
         self.damage: list[str] = []
         self.scheduled: list[tuple[float, Callable[[], None]]] = []
-        self._epochs = (epochs + b"%d" % number for number in range(1, 100))
+        self._epochs = (epochs + b"%d" % number for number in count(1))
         store = Store(directory, self.draw_epoch, self.damage.append, syncs_later, lambda: run)
         self.worker = ManualWorker(store)
         super().__init__(

@@ -16,10 +16,12 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from twistedsock.backplanes.sqlite_store import Addition, Room, Store, StoredChannel
+from twistedsock.backplanes.sqlite_trim import AgeLimit
 from twistedsock.errors import UNAVAILABLE, Error, ErrorCode
 from twistedsock.limits.settings import TIME_SLICE_SECONDS, Limits
 from twistedsock.pubsub.backplane import Node
 from twistedsock.pubsub.future import Future
+from twistedsock.pubsub.names import Pattern
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import (
     Batch,
@@ -467,22 +469,24 @@ class SQLiteBackplane:
 
     # Room on the disk.
 
-    def trim(self, max_age: float, max_bytes: int) -> None:
-        """Delete events that are too old, or too many, and channels that have had no event for so long, in steps. Call
-        this every ``TRIM_SECONDS``."""
+    def trim(self, max_age: float, max_bytes: int, ages: Sequence[tuple[Pattern, float]] = ()) -> None:
+        """Delete events that are too old, or too many, and channels that have had no event for so long, in steps. The
+        first of ``ages`` that matches a channel counts instead of ``max_age``. Call this every ``TRIM_SECONDS``."""
         if self.is_ready:
             new_epoch = self._draw_epoch()
-            oldest = int((self._wall_clock() - max_age) * 1000)
+            now = self._wall_clock()
+            oldest = int((now - max_age) * 1000)
+            limits = [AgeLimit(pattern, int((now - age) * 1000)) for pattern, age in ages]
 
             def trimmed(result: bool | Exception) -> None:
                 if isinstance(result, Exception):
                     self._fail(result, [])
                 elif result:
-                    self.trim(max_age, max_bytes)
+                    self.trim(max_age, max_bytes, ages)
                 else:
                     self._measure()
 
-            self._submit(lambda store: store.trim(oldest, max_bytes, new_epoch), trimmed)
+            self._submit(lambda store: store.trim(oldest, max_bytes, new_epoch, limits), trimmed)
 
     def _measure(self) -> None:
         if self.is_ready:

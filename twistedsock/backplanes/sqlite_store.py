@@ -37,6 +37,7 @@ from twistedsock.backplanes.sqlite_damage import (
 )
 from twistedsock.backplanes.sqlite_rows import pack, unpack
 from twistedsock.backplanes.sqlite_schema import SCHEMA_VERSION, upgrade
+from twistedsock.backplanes.sqlite_trim import AgeLimit, OldEvents
 from twistedsock.pubsub.values import Batch, Position
 
 T = TypeVar("T")
@@ -184,6 +185,7 @@ class Store:
         https://wiki.postgresql.org/wiki/Fsync_Errors."""
         self._since_sync = self._since_checkpoint = 0
         """Bytes of the log, about."""
+        self._old_events = OldEvents()
         self._damage: Exception | None = None
         """Of a file that has not been set aside yet."""
 
@@ -518,17 +520,14 @@ class Store:
 
     # Room.
 
-    def trim(self, oldest: int, max_bytes: int, new_epoch: bytes) -> bool:
-        """Delete a few events that were published before ``oldest``, or, if the file is larger than ``max_bytes``, the
-        oldest ones of all; then a few channels without events that have had none since ``oldest``, or any of them if
-        the file is still too large. Returns whether there is more to delete."""
+    def trim(self, oldest: int, max_bytes: int, new_epoch: bytes, ages: Sequence[AgeLimit] = ()) -> bool:
+        """Delete a few events that were published before ``oldest``, or before the limit of the first of ``ages`` that
+        matches their channel; or, if the file is larger than ``max_bytes``, the oldest ones of all; then a few channels
+        without events that have had none since ``oldest``, or any of them if the file is still too large. Returns
+        whether there is more to delete."""
         connection = self._connection
         with self._transaction():
-            deleted = connection.execute(
-                "DELETE FROM batches WHERE (channel, last) IN"
-                " (SELECT channel, last FROM batches WHERE time < ? LIMIT ?)",
-                (oldest, TRIMMED_ROWS),
-            ).rowcount
+            deleted, has_more = self._delete_old(oldest, ages)
             if not deleted and self.used_bytes() > max_bytes:
                 deleted = connection.execute(
                     "DELETE FROM batches WHERE (channel, last) IN"
@@ -550,7 +549,20 @@ class Store:
         if self._syncs_later:
             self._since_checkpoint += TRANSACTION_BYTES + deleted * PAGE_BYTES
             self._checkpoint_if_due()
-        return TRIMMED_ROWS in (deleted, len(heads))
+        return has_more or TRIMMED_ROWS in (deleted, len(heads))
+
+    def _delete_old(self, oldest: int, ages: Sequence[AgeLimit]) -> tuple[int, bool]:
+        """Returns the number of deleted rows, and whether there can be more."""
+        if not ages:
+            deleted = self._connection.execute(
+                "DELETE FROM batches WHERE (channel, last) IN"
+                " (SELECT channel, last FROM batches WHERE time < ? LIMIT ?)",
+                (oldest, TRIMMED_ROWS),
+            ).rowcount
+            return deleted, deleted == TRIMMED_ROWS
+        rows, has_more = self._old_events.find(self._connection, oldest, ages, TRIMMED_ROWS)
+        self._connection.executemany("DELETE FROM batches WHERE channel = ? AND last = ?", rows)
+        return len(rows), has_more
 
     def compact(self) -> None:
         """Write the file again without gaps. This needs room on the disk for a second one."""
