@@ -86,6 +86,7 @@ def test_each_setting_is_an_option(name):
         "trusted-proxy": ["::1"],
         "allow-origin": ["http://a"],
         "state": ["/state"],
+        "state-sync": ["1s"],
     }.get(name)
     if name == "proxy-protocol":
         values = [Settings().tcp[0], "--trusted-proxy=::1"]
