@@ -20,7 +20,11 @@ from twistedsock.config import HEADINGS, OPTIONS, Settings
 from twistedsock.server.logging import ConnectionLog, LogFailureReporter
 from twistedsock.service import SockbridgeService
 
-NAMES = [field.encode_name for field in msgspec.structs.fields(Settings) if field.name not in ("access", "webhook")]
+NAMES = [
+    field.encode_name
+    for field in msgspec.structs.fields(Settings)
+    if field.name not in ("channels", "access", "webhook")
+]
 
 
 def parse(*arguments):
