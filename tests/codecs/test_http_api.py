@@ -13,6 +13,7 @@ from tests.fuzz.properties import holds
 from twistedsock.codecs import http_api
 from twistedsock.codecs.http_api import (
     MAX_BATCH_EVENTS,
+    MAX_LISTED_BYTES,
     MAX_POLL_BYTES,
     MAX_STREAM_CHANNELS,
     join_neighbours,
@@ -363,6 +364,22 @@ def test_channels_response(following: str | None) -> None:
     answer = http_api.channels_response(Page([listed], 7, following and following.encode()))
     channel = {"channel": "küche", "readers": 2, "offset": 9, "epoch": "e", "events": 5, "bytes": 700}
     assert read_responses(answer) == {"channels": [channel], "total": 7, "next": following}
+
+
+@pytest.mark.parametrize("name", ["k", "ü" * 100])
+def test_channels_response_has_the_last_event_if_it_is_short(name: str) -> None:
+    def last(newest: Event | None) -> Any:
+        listed = ChannelInfo(name.encode(), 2, Position(b"e", 9), 5, 700, newest)
+        found = read_responses(http_api.channels_response(Page([listed], 1, None), with_last=True))
+        assert list(found["channels"][0])[-2:] == ["time", "last"]
+        return found["channels"][0]["time"], found["channels"][0]["last"]
+
+    event = Event(9, b"p1", b"ann", b"message", b"21.5", TEXT, 1764394200123)
+    sent = {"type": "event", "channel": name, "offset": 9, "time": event.time, "from": "ann", "name": "message"}
+    assert last(event) == (event.time, {**sent, "data": "21.5"})
+    assert last(replace(event, payload=b"x" * MAX_LISTED_BYTES)) == (event.time, None)
+    assert last(replace(event, payload=b"x" * (MAX_LISTED_BYTES + 1))) == (event.time, None)
+    assert last(None) == (None, None)
 
 
 def test_members_response() -> None:

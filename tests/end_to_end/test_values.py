@@ -9,6 +9,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
+from tests.end_to_end.conftest import guarded_server
+from tests.end_to_end.programs import wait_until
+
 pytestmark = pytest.mark.end_to_end
 
 PAGES = ["#", "console#/channels/"]
@@ -177,6 +180,217 @@ def test_shows_the_last_value_of_each_channel_and_its_age(server, open_page, sen
     expect(value).to_have_attribute("data-silent", "")
 
 
+# ---- discovery ----
+
+
+@pytest.fixture
+def house(start, line_client):
+    """A server of its own with channels of a house, and a line client."""
+    server = start()
+    server.sensor = line_client(server.lines[0])
+    publish(server.sensor, "home/kitchen", *({"celsius": 20 + n / 2, "humidity": 40} for n in range(3)))
+    publish(server.sensor, "home/attic/lamp", {"on": True})
+    publish(server.sensor, "doorbell", "7")
+    return server
+
+
+def test_lists_active_channels_on_the_first_visit(house, open_page):
+    monitored = open_page()
+    page = monitored.open(house.page)
+    expect(page.locator("#empty-title")).to_have_text("Active now")
+    expect(page.locator("#active .active-name")).to_have_text(["doorbell", "home/attic/lamp", "home/kitchen"])
+    expect(page.locator("#active .active-value")).to_have_text(["7", '{"on":true}', "21 celsius"])
+    page.locator("#active button").filter(has_text="home/kitchen").click()
+    expect(page).to_have_url(f"{house.page}#home%2Fkitchen")
+    expect(page.locator("#events .event")).to_have_count(3)
+    expect(page.locator("#event-scroll")).to_be_focused()
+
+    # The others are listed in the panel, and the field completes their names.
+    expect(page.locator("#also-active .active-name")).to_have_text(["doorbell", "home/attic/lamp"])
+    page.focus("#channel-add")
+    expect(page.locator('#channel-names option[value="home/attic/lamp"]')).to_have_count(1)
+    expect(page.locator('#channel-names option[value="home/kitchen"]')).to_have_count(0)
+    page.locator("#also-active button").first.click()
+    expect(page.locator("#channels > li")).to_have_count(2)
+    page.goto("about:blank")
+    page.goto(house.page)  # the next visit opens the same channels
+    expect(page.locator("#channels .channel-name")).to_have_text(["home/kitchen", "doorbell"])
+
+
+def test_opens_all_active_channels_at_once(house, open_page):
+    page = open_page().open(house.page)
+    page.get_by_role("button", name="Open all 3").click()
+    expect(page.locator("#channels > li")).to_have_count(3)
+    expect(page.locator("#events .event")).to_have_count(5)
+    expect(page.locator("#also-active-section")).to_be_hidden()
+
+
+def test_opens_an_example_on_a_server_without_channels(start, open_page):
+    page = open_page().open(start().page)
+    expect(page.locator("#channels .channel-name")).to_have_text(["kitchen"])
+    expect(page.locator("#empty-title")).to_have_text("No events on kitchen yet")
+
+
+# ---- the board ----
+
+
+def tile(page, channel, field=""):
+    return page.locator(f'.tile[data-channel="{channel}"][data-field="{field}"]')
+
+
+def test_board_shows_a_tile_for_each_field_by_group(house, open_page):
+    page = open_page().open(f"{house.page}#board")
+    expect(page.locator(".board-group h3")).to_have_text(["1", "home2", "home/attic1"])
+    expect(page.locator("#board .total")).to_have_text("4 values")
+    expect(tile(page, "doorbell", "value")).to_contain_text("doorbell 7")
+    expect(tile(page, "home/kitchen", "celsius").locator(".tile-value")).to_have_text("21.0")
+    expect(tile(page, "home/kitchen", "humidity").locator(".tile-name")).to_have_text("kitchen")
+    expect(tile(page, "home/attic/lamp").locator(".tile-value")).to_have_text('{"on":true}')
+
+    publish(house.sensor, "home/kitchen", {"celsius": 25, "pressure": 1013})
+    expect(tile(page, "home/kitchen", "celsius").locator(".tile-value")).to_have_text("25.0")
+    expect(tile(page, "home/kitchen", "pressure").locator(".tile-value")).to_have_text("1,013")
+    publish(house.sensor, "home/attic/lamp", {"watts": 60})
+    expect(tile(page, "home/attic/lamp", "watts").locator(".tile-value")).to_have_text("60")
+    expect(tile(page, "home/attic/lamp")).to_have_count(0)
+
+
+def test_board_filters_and_opens_a_channel(house, open_page):
+    page = open_page().open(f"{house.page}#doorbell")
+    page.click("#board-link")
+    expect(page.locator("#board-title")).to_be_focused()
+    expect(page.locator("#columns")).to_be_hidden()
+    page.keyboard.press("/")
+    page.keyboard.type("HOME cel")
+    expect(page.locator(".tile:visible")).to_have_count(1)
+    expect(page.locator("#board .total")).to_have_text("1 of 4 values")
+    expect(page).to_have_url(f"{house.page}#board?find=HOME%20cel")
+    page.reload()
+    expect(page.locator(".tile:visible")).to_have_count(1)
+    page.fill("#board-find", "attic celsius")
+    expect(page.locator(".board-empty")).to_have_text("No channel or field contains this text.")
+    page.fill("#board-find", "")
+    tile(page, "home/kitchen", "celsius").locator("a").click()
+    expect(page).to_have_url(f"{house.page}#doorbell,home%2Fkitchen")
+    expect(page.locator("#board")).to_be_hidden()
+    expect(chip(page, "celsius")).to_be_visible()
+
+
+def test_board_greys_what_is_silent_for_three_times_its_interval(house, open_page):
+    monitored = open_page()
+    monitored.page.clock.install()
+    page = monitored.open(f"{house.page}#board")
+    expect(tile(page, "home/kitchen", "celsius").locator(".tile-value")).to_have_text("21.0")
+    page.clock.run_for(1000)
+    expect(tile(page, "home/kitchen", "celsius")).not_to_have_attribute("data-silent", "")
+    page.clock.run_for(10_000)
+    expect(tile(page, "home/kitchen", "celsius")).to_have_attribute("data-silent", "")
+    expect(tile(page, "doorbell", "value")).not_to_have_attribute("data-silent", "")  # it has no usual interval
+    publish(house.sensor, "home/kitchen", {"celsius": 22})
+    page.clock.run_for(1000)
+    expect(tile(page, "home/kitchen", "celsius")).not_to_have_attribute("data-silent", "")
+
+
+def test_board_fills_the_screen(house, open_page):
+    page = open_page().open(f"{house.page}#board")
+    page.get_by_role("button", name="Full screen").click()
+    expect(page.get_by_role("button", name="Exit full screen")).to_be_visible()
+    assert page.evaluate("document.fullscreenElement.id") == "board"
+    page.get_by_role("button", name="Exit full screen").click()
+    expect(page.get_by_role("button", name="Full screen")).to_be_visible()
+
+
+def test_channel_named_board_can_still_be_opened(house, open_page):
+    publish(house.sensor, "board", "<b>1</b>")
+    page = open_page().open(f"{house.page}#board")
+    expect(tile(page, "board").locator(".tile-value")).to_have_text("<b>1</b>")
+    tile(page, "board").locator("a").click()
+    expect(page).to_have_url(f"{house.page}#board,")
+    expect(page.locator("#events .event")).to_contain_text("<b>1</b>")
+    page.reload()
+    expect(page.locator("#channels .channel-name")).to_have_text(["board"])
+
+
+def test_board_subscribes_to_visible_channels_only(start, open_page, line_client):
+    server = start()
+    sensor = line_client(server.lines[0])
+    names = [f"sensors/{number:04d}" for number in range(1000)]
+    sensor.send("QUIET on", *[f"PUB {name} 1" for name in names], "PING")
+    sensor.receive_until("PONG")
+    page = open_page(viewport={"width": 1280, "height": 800}).open(f"{server.page}#board")
+    expect(page.locator(".tile")).to_have_count(1000)
+    expect(tile(page, names[0], "value").locator(".tile-value")).to_have_text("1")
+
+    def subscribed():
+        page_id = page.locator("#peer-id").inner_text()
+        [own] = [one for one in page.request.get(f"{server.page}peers").json()["peers"] if one["id"] == page_id]
+        return own["channels"]
+
+    wait_until(lambda: subscribed() > 30, "the subscriptions of the visible tiles")
+    assert subscribed() < 150
+    tile(page, names[-1], "value").scroll_into_view_if_needed()
+    sensor.send(*[f"PUB {name} 2" for name in names], "PING")
+    sensor.receive_until("PONG")
+    expect(tile(page, names[-1], "value").locator(".tile-value")).to_have_text("2")
+    wait_until(lambda: 30 < subscribed() < 150, "the subscriptions of the visible tiles")
+    page.click("#events-link")
+    wait_until(lambda: subscribed() <= 1, "the end of the subscriptions")
+
+
+# ---- rights ----
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory, issuer):
+    """A server with anonymous access to the lobby."""
+    policy = issuer.access('anonymous = { "lobby" = "rw" }')
+    with guarded_server(tmp_path_factory.mktemp("guarded"), issuer, policy) as server:
+        yield server
+
+
+def test_lists_only_channels_that_the_user_can_read(guarded, open_page, issuer, line_client):
+    sensor = line_client(guarded.lines[0])
+    publish(sensor, "lobby", "1")
+    sensor.request(f"AUTH {issuer.token('sensor', {'vault': 'rw'})}")
+    publish(sensor, "vault", "2")
+    page = open_page().open(guarded.page)
+    expect(page.locator("#active .active-name")).to_have_text(["lobby"])
+    page.click("#board-link")
+    expect(page.locator(".tile")).to_have_count(1)
+    page.click("#events-link")
+    page.locator("#active button").click()
+    page.fill("#channel-add", "vault")
+    page.click("#channel-add-button")
+    page.fill("#token", issuer.token("ann", {"vault": "r"}))
+    page.click("#token-submit")
+    expect(last_value(page, "vault").locator(".last-value")).to_have_text("2")
+    page.click("#board-link")
+    expect(tile(page, "vault", "value").locator(".tile-value")).to_have_text("2")
+
+
+def test_works_without_the_right_to_list_channels(house, open_page):
+    monitored = open_page()
+    monitored.page.route(re.compile("/channels[?]"), lambda route: route.fulfill(status=403, body="{}"))
+    page = monitored.open(house.page)
+    expect(page.locator("#channels .channel-name")).to_have_text(["kitchen"])
+    page.fill("#channel-add", "home/kitchen")
+    page.click("#channel-add-button")
+    expect(last_value(page, "home/kitchen").locator(".last-value")).to_have_text("21.0 celsius")
+    page.click("#board-link")
+    expect(tile(page, "home/kitchen", "celsius").locator(".tile-value")).to_have_text("21.0")
+    assert all("403" in error for error in monitored.errors)
+    monitored.errors.clear()
+
+
+# ---- all views ----
+
+
+def expect_accessible(page):
+    found = Axe().run(page).response["violations"]
+    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("address", PAGES)
@@ -187,6 +401,16 @@ def test_is_accessible_and_does_not_scroll_sideways(visit, sensor, channel, sche
     expect(page.locator("#value-chart .chip")).to_have_count(12)
     chip(page, "field-1").click()
     expect(plot(page).locator("canvas")).to_be_visible()
-    found = Axe().run(page).response["violations"]
-    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    expect_accessible(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_board_and_first_visit_are_accessible(house, open_page, scheme, width):
+    options = {"has_touch": True, "is_mobile": True} if width < 500 else {}
+    page = open_page(color_scheme=scheme, viewport={"width": width, "height": 844}, **options).open(house.page)
+    expect(page.locator("#active button")).to_have_count(3)
+    expect_accessible(page)
+    page.click("#board-link")
+    expect(tile(page, "doorbell", "value").locator(".tile-value")).to_have_text("7")
+    expect_accessible(page)

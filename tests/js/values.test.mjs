@@ -4,6 +4,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import './fakes.mjs'; // polyfills for old versions of Node.js
+import { matches, splitName } from '../../twistedsock/static/board.js';
+import { isBoardHash, readHash, writeHash } from '../../twistedsock/static/format.js';
+import { sparklinePoints } from '../../twistedsock/static/sparkline.js';
 import {
   alignSeries, ChannelValues, formatAge, formatRange, formatValue, gapLength, isSilent, MAX_FIELDS, numbersIn, Series, ServerClock, summarize,
   usualInterval,
@@ -164,4 +167,31 @@ test('estimates the clock of the server', () => {
   assert.equal(clock.now(100), 100);
   clock.adjust(65_000, 5000);
   assert.equal(clock.now(6000), 66_000);
+});
+
+// ---- sparklines and the board ----
+
+test('draws the newest value of a sparkline on the right and the greatest at the top', () => {
+  const size = { width: 30, height: 13, count: 4 };
+  assert.equal(sparklinePoints([9, 1, 2, 3, 2], size), '0.0,11.5 10.0,6.5 20.0,1.5 30.0,6.5');
+  assert.equal(sparklinePoints([5], size), '20.0,6.5 30.0,6.5');
+  assert.equal(sparklinePoints([], size), '');
+  assert.equal(sparklinePoints([1, 1], { ...size, least: 0, room: 2 }), '20.0,6.5 30.0,6.5');
+});
+
+test('groups channels by the part before the last slash', () => {
+  assert.deepEqual(['home/attic/lamp', 'kitchen', '/x', 'a/', 'a//b'].map(splitName), [['home/attic', 'lamp'], ['', 'kitchen'], ['', '/x'], ['a', 'a/'], ['a/', 'b']]);
+});
+
+test('finds channels and fields that contain all words', () => {
+  assert.ok(matches('HOME cel', 'home/kitchen celsius'));
+  assert.ok(matches('', 'kitchen'));
+  assert.ok(!matches('home attic', 'home/kitchen celsius'));
+});
+
+test('distinguishes the board from a channel with that name', () => {
+  assert.deepEqual(['#board', '#board?find=x', '#board,', '#boards', '#kitchen,board', ''].map(isBoardHash), [true, true, false, false, false, false]);
+  assert.equal(writeHash(['board']), '#board,');
+  assert.deepEqual(readHash('#board,'), ['board']);
+  assert.equal(writeHash(['board', 'kitchen']), '#board,kitchen');
 });

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.fuzz.properties import holds
 from twistedsock.limits.settings import CHUNK_BYTES, Limits
 from twistedsock.pubsub.history import AGE_STEPS, FRAME_COST, MAX_WASTE, History
-from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Batch, Event, Lost, Payloads, cost
+from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Batch, Event, Lost, PayloadKind, Payloads, cost
 
 ALONE = BATCH_COST + EVENT_COST
 """What an event costs that was published by itself, beyond its payload."""
@@ -42,6 +42,17 @@ def in_order(events: Iterable[Event | Lost]) -> list[int | Lost]:
 
 def whole(log: History) -> list[int | Lost]:
     return in_order(log.events(log.first, log.end))
+
+
+def test_newest_event_is_that_with_the_last_offset() -> None:
+    log = History(Limits(history_events=3))
+    assert log.newest is None
+    extend_together(log, 1, 2)
+    assert log.newest == Event(2, b"p1", b"ann", b"message", b"xx", PayloadKind.TEXT)
+    extend(log, *range(5))
+    assert log.newest == list(batch(7, 4).events())[0]
+    log.shrink(0)
+    assert log.newest is None
 
 
 def test_empty_history_starts_at_its_offset() -> None:

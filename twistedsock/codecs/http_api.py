@@ -29,7 +29,7 @@ from twistedsock.codecs.problem_details import ApiError
 from twistedsock.codecs.query import QueryParameters, bad_parameter
 from twistedsock.codecs.sse import format_event_id, format_position, parse_event_id
 from twistedsock.errors import SINCE_WITHOUT_EPOCH, Error, ErrorCode
-from twistedsock.pubsub.channel_index import Page
+from twistedsock.pubsub.channel_index import ChannelInfo, Page
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME, check_channel
 from twistedsock.pubsub.values import JSON, TEXT, Lost, Member, Payloads, Position, Publication
 from twistedsock.session.commands import MAX_OFFSET, Subscribe
@@ -270,14 +270,35 @@ def history_etag(page: HistoryPage) -> bytes:
     )
 
 
-def channels_response(page: Page) -> bytes:
-    """A page of channels."""
+MAX_LISTED_BYTES = 512
+"""Of an event in a list of channels. Longer ones are left out, so that a page has at most 1 MiB."""
+
+
+def channels_response(page: Page, with_last: bool = False) -> bytes:
+    """A page of channels. ``with_last`` adds the newest event of each."""
     objects = [
-        b'{"channel":%b,"readers":%d,"offset":%d,"epoch":%b,"events":%d,"bytes":%d}'
-        % (quote(one.channel), one.readers, one.position.offset, quote(one.position.epoch), one.events, one.size)
+        b'{"channel":%b,"readers":%d,"offset":%d,"epoch":%b,"events":%d,"bytes":%d%b}'
+        % (
+            quote(one.channel),
+            one.readers,
+            one.position.offset,
+            quote(one.position.epoch),
+            one.events,
+            one.size,
+            _last_fields(one) if with_last else b"",
+        )
         for one in page.channels
     ]
     return b'{"channels":[%b],"total":%d,"next":%b}\n' % (b",".join(objects), page.total, _or_null(page.following))
+
+
+def _last_fields(one: ChannelInfo) -> bytes:
+    """The time of the newest event, and the event if it is short."""
+    if one.newest is None:
+        return b',"time":null,"last":null'
+    is_short = len(one.newest.payload) <= MAX_LISTED_BYTES
+    event = event_message(quote(one.channel), one.newest) if is_short else b"null"
+    return b',"time":%d,"last":%b' % (one.newest.time, event if len(event) <= MAX_LISTED_BYTES else b"null")
 
 
 def members_response(channel: bytes, page: Sequence[Member], readers: int, following: bytes | None) -> bytes:

@@ -17,7 +17,7 @@ from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.names import is_reserved
 from twistedsock.pubsub.scheduler import TimeSlice
-from twistedsock.pubsub.values import Position
+from twistedsock.pubsub.values import Event, Position
 
 NAMES_PER_STEP = 100
 """Names between two looks at the clock: 0.1 ms, or 0.2 ms with a token that has many patterns."""
@@ -27,13 +27,15 @@ MAX_STARTED_SEARCHES = 32
 
 
 class ChannelInfo(msgspec.Struct, frozen=True, gc=False):
-    """A channel in a list. ``events`` is the number of events in its history, ``size`` their cost in bytes."""
+    """A channel in a list. ``events`` is the number of events in its history, ``size`` their cost in bytes, and
+    ``newest`` the newest of them, None if there is none."""
 
     channel: bytes
     readers: int
     position: Position
     events: int
     size: int
+    newest: Event | None = None
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -204,4 +206,5 @@ class ChannelIndex:
 
 def channel_info(channel: Channel) -> ChannelInfo:
     history = channel.history
-    return ChannelInfo(channel.name, len(channel.subscriptions), channel.position, len(history), history.size)
+    readers, newest = len(channel.subscriptions), history.newest
+    return ChannelInfo(channel.name, readers, channel.position, len(history), history.size, newest)

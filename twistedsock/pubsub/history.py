@@ -66,6 +66,15 @@ class History:
     def __len__(self) -> int:
         return self.end - self.first
 
+    @property
+    def newest(self) -> Event | None:
+        """The newest event, None if the history is empty."""
+        if not self._batches:
+            return None
+        batch = self._batches[-1]
+        kind, time = batch.payloads.kind, batch.time
+        return Event(batch.end - 1, batch.publisher, batch.sender, batch.name, batch.payloads.items[-1], kind, time)
+
     def extend(self, batches: Sequence[Batch], now: float) -> None:
         """Append events, then drop the oldest ones that exceed a limit."""
         limits = self._limits

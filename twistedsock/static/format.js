@@ -44,7 +44,13 @@ export function readHash(hash) {
 }
 
 export function writeHash(names) {
-  return `#${names.map(encodeURIComponent).join(',')}`;
+  const hash = `#${names.map(encodeURIComponent).join(',')}`;
+  return isBoardHash(hash) ? `${hash},` : hash;
+}
+
+/** True for the URL hash of the board: `#board`, or with a filter `#board?find=home`. `#board,` is the channel `board`. */
+export function isBoardHash(hash) {
+  return /^#board(?:\?|$)/.test(hash);
 }
 
 /** Invisible characters, which make different names look the same. The server rejects them (pubsub/names.py). */

@@ -2,7 +2,7 @@
 
 import { make } from './dom.js';
 import { drawSparkline, makeSparkline, sparklinePoints } from './sparkline.js';
-import { formatAge, formatValue, isSilent, summarize } from './values.js';
+import { formatAge, formatValue, isSilent, summarize, WHOLE } from './values.js';
 
 const SPARK = { width: 88, height: 26, count: 60 };
 
@@ -35,7 +35,7 @@ export function drawLastValue(box, { values, last, now }) {
   const [name, ...others] = values.names;
   const series = values.series(name);
   write(value.firstChild, series ? formatValue(series.latest, series.decimals) : '');
-  write(value.lastChild, series ? name : summarize(last.data));
+  write(value.lastChild, series ? labelOf(name) : summarize(last.data));
   value.title = series ? '' : value.textContent.trim();
   spark.toggleAttribute('hidden', !series);
   if (series) drawSparkline(spark, sparklinePoints(series.values, SPARK));
@@ -45,6 +45,9 @@ export function drawLastValue(box, { values, last, now }) {
   write(age, formatAge(now - last.time));
   box.toggleAttribute('data-silent', Boolean(series) && isSilent(series.times, now));
 }
+
+/** Payloads that are a number as a whole need no name. */
+const labelOf = (field) => (field === WHOLE ? '' : field);
 
 function write(node, text) {
   if (node.textContent !== text) node.textContent = text;

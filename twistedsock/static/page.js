@@ -3,6 +3,7 @@
  * events, composer.js publishes, and identity.js handles the name and the token.
  */
 
+import { buildActiveChannels } from './active-channels.js';
 import { buildComposer } from './composer.js';
 import { buildConnectionBar } from './connection-bar.js';
 import { copyFrom } from './copy.js';
@@ -11,7 +12,7 @@ import { byId, make, makeButton, memory, oncePerFrame, showFieldError } from './
 import { buildEventList, ROWS_SHOWN } from './event-list.js';
 import { buildEventTools } from './event-tools.js';
 import {
-  CHANNEL_BYTES, CHANNELS_LIMIT, describeAccessError, describeCaughtUp, describeError, isAccessError, nameError, plural,
+  CHANNEL_BYTES, CHANNELS_LIMIT, describeAccessError, describeCaughtUp, describeError, isAccessError, isBoardHash, nameError, plural,
   readHash, toSentence, UNVERIFIED, UNVERIFIED_HINT, writeHash,
 } from './format.js';
 import { buildIdentity, currentToken } from './identity.js';
@@ -65,6 +66,9 @@ const COLOURS = 6;
 const POLICY_VIOLATION = 1008;
 
 const client = connect('/ws', { token: currentToken });
+let boardModule;
+/** @type {ReturnType<import('./board.js').buildBoard> | undefined} */
+let board;
 /** @type {Map<string, OpenChannel>} */
 const channels = new Map();
 /** Keys of the events published here, as many as the list can show. */
@@ -79,6 +83,12 @@ let recovery = newRecovery(0);
 
 const clock = new ServerClock();
 const valueChart = buildValueChart({ client, clock });
+const activeChannels = buildActiveChannels({
+  clock,
+  isOpen: (name) => channels.has(name),
+  open: openChannels,
+  changed() { if (!channels.size) showTarget(); },
+});
 
 const identity = buildIdentity({
   client,
@@ -88,6 +98,8 @@ const identity = buildIdentity({
   accepted() {
     showFieldError('message', '');
     resubscribe();
+    activeChannels.refresh();
+    board?.resume();
   },
 });
 
@@ -136,7 +148,7 @@ function isOwnEvent({ channel, offset }) {
 const connectionBar = buildConnectionBar({ client, changed: showTitle });
 
 function showTitle() {
-  const names = [...channels.keys()].join(', ');
+  const names = isBoardHash(location.hash) ? 'Board' : [...channels.keys()].join(', ');
   document.title = `${client.state === 'open' ? '' : '(offline) '}${names ? `${names} · ` : ''}sockbridge`;
 }
 
@@ -149,6 +161,8 @@ client.addEventListener('open', () => {
   const resuming = [...channels.values()].filter(({ subscription }) => subscription.position !== undefined);
   recovery = newRecovery(resuming.length);
   resubscribe(); // permissions can have changed
+  activeChannels.refresh();
+  board?.resume();
 });
 
 client.addEventListener('closed', ({ detail: { code } }) => {
@@ -274,11 +288,22 @@ function chooseChannels(names) {
   showChannels();
 }
 
+/** Opens channels beside those that are open, and selects the first of them. */
+function openChannels(names) {
+  const opened = names.filter((name) => !channels.has(name)).slice(0, CHANNELS_LIMIT - channels.size);
+  for (const name of opened) openChannel(name);
+  showChannels();
+  if (opened.length) byId('channel-select').value = opened[0];
+  showTarget();
+  byId('event-scroll').focus({ preventScroll: true }); // the button that was pressed has disappeared
+}
+
 /** Updates the list, the composer, the URL and the stored settings from `channels`. */
 function showChannels() {
   const names = [...channels.keys()];
   memory.set('channels', JSON.stringify(names));
-  if (location.hash !== writeHash(names)) history.replaceState(null, '', writeHash(names));
+  if (!isBoardHash(location.hash) && location.hash !== writeHash(names)) history.replaceState(null, '', writeHash(names));
+  byId('events-link').href = writeHash(names);
   const select = byId('channel-select');
   const target = names.includes(select.value) ? select.value : names[0];
   select.replaceChildren(...names.map((name) => new Option(name, name)));
@@ -293,6 +318,7 @@ function showChannels() {
   showMembers();
   drawLastValues();
   eventTools.channelsChanged();
+  activeChannels.draw();
 }
 
 function channelItem(channel) {
@@ -360,16 +386,53 @@ byId('channel-form').addEventListener('submit', (event) => {
   showFieldError('channel-add', error);
   if (error) return;
   byId('channel-add').value = '';
-  openChannel(name);
-  showChannels();
-  byId('channel-select').value = name;
-  showTarget();
+  openChannels([name]);
+  byId('channel-add').focus();
 });
 
 addEventListener('hashchange', () => {
   identity.readUrl();
-  chooseChannels(readHash(location.hash));
+  showRoute();
 });
+
+/** Shows the board, or the channels in the URL. */
+function showRoute() {
+  const isBoard = isBoardHash(location.hash);
+  byId('board').hidden = !isBoard;
+  byId('columns').hidden = byId('panel-toggle').hidden = isBoard;
+  for (const [id, isCurrent] of [['board-link', isBoard], ['events-link', !isBoard]]) {
+    if (isCurrent) byId(id).setAttribute('aria-current', 'page');
+    else byId(id).removeAttribute('aria-current');
+  }
+  if (isBoard) {
+    openBoard();
+  } else {
+    board?.close();
+    const names = readHash(location.hash);
+    if (names.length || channels.size) chooseChannels(names);
+    else openFirstChannels();
+  }
+  showTitle();
+}
+
+/** Loads the board when it is opened for the first time. */
+async function openBoard() {
+  if (!boardModule) {
+    document.head.append(Object.assign(make('link'), { rel: 'stylesheet', href: 'board.css' }));
+    boardModule = import('./board.js');
+  }
+  const { buildBoard } = await boardModule;
+  board ??= buildBoard({
+    client,
+    clock,
+    openNames: () => [...channels.keys()],
+    open(name) {
+      openChannels([name]);
+      location.hash = writeHash([...channels.keys()]);
+    },
+  });
+  if (isBoardHash(location.hash)) board.open(location.hash);
+}
 
 // ---- members ----
 
@@ -431,13 +494,15 @@ function showInstructions(channel) {
     sample.replaceChildren(...(lines ?? []).map((line, index) => make('span', index ? 'typed' : 'call', line)));
     sample.parentElement.toggleAttribute('data-empty', !lines);
   }
-  byId('empty-title').textContent = channel ? `No events on ${channel} yet` : 'No channel yet';
+  const hasActive = !channel && activeChannels.hasAny;
+  byId('empty-title').textContent = channel ? `No events on ${channel} yet` : hasActive ? 'Active now' : 'No channel yet';
   byId('sample-event').querySelector('.event-channel').textContent = channel;
   byId('sample-event').dataset.hue = channels.get(channel)?.hue ?? 0;
   byId('empty-state').toggleAttribute('data-no-commands', !lines);
   byId('empty-guess').hidden = Boolean(server);
   const why = SHELL_SPECIAL.test(channel) ? 'The name of this channel has a special meaning in shells, so there are no commands to copy.' : describeNoEndpoint(server?.lines ?? []);
-  const noLines = channel ? `${why} Publish something below.` : 'Add one. Any name works: a channel exists as soon as it has a subscriber.';
+  const noChannel = `${hasActive ? 'Open a channel, or add' : 'Add'} one. Any name works: a channel exists as soon as it has a subscriber.`;
+  const noLines = channel ? `${why} Publish something below.` : noChannel;
   byId('empty-note').textContent = lines ? 'Anything you send below appears in the terminal. Type QUIT to leave.' : noLines;
   byId('empty-token').hidden = !accessError;
   if (accessError) {
@@ -485,18 +550,28 @@ byId('skip').addEventListener('click', () => byId('message').focus()); // not a 
 // ---- start ----
 
 function initialChannels() {
-  const shared = readHash(location.hash);
+  const shared = isBoardHash(location.hash) ? [] : readHash(location.hash);
   if (shared.length) return shared;
   try {
     const remembered = readHash(writeHash(JSON.parse(memory.get('channels') ?? '[]')));
     if (remembered.length) return remembered;
   } catch { /* invalid stored value */ }
-  return ['kitchen'];
+  return [];
+}
+
+/** A first visit lists what is active, or opens an example. */
+async function openFirstChannels() {
+  chooseChannels(initialChannels());
+  if (isBoardHash(location.hash)) return;
+  if (channels.size) return;
+  await activeChannels.refresh();
+  if (!channels.size && !activeChannels.hasAny) chooseChannels(['kitchen']);
 }
 
 buildKeyHelp(EVENT_KEYS);
 identity.readUrl();
 identity.restoreName();
-chooseChannels(initialChannels());
+if (isBoardHash(location.hash)) showRoute();
+openFirstChannels();
 connectionBar.show();
 loadServerInfo();

@@ -38,6 +38,17 @@ def test_lists_channels_by_name_in_pages(api: APIClient) -> None:
     assert api("HEAD", "/channels").status == 200
 
 
+def test_lists_the_last_event_of_each_channel_on_request(api: APIClient) -> None:
+    for text in (b"1", b"2"):
+        api("POST", "/channels/a/events", text)
+    api.server.line_client().send("SUB b")
+    events = [(one["time"], one["last"]) for one in api("GET", "/channels?last=1").json["channels"]]
+    [newest] = api("GET", "/channels/a/events?last=1").json["events"]
+    assert events == [(newest["time"], newest), (None, None)]
+    assert "last" not in api("GET", "/channels?last=0").json["channels"][0]
+    assert api("GET", "/channels?last=2").error == (400, "bad-argument")
+
+
 @pytest.mark.parametrize("path", ["/channels", "/channels/a/members"])
 @pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "page=1", "after=a&after=b"])
 def test_rejects_an_invalid_query(api: APIClient, path: str, query: str) -> None:

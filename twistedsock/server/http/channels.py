@@ -19,16 +19,17 @@ class ChannelsEndpoint:
         self._index = ChannelIndex(context.broker)
 
     def list_channels(self, request: HTTPRequest) -> None:
-        """``GET /channels``: the channels that the client can read."""
+        """``GET /channels``: the channels that the client can read, with ``last=1`` also their newest events."""
         parameters = request.parameters
-        parameters.allow_only(("prefix", *PAGINATION_PARAMETERS))
+        parameters.allow_only(("prefix", "last", *PAGINATION_PARAMETERS))
+        with_last = parameters.integer("last", 1) == 1
         prefix, pagination = (parameters.text("prefix") or "").encode(), read_pagination(parameters)
         readable = request.broker_client.readable()
         request.charge(search_price(len(self._context.broker.channels), 0 if readable is None else readable.stars))
 
         def respond(page: Page | Error) -> None:
             assert isinstance(page, Page)
-            request.respond_json(200, http_api.channels_response(page))
+            request.respond_json(200, http_api.channels_response(page, with_last))
 
         def is_wanted() -> bool:
             return not request.is_finished
