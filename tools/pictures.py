@@ -4,6 +4,7 @@ It takes some minutes, so that the charts have something to show. It uses the de
 """
 
 import argparse
+import json
 import math
 import random
 import socket
@@ -73,6 +74,24 @@ def on_stream(channel: str) -> socket.socket:
     return reading(connect(WEB, head))
 
 
+def reading_of(room: str, rounds: int, chance: random.Random) -> str:
+    """What a room publishes: values that change slowly, or a word."""
+    base = 9 + sum(room.encode()) % 13
+    wave, noise = math.sin(rounds / 60 + base), chance.random() / 5
+    match room:
+        case "chat":
+            return chance.choice(TALK)
+        case "doorbell":
+            return "ring"
+        case "co2":
+            return json.dumps({"ppm": round(640 + 90 * wave + 10 * noise)})
+        case "lights":
+            return json.dumps({"on": True, "watts": round(46 + 6 * wave)})
+        case "cellar/boiler":
+            return json.dumps({"celsius": round(56 + 3 * wave + noise, 1), "bar": round(1.6 + wave / 10, 2)})
+    return json.dumps({"celsius": round(base + 2 * wave + noise, 1), "humidity": round(52 - 9 * wave)})
+
+
 class Household:
     """The clients of a house: sensors, people, a camera and a slow reader."""
 
@@ -96,12 +115,13 @@ class Household:
         rounds, chance = self._rounds, self._chance
         if rounds % 6 == 0:
             celsius = round(21 + 2 * math.sin(rounds / 50) + chance.random() / 5, 1)
-            self._thermometer.sendall(f'PUB kitchen {{"celsius": {celsius}}}\n'.encode())
+            values = {"celsius": celsius, "humidity": round(48 - 5 * math.sin(rounds / 50)), "battery": 3.71}
+            self._thermometer.sendall(f"PUB kitchen {json.dumps(values)}\n".encode())
         if rounds % 34 == 0:
             self._ann.sendall(f"PUB kitchen {chance.choice(TALK)}\n".encode())
         for room in ROOMS[1:]:
-            if chance.random() < 0.3:
-                self._door.sendall(f'PUB {room} {{"n": {rounds}, "on": {chance.choice(["true", "false"])}}}\n'.encode())
+            if chance.random() < (0.01 if room in ("chat", "doorbell") else 0.3):
+                self._door.sendall(f"PUB {room} {reading_of(room, rounds, chance)}\n".encode())
         frames = int(14 + 12 * math.sin(rounds / 40) + 60 * (rounds % 130 < 12))
         self._camera.sendall(b"PUB camera " + b"x" * 900 + b"\n" if frames < 2 else self._frames(frames))
         if rounds % 90 == 80:
@@ -159,17 +179,19 @@ def take_all(live: Callable[[float], None], seconds: float) -> None:
             return page
 
         others = [opened("#kitchen,garden") for _ in range(2)]
-        page, overview = opened("#kitchen,garden"), opened("console")
+        page, overview = opened("#kitchen,garden,cellar/boiler,chat"), opened("console")
         page.fill("#nick", "you")
         page.click("#nick-set")
         live(seconds)
         dark = opened("console", color_scheme="dark")
+        board = opened("#board")
         channel, peers = opened("console#/channels/kitchen"), opened("console#/peers?order=lag")
         live(6)
         page.fill("#message", "I am on my way")
         page.click("#send")
         live(1)
         take(page, "page")
+        take(board, "board")
         take(overview, "console-overview")
         take(dark, "console-overview-dark")
         take(channel, "console-channel")

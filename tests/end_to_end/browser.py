@@ -41,7 +41,11 @@ class MonitoredPage:
         self.errors: list[str] = []
         self.page.on("console", lambda message: self._note(message.type, message.text))
         self.page.on("pageerror", lambda error: self._note("error", str(error)))
-        self.page.on("requestfailed", lambda request: self._note("error", f"{request.url}: {request.failure}"))
+        self.page.on("requestfailed", lambda request: self._note_failure(f"{request.url}: {request.failure}"))
+
+    def _note_failure(self, text: str) -> None:
+        if "ERR_ABORTED" not in text:  # pages that are closed or left abort their requests
+            self._note("error", text)
 
     def _note(self, kind: str, text: str) -> None:
         if kind in ("error", "warning"):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.documents import CHECKOUT, DOCS, fenced
 from tests.end_to_end.programs import Program
@@ -214,6 +215,14 @@ def test_first_steps_work_with_telnet_and_curl(start, environment, tmp_path):
         telnet.communicate()
 
 
+def expect_moving_chart(page):
+    chart = page.locator("#value-chart .plot")
+    expect(chart.locator("canvas")).to_be_visible()
+    points = int(chart.get_attribute("aria-valuemax"))
+    for more in (1, 2):
+        expect(chart).to_have_attribute("aria-valuemax", str(points + more))
+
+
 def test_first_steps_show_the_thermometer_on_a_page(start, run, serve_folder, open_page, tmp_path):
     origin = serve_folder(tmp_path)
     server = start("--allow-origin", origin)
@@ -221,6 +230,7 @@ def test_first_steps_show_the_thermometer_on_a_page(start, run, serve_folder, op
     (tmp_path / "kitchen.html").write_text(use_ports(page, server))
     (thermometer,) = (script for script in fenced(FIRST_STEPS, "sh") if "celsius" in script)
     run("sh", "-c", use_ports(thermometer, server))
+    expect_moving_chart(open_page().open(f"{server.page}#kitchen"))
     window = open_page().page
     window.goto(f"{origin}/kitchen.html")
     window.get_by_text(re.compile(r"^2[0-3]\.\d °C$")).wait_for()
@@ -240,11 +250,13 @@ def test_the_programs_of_the_readme_read_the_same_event(start, run, serve_folder
     assert reader.prints(r'^\w+ {"celsius":21.5}$').start() == 0, "the first line"
 
 
-def test_the_readme_starts_the_server_in_two_commands():
-    assert fenced(README, "sh") == [
-        "make run\n",
-        "curl -d 'the bread is ready' localhost:8082/channels/kitchen/events\n",
-    ]
+def test_the_readme_reaches_a_moving_chart_in_three_commands(start, run, open_page):
+    first, second, thermometer = fenced(README, "sh")
+    assert first == "make run\n"
+    assert second == "curl -d 'the bread is ready' localhost:8082/channels/kitchen/events\n"
+    server = start()
+    run("sh", "-c", use_ports(thermometer, server))
+    expect_moving_chart(open_page().open(f"{server.page}#kitchen"))
 
 
 def test_first_steps_have_no_other_commands():
