@@ -153,10 +153,11 @@ export function buildBoard({ client, clock, openNames, open }) {
       entry.last = undefined;
       entry.values.restart(offset);
     };
-    entry.values = new ChannelValues(POINTS); // the history has the values since the tile was visible
-    entry.times = [];
-    entry.last = undefined;
+    let isFirst = true;
     entry.subscription = client.subscribe(entry.name, (event) => {
+      // The history has the values of the time in which the tile was not visible.
+      if (isFirst) Object.assign(entry, { values: new ChannelValues(POINTS), times: [], last: undefined });
+      isFirst = false;
       if (event.offset > head) clock.adjust(event.time);
       receive(entry, event);
     }, {
@@ -316,8 +317,8 @@ export function buildBoard({ client, clock, openNames, open }) {
     }, TYPING_MS);
   });
 
-  board.addEventListener('keydown', (event) => {
-    if (event.key !== '/' || event.target === find) return;
+  addEventListener('keydown', (event) => {
+    if (!isOpen || event.key !== '/' || event.target.closest?.('input, textarea, select')) return;
     event.preventDefault();
     find.focus();
   });
