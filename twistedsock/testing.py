@@ -124,7 +124,8 @@ class LateBackplane:
     """The memory backplane, but requests wait for ``release``. The next ``failing`` of them fail. Set ``is_ready`` to
     False to make it unavailable. The next ``skipping`` batches are not delivered, and the next ``repeating`` ones are
     delivered twice: both are faults of a backplane, which the server must survive. With ``keeps_history`` it returns
-    all events that it has ordered from ``read``; ``sent`` are the commands for other nodes."""
+    all events that it has ordered from ``read``, except those before ``first_kept``; ``sent`` are the commands for
+    other nodes."""
 
     is_ready = True
 
@@ -139,6 +140,7 @@ class LateBackplane:
         self._delivered: list[Callable[[], None]] = []
         self._asked: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self.failing = self.skipping = self.repeating = 0
+        self.first_kept = 1
 
     def __len__(self) -> int:
         """The number of requests without a response."""
@@ -202,11 +204,20 @@ class LateBackplane:
 
     def _read(self, channel: bytes, after: Position, limit: int) -> Sequence[Batch]:
         found: list[Batch] = []
+        start = max(after.offset + 1, self.first_kept)
         for batch in self._log.get((channel, after.epoch), ()):
-            if batch.end > after.offset + 1 and limit > 0:
-                found.append(batch.part(after.offset + 1, batch.end))
+            if batch.end > start and limit > 0:
+                found.append(batch.part(start, batch.end))
                 limit -= cost(batch)
         return found
+
+    def offset_before(self, channel: bytes, epoch: bytes, time: int) -> Future[int]:
+        def find() -> int:
+            log = self._log.get((channel, epoch), ())
+            kept = [batch for batch in log if batch.end > self.first_kept and batch.time < time]
+            return kept[-1].end - 1 if kept else 0
+
+        return self._ask(find)
 
     def close(self, channel: bytes) -> None:
         self._inner.close(channel)

@@ -403,6 +403,29 @@ class KeepingContract:
         stage.publish(b"a", b"x")
         assert self.read(stage, Position(b"another", 0)) == self.read(stage, Position(position.epoch, 1)) == []
 
+    @pytest.mark.parametrize("rows", [1, 3, 10])
+    def test_finds_the_newest_event_before_a_time(self, stage: Stage, rows: int) -> None:
+        position = stage.open(b"a")
+        assert isinstance(position, Position)
+        for _ in range(rows):
+            stage.publish(b"a", b"x", b"y", settle=False)
+            stage.publish(b"a", b"z", by=b"p2")
+        events = stage.events(b"a")
+        for time in {event.time + more for event in events for more in (0, 1)}:
+            before = [event.offset for event in events if event.time < time]
+            assert self.offset_before(stage, position.epoch, time) == max(before, default=0)
+        assert self.offset_before(stage, b"another", 10**13) == 0
+        stage.close(b"a")
+        assert self.offset_before(stage, position.epoch, 10**13) == 3 * rows
+
+    def offset_before(self, stage: Stage, epoch: bytes, time: int) -> int:
+        answers: list[Any] = []
+        on_result(stage.backplane.offset_before(b"a", epoch, time), answers.append)
+        stage.settle()
+        (answer,) = answers
+        assert isinstance(answer, int)
+        return answer
+
     def test_reads_closed_channels(self, stage: Stage) -> None:
         position = stage.open(b"a")
         assert isinstance(position, Position)

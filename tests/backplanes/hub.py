@@ -198,6 +198,14 @@ class HubBackplane:
                 limit -= cost(batch)
         return found
 
+    def offset_before(self, channel: bytes, epoch: bytes, time: int) -> Error | Future[int]:
+        def find() -> int:
+            log = self._hub.log(channel)
+            older = [batch for batch in log.batches if batch.time < time and log.epoch == epoch]
+            return older[-1].end - 1 if older else 0
+
+        return self._ask(find)
+
     def join(self, channel: bytes, member: Member) -> None:
         def join() -> None:
             self._hub.log(channel).members[member.id] = (self.node_name, member)

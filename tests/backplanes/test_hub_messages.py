@@ -41,6 +41,7 @@ TO_HUB: list[messages.Message] = [
     messages.Gather(b"figures"),
     messages.WorkerReport(b"{}"),
     messages.Goodbye(),
+    messages.FindOffset(b"kitchen", b"e1", 1_764_394_200_123),
     messages.Command(DisconnectClient(b"2-abcde", b"bye", b"disconnected")),
 ]
 

@@ -31,6 +31,7 @@ def test_reserved_channels_are_answered_at_once_by_the_own_backplane(stage: Late
     stage.join(OWN, ANN)
     assert stage.offsets(OWN) == [1] and stage.members(OWN) == [ANN] and len(shared) == 0
     assert isinstance(position, Position) and stage.backplane.read(OWN, position, 1) == ()
+    assert stage.backplane.offset_before(OWN, position.epoch, 10**13) == 0
     stage.rename(OWN, ANN)
     stage.leave(OWN, ANN)
     stage.close(OWN)

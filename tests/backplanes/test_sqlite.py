@@ -3,21 +3,25 @@
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import strategies as st
 
 from tests.backplanes.contract import BackplaneContract, FailingContract, KeepingContract, Stage
 from tests.backplanes.disk_stage import DiskStage, StartDiskStage
+from tests.fuzz.properties import holds
 from twistedsock.backplanes import sqlite as sqlite_module
 from twistedsock.backplanes.sqlite import DISK_TOO_SLOW, RETRY_SECONDS
-from twistedsock.backplanes.sqlite_store import StoreError
+from twistedsock.backplanes.sqlite_rows import MAX_ROW_BYTES
+from twistedsock.backplanes.sqlite_store import Addition, Store, StoreError
 from twistedsock.errors import UNAVAILABLE
 from twistedsock.pubsub.future import on_result
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import Payloads, Position, Publication
+from twistedsock.pubsub.values import Batch, Payloads, Position, Publication
 
 
 @pytest.fixture
@@ -458,3 +462,90 @@ def test_directory_that_cannot_be_created_is_an_error(disk_stage: StartDiskStage
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot use .*file/state: Not a directory"):
         disk_stage(tmp_path / "file" / "state")
+
+
+# Reading, directly from the store.
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "state", lambda: b"e1")
+    store.open()
+    yield store
+    store.close()
+
+
+def rows(*rows_of_times: list[int], size: int = 1) -> list[Addition]:
+    """An addition for each row, with an event for each time."""
+    additions, offset = [], 1
+    for times in rows_of_times:
+        batches = []
+        for time in times:
+            payloads = Payloads((b"x" * size,), size)
+            batches.append(Batch(offset, offset + 1, b"p", b"p", b"message", payloads, time))
+            offset += 1
+        additions.append(Addition(b"a", b"e1", batches))
+    return additions
+
+
+@holds(
+    examples=40,
+    rows_of_times=st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=4), max_size=12),
+    oldest=st.integers(1, 6),
+)
+def test_time_is_found_in_any_rows(rows_of_times: list[list[int]], oldest: int) -> None:
+    """The newest event before a time is found, wherever it is in its row, and whatever was deleted."""
+    newest = 0
+    for times in rows_of_times:
+        for index, time in enumerate(times):
+            newest = times[index] = max(newest, time)
+    with TemporaryDirectory() as directory:
+        store = Store(Path(directory), lambda: b"e1")
+        store.open()
+        store.append(rows(*rows_of_times))
+        store.trim(oldest, 10**12, b"e2")
+        kept = [(offset, time) for offset, time, last in _numbered(rows_of_times) if last >= oldest]
+        for time in range(14):
+            expected = max([offset for offset, at in kept if at < time], default=0)
+            assert store.offset_before(b"a", b"e1", time) == expected
+        store.close()
+
+
+def _numbered(rows_of_times: list[list[int]]) -> Iterator[tuple[int, int, int]]:
+    """The offset and the time of each event, and the time of the last one in its row."""
+    offset = 0
+    for times in rows_of_times:
+        for time in times:
+            offset += 1
+            yield offset, time, times[-1]
+
+
+def test_time_is_found_among_many_rows(store: Store) -> None:
+    store.append(rows(*[[time] for time in range(300)]))
+    assert store.offset_before(b"a", b"e1", 200) == 200
+    assert store.offset_before(b"b", b"e1", 200) == store.offset_before(b"a", b"e2", 200) == 0
+
+
+def test_part_of_a_large_row_can_be_read(store: Store) -> None:
+    """However much was committed together, memory has what was asked for, about."""
+    store.append(rows([1] * 2_000, size=1_000))
+    position, offset = Position(b"e1", 0), 0
+    while offset < 2_000:
+        batches = store.read(b"a", Position(position.epoch, offset), 65_536)
+        assert batches[0].first == offset + 1 and sum(batch.payloads.size for batch in batches) <= 66_536
+        offset = batches[-1].end - 1
+    assert store.read(b"a", Position(b"e1", 2_000), 65_536) == []
+
+
+def test_small_events_count_as_what_is_sent(store: Store) -> None:
+    store.append(rows([1] * 5_000))
+    assert len(store.read(b"a", Position(b"e1", 0), 65_536)) < 1_500
+
+
+def test_large_commit_is_divided_into_rows(store: Store, tmp_path: Path) -> None:
+    """Also because reading a row again for each part of it takes long."""
+    store.append(rows([1] * 2_000, size=1_000))
+    with closing(sqlite3.connect(tmp_path / "state" / "events.sqlite")) as connection:
+        sizes = [size for (size,) in connection.execute("SELECT length(data) FROM batches")]
+    assert len(sizes) > 8 and max(sizes) <= 1.1 * MAX_ROW_BYTES
+    assert store.read_channel(b"a", 2_000, 10**9, 0).tail[0].first == 1

@@ -519,6 +519,42 @@ def test_history_names_events_that_were_dropped() -> None:
     assert result_of(bridge.history("kitchen", after=0)).lost == (1, 2)
 
 
+@pytest.fixture
+def kept() -> FakeServer:
+    """The history holds three of 40 events, which fill three chunks; the backplane has all."""
+    server = FakeServer(late=True, keeps_history=True, history_events=3)
+    bridge = bridge_of(server)
+    for number in range(1, 41):
+        bridge.publish("kitchen", f"{number:04}" + "x" * 4_000)
+        settle(server)
+        server.wall += 60
+    return server
+
+
+def test_history_includes_what_only_the_backplane_has(kept: FakeServer) -> None:
+    bridge, start = bridge_of(kept), datetime.fromtimestamp(1_800_000_000, UTC)
+    for options, first, last in [
+        ({"after": 0}, 1, 40),
+        ({"last": 30}, 11, 40),
+        ({"after": start + timedelta(minutes=9), "before": start + timedelta(minutes=30)}, 11, 30),
+        ({}, 38, 40),
+    ]:
+        deferred = bridge.history("kitchen", **options)
+        settle(kept)
+        history = result_of(deferred)
+        assert [event.offset for event in history.events] == [*range(first, last + 1)]
+        assert (history.lost, history.position) == (None, ("e1", 40))
+
+
+def test_history_fails_if_it_cannot_be_read_to_its_end(kept: FakeServer) -> None:
+    deferred = bridge_of(kept).history("kitchen", after=0)
+    kept.backplane.release()
+    kept.backplane.failing = 1
+    settle(kept)
+    error = result_of(deferred)
+    assert isinstance(error, BridgeError) and error.code == "unavailable" and "read again" in error.message
+
+
 def test_subscription_continues_after_a_history(server: FakeServer, bridge: Bridge) -> None:
     events: list[BridgeEvent] = []
     bridge.publish("kitchen", "one")

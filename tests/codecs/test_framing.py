@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twistedsock.codecs.framing import Framing, Newline, TextMessage, decimal_runs
+from twistedsock.pubsub.future import Future
 from twistedsock.testing import read_frames
 
 
@@ -33,6 +34,12 @@ def test_message_is_one_unmasked_text_frame() -> None:
 def test_frames_each_piece_as_fragment(pieces: list[bytes], frames: list[bytes]) -> None:
     """RFC 6455 section 5.4: text, then continuations, the last one final."""
     assert list(TextMessage().fragments(iter(pieces))) == frames
+
+
+def test_waits_between_pieces_are_left_as_they_are() -> None:
+    wait = Future[int]()
+    assert list(Newline().fragments([b"a", wait, b"b"])) == [b"a", wait, b"b", b"\n"]
+    assert list(TextMessage().fragments([b"a", wait, b"b"])) == [wait, b"\x01\x01a", b"\x80\x01b"]
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 70000])

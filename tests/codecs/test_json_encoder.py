@@ -11,6 +11,7 @@ from twistedsock.codecs.payload import build_payloads
 from twistedsock.codecs.sse import SSE_ENCODER
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.limits.settings import CHUNK_BYTES
+from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.values import TEXT, Batch, Event, Lost, Member, PayloadKind, Position, PresenceChange
 from twistedsock.session.encoder import Endpoints, SessionInfo
 from twistedsock.testing import read_frames
@@ -149,6 +150,12 @@ def test_replies_to_each_publish_with_id() -> None:
 def test_sends_no_goodbye() -> None:
     """The close frame has the reason."""
     assert JSON.bye(b"see you") == b""
+
+
+def test_wait_within_a_history_is_a_piece() -> None:
+    wait = Future[int]()
+    first, answer = JSON.history(b"4", b"kitchen", [ALARM, wait, VALUE], AT)
+    assert first is wait and answer == b"".join(JSON.history(b"4", b"kitchen", [ALARM, VALUE], AT))
 
 
 def test_long_reply_is_one_message_in_pieces_of_one_chunk() -> None:

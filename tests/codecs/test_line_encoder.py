@@ -7,6 +7,7 @@ from twistedsock.codecs.line_encoder import HELP_LINES, LINE_ENCODER, LINE_MESSA
 from twistedsock.codecs.payload import build_payloads
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.limits.settings import CHUNK_BYTES
+from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.values import JSON, TEXT, Batch, Event, Lost, Member, Position, PresenceChange, Reset, Tag
 from twistedsock.session import commands
 from twistedsock.session.encoder import Endpoints, SessionInfo
@@ -166,6 +167,12 @@ def test_writes_each_line_as_websocket_message() -> None:
     assert all(message.startswith(("INFO ", "OK")) for message in read_frames(help_text))
     changes = [PresenceChange(ANN, True), PresenceChange(ANN, False)]
     assert read_frames(LINE_MESSAGE_ENCODER.presence(b"a", changes)) == ["JOIN a k3x9 ann", "LEAVE a k3x9 ann"]
+
+
+def test_wait_within_a_history_is_a_piece() -> None:
+    wait = Future[int]()
+    pieces = LINE_ENCODER.history(None, b"a", [event(1), wait, event(2)], AT)
+    assert list(pieces) == [wait, b"MSG a 1 ann 21.5\nMSG a 2 ann 21.5\n", b"OK 2\n"]
 
 
 def test_long_reply_comes_in_pieces_of_one_chunk() -> None:

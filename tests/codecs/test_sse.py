@@ -20,6 +20,7 @@ from twistedsock.codecs.sse import (
     one_line,
     parse_event_id,
 )
+from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.values import JSON, TEXT, Batch, Position, Reset
 from twistedsock.session.commands import MAX_OFFSET
 from twistedsock.session.encoder import Endpoints
@@ -150,6 +151,12 @@ def test_replaces_line_breaks_with_spaces() -> None:
 def test_message_in_pieces_is_one_event(pieces: list[bytes]) -> None:
     (event,), _ = read_events(b"".join(STREAM.fragments(pieces)).decode())
     assert event.kind == "ok" and event.data == b"".join(pieces).replace(b"\n", b" ").decode()
+
+
+def test_waits_between_pieces_are_left_as_they_are() -> None:
+    wait = Future[int]()
+    pieces = list(STREAM.fragments([b'{"type":"ok","events":[', wait, b"]}"]))
+    assert pieces[1:3] == [wait, b"]}"]
 
 
 @given(first=st.sampled_from([0, 1, 9, 99, 998, 1_000, 2**53 - 5]), count=st.integers(1, 1_200))

@@ -275,9 +275,14 @@ class WebClient:
         self.send_text(json.dumps(message))
 
     def receive_text(self) -> str:
-        kind, payload = self.receive_frame()
-        assert kind == 0x81, (kind, payload)
-        return payload.decode()
+        """The next message, which may have several fragments (RFC 6455 section 5.4)."""
+        kind, message = self.receive_frame()
+        assert kind in (0x81, 0x01), (kind, message)
+        while not kind & 0x80:
+            kind, payload = self.receive_frame()
+            assert kind in (0x80, 0x00), (kind, payload)
+            message += payload
+        return message.decode()
 
     def receive(self) -> dict[str, Any]:
         return json.loads(self.receive_text())

@@ -218,6 +218,41 @@ client.close();
     assert expect_end(program) == ["1", "0", "1", "0", "1", "0", "1", "0", "1", "0", "bad-argument"]
 
 
+def test_node_reads_what_only_the_directory_has(start, node):
+    """After kill -9, in one answer that is longer than a frame."""
+    server = start("--state", "state", "--history-events", "5")
+    program = f"""
+import {{ connect }} from 'sockbridge';
+const client = connect('{server.page}ws');
+await client.ping();
+await Promise.all(Array.from({{ length: 2000 }}, (_, number) => client.publish('kitchen', 'x'.repeat(100) + number)));
+client.close();
+"""
+    expect_end(node(program))
+    server.kill()
+    server = start.again(server, "--state", "state", "--history-events", "5")
+    program = f"""
+import {{ connect }} from 'sockbridge';
+const client = connect('{server.page}ws');
+const print = async (options) => {{
+  const {{ events, lost, offset }} = await client.history('kitchen', options);
+  const isWhole = events.every((event, index) => event.offset === events[0].offset + index);
+  console.log(events.length, events[0].offset, isWhole, lost, offset);
+}};
+for (const after of [0, '-1h', 1990]) await print({{ after }});
+for (const options of [{{ last: 30 }}, {{ before: 1000, last: 2 }}, {{}}]) await print(options);
+client.close();
+"""
+    assert expect_end(node(program)) == [
+        "2000 1 true undefined 2000",
+        "2000 1 true undefined 2000",
+        "10 1991 true undefined 2000",
+        "30 1971 true undefined 2000",
+        "2 998 true undefined 2000",
+        "5 1996 true undefined 2000",
+    ]
+
+
 def test_node_falls_back_to_the_stream_if_websockets_are_blocked(blocking_proxy, node, channel):
     program = node(talk(blocking_proxy.page, channel, *WEBSOCKET))
     expect_end(program)

@@ -5,6 +5,7 @@ import random
 import subprocess
 import threading
 import time
+from datetime import UTC, datetime
 from itertools import islice
 from urllib.request import Request, urlopen
 
@@ -114,6 +115,55 @@ def test_clients_of_all_kinds_recover_over_a_restart(start, line_client, web_cli
         _welcome, reply, event = islice(data, 3)
     assert reply["recovered"] is True and event["data"] == "two"
     assert client.request("PUB kitchen three") == "OK 3"
+
+
+def offsets_on_lines(client, bounds):
+    """The offsets of all events of a history."""
+    client.send(f"HIST kitchen {bounds}")
+    offsets = []
+    while (line := client.receive()).startswith("MSG "):
+        offsets.append(int(line.split(" ")[2]))
+    assert line == f"OK {len(offsets)}"
+    return offsets
+
+
+def test_histories_reach_back_to_what_only_the_directory_has(start, line_client, web_client):
+    """On lines, in JSON and over HTTP, by offset and by time, after kill -9, also of a channel that is not open."""
+    options = "--state state --history-events 50".split()
+    server = start(*options)
+    client, all_offsets = line_client(server.lines[0]), [*range(1, 5_001)]
+    for first in range(1, 5_001, 1_000):
+        client.send("\n".join(f"PUB kitchen {number}" for number in range(first, first + 1_000)))
+        assert [client.receive() for _ in range(1_000)] == [f"OK {offset}" for offset in range(first, first + 1_000)]
+    server.kill()
+    server = start.again(server, *options)
+    client, page, events = (
+        line_client(server.lines[0]),
+        web_client(server.page),
+        f"{server.page}channels/kitchen/events",
+    )
+
+    def read_json(**bounds):
+        return page.request(type="history", id=1, channel="kitchen", **bounds)["events"]
+
+    def read_http(bounds):
+        with urlopen(f"{events}?{bounds}", timeout=TIMEOUT_SECONDS) as answer:
+            return json.load(answer)["events"]
+
+    assert offsets_on_lines(client, "after=-1h") == all_offsets  # before anything else has opened it
+    assert offsets_on_lines(client, "after=0") == all_offsets
+    assert offsets_on_lines(client, "") == all_offsets[-50:]
+    assert offsets_on_lines(client, "after=1000 before=1100") == [*range(1_001, 1_100)]
+    for found in (read_json(after=0), read_json(after="-1h"), read_http("after=0"), read_http("after=-1h")):
+        assert [(event["offset"], event["data"]) for event in found] == [(one, str(one)) for one in all_offsets]
+    time = found[2_500]["time"]
+    moment = datetime.fromtimestamp(time / 1_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    later = [event["offset"] for event in found if event["time"] > time]
+    earlier = [event["offset"] for event in found if event["time"] < time]
+    assert [event["offset"] for event in read_json(after=moment)] == later
+    assert offsets_on_lines(client, f"after={moment}") == later
+    assert [event["offset"] for event in read_http(f"before={moment}&last=9")] == earlier[-9:]
+    assert offsets_on_lines(client, f"before={moment}") == earlier
 
 
 def test_second_server_cannot_use_the_directory(start, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from twistedsock.errors import UNAVAILABLE, Error
-from twistedsock.pubsub.future import Future, map_result, on_result
+from twistedsock.pubsub.future import Future, Steps, complete, map_result, on_result, wait_for
 
 
 def test_callbacks_run_in_order() -> None:
@@ -78,3 +78,44 @@ def test_map_result_passes_errors_through() -> None:
     following.then(outcomes.append)
     first.settle(UNAVAILABLE)
     assert outcomes == [UNAVAILABLE]
+
+
+# Steps.
+
+
+def add(*answers: int | Error | Future[int]) -> Steps[int | Error]:
+    total = 0
+    for answer in answers:
+        outcome = yield from wait_for(answer)
+        if isinstance(outcome, Error):
+            return outcome
+        total += outcome
+    return total
+
+
+def test_steps_that_need_not_wait_are_complete_at_once() -> None:
+    settled = Future[int]()
+    settled.settle(3)
+    assert complete(add(1, settled)) == 4
+    assert complete(add(1, UNAVAILABLE)) is UNAVAILABLE
+
+
+@pytest.mark.parametrize(("second", "expected"), [(2, 3), (UNAVAILABLE, UNAVAILABLE)], ids=["value", "error"])
+def test_steps_continue_when_their_futures_are_settled(second: int | Error, expected: int | Error) -> None:
+    answers, outcomes = (Future[int](), Future[int]()), []
+    result = complete(add(*answers))
+    on_result(result, outcomes.append)
+    answers[0].settle(1)
+    assert outcomes == []
+    answers[1].settle(second)
+    assert outcomes == [expected]
+
+
+def test_steps_that_continue_too_early_wait_again() -> None:
+    answer = Future[int]()
+    steps = wait_for(answer)
+    assert next(steps) is next(steps) is answer
+    answer.settle(5)
+    with pytest.raises(StopIteration) as end:
+        next(steps)
+    assert end.value.value == 5

@@ -237,6 +237,22 @@ def test_history_can_end_before_the_newest_event() -> None:
     assert [event.offset for event in kept.events] == [6] and kept.recovered is False
 
 
+def test_history_includes_what_only_the_backplane_has() -> None:
+    server = FakeServer(late=True, keeps_history=True, history_events=2)
+    for _ in range(5):
+        settled(server, visitor(server).publish(publication(b"k", b"x")))
+    page = settled(server, visitor(server).history(b"k", HistoryQuery(since=1), b"e1"))
+    assert (page.start, page.stop, page.recovered, page.lost) == (2, 6, True, None)
+    in_memory = visitor(server).read_page(server.broker.channels[b"k"], HistoryQuery(since=1), b"e1")
+    assert (in_memory.start, in_memory.recovered, in_memory.lost) == (4, False, Lost(2, 3))
+    server.backplane.failing = 1
+    page = settled(server, visitor(server).history(b"k", HistoryQuery(since=1), b"e1"))
+    assert (page.start, page.recovered, page.lost) == (4, False, Lost(2, 3))
+    server.backplane.failing = 1
+    moment = Moment(int(server.wall * 1000))
+    assert settled(server, visitor(server).history(b"k", HistoryQuery(before=moment))) is UNAVAILABLE
+
+
 def test_history_of_an_unknown_channel_keeps_no_channel(server: FakeServer) -> None:
     kept = settled(server, visitor(server).history(b"k"))
     assert isinstance(kept, HistoryPage) and list(kept.events) == [] and kept.position.offset == 0

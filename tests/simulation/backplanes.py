@@ -7,6 +7,9 @@ from typing import Any, Protocol
 from tests.simulation.record import Record
 from twistedsock.pubsub.values import JSON, Batch
 
+READ_BYTES = (300, 3_000, 65_536)
+"""Most bytes that a backplane returns at once, so that short histories are read in parts too."""
+
 
 class Backplanes(Protocol):
     """Makes the backplanes of all nodes, records what they store, and lets them fail. A new kind of backplane is

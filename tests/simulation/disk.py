@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from tests.simulation.backplanes import values_of
+from tests.simulation.backplanes import READ_BYTES, values_of
 from tests.simulation.faults import FaultRates
 from tests.simulation.record import EpochRecord, Record
 from tests.simulation.world import Violation, World
@@ -22,13 +22,15 @@ MAX_DELAY_SECONDS = 5.0
 
 
 class SimulatedStore:
-    """The events on the disk. It has the methods of ``sqlite_store.Store``."""
+    """The events on the disk: the newest ``kept`` of each channel. It has the methods of ``sqlite_store.Store``."""
 
     is_unsynced = False
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, kept: int) -> None:
         self.record = Record()
         self._world = world
+        self._kept = kept
+        self._read_bytes = world.random.choice(READ_BYTES)
 
     def open(self) -> None: ...
 
@@ -46,12 +48,13 @@ class SimulatedStore:
                 if name != epoch.name or batch.first != epoch.head + 1:
                     raise Violation(f"{batch.first} of {name!r} is written after {epoch.head} of {epoch.name!r}")
                 self.record.store(channel.decode(), epoch, batch, values_of(batch), self._world.now)
+                epoch.kept_from = max(epoch.kept_from, batch.end - self._kept)
                 self._world.note("disk", f"keeps {batch.first} to {batch.end - 1}", channel.decode())
 
     def read_channel(self, channel: bytes, max_events: int, max_bytes: int, oldest: int) -> StoredChannel:
         epoch = self._epoch(channel)
         tail: list[Batch] = []
-        for batch in reversed(epoch.batches):
+        for batch in reversed(epoch.batches_from(epoch.kept_from)):
             if batch.time < oldest or sum(map(len, tail)) >= max_events:
                 break
             tail.insert(0, batch)
@@ -60,13 +63,18 @@ class SimulatedStore:
 
     def read(self, channel: bytes, after: Position, limit: int) -> list[Batch]:
         epoch, found = self._epoch(channel), list[Batch]()
+        limit = min(limit, self._read_bytes)
         if epoch.name == after.epoch:
-            for batch in epoch.batches_from(after.offset + 1):
+            for batch in epoch.batches_from(max(epoch.kept_from, after.offset + 1)):
                 found.append(batch)
                 limit -= batch.payloads.size
                 if limit <= 0:
                     break
         return found
+
+    def offset_before(self, channel: bytes, epoch: bytes, time: int) -> int:
+        known = self._epoch(channel)
+        return known.offset_before(time) if known.name == epoch else 0
 
     def _epoch(self, channel: bytes) -> EpochRecord:
         known = self.record.channels.get(channel.decode())
@@ -130,13 +138,14 @@ class DiskBackplanes:
     def __init__(self, world: World, rates: FaultRates) -> None:
         self._world = world
         self._rates = rates
-        self._store = SimulatedStore(world)
+        self._store = SimulatedStore(world, kept=world.random.choice((5, 30, 10_000)))
         self.record = self._store.record
         self._limits = Limits(history_events=world.random.choice((3, 100)))
         self._workers: dict[SQLiteBackplane, SimulatedWorker] = {}
 
     def keeps(self, backplane: SQLiteBackplane, channel: str, epoch: str, offset: int) -> bool:
-        return self.record.channels[channel].name.decode() == epoch
+        kept = self.record.channels[channel]
+        return kept.name.decode() == epoch and kept.kept_from <= offset
 
     def has_failed_to_read(self, backplane: SQLiteBackplane, channel: str) -> bool:
         return self._workers[backplane].has_failed

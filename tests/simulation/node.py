@@ -49,6 +49,15 @@ class SimulatedNode:
         for client in clients:
             client.connection_broken()
 
+    def head(self, channel: str) -> int:
+        """The newest offset of a channel that the node has open, otherwise 0."""
+        known = self.context.broker.channels.get(channel.encode())
+        return 0 if known is None else known.head
+
+    def has_failed_to_read(self, channel: str) -> bool:
+        """Whether the backplane has ever failed to return events of a channel."""
+        return self._backplanes.has_failed_to_read(self._backplane, channel)
+
     def has_dropped(self, channel: str, epoch: str, offset: int) -> bool:
         """Whether the history of the channel does not contain an event."""
         known = self.context.broker.channels.get(channel.encode())
@@ -61,10 +70,13 @@ class SimulatedNode:
             return True  # what is known of a former epoch is checked with the reset
         return known.history.first > offset and not self.can_read(channel, epoch, offset)
 
+    def is_deleted(self, channel: str, epoch: str, offset: int) -> bool:
+        """Like ``is_lost``, but an event that the backplane has failed to return is not deleted."""
+        return self.is_lost(channel, epoch, offset) and not self.keeps(channel, epoch, offset)
+
     def can_read(self, channel: str, epoch: str, offset: int) -> bool:
         """Whether the backplane has an event, and has never failed to return events of that channel."""
-        has_failed = self._backplanes.has_failed_to_read(self._backplane, channel)
-        return not has_failed and self.keeps(channel, epoch, offset)
+        return not self.has_failed_to_read(channel) and self.keeps(channel, epoch, offset)
 
     def keeps(self, channel: str, epoch: str, offset: int) -> bool:
         """Whether the backplane has an event that the node can read."""

@@ -18,13 +18,13 @@ from twistedsock.codecs import json_encoder, line_encoder, sse
 from twistedsock.errors import Error
 from twistedsock.pubsub import broker, channel, encoding_group, subscription
 from twistedsock.pubsub.broker import Broker
-from twistedsock.pubsub.future import Future
+from twistedsock.pubsub.future import Future, map_result
 from twistedsock.pubsub.history import History
 from twistedsock.pubsub.history_budget import HistoryBudget
-from twistedsock.pubsub.rereading import OlderEvents, Repairs
+from twistedsock.pubsub.rereading import OlderEvents, ReadQueue, Repairs
 from twistedsock.pubsub.undelivered import Undelivered
-from twistedsock.pubsub.values import Batch, Position, Publication, Reset
-from twistedsock.session import commands, handlers
+from twistedsock.pubsub.values import Batch, Event, Lost, Position, Publication, Reset
+from twistedsock.session import commands, handlers, history_reader, request
 from twistedsock.session.replies import PendingReplies
 
 MAX_RUNS = 150
@@ -475,6 +475,78 @@ def tail_cut(patch: Patch) -> None:
         "load",
         lambda self, at, batches, ages: load(self, at, batches[1:] or batches, list(ages)[1:] or ages),
     )
+
+
+# Histories that reach back further than the memory of the node.
+
+
+def _patch_histories(patch: Patch, change: Callable[[Any, bool], list[Any]]) -> None:
+    """``change`` is called with each item, and whether it is the first event after those of the backplane."""
+    events = history_reader._Reader.events
+
+    def changed(self: Any, start: int, stop: int, batches: Any = ()) -> Iterator[Any]:
+        seam = self._history.first if start < self._history.first else 0
+        for item in events(self, start, stop, batches):
+            yield from change(item, isinstance(item, Event) and item.offset == seam)
+
+    patch(history_reader._Reader, "events", changed)
+
+
+@plant
+def history_skips_at_the_seam(patch: Patch) -> None:
+    """The first event in memory is left out of a history that begins with events of the backplane."""
+    _patch_histories(patch, lambda item, is_seam: [] if is_seam else [item])
+
+
+@plant
+def history_doubles_at_the_seam(patch: Patch) -> None:
+    """The first event in memory is there twice in a history that begins with events of the backplane."""
+    _patch_histories(patch, lambda item, is_seam: [item, item] if is_seam else [item])
+
+
+@plant
+def history_forgets_gaps(patch: Patch) -> None:
+    """Events that are deleted, or cannot be read, while a history is sent are left out without a report."""
+    _patch_histories(patch, lambda item, is_seam: [] if isinstance(item, Lost) else [item])
+
+
+def _patch_parts(patch: Patch, change: Callable[[Any], Any]) -> None:
+    read = history_reader.read_part
+
+    def changed(*arguments: Any) -> Any:
+        part = yield from read(*arguments)
+        return change(part)
+
+    patch(handlers, "read_part", changed)
+    patch(request, "read_part", changed)
+
+
+@plant
+def history_forgets_what_was_deleted(patch: Patch) -> None:
+    """Events that the backplane has deleted before a history is requested are not reported as lost."""
+    _patch_parts(patch, lambda part: msgspec.structs.replace(part, lost=None))
+
+
+@plant
+def history_not_read(patch: Patch) -> None:
+    """What the memory does not have is reported as lost in a history, although the backplane keeps it."""
+
+    def read(self: Any, start: int) -> Any:
+        return ()
+        yield
+
+    patch(history_reader._Reader, "read", read)
+
+
+@plant
+def time_found_too_early(patch: Patch) -> None:
+    """The search for a time finds the event before the right one."""
+    find = ReadQueue.offset_before
+
+    def offset_before(self: Any, *arguments: Any) -> Any:
+        return map_result(find(self, *arguments), lambda offset: max(0, offset - 1))
+
+    patch(ReadQueue, "offset_before", offset_before)
 
 
 # New epochs.

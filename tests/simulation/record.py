@@ -52,6 +52,11 @@ class EpochRecord:
         batch = self.batches[index] if index >= 0 else None
         return batch if batch is not None and offset < batch.end else None
 
+    def offset_before(self, time: int) -> int:
+        """The newest event that was published before a time and can still be read, 0 if there is none."""
+        older = [batch.end - 1 for batch in self.batches_from(self.kept_from) if batch.time < time]
+        return older[-1] if older and older[-1] >= self.kept_from else 0
+
     def batches_from(self, offset: int) -> list[Batch]:
         """The events from this offset on, also those of the valid part of epochs before."""
         found: list[Batch] = []

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from tests.simulation.clients import NAMES, Client, draw_value, read_json
 from tests.simulation.following import Following, Position
+from tests.simulation.histories import Bounds, HistoryCheck, draw_bounds, is_time
 from tests.simulation.world import Violation
 from twistedsock.codecs.http_api import batch_response, history_response, read_batch
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub import values
-from twistedsock.pubsub.future import on_result
-from twistedsock.session.history_query import HistoryQuery
+from twistedsock.pubsub.future import Future, Steps, complete, map_result, on_result
+from twistedsock.session.history_query import Bound, HistoryQuery, Moment
 from twistedsock.session.request import HistoryPage, RequestClient
 
 if TYPE_CHECKING:
@@ -91,32 +92,56 @@ class RequestProgram(Client):
                 )
 
     def request_history(self, channel: str) -> None:
-        since = self.positions.get(channel) if self.random.random() < 0.7 else None
-        last = self.random.choice((None, None, 3))
-        self.note(f"reads the history since={since} last={last}", channel)
-        query = HistoryQuery(last, since and since[0])
+        assert self.node is not None
+        since = self.positions.get(channel) if self.random.random() < 0.5 else None
+        bounds = Bounds() if since else draw_bounds(self.world, self.run.record.channels.get(channel))
+        if since and self.random.random() < 0.3:
+            bounds["last"] = 3
+        self.note(f"reads the history since={since} {bounds}", channel)
+        check = HistoryCheck(self.run.record, self.node, channel, bounds)
+        query = HistoryQuery(
+            bounds.get("last"),
+            since[0] if since else bounds.get("since"),
+            _bound(bounds.get("after")),
+            _bound(bounds.get("before")),
+        )
         page = self.program.history(channel.encode(), query, since and since[1].encode())
-        on_result(page, partial(self.read_page, self.node, channel, since, last))
+        body = map_result(page, lambda page: complete(_body(page)))
+        on_result(body, partial(self.read_page, self.node, channel, since, bounds, check))
 
     def read_page(
-        self, node: "SimulatedNode", channel: str, since: Position | None, last: int | None, page: HistoryPage | Error
+        self,
+        node: "SimulatedNode",
+        channel: str,
+        since: Position | None,
+        bounds: Bounds,
+        check: HistoryCheck,
+        body: bytes | Error,
     ) -> None:
         self.waiting.remove(node)
-        if isinstance(page, Error):
-            self.check_error(channel, page.code.value.decode())
+        if isinstance(body, Error):
+            self.check_error(channel, body.code.value.decode())
             return
-        reply = read_json(b"".join(history_response(page)))
-        following = Following(
-            self.run.record, "", channel, reply, since, (0 if since else 2**53) if last is None else last, node
-        )
+        reply = read_json(body)
+        lost = [{"type": "lost", **gap} for gap in reply.get("gaps", ())]
         if "lost" in reply:
-            following.receive_lost(reply["lost"]["first"], reply["lost"]["last"])
-        for event in reply["events"]:
-            following.receive_event(event["offset"], event["name"], event["data"], event["time"])
-            self.received += 1
+            lost.append({"type": "lost", **reply["lost"]})
+        items = sorted([*reply["events"], *lost], key=lambda item: item.get("offset", item.get("first")))
+        self.received += len(reply["events"])
+        self.note(f"has read up to {reply['offset']} of {reply['epoch']}", channel)
+        if since is None:
+            check.check(items)
+            if not bounds:
+                self.positions[channel] = reply["offset"], reply["epoch"]
+            return
+        following = Following(self.run.record, "", channel, reply, since, bounds.get("last", 0), _Everywhere(node))
+        for item in items:
+            if item["type"] == "lost":
+                following.receive_lost(item["first"], item["last"])
+            else:
+                following.receive_event(item["offset"], item["name"], item["data"], item["time"])
         if following.position != (reply["offset"], reply["epoch"]) and following.earliest == following.next:
             following.fail(f"a history ends at {following.position} instead of {reply['offset']}")
-        self.note(f"has read up to {reply['offset']} of {reply['epoch']}", channel)
         self.positions[channel] = reply["offset"], reply["epoch"]
 
     def check_error(self, channel: str, code: str) -> None:
@@ -126,3 +151,25 @@ class RequestProgram(Client):
     def check_end(self) -> None:
         if any(node.is_running for node in self.waiting):
             self.fail("a request has no response")
+
+
+class _Everywhere:
+    """A request is also answered from what only the backplane has."""
+
+    def __init__(self, node: "SimulatedNode") -> None:
+        self.has_dropped = self.is_lost = node.is_lost
+
+
+def _bound(bound: int | None) -> Bound | None:
+    return Moment(bound) if bound is not None and is_time(bound) else bound
+
+
+def _body(page: HistoryPage) -> Steps[bytes | Error]:
+    """The body of a response, which may have to wait."""
+    pieces: list[bytes] = []
+    for piece in history_response(page):
+        if isinstance(piece, Future):
+            yield piece
+        else:
+            pieces.append(piece)
+    return b"".join(pieces)

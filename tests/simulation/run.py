@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 from tests.simulation.backplanes import Backplanes
 from tests.simulation.clients import Client
@@ -16,7 +15,7 @@ from tests.simulation.request_clients import RequestProgram
 from tests.simulation.session_clients import JsonSessionClient, LineSessionClient, MessageSessionClient
 from tests.simulation.shared import SharedBackplanes
 from tests.simulation.stream_clients import StreamClient
-from tests.simulation.world import Violation, World
+from tests.simulation.world import World
 from twistedsock.limits.settings import Limits
 
 KINDS: tuple[type[Client], ...] = (
@@ -161,28 +160,3 @@ class Run:
         """The newest offset of a channel."""
         epoch = self.record.channels.get(channel)
         return 0 if epoch is None else epoch.head
-
-    def check_history(
-        self, node: SimulatedNode, channel: str, since: int | None, last: int | None, items: list[dict[str, Any]]
-    ) -> None:
-        """Check the reply to a request for a history: each event is there, or reported as lost in its place."""
-        after = since if last is None else None
-        epochs = {epoch for known, epoch in self.record.epochs if known == channel}
-        for item in items:
-            first = item["offset"] if item["type"] == "event" else item["first"]
-            if after is not None and first != after + 1:
-                raise Violation(f"{channel}: a history has {first} after {after}", channel)
-            after = item["offset"] if item["type"] == "event" else item["last"]
-            if item["type"] == "event":
-                epochs = {epoch for epoch in epochs if self._has(channel, epoch, item)}
-                if not epochs:
-                    raise Violation(f"{channel}: a history has {first} with {item['data']!r}", channel)
-        if last is not None and sum(item["type"] == "event" for item in items) > last:
-            raise Violation(f"{channel}: a history has more than {last} events", channel)
-
-    def _has(self, channel: str, epoch: str, event: dict[str, Any]) -> bool:
-        try:
-            self.record.check_event(channel, epoch, event["offset"], event["name"], event["data"])
-        except Violation:
-            return False
-        return True

@@ -3,10 +3,11 @@
 import json
 from collections import deque
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.clients import NAMES, Client, draw_value, read_json
+from tests.simulation.histories import HistoryCheck, draw_bounds, is_time
 from tests.simulation.world import Violation
 from twistedsock.testing import JsonClient, LineClient, MessageClient
 
@@ -116,18 +117,18 @@ class SessionClient(Client):
         self.send(command)
 
     def request_history(self) -> None:
-        command = Command(verb="history", channel=self.random.choice(self.run.channels))
-        head = self.run.head(command["channel"])
-        if self.random.random() < 0.5:
-            command["since"] = max(0, head - self.random.choice((0, 1, 5, 30)))
-        if self.random.random() < 0.3:
-            command["last"] = self.random.choice((0, 1, 5, 30))
-        self.send(command)
+        channel, record = self.random.choice(self.run.channels), self.run.record
+        bounds = draw_bounds(self.world, record.channels.get(channel))
+        assert self.node is not None
+        check = HistoryCheck(record, self.node, channel, bounds)
+        written = {name: time_text(bound) if is_time(bound) else bound for name, bound in bounds.items()}
+        self.send(Command(verb="history", channel=channel, check=check, **written))
 
     def send(self, *commands: Command) -> None:
         """Send commands in one read of the server."""
         first = commands[0]
-        options = " ".join(f"{name}={first[name]}" for name in ("since", "epoch", "last", "echo") if name in first)
+        names = ("since", "epoch", "after", "before", "last", "echo")
+        options = " ".join(f"{name}={first[name]}" for name in names if name in first)
         count = f"{len(commands)} events" if first["verb"] == "publish" else options
         self.note(f"{first['verb']} {count}", first["channel"])
         self.pending += commands
@@ -216,8 +217,7 @@ class SessionClient(Client):
     def read_history(self, command: Command, reply: dict[str, Any]) -> None:
         history, self.history = self.history, []
         self.note(f"reads a history of {len(history)}", command["channel"])
-        assert self.node is not None
-        self.run.check_history(self.node, command["channel"], command.get("since"), command.get("last"), history)
+        command["check"].check(history)
 
     def check_end(self) -> None:
         super().check_end()
@@ -235,6 +235,11 @@ VERBS = {"subscribe": "SUB", "unsubscribe": "UNSUB", "history": "HIST"}
 def _line_value(text: str) -> Any:
     """The payload on a line as a value: text, or JSON if it begins like JSON."""
     return read_json(text) if text[:1] in ("{", "[", '"') else text
+
+
+def time_text(milliseconds: int) -> str:
+    """A time in a command."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def _milliseconds(time: str) -> int:
@@ -256,7 +261,8 @@ class LineSessionClient(SessionClient):
             name = command["name"]
             return f"PUB {channel} {payload}" if name == "message" else f"EMIT {channel} {name} {payload}"
         words = [VERBS[verb], channel]
-        words += [f"{name}={command[name]}" for name in ("since", "epoch", "last") if name in command]
+        names = ("since", "epoch", "after", "before", "last")
+        words += [f"{name}={command[name]}" for name in names if name in command]
         words += ["echo=off"] if "echo" in command else []
         words += ["presence=on"] if "presence" in command else []
         words += ["time=on"] if self.has_times and verb != "unsubscribe" else []
@@ -353,7 +359,7 @@ class JsonSessionClient(SessionClient):
     client_class = JsonClient
 
     def encode(self, command: Command) -> dict[str, Any]:
-        fields = {name: value for name, value in command.items() if name not in ("verb", "is_prompt")}
+        fields = {name: value for name, value in command.items() if name not in ("verb", "is_prompt", "check")}
         return {"type": command["verb"], "id": 1, **fields}
 
     def split(self) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tests.simulation.backplanes import values_of
+from tests.simulation.backplanes import READ_BYTES, values_of
 from tests.simulation.faults import FaultRates
 from tests.simulation.record import EpochRecord, Record
 from tests.simulation.world import World
@@ -44,6 +44,7 @@ class Store:
         self.record = record
         self.kept = kept
         self.tail = min(kept, tail)
+        self._read_bytes = world.random.choice(READ_BYTES)
         self.followers: dict[bytes, dict[Link, None]] = {}
         self._epochs = 0
         # The time of the newest event of each channel.
@@ -77,6 +78,7 @@ class Store:
     def read(self, channel: bytes, after: Position, limit: int) -> list[Batch]:
         """The events after a position, about ``limit`` bytes."""
         epoch, found = self.current(channel.decode()), list[Batch]()
+        limit = min(limit, self._read_bytes)
         if epoch.name == after.epoch:
             for batch in epoch.batches_from(max(epoch.kept_from, after.offset + 1)):
                 found.append(batch)
@@ -84,6 +86,10 @@ class Store:
                 if limit <= 0:
                     break
         return found
+
+    def offset_before(self, channel: bytes, epoch: bytes, time: int) -> int:
+        current = self.current(channel.decode())
+        return current.offset_before(time) if current.name == epoch else 0
 
     def current(self, channel: str) -> EpochRecord:
         """The current epoch of a channel. The first one begins now."""
@@ -204,6 +210,11 @@ class Link:
         on_result(answer, partial(self._note_read, channel))
         return answer
 
+    def offset_before(self, channel: bytes, epoch: bytes, time: int) -> int | Error | Future[int]:
+        answer = self._ask(channel, "search", lambda: (self._store.offset_before(channel, epoch, time), _do_nothing))
+        on_result(answer, partial(self._note_read, channel))
+        return answer
+
     def close(self, channel: bytes) -> None:
         self._open.pop(channel, None)
         if self.is_ready:
@@ -224,7 +235,7 @@ class Link:
     def send(self, command: NodeCommand) -> None:
         """Does nothing: the simulation has no commands of operators."""
 
-    def _note_read(self, channel: bytes, outcome: list[Batch] | Error) -> None:
+    def _note_read(self, channel: bytes, outcome: object) -> None:
         if isinstance(outcome, Error):
             self.failed_reads.add(channel.decode())
 

@@ -278,6 +278,15 @@ class Hub:
             ),
         )
 
+    def find_offset(self, link: "Link", request: int, message: messages.FindOffset) -> None:
+        answer = self.backplane.offset_before(message.channel, message.epoch, message.time)
+        on_result(
+            answer,
+            lambda outcome: link.answer(
+                request, _failure(outcome) if isinstance(outcome, Error) else messages.Offset(outcome)
+            ),
+        )
+
     def _channel(self, name: bytes) -> _Channel:
         channel = self._channels.get(name)
         if channel is None:
@@ -538,6 +547,7 @@ _HANDLERS: dict[type, Callable[[Link, int, Any], None]] = {
     messages.Open: lambda link, request, message: link._hub.open(link, request, message),
     messages.Close: lambda link, request, message: link._hub.close(link, message.channel),
     messages.Read: lambda link, request, message: link._hub.read(link, request, message),
+    messages.FindOffset: lambda link, request, message: link._hub.find_offset(link, request, message),
     messages.Join: lambda link, request, message: link._hub.join(link, message.channel, message.member),
     messages.Rename: lambda link, request, message: link._hub.rename(link, message.channel, message.member),
     messages.Leave: lambda link, request, message: link._hub.leave(link.node_name, message.channel, message.member.id),

@@ -267,6 +267,9 @@ class WorkerBackplane:
     def read(self, channel: bytes, after: Position, limit: int) -> Error | Future[Sequence[Batch]]:
         return self._request(messages.Read(channel, after, limit))
 
+    def offset_before(self, channel: bytes, epoch: bytes, time: int) -> Error | Future[int]:
+        return self._request(messages.FindOffset(channel, epoch, time))
+
     def _reset(self, request: int, message: messages.ResetChannel) -> None:
         if message.channel in self._open:
             self._open[message.channel] = message.state.position

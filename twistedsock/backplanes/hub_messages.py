@@ -115,6 +115,14 @@ class Goodbye(Message, tag=14, frozen=True):
     """The worker stops: its members leave at once."""
 
 
+class FindOffset(Message, tag=15, frozen=True):
+    """``Backplane.offset_before``"""
+
+    channel: bytes
+    epoch: bytes
+    time: int
+
+
 # From the hub to a worker.
 
 
@@ -132,7 +140,7 @@ class Ready(Message, tag=21, frozen=True):
 
 
 class Offset(Message, tag=22, frozen=True):
-    """The answer to a publication that is not delivered to this worker now."""
+    """The answer to ``FindOffset``, and to a publication that is not delivered to this worker now."""
 
     offset: int
 
@@ -213,6 +221,7 @@ ToHub = (
     | Gather
     | WorkerReport
     | Goodbye
+    | FindOffset
     | Command
 )
 

@@ -77,6 +77,10 @@ class MemoryBackplane:
         """Nothing: the node has all events that there are."""
         return ()
 
+    def offset_before(self, channel: bytes, epoch: bytes, time: int) -> int:
+        """0: there are no other events than those of the node."""
+        return 0
+
     def close(self, channel: bytes) -> None:
         sequence = self._sequences.pop(channel, None)
         if sequence is None:  # it was opened on another backplane

@@ -99,6 +99,13 @@ class MemoryHistoryBackplane(MemoryBackplane):
             return ()
         return log.history.read(after.offset + 1, limit)
 
+    def offset_before(self, channel: bytes, epoch: bytes, time: int) -> int:
+        log, sequence = self._logs.get(channel), self._sequences.get(channel)
+        if log is None or sequence is None or sequence.epoch != epoch:
+            return 0
+        found = log.history.first_since(time)
+        return found - 1 if found > log.history.first else 0
+
     def close(self, channel: bytes) -> None:
         """The channel is kept as long as it has history."""
         log = self._logs.get(channel)

@@ -43,6 +43,9 @@ class ReservedChannelsBackplane:
     def read(self, channel: bytes, after: Position, limit: int) -> Sequence[Batch] | Error | Future[Sequence[Batch]]:
         return self._of(channel).read(channel, after, limit)
 
+    def offset_before(self, channel: bytes, epoch: bytes, time: int) -> int | Error | Future[int]:
+        return self._of(channel).offset_before(channel, epoch, time)
+
     def join(self, channel: bytes, member: Member) -> None:
         self._of(channel).join(channel, member)
 

@@ -423,18 +423,24 @@ class SQLiteBackplane:
             del self._channels[channel]
 
     def read(self, channel: bytes, after: Position, limit: int) -> Error | Future[Sequence[Batch]]:
+        return self._ask(lambda store: store.read(channel, after, limit))
+
+    def offset_before(self, channel: bytes, epoch: bytes, time: int) -> Error | Future[int]:
+        return self._ask(lambda store: store.offset_before(channel, epoch, time))
+
+    def _ask(self, call: Callable[[Store], T]) -> Error | Future[T]:
         if not self.is_ready:
             return UNAVAILABLE
-        answer = Future[Sequence[Batch]]()
+        answer = Future[T]()
 
-        def done(outcome: Sequence[Batch] | Exception) -> None:
+        def done(outcome: T | Exception) -> None:
             if isinstance(outcome, Exception):
                 self._fail(outcome, [])
                 answer.settle(UNAVAILABLE)
             else:
                 answer.settle(outcome)
 
-        self._submit(lambda store: store.read(channel, after, limit), done)
+        self._submit(call, done)
         return answer
 
     # Faults of the disk.

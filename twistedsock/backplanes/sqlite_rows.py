@@ -1,11 +1,16 @@
-"""The data of a row of the store: batches as MessagePack, with a checksum."""
+"""The rows of the store, and reading them. The data of a row is batches as MessagePack, with a checksum."""
 
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
-from twistedsock.backplanes.sqlite_damage import sign, verify
-from twistedsock.pubsub.values import Batch, PayloadKind, Payloads
+from twistedsock.backplanes.sqlite_damage import DamageError, sign, verify
+from twistedsock.pubsub.values import Batch, PayloadKind, Payloads, cost
+
+MAX_ROW_BYTES = 256 * 1024
+"""Cost of the batches in a row that has several. A row is read as a whole, also if only a part of it is needed."""
 
 
 class _Batch(msgspec.Struct, array_like=True, gc=False):
@@ -55,3 +60,73 @@ def unpack(last: int, data: bytes) -> list[Batch]:
         batches.append(Batch(first, end, each.publisher, each.sender, each.name, payloads, each.time))
         first = end
     return batches
+
+
+def divide(batches: Sequence[Batch]) -> Iterator[Sequence[Batch]]:
+    """The batches of each row."""
+    start = size = 0
+    for index, batch in enumerate(batches):
+        size += cost(batch)
+        if size > MAX_ROW_BYTES and index > start:
+            yield batches[start:index]
+            start, size = index, cost(batch)
+    yield batches[start:]
+
+
+class Row(NamedTuple):
+    last: int
+    time: int
+    size: int
+    data: bytes
+    batches: list[Batch]
+
+
+def newest_rows(connection: sqlite3.Connection, id: int, head: int) -> Iterator[Row]:
+    """The rows of a channel, beginning with the newest. Raises an error of damage if one is wrong or missing."""
+    rows = connection.execute("SELECT last, time, size, data FROM batches WHERE channel = ? ORDER BY last DESC", (id,))
+    for last, time, size, data in rows:
+        batches = unpack(last, data)
+        if last != head:
+            raise DamageError(f"event {head} of a channel is missing")
+        head = batches[0].first - 1
+        yield Row(last, time, size, data, batches)
+
+
+def batches_from(connection: sqlite3.Connection, id: int, head: int, offset: int) -> Iterator[Batch]:
+    """The events of a channel from an offset on. Raises an error of damage if one is wrong or missing."""
+    rows = connection.execute(
+        "SELECT last, data FROM batches WHERE channel = ? AND last >= ? ORDER BY last", (id, offset)
+    )
+    end = 0
+    for last, data in rows:
+        batches = unpack(last, data)
+        if end and batches[0].first != end:
+            raise DamageError(f"event {end} of a channel is missing")
+        end = last + 1
+        for batch in batches:
+            if batch.end > offset:
+                yield batch.part(offset, batch.end)
+    if end and end != head + 1:
+        raise DamageError(f"event {head} of a channel is missing")
+
+
+def offset_before(connection: sqlite3.Connection, id: int, head: int, time: int) -> int:
+    """The offset of the newest event of a channel that was published before ``time``, 0 if there is none. Searches by
+    halves: times never decrease, and an index would cost each publication something."""
+    # Rows that end at ``older`` or before are older than ``time``, and those that end after ``newer`` are not.
+    older, newer = 0, head
+    while older < newer:
+        middle = (older + newer) // 2
+        found = connection.execute(
+            "SELECT last, time FROM batches WHERE channel = ? AND last > ? ORDER BY last LIMIT 1", (id, middle)
+        ).fetchone()
+        if found is not None and found[1] < time:
+            older = found[0]
+        else:
+            newer = middle
+    # The next row can begin with older events.
+    row = connection.execute(
+        "SELECT last, data FROM batches WHERE channel = ? AND last > ? ORDER BY last LIMIT 1", (id, older)
+    ).fetchone()
+    batches = [] if row is None else unpack(*row)
+    return max([older, *(batch.end - 1 for batch in batches if batch.time < time)])

@@ -35,9 +35,10 @@ from twistedsock.backplanes.sqlite_damage import (
     sync_folder,
     write_again,
 )
-from twistedsock.backplanes.sqlite_rows import pack, unpack
+from twistedsock.backplanes.sqlite_rows import batches_from, divide, newest_rows, offset_before, pack
 from twistedsock.backplanes.sqlite_schema import SCHEMA_VERSION, upgrade
 from twistedsock.backplanes.sqlite_trim import AgeLimit, OldEvents
+from twistedsock.pubsub.history import take
 from twistedsock.pubsub.values import Batch, Position
 
 T = TypeVar("T")
@@ -108,25 +109,6 @@ class Addition(NamedTuple):
     channel: bytes
     epoch: bytes
     batches: Sequence[Batch]
-
-
-class _Row(NamedTuple):
-    last: int
-    time: int
-    size: int
-    data: bytes
-    batches: list[Batch]
-
-
-def _newest_rows(connection: sqlite3.Connection, id: int, head: int) -> Iterator[_Row]:
-    """The rows of a channel, beginning with the newest. Raises an error of damage if one is wrong or missing."""
-    rows = connection.execute("SELECT last, time, size, data FROM batches WHERE channel = ? ORDER BY last DESC", (id,))
-    for last, time, size, data in rows:
-        batches = unpack(last, data)
-        if last != head:
-            raise DamageError(f"event {head} of a channel is missing")
-        head = batches[0].first - 1
-        yield _Row(last, time, size, data, batches)
 
 
 def _channel_rows(connection: sqlite3.Connection) -> Iterator[tuple[int, bytes, int, int, int]]:
@@ -341,7 +323,7 @@ class Store:
                         "INSERT INTO channels (name, epoch, head, time, checksum) VALUES (?, ?, ?, ?, ?)",
                         (name, self._epoch, head, time, checksum),
                     ).lastrowid
-                    for row in _until_damage(_newest_rows(damaged, id, head)):
+                    for row in _until_damage(newest_rows(damaged, id, head)):
                         connection.execute(
                             "INSERT INTO batches (channel, last, time, size, data) VALUES (?, ?, ?, ?, ?)",
                             (new_id, row.last, row.time, row.size, row.data),
@@ -420,13 +402,15 @@ class Store:
                     " RETURNING id",
                     (channel, epoch, head, newest.time, channel_checksum(channel, head, newest.time)),
                 ).fetchone()
-                size = sum([batch.payloads.size for batch in batches])
-                connection.execute(
-                    "INSERT INTO batches (channel, last, time, size, data) VALUES (?, ?, ?, ?, ?)",
-                    (id, head, newest.time, size, pack(batches)),
-                )
+                for row in divide(batches):
+                    size = sum([batch.payloads.size for batch in row])
+                    connection.execute(
+                        "INSERT INTO batches (channel, last, time, size, data) VALUES (?, ?, ?, ?, ?)",
+                        (id, row[-1].end - 1, row[-1].time, size, pack(row)),
+                    )
+                    written += size
                 events += newest.end - batches[0].first
-                written += size + TRANSACTION_BYTES
+                written += TRANSACTION_BYTES
         self._events += events
         self._write_mark(self._events)
         if self._syncs_later:
@@ -479,7 +463,7 @@ class Store:
         tail: list[list[Batch]] = []
         events = size = 0
         before = time
-        for row in _newest_rows(self._connection, id, head):
+        for row in newest_rows(self._connection, id, head):
             before = row.time
             if row.time < oldest or events >= max_events or size >= max_bytes:
                 break
@@ -494,29 +478,21 @@ class Store:
 
     def read(self, channel: bytes, after: Position, limit: int) -> Sequence[Batch]:
         """The events after a position, of about ``limit`` bytes. Nothing if its epoch is not that of the channel."""
-        row = self._connection.execute(
-            "SELECT id, head FROM channels WHERE name = ? AND epoch = ?", (channel, after.epoch)
+        found = self._find(channel, after.epoch)
+        return () if found is None else take(batches_from(self._connection, *found, after.offset + 1), limit)
+
+    def _find(self, channel: bytes, epoch: bytes) -> tuple[int, int] | None:
+        """The id of a channel in this epoch, and the offset of its newest event."""
+        found: tuple[int, int] | None = self._connection.execute(
+            "SELECT id, head FROM channels WHERE name = ? AND epoch = ?", (channel, epoch)
         ).fetchone()
-        found: list[Batch] = []
-        if row is not None:
-            rows = self._connection.execute(
-                "SELECT last, size, data FROM batches WHERE channel = ? AND last > ? ORDER BY last",
-                (row[0], after.offset),
-            )
-            end = 0
-            for last, size, data in rows:
-                batches = unpack(last, data)
-                if end and batches[0].first != end:
-                    raise DamageError(f"event {end} of a channel is missing")
-                end = last + 1
-                found += [batch.part(after.offset + 1, batch.end) for batch in batches if batch.end > after.offset + 1]
-                limit -= size
-                if limit <= 0:
-                    break
-            else:
-                if end and end != row[1] + 1:
-                    raise DamageError(f"event {row[1]} of a channel is missing")
         return found
+
+    def offset_before(self, channel: bytes, epoch: bytes, time: int) -> int:
+        """The offset of the newest event that was published before ``time`` (milliseconds since 1970); 0 if there is
+        none, or if the epoch is not the one of the channel."""
+        found = self._find(channel, epoch)
+        return 0 if found is None else offset_before(self._connection, *found, time)
 
     # Room.
 

@@ -35,7 +35,7 @@ from twistedsock.bridge.values import (
 )
 from twistedsock.codecs.payload import MAX_DEPTH, build_payloads, is_too_deep
 from twistedsock.errors import Error, ErrorCode
-from twistedsock.pubsub.future import on_result
+from twistedsock.pubsub.future import Future, Steps, complete, map_result, on_result
 from twistedsock.pubsub.values import JSON, TEXT, Event, Member, Payloads, Position, Publication
 from twistedsock.session.commands import Command, Nick, Subscribe
 from twistedsock.session.context import ServerContext
@@ -141,10 +141,10 @@ class Bridge:
             name, query = encode_text(channel), HistoryQuery(last, None, _bound(after), _bound(before))
         except (BridgeError, ValueError):
             return fail()
-        read: Deferred[HistoryPage] = Deferred()
+        read: Deferred[BridgeHistory] = Deferred()
         settle = partial(_settle, read)
-        self._after_start(lambda: on_result(self._client().history(name, query), settle), settle)
-        return read.addCallback(_history)
+        self._after_start(lambda: on_result(self._read_history(name, query), settle), settle)
+        return read
 
     def members(self, channel: str) -> Deferred[list[BridgeMember]]:
         """Read the subscribers of a channel, on all nodes. Fails with ``BridgeError``."""
@@ -160,6 +160,10 @@ class Bridge:
     def observe(self, observer: BridgeObserver) -> "BridgeObservation":
         """Report events and subscriptions of all channels to an observer, until ``stop`` of the result is called."""
         return BridgeObservation(self._context, observer)
+
+    def _read_history(self, channel: bytes, query: HistoryQuery) -> BridgeHistory | Error | Future[BridgeHistory]:
+        page = self._client().history(channel, query)
+        return map_result(page, lambda page: complete(_history(page)))
 
     def _client(self) -> RequestClient:
         return RequestClient(self._trusted_context, "", CLIENT_ADDRESS)
@@ -202,9 +206,17 @@ def _bound(limit: int | datetime | None) -> Bound | None:
     return Moment((limit - TIME_ZERO) // MILLISECOND)
 
 
-def _history(page: HistoryPage) -> BridgeHistory:
+def _history(page: HistoryPage) -> Steps[BridgeHistory | Error]:
     channel, epoch = page.channel.decode(), page.position.epoch
-    events = [BridgeEvent(channel, epoch, event) for event in page.events if isinstance(event, Event)]
+    events: list[BridgeEvent] = []
+    for item in page.events:
+        if isinstance(item, Event):
+            events.append(BridgeEvent(channel, epoch, item))
+        elif isinstance(item, Future):
+            yield item
+        else:
+            words = f"events {item.first} to {item.last} were deleted or could not be read meanwhile: read again"
+            return Error(ErrorCode.UNAVAILABLE, words)
     lost = None if page.lost is None else (page.lost.first, page.lost.last)
     return BridgeHistory(events, lost, position_of(page.position))
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from twistedsock.codecs.websocket import text_fragment, text_frame, text_head
+from twistedsock.pubsub.future import Future
+from twistedsock.session.encoder import Piece
 
 _LAST_DIGITS = [b"%03d" % number for number in range(1000)]
 
@@ -38,8 +40,8 @@ class Framing(Protocol):
     def counted(self, before: bytes, first: int, count: int) -> bytes:
         """Like ``numbered``, with nothing after the number."""
 
-    def fragments(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        """The frames of one message, each as soon as its piece is there."""
+    def fragments(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
+        """The frames of one message, each as soon as its piece is there. Futures are left as they are."""
 
 
 def _literal(text: bytes) -> bytes:
@@ -97,7 +99,7 @@ class Newline:
             rows += (begin, (b"\n" + begin).join(ends), b"\n")
         return b"".join(rows)
 
-    def fragments(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    def fragments(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
         yield from pieces
         yield b"\n"
 
@@ -141,10 +143,13 @@ class TextMessage:
             rows += (begin, begin.join(ends))
         return b"".join(rows)
 
-    def fragments(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    def fragments(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
         first = True
         waiting: bytes | None = None
         for piece in pieces:
+            if isinstance(piece, Future):
+                yield piece
+                continue
             if waiting is not None:
                 yield text_fragment(waiting, first, last=False)
                 first = False

@@ -31,8 +31,9 @@ from twistedsock.codecs.sse import format_event_id, format_position, parse_event
 from twistedsock.errors import SINCE_WITHOUT_EPOCH, Error, ErrorCode
 from twistedsock.pubsub.channel_index import ChannelInfo, Page
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME, check_channel
-from twistedsock.pubsub.values import JSON, TEXT, Lost, Member, Payloads, Position, Publication
+from twistedsock.pubsub.values import JSON, TEXT, Event, Member, Payloads, Position, Publication
 from twistedsock.session.commands import MAX_OFFSET, Subscribe
+from twistedsock.session.encoder import Piece
 from twistedsock.session.history_query import HistoryQuery
 from twistedsock.session.request import HistoryPage
 
@@ -239,7 +240,7 @@ def read_history_query(parameters: QueryParameters) -> HistoryQuery:
     )
 
 
-def history_response(page: HistoryPage) -> Iterator[bytes]:
+def history_response(page: HistoryPage) -> Iterator[Piece]:
     """A page of the history, in pieces. The history is read as the pieces are requested. Every requested offset up to
     that of ``next`` is the offset of an event, or in ``lost`` or ``gaps``. With ``before``, ``next`` is the position
     before the first later event, so that a client can continue there."""
@@ -342,7 +343,7 @@ def _poll_fields(page: HistoryPage, room: int) -> tuple[bytes, Position]:
     messages, last, size = list[bytes](), page.start - 1, 0
     for event in page.events:
         # The next response begins at the gap, and reports it.
-        if size > room or isinstance(event, Lost):
+        if size > room or not isinstance(event, Event):
             break
         messages.append(event_message(quoted, event))
         size += len(messages[-1])

@@ -3,7 +3,7 @@
 Messages are concatenated from parts that are JSON text already; no JSON library writes them. The HTTP API and
 server-sent events use the same objects."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Self
 
 from twistedsock.codecs.framing import Framing, TextMessage
@@ -11,7 +11,7 @@ from twistedsock.codecs.payload import payload_to_json, quote, quote_name
 from twistedsock.errors import Error
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.values import JSON, Batch, Event, Lost, Member, Position, PresenceChange, Reset, Tag
-from twistedsock.session.encoder import Endpoints, SessionInfo
+from twistedsock.session.encoder import Endpoints, HistoryItem, Piece, SessionInfo
 
 
 def event_message(channel: bytes, event: Event) -> bytes:
@@ -54,26 +54,31 @@ def lost_field(lost: Lost | None) -> bytes:
     return b"" if lost is None else b',"lost":' + range_object(lost)
 
 
-def stream_events(channel: bytes, events: Iterable[Event | Lost], before: bytes, after: bytes) -> Iterator[bytes]:
-    """A list of events, as ``stream_list`` writes it. Events that the history drops while the list is being sent are
-    reported behind the list, in the field ``gaps``."""
+def stream_events(channel: bytes, events: Iterable[HistoryItem], before: bytes, after: bytes) -> Iterator[Piece]:
+    """A list of events, in pieces of about one chunk, between ``before`` and ``after``. Events that the history drops
+    while the list is being sent are reported behind the list, in the field ``gaps``."""
     quoted, gaps = quote_name(channel), list[Lost]()
+    gathered, size = [before + b',"events":['], 0
+    comma = b""
+    for one in events:
+        if isinstance(one, Event):
+            message = event_message(quoted, one)
+            gathered.append(comma + message)
+            comma = b","
+            size += len(message)
+            if size >= CHUNK_BYTES:
+                yield b"".join(gathered)
+                gathered, size = [], 0
+        elif isinstance(one, Lost):
+            gaps.append(one)
+        else:
+            yield one
+    missing = b',"gaps":[%b]' % b",".join(map(range_object, gaps)) if gaps else b""
+    yield b"".join([*gathered, b"]", missing, after])
 
-    def messages() -> Iterator[bytes]:
-        for one in events:
-            if isinstance(one, Lost):
-                gaps.append(one)
-            else:
-                yield event_message(quoted, one)
 
-    def end() -> bytes:
-        return b"]%b%b" % (b',"gaps":[%b]' % b",".join(map(range_object, gaps)) if gaps else b"", after)
-
-    return stream_list(messages(), before + b',"events":[', end)
-
-
-def stream_list(items: Iterable[bytes], before: bytes, after: Callable[[], bytes]) -> Iterator[bytes]:
-    """A long list in pieces of about one chunk, between ``before`` and the result of ``after``."""
+def stream_list(items: Iterable[bytes], before: bytes, after: bytes) -> Iterator[bytes]:
+    """A long list in pieces of about one chunk, between ``before`` and ``after``."""
     gathered, size = [before], 0
     comma = b""
     for item in items:
@@ -83,7 +88,7 @@ def stream_list(items: Iterable[bytes], before: bytes, after: Callable[[], bytes
         if size >= CHUNK_BYTES:
             yield b"".join(gathered)
             gathered, size = [], 0
-    yield b"".join([*gathered, after()])
+    yield b"".join([*gathered, after])
 
 
 def subscribed_fields(channel: bytes, position: Position, recovered: bool | None, since: int | None) -> bytes:
@@ -166,17 +171,17 @@ class JsonEncoder:
         self,
         tag: Tag,
         channel: bytes,
-        events: Iterable[Event | Lost],
+        events: Iterable[HistoryItem],
         position: Position,
         lost: Lost | None = None,
-    ) -> Iterator[bytes]:
+    ) -> Iterator[Piece]:
         before = b'{"type":"ok"%b%b' % (_id(tag), lost_field(lost))
         after = b',"offset":%d,"epoch":%b}' % (position.offset, quote(position.epoch))
         return self._fragments(stream_events(channel, events, before, after))
 
-    def members(self, tag: Tag, channel: bytes, members: Iterable[Member]) -> Iterator[bytes]:
+    def members(self, tag: Tag, channel: bytes, members: Iterable[Member]) -> Iterator[Piece]:
         opening = b'{"type":"ok"%b,"members":[' % _id(tag)
-        return self._fragments(stream_list((member_object(member) for member in members), opening, lambda: b"]}"))
+        return self._fragments(stream_list((member_object(member) for member in members), opening, b"]}"))
 
     def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
         payloads, quoted = batch.payloads, quote_name(channel)

@@ -14,7 +14,7 @@ from twistedsock.errors import Error
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
 from twistedsock.pubsub.values import Batch, Event, Lost, Member, Position, PresenceChange, Reset, Tag
-from twistedsock.session.encoder import Endpoints, SessionInfo
+from twistedsock.session.encoder import Endpoints, HistoryItem, Piece, SessionInfo
 
 _LINES = {
     b"SUB": [b"SUB kitchen last=5", b"subscribe to a channel, here with its last 5 events first"],
@@ -165,22 +165,28 @@ class LineEncoder:
         self,
         tag: Tag,
         channel: bytes,
-        events: Iterable[Event | Lost],
+        events: Iterable[HistoryItem],
         position: Position,
         lost: Lost | None = None,
-    ) -> Iterator[bytes]:
-        sent = 0
-
-        def lines() -> Iterator[bytes]:
-            nonlocal sent
-            for one in events if lost is None else chain((lost,), events):
-                if isinstance(one, Lost):
-                    yield _lost(channel, one.first, one.last)
-                else:
-                    sent += 1
-                    yield _event(channel, one, self._time(one.time))
-
-        yield from self._chunks(lines())
+    ) -> Iterator[Piece]:
+        gathered: list[bytes] = []
+        sent = size = 0
+        for one in events if lost is None else chain((lost,), events):
+            if isinstance(one, Event):
+                sent += 1
+                line = _event(channel, one, self._time(one.time))
+            elif isinstance(one, Lost):
+                line = _lost(channel, one.first, one.last)
+            else:
+                yield one
+                continue
+            gathered.append(line)
+            size += len(line)
+            if size >= CHUNK_BYTES:
+                yield b"".join(self._frames(gathered))
+                gathered, size = [], 0
+        if gathered:
+            yield b"".join(self._frames(gathered))
         yield self._frame(b"OK %d" % sent)
 
     def members(self, tag: Tag, channel: bytes, members: Iterable[Member]) -> Iterator[bytes]:

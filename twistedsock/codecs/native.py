@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from twistedsock.errors import Error
-from twistedsock.pubsub.values import Batch, Event, Lost, Member, Position, PresenceChange, Reset, Tag
-from twistedsock.session.encoder import Endpoints, SessionInfo
+from twistedsock.pubsub.values import Batch, Lost, Member, Position, PresenceChange, Reset, Tag
+from twistedsock.session.encoder import Endpoints, HistoryItem, Piece, SessionInfo
 
 
 class SubscribedRecord(msgspec.Struct, frozen=True, tag=True, gc=False):
@@ -120,8 +120,8 @@ class NativeEncoder:
         return _frame(RefusedRecord(error.code.value, error.message))
 
     def history(
-        self, tag: Tag, channel: bytes, events: Iterable[Event | Lost], position: Position, lost: Lost | None = None
-    ) -> Iterator[bytes]:
+        self, tag: Tag, channel: bytes, events: Iterable[HistoryItem], position: Position, lost: Lost | None = None
+    ) -> Iterator[Piece]:
         return iter(())
 
     def members(self, tag: Tag, channel: bytes, members: Iterable[Member]) -> Iterator[bytes]:

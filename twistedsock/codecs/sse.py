@@ -15,8 +15,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from twistedsock.codecs.framing import join_numbered, join_twice_numbered
 from twistedsock.codecs.json_encoder import JsonEncoder, event_message, event_parts, subscribed_fields
 from twistedsock.codecs.payload import quote_name
+from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.values import Batch, Position, Reset, Tag
 from twistedsock.session.commands import MAX_OFFSET
+from twistedsock.session.encoder import Piece
 
 RETRY_FIELD = b"retry: 2000\n\n"
 """Milliseconds after which a browser reconnects: soon, but not so soon that all of them overload a restarted server."""
@@ -58,9 +60,12 @@ class SSEFraming:
         begin = event_fields(before) + before
         return b"".join([b"%b%d\n\n" % (begin, number) for number in range(first, first + count)])
 
-    def fragments(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    def fragments(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
         begun = False
         for piece in pieces:
+            if isinstance(piece, Future):
+                yield piece
+                continue
             yield one_line(piece) if begun else event_fields(piece) + one_line(piece)
             begun = True
         yield b"\n\n"

@@ -64,7 +64,14 @@ class Backplane(Protocol):
 
     def read(self, channel: bytes, after: Position, limit: int) -> Sequence[Batch] | Error | Future[Sequence[Batch]]:
         """The events after a position, in their order and without gaps, of about ``limit`` bytes. Nothing if there are
-        none, or if the epoch is not the one of the channel. If the first ones have been dropped, those after them."""
+        none, or if the epoch is not the one of the channel. If the first ones have been dropped, those after them.
+        Bytes are counted as ``pubsub.history`` does, and it is at least one event. The channel need not be open."""
+
+    def offset_before(self, channel: bytes, epoch: bytes, time: int) -> int | Error | Future[int]:
+        """The offset of the newest event that was published before ``time`` (milliseconds since 1970) and can be read;
+        0 if there is none, or if the epoch is not the one of the channel. Times never decrease within a channel, so a
+        backplane that finds events by their offsets only needs no index: about twenty events tell it the answer. The
+        channel need not be open."""
 
     def join(self, channel: bytes, member: Member) -> None:
         """A client of this node has subscribed."""

@@ -28,7 +28,7 @@ from twistedsock.pubsub.future import Future, map_result, on_result
 from twistedsock.pubsub.history import FRAME_COST
 from twistedsock.pubsub.history_budget import HistoryBudget
 from twistedsock.pubsub.names import check_channel, check_event_name, is_reserved
-from twistedsock.pubsub.rereading import OlderEvents, Repairs
+from twistedsock.pubsub.rereading import OlderEvents, ReadQueue, Repairs
 from twistedsock.pubsub.scheduler import Scheduler
 from twistedsock.pubsub.subscription import CatchUpCache, Client, EventEncoder, Subscriber, Subscription
 from twistedsock.pubsub.values import (
@@ -95,6 +95,7 @@ class Broker:
         self.handle_command: Callable[[NodeCommand], object] = _ignore_command
         """Called with the commands of other nodes."""
         self.backplane = backplane
+        self.reads = ReadQueue(backplane)
         self._repairs = Repairs(backplane, self)
         self._older: OlderEvents | None = None
         if backplane.keeps_history:

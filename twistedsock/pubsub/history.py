@@ -7,8 +7,9 @@ have been dropped.
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from math import inf
 from operator import attrgetter
 
 from twistedsock.limits.settings import CHUNK_BYTES, Limits
@@ -28,6 +29,21 @@ copying the rest each time would take quadratic time."""
 
 _first = attrgetter("first")
 _time = attrgetter("time")
+
+
+def take(batches: Iterable[Batch], size: int, stop: float = inf) -> list[Batch]:
+    """The first ones of some batches: as many events as about ``size`` bytes to send, and at least one if there is one.
+    The last batch is at most the one that has the event before ``stop``."""
+    chosen: list[Batch] = []
+    for batch in batches:
+        size -= batch.payloads.size + FRAME_COST * len(batch)
+        if size < 0 and len(batch) > 1:
+            each = batch.payloads.size / len(batch) + FRAME_COST
+            batch = batch.part(batch.first, batch.first + max(1, len(batch) + int(size / each)))
+        chosen.append(batch)
+        if size <= 0 or batch.end >= stop:
+            break
+    return chosen
 
 
 class History:
@@ -142,6 +158,15 @@ class History:
             return self.first - 1
         return self.first_since(time)
 
+    def may_have_dropped_after(self, time: int) -> bool:
+        """Whether an event that was dropped may have been published after this time."""
+        return self.start_after(time) < self.first
+
+    def may_have_dropped_since(self, time: int) -> bool:
+        """Whether an event that was dropped may have been published at this time or after it."""
+        is_possible = self.first > self.origin and self.first_since(time) == self.first
+        return is_possible and not 0 < self.dropped_time < time
+
     def _offset_at(self, index: int) -> int:
         return max(self.first, self._batches[index].first) if index < len(self._batches) else self.end
 
@@ -164,17 +189,7 @@ class History:
     def read(self, offset: int, size: int, stop: int | None = None) -> Sequence[Batch]:
         """The events from ``offset`` on, as many as about ``size`` bytes to send, and at least one if there is one. The
         last batch is at most the one that has the event before ``stop``."""
-        chosen: list[Batch] = []
-        stop = self.end if stop is None else stop
-        for batch in self._from(offset):
-            size -= batch.payloads.size + FRAME_COST * len(batch)
-            if size < 0 and len(batch) > 1:
-                each = batch.payloads.size / len(batch) + FRAME_COST
-                batch = batch.part(batch.first, batch.first + max(1, len(batch) + int(size / each)))
-            chosen.append(batch)
-            if size <= 0 or batch.end >= stop:
-                break
-        return chosen
+        return take(self._from(offset), size, self.end if stop is None else stop)
 
     def _from(self, offset: int) -> Iterator[Batch]:
         """The batches from ``offset`` on; the first one may be a part of a batch."""

@@ -2,13 +2,13 @@
 
 ``Repairs`` closes holes: a batch does not follow the newest event of its channel, or has another epoch. The batch is
 held until the backplane has answered. ``OlderEvents`` serves subscriptions that are so far behind that the history has
-dropped what they need.
+dropped what they need. ``ReadQueue`` is for requests of histories.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from msgspec.structs import replace
 
@@ -21,12 +21,15 @@ from twistedsock.pubsub.scheduler import Scheduler
 from twistedsock.pubsub.subscription import CatchUpCache, Subscriber, Subscription
 from twistedsock.pubsub.values import Batch, ChannelState, Position, cost
 
+T = TypeVar("T")
+
 MAX_HELD_BYTES = 8 * 1024 * 1024
 """Cost of all batches that are held. More are not held, but read from the backplane afterwards: this happens only while
 it sends quickly and answers slowly."""
 
 MAX_READS = 32
-"""Reads for slow subscriptions that wait for the backplane at a time. Their answers have a chunk each."""
+"""Reads for slow subscriptions that wait for the backplane at a time, and as many for requests. Their answers have a
+chunk each. Publications wait for as many reads at most, if the backplane does one thing after the other."""
 
 
 class RepairedNode(Protocol):
@@ -345,3 +348,45 @@ class OlderEvents:
     def _end(self, key: _Place) -> None:
         del self._reading[key]
         self._start_reads()
+
+
+class ReadQueue:
+    """Asks the backplane for what requests need, a limited number of them at a time."""
+
+    def __init__(self, backplane: Backplane) -> None:
+        self._backplane = backplane
+        self._running = 0
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._is_starting = False
+
+    def read(self, channel: bytes, after: Position, limit: int) -> Sequence[Batch] | Error | Future[Sequence[Batch]]:
+        """``Backplane.read``"""
+        return self._ask(lambda: self._backplane.read(channel, after, limit))
+
+    def offset_before(self, channel: bytes, epoch: bytes, time: int) -> int | Error | Future[int]:
+        """``Backplane.offset_before``"""
+        return self._ask(lambda: self._backplane.offset_before(channel, epoch, time))
+
+    def _ask(self, call: Callable[[], T | Error | Future[T]]) -> T | Error | Future[T]:
+        if self._running < MAX_READS:
+            return self._run(call)
+        answer = Future[T]()
+        self._waiting.append(lambda: on_result(self._run(call), answer.settle))
+        return answer
+
+    def _run(self, call: Callable[[], T | Error | Future[T]]) -> T | Error | Future[T]:
+        answer = call()
+        self._running += 1
+        on_result(answer, self._ended)
+        return answer
+
+    def _ended(self, outcome: object) -> None:
+        self._running -= 1
+        if self._is_starting:  # an answer was there at once
+            return
+        self._is_starting = True
+        try:
+            while self._waiting and self._running < MAX_READS:
+                self._waiting.popleft()()
+        finally:
+            self._is_starting = False

@@ -314,7 +314,7 @@ class Subscriber:
             if lost is None:
                 return False
             data += lost
-        data += self._read_chunk(subscription, cache, lambda cursor: _following(batches, cursor, history.end))
+        data += self._read_chunk(subscription, cache, lambda cursor: following(batches, cursor, history.end))
         self._let_others_go_first(subscription)
         self.stats.sent += len(data)
         self.outlet.try_write(data)
@@ -384,7 +384,7 @@ class Subscriber:
         return subscription.encoder.presence(subscription.channel.name, missed)
 
 
-def _following(batches: Sequence[Batch], cursor: int, end: int) -> Sequence[Batch]:
+def following(batches: Sequence[Batch], cursor: int, end: int) -> Sequence[Batch]:
     """The events from the cursor on and before ``end``, without what follows a gap: the history has the events in
     it."""
     found: list[Batch] = []

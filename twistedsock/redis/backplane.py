@@ -357,6 +357,21 @@ class RedisBackplane:
         self._queue(ScriptCall(scripts.READ, [self._names.log(channel)], arguments, done))
         return answer
 
+    def offset_before(self, channel: bytes, epoch: bytes, time: int) -> Error | Future[int]:
+        if not self.is_ready:
+            return UNAVAILABLE
+        answer = Future[int]()
+
+        def done(reply: Any) -> None:
+            if isinstance(reply, Exception):
+                answer.settle(self._error(reply) if isinstance(reply, RedisError) else UNAVAILABLE)
+            else:
+                answer.settle(int(reply))
+
+        arguments = (epoch, time, self._history[2])
+        self._queue(ScriptCall(scripts.FIND, [self._names.log(channel)], arguments, done))
+        return answer
+
     def _deliver(self, channel: bytes, followed: _Followed, epoch: bytes, batch: Batch) -> None:
         followed.is_active = True
         known = followed.position

@@ -272,6 +272,55 @@ return found
 """,
 )
 
+FIND = _script(
+    _LOG,
+    """
+-- ARGV: epoch, time, milliseconds kept.
+-- Returns the offset of the newest entry before the time that is kept, or 0. Times never decrease: searches by halves.
+local last = newest()
+local epoch, time, age = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+if not last then
+    return 0
+end
+local current, head = parse(last[1])
+if current ~= epoch then
+    return 0
+end
+local function following(after)
+    local start = epoch
+    for link in string.gmatch(last[2][4], '[^,]+') do
+        local former, valid = parse(link)
+        if after < valid then
+            start = former
+        end
+    end
+    local from = start .. '-' .. text(after + 1)
+    repeat
+        local entries = redis.call('XRANGE', log, from, '+', 'COUNT', 8)
+        for _, entry in ipairs(entries) do
+            local _, to = parse(entry[1])
+            local published = tonumber(entry[2][8])
+            if tonumber(entry[2][6]) > 0 and published >= now - age then
+                return to, published
+            end
+            from = '(' .. entry[1]
+        end
+    until #entries < 8
+end
+local older, newer = 0, head
+while older < newer do
+    local middle = math.floor((older + newer) / 2)
+    local to, published = following(middle)
+    if to and published < time then
+        older = to
+    else
+        newer = middle
+    end
+end
+return older
+""",
+)
+
 CHANGE_MEMBERS = _script(
     """\
 -- KEYS: the members of a node in a channel (id to nick), the channels in which the node has members.
@@ -370,4 +419,4 @@ return remaining
 """
 )
 
-SCRIPTS = (PUBLISH, OPEN, READ, CHANGE_MEMBERS, LIST_MEMBERS, RENEW_LEASE, REMOVE_NODE)
+SCRIPTS = (PUBLISH, OPEN, READ, FIND, CHANGE_MEMBERS, LIST_MEMBERS, RENEW_LEASE, REMOVE_NODE)

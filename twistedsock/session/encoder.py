@@ -1,13 +1,20 @@
 """How replies become bytes: what sessions need of an encoder."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from twistedsock.errors import Error
+from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import EventEncoder
 from twistedsock.pubsub.values import Event, Lost, Member, Position, Tag
+
+HistoryItem = Event | Lost | Future[Any]
+"""A future stands for the wait for the following items."""
+
+Piece = bytes | Future[Any]
+"""A part of a long reply. After a future, the next part is available when that is settled."""
 
 
 class Endpoints(msgspec.Struct, frozen=True, gc=False):
@@ -67,15 +74,15 @@ class ReplyEncoder(Protocol):
         self,
         tag: Tag,
         channel: bytes,
-        events: Iterable[Event | Lost],
+        events: Iterable[HistoryItem],
         position: Position,
         lost: Lost | None = None,
-    ) -> Iterator[bytes]:
+    ) -> Iterator[Piece]:
         """A reply that may be long, in pieces of about a chunk, so that a client that does not read costs one of them.
-        ``events`` is read as far as the pieces that were asked for need. ``lost`` is the part of the requested events
-        that had been dropped before."""
+        ``events`` is read as far as the pieces that were asked for need; its futures are pieces too. ``lost`` is the
+        part of the requested events that had been dropped before."""
 
-    def members(self, tag: Tag, channel: bytes, members: Iterable[Member]) -> Iterator[bytes]:
+    def members(self, tag: Tag, channel: bytes, members: Iterable[Member]) -> Iterator[Piece]:
         """Like ``history``."""
 
     def notice(self, text: bytes, code: bytes = b"", channel: bytes = b"") -> bytes:

@@ -21,14 +21,14 @@ from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Batch, Event, Lost
 from twistedsock.session import commands
 from twistedsock.session.authorizer import MAX_FAILED_TOKENS
 from twistedsock.session.commands import Command, Publish, changes_epoch, dropped_since, resume_offset
-from twistedsock.session.encoder import SessionInfo
-from twistedsock.session.history_query import find_range
+from twistedsock.session.encoder import HistoryItem, Piece, SessionInfo
+from twistedsock.session.history_reader import HistoryPart, read_part
 from twistedsock.session.replies import PendingReplies, PendingReply
 from twistedsock.session.session import Session, SessionState
 
 if TYPE_CHECKING:
     from twistedsock.pubsub.channel import Channel
-    from twistedsock.pubsub.history import History
+    from twistedsock.session.encoder import Encoder
 
 T = TypeVar("T")
 
@@ -213,7 +213,7 @@ def _history(session: Session, command: commands.ReadHistory) -> None:
 
 
 def _history_of(session: Session, command: commands.ReadHistory, channel: "Channel") -> None:
-    broker, history = session.broker, channel.history
+    broker = session.broker
     if not _may_read(session, channel.name, command.tag):  # checked again, because the command may have waited
         broker.close_if_unused(channel)
         return
@@ -221,13 +221,24 @@ def _history_of(session: Session, command: commands.ReadHistory, channel: "Chann
     broker.histories.update(channel)
     if channel.name in session.subscriptions:  # the subscription gets each event before the history shows it
         broker.send_undelivered(session.subscriptions[channel.name])
-    asked = find_range(history, command.query, session.context.wall_clock())
-    events = _events_while_readable(session, channel.name, history, asked.start, asked.stop)
     encoder = session.replies.encoder
     if command.with_time:
         encoder = encoder.with_time()
-    _stream(session, encoder.history(command.tag, channel.name, events, channel.position, asked.lost))
+    _stream(session, _history_pieces(session, command, channel, encoder))
     broker.close_if_unused(channel)
+
+
+def _history_pieces(
+    session: Session, command: commands.ReadHistory, channel: "Channel", encoder: "Encoder"
+) -> Iterator[Piece]:
+    broker, position, now = session.broker, channel.position, session.context.wall_clock()
+    part = yield from read_part(broker, channel, command.query, now, session.client.source)
+    if isinstance(part, Error):
+        broker.stats.count_error(part.code)
+        yield encoder.refused(command.tag, part)
+        return
+    events = _events_while_readable(session, channel.name, part)
+    yield from encoder.history(command.tag, channel.name, events, position, part.lost)
 
 
 def _who(session: Session, command: commands.Who) -> None:
@@ -345,15 +356,17 @@ def _while_readable(session: Session, channel: bytes, items: Iterator[T]) -> Ite
         yield item
 
 
-def _events_while_readable(
-    session: Session, channel: bytes, history: "History", start: int, stop: int
-) -> Iterator[Event | Lost]:
+def _events_while_readable(session: Session, channel: bytes, part: HistoryPart) -> Iterator[HistoryItem]:
     """Events of a history; those that the client loses the right to read are reported as lost."""
-    for item in _while_readable(session, channel, history.events(start, stop)):
-        start = (item.last if isinstance(item, Lost) else item.offset) + 1
+    start = part.start
+    for item in _while_readable(session, channel, part.events):
+        if isinstance(item, Event):
+            start = item.offset + 1
+        elif isinstance(item, Lost):
+            start = item.last + 1
         yield item
-    if start < stop:
-        yield Lost(start, stop - 1)
+    if start < part.stop:
+        yield Lost(start, part.stop - 1)
 
 
 def _when_ready(session: Session, result: T | Error | Future[T], tag: Tag, action: Callable[[T], None]) -> None:
@@ -389,14 +402,15 @@ def _with_channel(session: Session, name: bytes, tag: Tag, action: Callable[["Ch
     _when_ready(session, session.broker.open(name, session.client.principal), tag, act)
 
 
-def _stream(session: Session, pieces: Iterator[bytes]) -> None:
+def _stream(session: Session, pieces: Iterator[Piece]) -> None:
     """Write a reply that can be long. It is charged as it is written."""
     session.replies.stream(_charged(session, pieces) if session.is_rate_limited else pieces)
 
 
-def _charged(session: Session, pieces: Iterator[bytes]) -> Iterator[bytes]:
+def _charged(session: Session, pieces: Iterator[Piece]) -> Iterator[Piece]:
     for piece in pieces:
-        session.charge(answer_price(len(piece)))
+        if not isinstance(piece, Future):
+            session.charge(answer_price(len(piece)))
         yield piece
 
 

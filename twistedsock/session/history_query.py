@@ -36,6 +36,18 @@ class HistoryQuery(msgspec.Struct, frozen=True, gc=False):
     after: Bound | None = None
     before: Bound | None = None
 
+    @property
+    def is_unlimited(self) -> bool:
+        return self.last is self.since is self.after is self.before is None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no event can be between its bounds. Its times must not be relative."""
+        after, before = self.after, self.before
+        if isinstance(after, Moment) and isinstance(before, Moment) and before.milliseconds - after.milliseconds <= 1:
+            return True
+        return self.last == 0
+
 
 ALL_EVENTS = HistoryQuery()
 
@@ -55,7 +67,8 @@ def find_range(history: "History", query: HistoryQuery, now: float) -> HistoryRa
     Events that were dropped are reported as lost only if the query has a lower bound. All of the dropped events are
     reported that may have been published after ``after`` and before ``before``; none is for which this is
     impossible."""
-    after, before = _resolve(query.after, now), _resolve(query.before, now)
+    query = resolve(query, now)
+    after, before = query.after, query.before
     stop = history.end
     if isinstance(before, Moment):
         stop = history.stop_before(before.milliseconds)
@@ -63,8 +76,7 @@ def find_range(history: "History", query: HistoryQuery, now: float) -> HistoryRa
         stop = max(1, min(stop, before))
     starts = [] if query.since is None else [query.since + 1]
     if isinstance(after, Moment):
-        is_empty = isinstance(before, Moment) and before.milliseconds - after.milliseconds <= 1
-        starts.append(stop if is_empty else history.start_after(after.milliseconds))
+        starts.append(stop if query.is_empty else history.start_after(after.milliseconds))
     elif after is not None:
         starts.append(after + 1)
     start = max(starts, default=history.first)
@@ -75,6 +87,13 @@ def find_range(history: "History", query: HistoryQuery, now: float) -> HistoryRa
     end_of_lost = min(history.first, stop)
     lost = Lost(start, end_of_lost - 1) if start < end_of_lost else None
     return HistoryRange(max(start, history.first), stop, lost)
+
+
+def resolve(query: HistoryQuery, now: float) -> HistoryQuery:
+    """The same query without relative times."""
+    if not isinstance(query.after, Moment) and not isinstance(query.before, Moment):
+        return query
+    return HistoryQuery(query.last, query.since, _resolve(query.after, now), _resolve(query.before, now))
 
 
 def _resolve(bound: Bound | None, now: float) -> Bound | None:

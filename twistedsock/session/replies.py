@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from twistedsock.errors import Error
 from twistedsock.limits.settings import CHUNK_BYTES
+from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import REPLY_PENDING, SOCKET_FULL, Outlet, Subscriber
 from twistedsock.pubsub.values import Tag
 
 if TYPE_CHECKING:
     from twistedsock.pubsub.broker import Broker
     from twistedsock.pubsub.scheduler import TimeSlice
-    from twistedsock.session.encoder import Encoder
+    from twistedsock.session.encoder import Encoder, Piece
 
 ERRORS_PER_PIECE = 100
 """Errors that are written at once."""
@@ -78,7 +79,7 @@ class ReplyWriter:
         self.subscriber = subscriber
         self._chunks: list[bytes] = []
         self._chunks_size = 0
-        self._pieces: Iterator[bytes] | None = None
+        self._pieces: Iterator[Piece] | None = None
 
     @property
     def outlet(self) -> Outlet:
@@ -125,20 +126,27 @@ class ReplyWriter:
         self.resume_input()
         self._broker.resume(self.subscriber)
 
-    def stream(self, pieces: Iterator[bytes]) -> None:
+    def stream(self, pieces: "Iterator[Piece]") -> None:
         """Write a reply that can be long: no faster than the client reads, and in time slices."""
         time_slice = self._broker.scheduler.time_slice()
         for piece in pieces:
-            self.write(piece)
-            if self.outlet.blocked & SOCKET_FULL or self._is_over(time_slice):
-                self._pieces = pieces
-                self.outlet.blocked |= REPLY_PENDING
-                self.pause_input()
-                return
+            if isinstance(piece, Future):
+                piece.then(self._continue_soon)
+            else:
+                self.write(piece)
+                if not (self.outlet.blocked & SOCKET_FULL or self._is_over(time_slice)):
+                    continue
+            self._pieces = pieces
+            self.outlet.blocked |= REPLY_PENDING
+            self.pause_input()
+            return
 
-    def _write_pieces(self, pieces: Iterator[bytes]) -> None:
+    def _write_pieces(self, pieces: "Iterator[Piece]") -> None:
         time_slice, outlet = self._broker.scheduler.time_slice(), self.subscriber.outlet
         for piece in pieces:
+            if isinstance(piece, Future):
+                piece.then(self._continue_soon)
+                return
             outlet.write(piece)
             self._broker.stats.sent += len(piece)
             if outlet.blocked & SOCKET_FULL or self._is_over(time_slice):
@@ -150,8 +158,11 @@ class ReplyWriter:
     def _is_over(self, time_slice: "TimeSlice") -> bool:
         if not time_slice.is_over():
             return False
-        self._broker.scheduler.defer(self._continue)
+        self._continue_soon()
         return True
+
+    def _continue_soon(self, outcome: object = None) -> None:
+        self._broker.scheduler.defer(self._continue)
 
     def _continue(self) -> None:
         if self._pieces is not None and not self.outlet.blocked & SOCKET_FULL:

@@ -13,13 +13,15 @@ from twistedsock.errors import NICK_IS_AN_ID, UNAVAILABLE, Error, ErrorCode
 from twistedsock.limits.principal import Principal, client_principal
 from twistedsock.limits.shares import EvictionQueue
 from twistedsock.pubsub.channel import Channel
-from twistedsock.pubsub.future import Future, map_result, on_result
+from twistedsock.pubsub.future import Future, Steps, complete, map_result, on_result
 from twistedsock.pubsub.names import AnyOf, check_nick
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import Event, Lost, Member, Position, Publication
+from twistedsock.pubsub.values import Lost, Member, Position, Publication
 from twistedsock.session.commands import Subscribe, resume_offset
 from twistedsock.session.context import ServerContext
-from twistedsock.session.history_query import ALL_EVENTS, HistoryQuery, find_range
+from twistedsock.session.encoder import HistoryItem
+from twistedsock.session.history_query import ALL_EVENTS, HistoryQuery
+from twistedsock.session.history_reader import read_memory, read_part
 
 
 class HistoryPage(msgspec.Struct, frozen=True):
@@ -33,7 +35,7 @@ class HistoryPage(msgspec.Struct, frozen=True):
     stop: int
     recovered: bool | None
     lost: Lost | None
-    events: Iterator[Event | Lost]
+    events: Iterator[HistoryItem]
 
 
 class RequestClient:
@@ -154,11 +156,14 @@ class RequestClient:
         """A part of the history. With ``epoch``, ``since`` of the query is a position, and the page has ``recovered``.
         If that position is known, ``last`` does not count; otherwise only ``last`` and ``after`` request events."""
 
-        def read(opened: Channel) -> HistoryPage | Error:
+        def read(opened: Channel) -> HistoryPage | Error | Future[HistoryPage]:
             error = self.check_access(channel, Right.READ)  # checked again, because the request may have waited
-            if error is None:
+            page: HistoryPage | Error | Future[HistoryPage]
+            if error is not None:
+                page = error
+            else:
                 self._context.broker.histories.update(opened)
-            page = error or self.read_page(opened, query, epoch)
+                page = complete(self._read_page(opened, query, epoch))
             self._context.broker.close_if_unused(opened)
             return page
 
@@ -166,24 +171,37 @@ class RequestClient:
         return error if error is not None else map_result(self._context.broker.open(channel, self.principal), read)
 
     def read_page(self, channel: Channel, query: HistoryQuery, epoch: bytes | None = None) -> HistoryPage:
-        """Like ``history``, for a channel that is open and readable. Its history must be up to date: to update another
-        one now can drop events of this one, so update all of them before you read the first."""
-        history, recovered = channel.history, None
-        if query.since is not None and epoch is not None:
-            start, recovered = resume_offset(Subscribe(channel.name, since=query.since, epoch=epoch), channel)
-            if recovered or start <= channel.head:
-                query = replace(query, since=start - 1, last=None)
-            else:
-                last = 0 if query.last is None and query.after is None else query.last
-                query = replace(query, since=None, last=last)
-        asked = find_range(history, query, self._context.wall_clock())
-        events = history.events(asked.start, asked.stop)
-        return HistoryPage(channel.name, channel.position, asked.start, asked.stop, recovered, asked.lost, events)
+        """Like ``history``, for a channel that is open and readable, and only what is in memory. Its history must be up
+        to date: to update another one now can drop events of this one, so update all of them before you read the
+        first."""
+        query, recovered = _resume(channel, query, epoch)
+        part = read_memory(channel, query, self._context.wall_clock())
+        return HistoryPage(channel.name, channel.position, part.start, part.stop, recovered, part.lost, part.events)
+
+    def _read_page(self, channel: Channel, query: HistoryQuery, epoch: bytes | None) -> Steps[HistoryPage | Error]:
+        position, (query, recovered) = channel.position, _resume(channel, query, epoch)
+        part = yield from read_part(self._context.broker, channel, query, self._context.wall_clock(), self.principal)
+        if isinstance(part, Error):
+            return part
+        if recovered is False and query.since is not None:
+            recovered = part.lost is None and part.start == query.since + 1
+        return HistoryPage(channel.name, position, part.start, part.stop, recovered, part.lost, part.events)
 
     def members(self, channel: bytes) -> list[Member] | Error | Future[list[Member]]:
         """The subscribers of a channel, on all nodes."""
         error = self.check_access(channel, Right.READ)
         return error if error is not None else self._context.broker.members(channel)
+
+
+def _resume(channel: Channel, query: HistoryQuery, epoch: bytes | None) -> tuple[HistoryQuery, bool | None]:
+    """The query without a position, and whether all events after that are in memory."""
+    if query.since is None or epoch is None:
+        return query, None
+    start, recovered = resume_offset(Subscribe(channel.name, since=query.since, epoch=epoch), channel)
+    if recovered or start <= channel.head:
+        return replace(query, since=start - 1, last=None), recovered
+    last = 0 if query.last is None and query.after is None else query.last
+    return replace(query, since=None, last=last), recovered
 
 
 MAX_REMEMBERED_BYTES = 16 * 1024 * 1024

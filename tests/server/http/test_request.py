@@ -229,3 +229,97 @@ def test_waits_if_the_head_has_filled_the_transport(api: APIClient) -> None:
     assert len(api.transport.value()) < CHUNK_BYTES
     resume(api)
     assert is_whole(api.response())
+
+
+# Histories that are read from the backplane.
+
+
+@pytest.fixture
+def kept(make_api: MakeAPI) -> APIClient:
+    """The history holds three of 40 events, which fill three chunks; the backplane has all."""
+    api = make_api(late=True, keeps_history=True, history_events=3)
+    for _ in range(40):
+        api("POST", KITCHEN, b"x" * 4_000)
+    return api
+
+
+def offsets(response: Response) -> list[int]:
+    return [event["offset"] for event in response.json["events"]]
+
+
+def test_reads_what_the_history_has_dropped(kept: APIClient) -> None:
+    response = kept("GET", KITCHEN + "?after=0")
+    assert response.headers["transfer-encoding"] == "chunked" and response.is_complete
+    assert offsets(response) == [*range(1, 41)] and response.json["next"] == "e1:40"
+    response = kept("GET", KITCHEN + "?after=30&before=33")
+    assert response.headers["content-length"] and offsets(response) == [31, 32]
+    etag = response.headers["etag"]
+    assert kept("GET", KITCHEN + "?after=30&before=33", If_None_Match=etag).status == 304
+    assert kept("HEAD", KITCHEN + "?after=0").status == 200
+    assert offsets(kept("GET", KITCHEN)) == [38, 39, 40]
+
+
+@pytest.mark.parametrize(
+    ("first_kept", "position", "recovered", "first", "lost"),
+    [
+        (1, "since=30&epoch=e1", True, 31, None),
+        (33, "since=30&epoch=e1", False, 33, {"first": 31, "last": 32}),
+        (31, "since=30&epoch=e1", True, 31, None),
+        (1, "since=38&epoch=e1", True, 39, None),
+        (1, "since=30&epoch=other", False, None, None),
+    ],
+)
+def test_recovers_from_what_the_backplane_has(
+    kept: APIClient, first_kept: int, position: str, recovered: bool, first: int | None, lost: object
+) -> None:
+    kept.server.backplane.first_kept = first_kept
+    response = kept("GET", f"{KITCHEN}?{position}")
+    assert response.json["recovered"] is recovered and response.json.get("lost") == lost
+    assert offsets(response) == ([] if first is None else [*range(first, 41)])
+
+
+def test_reports_what_cannot_be_read_in_the_middle(kept: APIClient) -> None:
+    kept.send("GET", KITCHEN + "?after=0")
+    kept.server.backplane.release(1)
+    kept.server.turn()
+    kept.server.backplane.failing = 1
+    kept.settle()
+    response = kept.response()
+    (gap,) = response.json["gaps"]
+    assert gap["last"] == 37 and offsets(response) == [*range(1, gap["first"]), 38, 39, 40]
+
+
+def test_client_that_does_not_read_is_not_read_for(kept: APIClient) -> None:
+    kept.send("GET", KITCHEN + "?after=0")
+    kept.server.backplane.release(1)
+    kept.server.turn()
+    kept.server.backplane.release(1)
+    kept.protocol.pauseProducing()
+    kept.settle()
+    written = len(kept.transport.value())
+    kept.settle()
+    assert written == len(kept.transport.value()) < 3 * CHUNK_BYTES and len(kept.server.backplane) == 0
+    kept.protocol.resumeProducing()
+    kept.settle()
+    assert offsets(kept.response()) == [*range(1, 41)]
+
+
+@pytest.mark.parametrize("answered", [0, 1])
+def test_disconnection_ends_the_reading(kept: APIClient, answered: int, logged: Logged) -> None:
+    kept.send("GET", KITCHEN + "?after=0")
+    kept.server.backplane.release(answered)
+    kept.server.turn()
+    kept.disconnect()
+    kept.settle()
+    assert kept.server.broker.memory_budget.used == 0 and logged == []
+
+
+def test_right_is_checked_again_after_the_wait(make_api: MakeAPI) -> None:
+    api = make_api(policy=FakePolicy(anonymous={"kitchen": "rw"}), late=True, keeps_history=True, history_events=1)
+    for _ in range(30):
+        api("POST", KITCHEN, b"x" * 4_000)
+    api.send("GET", KITCHEN + "?after=0")
+    api.server.backplane.release(1)
+    api.server.context.policy = FakePolicy(anonymous={"kitchen": "w"})
+    api.settle()
+    assert api.transport.aborted

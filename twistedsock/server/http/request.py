@@ -11,6 +11,7 @@ from twistedsock.codecs.query import QueryParameters
 from twistedsock.errors import FOR_ADMINS_WITH_TOKEN, INTERNAL, TOO_FAST, Error, ErrorCode
 from twistedsock.limits.principal import Principal, subject_principal
 from twistedsock.limits.rate import RateLimiter, answer_price, unreadable_price
+from twistedsock.pubsub.future import Future, Steps, complete, on_result
 from twistedsock.server.connection import log_exception
 from twistedsock.server.http.headers import (
     BODILESS_STATUSES,
@@ -29,7 +30,7 @@ from twistedsock.server.http.streaming import StreamingResponse
 from twistedsock.server.http.twisted_web_internals import RequestInternals
 from twistedsock.server.sockets import ListenerConfig, endpoints_of
 from twistedsock.session.context import ServerContext
-from twistedsock.session.encoder import Endpoints
+from twistedsock.session.encoder import Endpoints, Piece
 from twistedsock.session.request import RequestClient
 
 AUTHENTICATION_REQUIRED = Error(
@@ -45,6 +46,19 @@ _REFUSALS = (ErrorCode.UNAUTHORIZED, ErrorCode.FORBIDDEN, ErrorCode.RATE)
 _DATA_BLOCK = header_block(DATA_HEADERS)
 
 _EXPOSED_LINE = b"Access-Control-Expose-Headers: %s\r\n" % CORS_EXPOSED_HEADERS
+
+
+def _first_pieces(pieces: Iterator[Piece]) -> Steps[list[bytes] | Error]:
+    """Two pieces of a response, or the only one, whose length is its length."""
+    first: list[bytes] = []
+    for piece in pieces:
+        if isinstance(piece, Future):
+            yield piece
+        else:
+            first.append(piece)
+            if len(first) > 1:
+                break
+    return first
 
 
 class RequestConnection(Protocol):
@@ -248,7 +262,7 @@ class HTTPRequest(RequestInternals):
         self.respond(status, JSON, body, {**DATA_HEADERS, **headers} if headers else None)
 
     def stream_json(
-        self, pieces: Iterator[bytes], headers: Mapping[bytes, bytes], is_allowed: Callable[[], bool]
+        self, pieces: Iterator[Piece], headers: Mapping[bytes, bytes], is_allowed: Callable[[], bool]
     ) -> None:
         """Send JSON that may be long, as fast as the client reads it. ``is_allowed`` is called before each piece; if
         it returns False, the response is aborted."""
@@ -257,10 +271,25 @@ class HTTPRequest(RequestInternals):
             return
         if self.is_finished:
             return
-        first = next(pieces)
-        second = next(pieces, None)
-        if second is None:
-            self.respond_json(200, first, headers)
+        first: list[bytes] | Error | Future[list[bytes]] = complete(_first_pieces(pieces))
+        has_waited = isinstance(first, Future)
+        on_result(first, lambda first: self._start_stream(first, pieces, headers, is_allowed, has_waited))
+
+    def _start_stream(
+        self,
+        first: list[bytes] | Error,
+        pieces: Iterator[Piece],
+        headers: Mapping[bytes, bytes],
+        is_allowed: Callable[[], bool],
+        has_waited: bool,
+    ) -> None:
+        if self.is_finished or isinstance(first, Error):
+            return
+        if has_waited and not is_allowed():
+            self.connection.abort()
+            return
+        if len(first) == 1:
+            self.respond_json(200, first[0], headers)
             return
         # HTTP/1.0 has no chunks: the response ends with the connection, and one that is aborted with a reset.
         self.chunked = int(self.clientproto == b"HTTP/1.1")
@@ -268,11 +297,12 @@ class HTTPRequest(RequestInternals):
         head = self._head(200, JSON, None, header_block({**DATA_HEADERS, **headers, **framing}))
         self.begin_response(200)
         self.channel.write(head)
-        StreamingResponse(self, self._charged(chain((first, second), pieces)), is_allowed).start()
+        StreamingResponse(self, self._charged(chain(first, pieces)), is_allowed).start()
 
-    def _charged(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    def _charged(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
         for piece in pieces:
-            self.charge_afterwards(answer_price(len(piece)))
+            if not isinstance(piece, Future):
+                self.charge_afterwards(answer_price(len(piece)))
             yield piece
 
     def respond_error(

@@ -6,8 +6,10 @@ from typing import Any, Protocol
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
+from twistedsock.pubsub.future import Future
 from twistedsock.server.connection import log_exception
 from twistedsock.session.context import ServerContext
+from twistedsock.session.encoder import Piece
 
 WRITE_TIMEOUT_SECONDS = 60
 """Time without progress after which a long response is aborted: as long as a connection can be silent."""
@@ -34,7 +36,7 @@ class StreamingResponse:
     """The body of a long response, after its head. Writes a piece a turn while the socket accepts data. If it is
     aborted, the client notices, because the end is missing."""
 
-    def __init__(self, request: StreamedRequest, pieces: Iterator[bytes], is_allowed: Callable[[], bool]) -> None:
+    def __init__(self, request: StreamedRequest, pieces: Iterator[Piece], is_allowed: Callable[[], bool]) -> None:
         self._request = request
         self._pieces = pieces
         self._is_allowed = is_allowed
@@ -57,6 +59,7 @@ class StreamingResponse:
     def stopProducing(self) -> None:
         """Called when the client has disconnected or has not read for too long."""
         self._is_over = True
+        self._pieces = iter(())  # they can hold memory, and this object is in a reference cycle
 
     def _schedule(self) -> None:
         self._request.context.broker.scheduler.defer(self._write_next)
@@ -73,6 +76,9 @@ class StreamingResponse:
         except Exception:
             log_exception()
             request.connection.abort()
+            return
+        if isinstance(piece, Future):
+            piece.then(lambda outcome: self._schedule())
             return
         if piece is None:
             self._is_over, request.on_disconnect = True, None
