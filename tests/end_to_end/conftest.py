@@ -331,9 +331,13 @@ class WebClient:
         self._buffer += data
 
 
+MASK = b"mask"
+
+
 def _frame(first: int, payload: bytes) -> bytes:
-    """Return a client frame, with a mask of zeros, which does not change the payload."""
+    """Return a masked client frame. Firefox takes a mask of zeros for a missing one."""
     size = len(payload)
+    mask = int.from_bytes((MASK * (size // 4 + 1))[:size])
     head = (
         bytes([0x80 | size])
         if size < 126
@@ -341,7 +345,7 @@ def _frame(first: int, payload: bytes) -> bytes:
         if size < 65536
         else b"\xff" + size.to_bytes(8)
     )
-    return bytes([first]) + head + bytes(4) + payload
+    return bytes([first]) + head + MASK + (int.from_bytes(payload) ^ mask).to_bytes(size)
 
 
 @pytest.fixture
