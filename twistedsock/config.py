@@ -92,6 +92,9 @@ class Settings(Limits, frozen=True, kw_only=True, rename="kebab", forbid_unknown
         tuple[str, ...],
         option("Listening", "NAME:ARGUMENTS", "start an endpoint that another package provides; repeatable"),
     ] = ()
+    workers: Annotated[
+        int, option("Listening", "N", "processes that serve clients; with 2 or more, another one joins them", 1, 32)
+    ] = 1
     allow_insecure: Annotated[
         bool, option("Access", "", "allow listening on non-loopback addresses without an access policy")
     ] = False

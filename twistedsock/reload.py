@@ -154,8 +154,7 @@ class Reloader:
         if not self._has_own_policy:
             self._apply_policy(policy)
         before = self._settings
-        changes = {name: getattr(settings, name) for name in RELOADED_SETTINGS}
-        self._settings = msgspec.structs.replace(before, **changes)
+        self._settings = self.with_reloaded(before, settings)
         self._origin_policy.origins = AllowedOrigins(settings.allow_origin, settings.allow_host)
         for used, loaded in certificates:
             used.replace(loaded)
@@ -167,6 +166,11 @@ class Reloader:
         if changed:
             self._log.warn("restart required to change: {names}", names=", ".join(changed))
         self.log_warnings()
+
+    @staticmethod
+    def with_reloaded(before: Settings, settings: Settings) -> Settings:
+        """The settings after a reload of others: those that it does not change are kept."""
+        return msgspec.structs.replace(before, **{name: getattr(settings, name) for name in RELOADED_SETTINGS})
 
     def find_insecure_listener(self, settings: Settings) -> str | None:
         """Return an error if other machines can connect although there is no access policy."""

@@ -5,13 +5,14 @@ import random
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version as version_of
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
@@ -32,6 +33,7 @@ from twistedsock.codecs.native import NATIVE_ENCODER
 from twistedsock.config import Settings, SettingsError, listeners, read_settings, trusted_proxies
 from twistedsock.endpoints import load_endpoints
 from twistedsock.errors import CloseReason, Error
+from twistedsock.metrics.processes import STATISTICS, OtherProcesses, StatisticsOfAll
 from twistedsock.metrics.prometheus import StateStatistics
 from twistedsock.metrics.statistics import ProcessStatistics
 from twistedsock.metrics.sys_channels import TICK_SECONDS, Monitor
@@ -46,13 +48,13 @@ from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.http.routes import build_routes
 from twistedsock.server.http.routing import Routes
 from twistedsock.server.http.site import HTTPSite
-from twistedsock.server.listeners import EndpointError, Listener, parse_endpoint
+from twistedsock.server.listeners import EndpointError, Listener, PassedPort, adopt_port, parse_endpoint
 from twistedsock.server.proxy_protocol import expect_proxy_headers
 from twistedsock.server.resource import WebPortResource
 from twistedsock.server.sockets import ListenerConfig, prepare_listening_socket
 from twistedsock.server.tcp import LineFactory
 from twistedsock.server.transport import Reachability, install_direct_writes
-from twistedsock.server.twisted_internals import install_half_close_tls
+from twistedsock.server.twisted_internals import install_half_close_tls, share_port
 from twistedsock.server.web import WebFactory
 from twistedsock.session.context import ServerContext, build_context
 from twistedsock.webhooks.manager import WebhookManager
@@ -105,7 +107,9 @@ def draw_epoch() -> bytes:
 
 class SockbridgeService(Service):
     """The whole server. ``reactor`` provides time, endpoints and turns. ``read_settings`` returns the settings that the
-    configuration file contains now, or raises SettingsError. The other arguments are those of ``make_service``."""
+    configuration file contains now, or raises SettingsError. ``ports`` are listening sockets that another process has
+    opened, those of ``tcp`` first; it logs the hints. ``others`` are the other processes of this server. The remaining
+    arguments are those of ``make_service``."""
 
     name = "sockbridge"
     log_observer: Any = None
@@ -124,11 +128,14 @@ class SockbridgeService(Service):
         observers: Iterable[BridgeObserver] = (),
         endpoints: Iterable[Any] = (),
         resources: Mapping[str, IResource] | None = None,
+        ports: Sequence[PassedPort] | None = None,
+        others: OtherProcesses | None = None,
     ) -> None:
         if policy is not None and settings.access is not None:
             raise SettingsError(TWO_POLICIES)
         self._settings = settings
         self._reactor = reactor
+        self._passed_ports = None if ports is None else iter(ports)
         self._loops: list[tuple[float, LoopingCall]] = []
         self._endpoints = [*load_endpoints(settings.plugin), *endpoints]
         self._state_statistics: Callable[[], StateStatistics] | None = None
@@ -158,8 +165,11 @@ class SockbridgeService(Service):
         for observer in observers:
             self.bridge.observe(observer)
         process = ProcessStatistics()
-        monitor = Monitor(self.context, process.memory_bytes, process.cpu_seconds)
+        whole = None if others is None else StatisticsOfAll(others)
+        monitor = Monitor(self.context, process.memory_bytes, process.cpu_seconds, whole)
         monitor.attach()
+        if others is not None:
+            others.reports[STATISTICS] = lambda asked: msgspec.json.encode(monitor.statistics())
         self._reachability = Reachability(settings.unreachable_timeout, self.context.broker.scheduler.defer)
         self._loops += [
             (SWEEP_SECONDS, self._loop(lambda: self.context.broker.expire_histories(), "dropping old history failed")),
@@ -181,6 +191,7 @@ class SockbridgeService(Service):
             settings.ping_interval,
             self._state_statistics,
             monitor.journal,
+            others,
         )
         self._routes = Routes([*routes, *hosted_routes(resources or {}, own_segments(routes))])
         self._trusted = trusted_proxies(settings)
@@ -199,33 +210,10 @@ class SockbridgeService(Service):
         )
 
     def _build_state(self, settings: Settings, reactor: Any) -> Backplane:
-        # SQLite is loaded only where it is used: it takes memory, and some builds of Python lack it.
-        from twistedsock.backplanes.sqlite import TRIM_SECONDS, SQLiteBackplane, StoreThread
-        from twistedsock.backplanes.sqlite_store import Store
-
-        report_damage = partial(reactor.callFromThread, self._log_damage)
-        store = Store(Path(settings.state), draw_epoch, report_damage, syncs_later=settings.state_sync == "1s")
-        worker = StoreThread(store, reactor.callFromThread)
-        backplane = SQLiteBackplane(worker, draw_epoch, settings, time.time, reactor.callLater, self._log_state)
-
-        self._state_statistics = backplane.statistics
-
-        def trim() -> None:
-            channels = self.reloader.settings.channels
-            ages = [(pattern(text), table.age_seconds) for text, table in channels.items()]
-            backplane.trim(settings.state_age, settings.state_bytes, ages)
-
-        self._loops.append((TRIM_SECONDS, self._loop(trim, "deleting old events from the state failed")))
-        return backplane
-
-    def _log_damage(self, sentence: str) -> None:
-        self._log.warn("state: {sentence}", sentence=sentence)
-
-    def _log_state(self, error: Exception | None) -> None:
-        if error is None:
-            self._log.info("state: the directory can be used again")
-        else:
-            self._log.error("state: {error}: publications are rejected until this works again", error=error)
+        state = State(settings, reactor, lambda: self.reloader.settings)
+        self._state_statistics = state.backplane.statistics
+        self._loops.append((state.trim_seconds, self._loop(state.trim, "deleting old events from the state failed")))
+        return state.backplane
 
     def setServiceParent(self, parent: Any) -> None:
         """twistd asks the application for its log observer before it begins to log."""
@@ -260,7 +248,10 @@ class SockbridgeService(Service):
         for description in listeners(descriptions):
             authorities = client_authorities(self._settings, description)
             try:
-                endpoint = parse_endpoint(description, self._reactor, authorities)
+                if self._passed_ports is None:
+                    endpoint = parse_endpoint(description, self._reactor, authorities)
+                else:
+                    endpoint = adopt_port(description, self._reactor, next(self._passed_ports), authorities)
             except EndpointError as error:
                 raise SettingsError(str(error)) from None
             config = ListenerConfig(description, description in self._settings.proxy_protocol, self._trusted)
@@ -325,9 +316,18 @@ class SockbridgeService(Service):
         self._start_backplane()  # with the rights that the server keeps, because it can create files
         for seconds, loop in self._loops:
             loop.start(seconds, now=False)
-        for hint in self.hints():
-            self._log.info("{hint}", hint=hint)
-        self.reloader.log_warnings()
+        if self._passed_ports is None:
+            for hint in self.hints():
+                self._log.info("{hint}", hint=hint)
+            self.reloader.log_warnings()
+
+    def stop_accepting(self) -> list[Any]:
+        """Leave the connections of all ports to other processes. Returns the ports, those of ``tcp`` first."""
+        ports: list[Any] = [listener.port for listener in self._listeners]
+        for port in ports:
+            port.stopReading()
+            share_port(port)
+        return ports
 
     def _prepare_port(self, listener: Listener, port: IListeningPort) -> None:
         install_direct_writes(port, self.context.memory_budget, self._reachability)
@@ -478,6 +478,63 @@ class SockbridgeService(Service):
                 noun=noun if count == 1 else f"{noun}s",
                 event=event,
             )
+
+
+class State:
+    """The directory of ``--state``, and the backplane that keeps events in it. SQLite is loaded only where it is used:
+    it takes memory, and some builds of Python lack it. ``present_settings`` returns those after reloads.
+    ``on_change`` is called when the directory has failed, and when it works again."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        settings: Settings,
+        reactor: Any,
+        present_settings: Callable[[], Settings],
+        on_change: Callable[[], object] | None = None,
+    ) -> None:
+        from twistedsock.backplanes.sqlite import TRIM_SECONDS, SQLiteBackplane, StoreThread
+        from twistedsock.backplanes.sqlite_store import Store
+
+        self.trim_seconds = TRIM_SECONDS
+        self._present_settings = present_settings
+        self._on_change = on_change
+        report_damage = partial(reactor.callFromThread, self._log_damage)
+        store = Store(Path(settings.state), draw_epoch, report_damage, syncs_later=settings.state_sync == "1s")
+        worker = StoreThread(store, reactor.callFromThread)
+        self.backplane = SQLiteBackplane(worker, draw_epoch, settings, time.time, reactor.callLater, self._log_error)
+
+    def trim(self) -> None:
+        """Delete events that are too old, or too many. Call this every ``trim_seconds``."""
+        settings = self._present_settings()
+        ages = [(pattern(text), table.age_seconds) for text, table in settings.channels.items()]
+        self.backplane.trim(settings.state_age, settings.state_bytes, ages)
+
+    def _log_damage(self, sentence: str) -> None:
+        self._log.warn("state: {sentence}", sentence=sentence)
+
+    def _log_error(self, error: Exception | None) -> None:
+        if error is None:
+            self._log.info("state: the directory can be used again")
+        else:
+            self._log.error("state: {error}: publications are rejected until this works again", error=error)
+        if self._on_change is not None:
+            self._on_change()
+
+
+def check_state(settings: Settings) -> None:
+    """Raise StartFailed if the directory of ``--state`` cannot be opened."""
+    if settings.state:
+        from twistedsock.backplanes.sqlite_store import Store
+
+        store = Store(Path(settings.state), draw_epoch, lambda sentence: None)
+        try:
+            store.open()
+        except OSError as error:
+            raise StartFailed(f"sockbridge: cannot start the backplane: {_reason(Failure(error))}") from None
+        finally:
+            store.close()
 
 
 def _when_settled(future: Future[bool] | None, callback: Callable[[bool | Error], None]) -> None:

@@ -8,7 +8,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService
 from twisted.logger import Logger, globalLogPublisher
@@ -17,6 +17,9 @@ from twisted.python import usage
 from twistedsock.config import HEADINGS, OPTIONS, RENAMED_OPTIONS, Option, Settings, SettingsError, read_settings
 from twistedsock.server.logging import ConnectionLog, LogFailureReporter, json_observer
 from twistedsock.server.reactor import use_monotonic_clock
+
+if TYPE_CHECKING:
+    from twistedsock.service import SockbridgeService
 
 HELP = """
 Publish-subscribe between anything that can open a socket and anything that runs
@@ -159,24 +162,47 @@ def makeService(options: Options) -> IService:
     """Return the service that twistd runs."""
     from twisted.internet import reactor
 
-    from twistedsock.service import SockbridgeService
-
     use_monotonic_clock(reactor)
     globalLogPublisher.addObserver(LogFailureReporter())
+    settings, service = options.settings, _build_service(options, reactor)
+    if settings.log_format == "json":
+        service.log_observer = _json_observer(options.parent or {}, reactor)
+    return service
+
+
+def _build_service(options: Options, reactor: Any) -> Any:
+    from twistedsock.service import SockbridgeService
+    from twistedsock.workers.supervisor import Supervisor
+
+    settings = options.settings
     try:
-        service = SockbridgeService(options.settings, reactor, version("sockbridge"), options.read)
+        if settings.workers > 1:
+            supervisor = Supervisor(
+                settings, reactor, version("sockbridge"), options.read, options["config"], options.given
+            )
+            handle_signals(supervisor.reload, supervisor.stop_now, reactor)
+            return supervisor
+        service = SockbridgeService(settings, reactor, version("sockbridge"), options.read)
     except SettingsError as error:
         raise SystemExit(f"sockbridge: {error}") from None
-    if options.settings.log_format == "json":
-        service.log_observer = _json_observer(options.parent or {}, reactor)
+    prepare_process(service, settings, reactor)
+    return service
+
+
+def prepare_process(service: "SockbridgeService", settings: Settings, reactor: Any) -> None:
+    """Prepare this process to run the service: log its connections, open enough files, and handle signals."""
     connections = ConnectionLog(service.context.broker.clock, reactor.callLater)
     service.context.connection_events.listeners.append(connections)
     reactor.addSystemEventTrigger("after", "shutdown", connections.log_omitted)
-    _raise_file_limit(options.settings.max_connections)
+    _raise_file_limit(settings.max_connections)
     reactor.callWhenRunning(_tune_garbage_collector)
-    _handle_hangup(service.reloader.request, reactor)
-    reactor.addSystemEventTrigger("before", "shutdown", _handle_second_signal, service.stop_now, reactor)
-    return service
+    handle_signals(service.reloader.request, service.stop_now, reactor)
+
+
+def handle_signals(reload: Callable[[], None], stop_now: Callable[[], None], reactor: Any) -> None:
+    """Reload on SIGHUP, and stop at once on a second SIGINT or SIGTERM."""
+    _handle_hangup(reload, reactor)
+    reactor.addSystemEventTrigger("before", "shutdown", _handle_second_signal, stop_now, reactor)
 
 
 def _json_observer(twistd: Mapping[str, Any], reactor: Any) -> Any:

@@ -407,12 +407,13 @@ def test_key_of_a_failed_publication_can_be_used_again(disk_machine: DiskMachine
 def test_gathers_the_reports_of_all_other_workers(stages: Stages, machine: Machine) -> None:
     one, other = stages
     third = WorkerStage(machine, b"3")
-    other.backplane.report = lambda topic: b"two:" + topic
-    third.backplane.report = lambda topic: b"three:" + topic
+    other.backplane.reports[b"t"] = lambda asked: b"two:" + asked
+    third.backplane.reports[b"t"] = lambda asked: b"three:" + asked
+    machine.hub.reports[b"t a"] = lambda: b"hub"
     reports: list[Any] = []
-    on_result(one.backplane.gather(b"t"), reports.append)
+    on_result(one.backplane.gather(b"t a"), reports.append)
     machine.settle()
-    assert reports == [{b"2": b"two:t", b"3": b"three:t"}]
+    assert reports == [{b"2": b"two:a", b"3": b"three:a", b"hub": b"hub"}]
 
 
 def test_worker_that_does_not_report_is_left_out(stages: Stages, machine: Machine) -> None:

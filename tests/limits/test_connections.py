@@ -97,3 +97,11 @@ def test_anonymous_clients_are_not_counted() -> None:
     admission = ConnectionLimiter(Limits(max_connections_per_identity=1))
     assert [admission.acquire_identity(b"") for _ in range(3)] == [None, None, None]
     admission.release_identity(b"")
+
+
+def test_connections_to_other_processes_count_in_total() -> None:
+    admission = ConnectionLimiter(Limits(max_connections=3, max_connections_per_address=1))
+    admission.elsewhere = 2
+    assert admission.acquire("10.0.0.1") is None
+    assert admission.acquire("10.0.0.2") == TOO_MANY_CONNECTIONS
+    assert admission.connections == 1

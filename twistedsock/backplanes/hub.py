@@ -1,8 +1,8 @@
 """The hub: joins the worker processes of one machine through one backplane, without input or output.
 
 Each worker has a link, which the hub is given bytes from and writes bytes to. The hub is the node of the backplane: an
-event that is delivered to it is encoded once, and sent to all workers that have its channel open. What is sent in one
-turn of the reactor is one write for each link.
+event that is delivered to it is encoded once, and sent to all workers that have its channel open. What the requests of
+one read cause, or one commit of a store, is one write for each link.
 """
 
 from collections import OrderedDict
@@ -77,11 +77,11 @@ class _Gathering:
 
     __slots__ = ("link", "missing", "reports", "request")
 
-    def __init__(self, link: "Link", request: int, missing: set["Link"]) -> None:
+    def __init__(self, link: "Link", request: int, missing: set["Link"], reports: dict[bytes, bytes]) -> None:
         self.link = link
         self.request = request
         self.missing = missing
-        self.reports: dict[bytes, bytes] = {}
+        self.reports = reports
 
 
 class Hub:
@@ -109,6 +109,8 @@ class Hub:
         self._unconfirmed: dict[bytes, dict[tuple[bytes, bytes], None]] = {}
         self._dirty: dict[Link, None] = {}
         self._is_flush_scheduled = False
+        self.is_handling = False
+        """Whether requests are being handled: a flush follows."""
         # The delivery to the worker that has published the event: it becomes the answer, if that follows at once.
         self._held: tuple[Link, int, bytes] | None = None
         self._keys: OrderedDict[Key, tuple[float, bytes, Future[int]]] = OrderedDict()
@@ -116,6 +118,8 @@ class Hub:
         self._gatherings: dict[int, _Gathering] = {}
         self._gathered = 0
         self._was_ready = True
+        self.reports: dict[bytes, Callable[[], bytes]] = {}
+        """What the hub itself reports, by topic. Its name in answers is ``hub``."""
 
     def start(self) -> Future[bool] | None:
         return self.backplane.start(self)
@@ -128,6 +132,11 @@ class Hub:
     def channels(self) -> int:
         """How many channels workers have open."""
         return len(self._channels)
+
+    @property
+    def workers(self) -> int:
+        """How many workers are connected."""
+        return len(self._links)
 
     def connect(self, outlet: Outlet) -> "Link":
         """A worker has connected."""
@@ -145,12 +154,16 @@ class Hub:
 
     def add_dirty(self, link: "Link") -> None:
         self._dirty[link] = None
-        if not self._is_flush_scheduled:
+        if not (self._is_flush_scheduled or self.is_handling):
             self._is_flush_scheduled = True
-            self._schedule(0, self._flush)
+            self._schedule(0, self._flush_later)
 
-    def _flush(self) -> None:
+    def _flush_later(self) -> None:
         self._is_flush_scheduled = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what waits for all workers."""
         self._release_held()
         dirty, self._dirty = self._dirty, {}
         for link in dirty:
@@ -355,11 +368,12 @@ class Hub:
 
     def gather(self, link: "Link", request: int, topic: bytes) -> None:
         others = {other for other in self._links.values() if other is not link}
+        reports = {b"hub": self.reports[topic]()} if topic in self.reports else {}
         if not others:
-            link.answer(request, messages.Reports({}))
+            link.answer(request, messages.Reports(reports))
             return
         self._gathered = number = self._gathered % 0xFFFFFFFF + 1
-        self._gatherings[number] = _Gathering(link, request, others)
+        self._gatherings[number] = _Gathering(link, request, others, reports)
         for other in others:
             other.send(messages.Ask(topic), number)
         self._schedule(GATHER_SECONDS, partial(self._end_gathering, number))
@@ -441,9 +455,15 @@ class Link:
     # Called by the connection.
 
     def received(self, data: bytes) -> None:
-        """Handle the requests of a worker, as far as it reads their answers."""
+        """Handle the requests of a worker, as far as it reads their answers. Memory has answered when this returns: so
+        all is written now, and not at the end of the turn."""
         self._reader.feed(data)
-        self._handle_requests()
+        self._hub.is_handling = True
+        try:
+            self._handle_requests()
+        finally:
+            self._hub.is_handling = False
+            self._hub.flush()
 
     def pause(self) -> None:
         """The worker does not read as fast as the hub writes."""

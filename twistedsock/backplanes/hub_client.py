@@ -56,14 +56,14 @@ class _Request:
 
 
 class WorkerBackplane:
-    """``schedule`` calls a function at the end of the reactor's turn. ``report`` is called with a topic that another
-    worker asks for, and returns what this worker has to say about it."""
+    """``schedule`` calls a function at the end of the reactor's turn."""
 
     keeps_history = True
 
     def __init__(self, node_name: bytes, schedule: Callable[[Callable[[], None]], object]) -> None:
         self.node_name = node_name
-        self.report: Callable[[bytes], bytes] = _report_nothing
+        self.reports: dict[bytes, Callable[[bytes], bytes]] = {}
+        """What this worker reports to others: the functions by the first word of a topic. They get the rest of it."""
         self.on_ready: Callable[[], object] | None = None
         """Called once, when the first connection is established."""
         self._schedule = schedule
@@ -319,11 +319,9 @@ class WorkerBackplane:
             self._reopen_all()
 
     def _asked(self, request: int, message: messages.Ask) -> None:
-        self._send(messages.WorkerReport(self.report(message.topic)), request)
-
-
-def _report_nothing(topic: bytes) -> bytes:
-    return b""
+        topic, _, asked = message.topic.partition(b" ")
+        report = self.reports.get(topic)
+        self._send(messages.WorkerReport(b"" if report is None else report(asked)), request)
 
 
 def _error(message: messages.Failure) -> Error:

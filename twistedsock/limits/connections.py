@@ -16,6 +16,8 @@ class ConnectionLimiter:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self.elsewhere = 0
+        """Connections to other processes of this server, as far as this one knows. They count in total only."""
         self._connections = 0
         # Neither has more entries than there are connections.
         self._by_address: dict[Principal, int] = {}
@@ -28,7 +30,7 @@ class ConnectionLimiter:
     def acquire(self, address: str) -> Error | None:
         """Count a connection, or return why there cannot be one. Only a connection that was counted must be
         released."""
-        if self._connections >= self._limits.max_connections:
+        if self._connections + self.elsewhere >= self._limits.max_connections:
             return TOO_MANY_CONNECTIONS
         principal = address_principal(address)
         if principal != LOCAL:

@@ -7,7 +7,7 @@ of time series is limited.
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
-from typing import Protocol
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, GCCollector
 from prometheus_client.core import (
@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from twistedsock.errors import ErrorCode
+from twistedsock.metrics.processes import MetricsOfAll, encode_metrics
 from twistedsock.metrics.statistics import ProcessStatistics, ServerStatistics, known_titles, read_statistics
 from twistedsock.session.context import ServerContext
 from twistedsock.stats import Histogram
@@ -211,13 +212,57 @@ class Metrics:
         self._registry.register(ProcessCollector(ProcessStatistics()))
         GCCollector(self._registry)
 
-    def render(self, accept: str) -> tuple[str, bytes]:
-        """The Content-Type and the text, in the format that the header ``Accept`` asks for."""
+    def report(self) -> bytes:
+        """The metrics, for another process of this server."""
+        return encode_metrics(self._registry.collect())
+
+    def render(self, accept: str, others: Mapping[bytes, bytes] | None = None, name: str = "") -> tuple[str, bytes]:
+        """The Content-Type and the text, in the format that the header ``Accept`` asks for. ``others`` are the reports
+        of other processes by their names; ``name`` is the one of this process."""
         try:
             encode, content_type = choose_encoder(accept)
         except (ValueError, TypeError):  # a malformed version
             encode, content_type = choose_encoder("")
-        return content_type, encode(self._registry)
+        collected: Any = self._registry
+        if others is not None:
+            collected = MetricsOfAll(name, self._registry.collect(), others)
+        return content_type, encode(collected)
+
+
+class HubMetrics:
+    """The metrics of the hub, which joins the other processes of a server. ``channels`` counts the channels that they
+    have open, ``history_bytes`` what the hub keeps in memory, of ``max_history_bytes``."""
+
+    def __init__(
+        self,
+        channels: Callable[[], int],
+        history_bytes: Callable[[], int],
+        max_history_bytes: int,
+        state: Callable[[], StateStatistics] | None,
+    ) -> None:
+        self._channels = channels
+        self._history_bytes = history_bytes
+        self._max_history_bytes = max_history_bytes
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        if state is not None:
+            self._registry.register(StateCollector(state))
+        self._registry.register(ProcessCollector(ProcessStatistics()))
+        GCCollector(self._registry)
+
+    def describe(self) -> MetricFamilies:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        for name, help_text, value in (
+            ("channels", "Channels with subscribers or history.", self._channels()),
+            ("log_bytes", "Bytes in the history of all channels.", self._history_bytes()),
+            ("max_log_bytes", "Limit of bytes in the history of all channels.", self._max_history_bytes),
+        ):
+            yield GaugeMetricFamily(f"sockbridge_{name}", help_text, value=value)
+
+    def report(self) -> bytes:
+        return encode_metrics(self._registry.collect())
 
 
 def _labelled(

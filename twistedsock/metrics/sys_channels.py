@@ -12,7 +12,8 @@ import msgspec
 from twistedsock.codecs.payload import build_payloads
 from twistedsock.errors import Error
 from twistedsock.metrics.connection_journal import ConnectionJournal
-from twistedsock.metrics.statistics import read_statistics
+from twistedsock.metrics.processes import StatisticsOfAll
+from twistedsock.metrics.statistics import ServerStatistics, read_statistics
 from twistedsock.metrics.tables import (
     CLOSED_CHANNEL,
     CLOSED_ROWS_PER_PAGE,
@@ -80,11 +81,17 @@ class EndedSession(msgspec.Struct, frozen=True):
 
 class Monitor:
     """Observes the presence of the broker and the events of connections. Call ``tick`` each second.
-    ``memory_bytes`` and ``cpu_seconds`` return the usage of the process."""
+    ``memory_bytes`` and ``cpu_seconds`` return the usage of the process. ``others`` has the statistics of the other
+    processes of this server, if there are any."""
 
     def __init__(
-        self, context: ServerContext, memory_bytes: Callable[[], int], cpu_seconds: Callable[[], float]
+        self,
+        context: ServerContext,
+        memory_bytes: Callable[[], int],
+        cpu_seconds: Callable[[], float],
+        others: StatisticsOfAll | None = None,
     ) -> None:
+        self._others = others
         self.journal = ConnectionJournal(context)
         self._published_number = 0
         self._context = context
@@ -154,10 +161,18 @@ class Monitor:
         if self._due:
             self._schedule()
 
+    def statistics(self) -> ServerStatistics:
+        """The statistics of this process."""
+        return read_statistics(self._context, self._memory_bytes(), self._cpu_seconds())
+
     def _publish_statistics(self) -> None:
-        statistics = read_statistics(self._context, self._memory_bytes(), self._cpu_seconds())
+        statistics, others = self.statistics(), self._others
         self._context.stats.longest_turn = 0.0
-        self._publish(STATISTICS_CHANNEL, b"figures", [_encode(statistics)])
+        payload = _encode(statistics if others is None else others.of_all(statistics))
+        self._publish(STATISTICS_CHANNEL, b"figures", [payload])
+        if others is not None:
+            others.refresh()
+            self._context.connection_limiter.elsewhere = others.connections_elsewhere
 
     # Presence, called by the broker.
 

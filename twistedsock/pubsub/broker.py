@@ -96,6 +96,8 @@ class Broker:
         """Called with the commands of other nodes."""
         self.backplane = backplane
         self.reads = ReadQueue(backplane)
+        # How the ids of this node's clients begin.
+        self._id_prefix = backplane.node_name and backplane.node_name + b"-"
         self._repairs = Repairs(backplane, self)
         self._older: OlderEvents | None = None
         if backplane.keeps_history:
@@ -204,8 +206,8 @@ class Broker:
             batch = batch.part(first, end)
         channel.head = end - 1
         count = end - first
-        channel.stats.published += count
-        if self.observers and self._is_published_here(batch):
+        if not self._id_prefix or batch.publisher.startswith(self._id_prefix):  # by a client of this node
+            channel.stats.published += count
             for observer in self.observers:
                 observer.published(name, epoch, batch)
         if channel not in self._unflushed:
@@ -483,10 +485,6 @@ class Broker:
     def run_command(self, command: NodeCommand) -> None:
         """Called by the backplane with a command of another node."""
         self.handle_command(command)
-
-    def _is_published_here(self, batch: Batch) -> bool:
-        name = self.backplane.node_name
-        return not name or batch.publisher.startswith(name + b"-")
 
     # Channels and their histories.
 

@@ -4,13 +4,17 @@ import os
 import re
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from twisted.internet.defer import Deferred, execute
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
 
 from twistedsock.server.sockets import format_address
 from twistedsock.server.tls import Certificates, TLSEndpoint
+from twistedsock.server.twisted_internals import adopt_unix_port
 
 BACKLOG = 4096
 """Connections that wait to be accepted: the maximum that Linux allows (net.core.somaxconn), so that a thousand browsers
@@ -43,6 +47,58 @@ def parse_endpoint(description: str, reactor: Any, authorities: Path | None = No
         if kind == "systemd" and isinstance(error, IndexError | KeyError):
             reason = "systemd passed no such socket: start the server by a unit with sockets"
         raise EndpointError(f"cannot use the endpoint {description!r}: {reason}") from None
+
+
+class PassedPort(NamedTuple):
+    """A listening socket that another process has opened and passed to this one. ``number`` is its file descriptor."""
+
+    number: int
+    family: int
+
+
+def adopt_port(
+    description: str, reactor: Any, port: PassedPort, authorities: Path | None = None
+) -> IStreamServerEndpoint:
+    """Return an endpoint that accepts the connections of a socket of another process. ``description`` is the endpoint
+    by which that has opened it. Raises EndpointError."""
+    if description.startswith("ssl:"):
+        try:
+            return PassedTLSEndpoint(reactor, Certificates(description, Path.cwd(), authorities), port)
+        except Exception as error:
+            raise EndpointError(f"cannot use the endpoint {description!r}: {error}") from None
+    return PassedEndpoint(reactor, port)
+
+
+@implementer(IStreamServerEndpoint)
+class PassedEndpoint:
+    """The socket stays open in the process that has opened it: that one removes the file of a Unix socket."""
+
+    def __init__(self, reactor: Any, port: PassedPort) -> None:
+        self._reactor = reactor
+        self._port = port
+
+    def listen(self, protocolFactory: Any) -> Deferred[IListeningPort]:
+        return execute(self._listen, protocolFactory)
+
+    def _listen(self, factory: Any) -> IListeningPort:
+        number, family = self._port
+        if family == socket.AF_UNIX:
+            adopted = adopt_unix_port(self._reactor, number, factory)
+        else:
+            adopted = self._reactor.adoptStreamPort(number, family, factory)
+        os.close(number)  # the port has a duplicate
+        return adopted
+
+
+class PassedTLSEndpoint(TLSEndpoint):
+    """The same with TLS."""
+
+    def __init__(self, reactor: Any, certificates: Certificates, port: PassedPort) -> None:
+        super().__init__(reactor, certificates)
+        self._passed = PassedEndpoint(reactor, port)
+
+    def listen(self, protocolFactory: Any) -> Deferred[IListeningPort]:
+        return self._passed.listen(TLSMemoryBIOFactory(self.certificates, False, protocolFactory))
 
 
 def _check_adopted_socket(number: int, expected: int) -> None:

@@ -9,7 +9,7 @@ Checked with Twisted 26.10. ``tests/server/test_internals.py`` fails if a later 
 from typing import Any
 
 from OpenSSL.SSL import Error, WantReadError, ZeroReturnError
-from twisted.internet import tcp
+from twisted.internet import tcp, unix
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.logger import ILogObserver, Logger
@@ -23,7 +23,8 @@ CHECKED_TWISTED_VERSION = "26.10"
 
 INTERNALS: dict[type, tuple[str, ...]] = {
     tcp.Server: ("dataBuffer", "offset", "_tempDataBuffer", "_tempDataLen"),
-    tcp.Port: ("transport", "_logger"),
+    tcp.Port: ("transport", "_logger", "_shouldShutdown"),
+    unix.Port: ("_fromListeningDescriptor",),
     BufferingTLSTransport: (
         "_aborted",
         "_appSendBuffer",
@@ -69,6 +70,38 @@ def connection_class(port: Any) -> type | None:
 
 def set_connection_class(port: Any, transport_class: type) -> None:
     port.transport = transport_class
+
+
+def share_port(port: Any) -> None:
+    """The socket of a listening port is also that of other processes: closing it here must not end it there."""
+    port._shouldShutdown = False
+
+
+def adopt_unix_port(reactor: Any, number: int, factory: Any) -> "SharedUnixPort":
+    """Accept the connections of a listening Unix socket that another process has opened."""
+    port = SharedUnixPort._fromListeningDescriptor(reactor, number, factory)
+    port.startListening()
+    return port
+
+
+class SharedUnixPort(unix.Port):
+    """A Unix socket of another process, which sets its mode and backlog, and removes its file. Twisted's own port would
+    do all of that again."""
+
+    _preexistingSocket: Any
+    _shouldShutdown = False
+
+    def startListening(self) -> None:
+        if self.factory is not None:
+            self.factory.doStart()
+        self.socket, self._preexistingSocket = self._preexistingSocket, None
+        self.fileno = self.socket.fileno  # type: ignore[method-assign]
+        self.connected = True
+        self.numberAccepts = 100
+        self.startReading()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        tcp.Port.connectionLost(self, reason)
 
 
 def redirect_log(port: Any, observer: ILogObserver) -> None:

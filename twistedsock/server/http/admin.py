@@ -3,6 +3,7 @@ metrics."""
 
 import gzip
 import re
+from functools import partial
 
 import msgspec
 
@@ -11,11 +12,13 @@ from twistedsock.codecs.query import (
     DEFAULT_PAGE_SIZE,
     MAX_PAGE_SIZE,
     PAGINATION_PARAMETERS,
+    Pagination,
     bad_parameter,
     read_pagination,
 )
 from twistedsock.errors import FOR_ADMINS, FOR_ADMINS_WITH_TOKEN, CloseReason, Error, ErrorCode
 from twistedsock.metrics.connection_journal import KINDS, ConnectionJournal, JournalEntry
+from twistedsock.metrics.processes import METRICS, PEERS, OtherProcesses, Reports, gather
 from twistedsock.metrics.prometheus import Metrics
 from twistedsock.pubsub.values import DisconnectClient
 from twistedsock.server.http.headers import DATA_HEADERS, accepts_gzip
@@ -50,25 +53,74 @@ class ConnectionsPage(msgspec.Struct):
     next: str | None
 
 
+class PeersReport(msgspec.Struct):
+    """What a process reports of its clients: the first ones after an id, and how many it has."""
+
+    peers: list[ConnectionInfo]
+    total: int
+
+
+_read_report = msgspec.json.Decoder(PeersReport).decode
+
+
 class ConnectionsEndpoint:
-    def __init__(self, context: ServerContext) -> None:
+    """``others`` are the other processes of this server."""
+
+    def __init__(self, context: ServerContext, others: OtherProcesses | None = None) -> None:
         self._context = context
+        self._others = others
 
     def list_all(self, request: HTTPRequest) -> None:
         """``GET /peers``"""
         check_admin(request)
         request.parameters.allow_only(PAGINATION_PARAMETERS)
         pagination = read_pagination(request.parameters)
+
+        def respond(others: Reports) -> None:
+            reports = [self._first(pagination), *[_read_report(report) for report in others.values() if report]]
+            infos, after = pagination.page(
+                [info for report in reports for info in report.peers], lambda info: info.id.encode()
+            )
+            total = sum([report.total for report in reports])
+            page = ConnectionsPage(infos, total, None if after is None else after.decode())
+            request.respond_json(200, msgspec.json.encode(page) + b"\n")
+
+        topic = b"%s %d %s" % (PEERS, pagination.limit, pagination.after)
+        if self._others is None:
+            respond({})
+        else:
+            gather(self._others, topic, respond)
+
+    def report(self, asked: bytes) -> bytes:
+        """What another process asks for: the clients after an id, as many as a page has; or the client with an id."""
+        limit, _, id = asked.partition(b" ")
+        if limit != b"0":
+            return msgspec.json.encode(self._first(Pagination(id, int(limit))))
+        session = self._context.sessions.get(id)
+        return self._encode(session) if isinstance(session, Session) else b""
+
+    def _first(self, pagination: Pagination) -> PeersReport:
+        """One more than the page has, if there are more."""
         sessions = [session for session in self._context.sessions if isinstance(session, Session)]
-        found, after = pagination.page(sessions, lambda session: session.client.id)
-        infos = [self._info(session) for session in found]
-        page = ConnectionsPage(infos, len(sessions), None if after is None else after.decode())
-        request.respond_json(200, msgspec.json.encode(page) + b"\n")
+        longer = Pagination(pagination.after, pagination.limit + 1)
+        found, _ = longer.page(sessions, lambda session: session.client.id)
+        return PeersReport([self._info(session) for session in found], len(sessions))
 
     def show(self, request: HTTPRequest) -> None:
         """``GET /peers/{id}``"""
         request.parameters.allow_only(())
-        request.respond_json(200, msgspec.json.encode(self._info(self._find(request))) + b"\n")
+        check_admin(request)
+        if self._others is None or not self._context.sessions.is_remote_id(request.captured):
+            request.respond_json(200, self._encode(self._find(request)))
+            return
+
+        def respond(reports: Reports) -> None:
+            for report in filter(None, reports.values()):
+                request.respond_json(200, report)
+                return
+            request.respond_error(UNKNOWN_CONNECTION, 404)
+
+        gather(self._others, b"%s 0 %s" % (PEERS, request.captured), respond)
 
     def disconnect(self, request: HTTPRequest) -> None:
         """``DELETE /peers/{id}``: the client receives the reason, then its connection is closed."""
@@ -86,6 +138,9 @@ class ConnectionsEndpoint:
         else:
             session.close(CloseReason.POLICY, message, DISCONNECTED_CODE)
             request.respond(204, b"", b"")
+
+    def _encode(self, session: Session) -> bytes:
+        return msgspec.json.encode(self._info(session)) + b"\n"
 
     def _info(self, session: Session) -> ConnectionInfo:
         return connection_info(session, self._context.broker.clock())
@@ -128,16 +183,28 @@ class JournalEndpoint:
 
 
 class MetricsEndpoint:
-    """Without a policy, local clients are administrators."""
+    """Without a policy, local clients are administrators. ``others`` are the other processes of this server."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, others: OtherProcesses | None = None) -> None:
         self._metrics = metrics
+        self._others = others
+
+    def report(self, asked: bytes) -> bytes:
+        """The metrics of this process, for another one."""
+        return self._metrics.report()
 
     def render(self, request: HTTPRequest) -> None:
         """``GET /metrics``, in the format that the request accepts. For administrators, because metrics show how busy
         all clients are."""
         check_admin(request)
-        content_type, body = self._metrics.render(request.header(b"accept").decode("latin-1"))
+        if self._others is None:
+            self._respond(request, None)
+        else:  # without the others, the metrics of this process are better than nothing
+            gather(self._others, METRICS, partial(self._respond, request))
+
+    def _respond(self, request: HTTPRequest, reports: Reports | None) -> None:
+        name = "" if self._others is None else self._others.node_name.decode()
+        content_type, body = self._metrics.render(request.header(b"accept").decode("latin-1"), reports, name)
         headers = {**DATA_HEADERS, b"Vary": b"Accept, Accept-Encoding"}
         if accepts_gzip(request.header(b"accept-encoding")):
             headers[b"Content-Encoding"] = b"gzip"

@@ -7,6 +7,7 @@ from typing import Any
 from twistedsock.codecs.fallback import MAX_BODY_BYTES
 from twistedsock.codecs.http_api import EVENT_ID_PARAMETERS, MAX_BATCH_BYTES
 from twistedsock.metrics.connection_journal import ConnectionJournal
+from twistedsock.metrics.processes import METRICS, PEERS, OtherProcesses
 from twistedsock.metrics.prometheus import Metrics, StateStatistics, WebhookStatistics
 from twistedsock.server.http.admin import ConnectionsEndpoint, JournalEndpoint, MetricsEndpoint
 from twistedsock.server.http.channels import ChannelsEndpoint
@@ -61,20 +62,23 @@ def build_routes(
     ping_interval: int = 0,
     state_statistics: Callable[[], StateStatistics] | None = None,
     journal: ConnectionJournal | None = None,
+    others: OtherProcesses | None = None,
 ) -> list[Route]:
     """To be called once for a server, because endpoints keep state. ``line_ports`` returns the addresses of the line
     protocol for the page. ``ping_interval``: seconds of silence before a stream sends a comment, 0 for no comments.
-    Without a ``journal``, the connection log is empty."""
+    Without a ``journal``, the connection log is empty. ``others`` are the other processes of this server."""
     health, channels, connections = (
         HealthEndpoint(context, line_ports),
         ChannelsEndpoint(context),
-        ConnectionsEndpoint(context),
+        ConnectionsEndpoint(context, others),
     )
     events, streams = EventsEndpoint(context), StreamsEndpoint(context, reactor, ping_interval)
     reader = EventsReader(events, LongPollEndpoint(context, reactor), streams)
     fallback = FallbackEndpoint(streams, lambda: token_urlsafe(STREAM_KEY_BYTES).encode())
     log = JournalEndpoint(journal or ConnectionJournal(context))
-    metrics = MetricsEndpoint(Metrics(context, webhook_statistics, state_statistics))
+    metrics = MetricsEndpoint(Metrics(context, webhook_statistics, state_statistics), others)
+    if others is not None:
+        others.reports[METRICS], others.reports[PEERS] = metrics.report, connections.report
     return [
         Route("GET", "/healthz", health.liveness, authenticates=False, available_during_shutdown=True),
         Route("GET", "/readyz", health.readiness, authenticates=False, available_during_shutdown=True),

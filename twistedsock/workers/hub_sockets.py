@@ -15,6 +15,7 @@ from zope.interface import implementer
 from twistedsock.backplanes.hub import Hub, Link
 from twistedsock.backplanes.hub_client import WorkerBackplane
 from twistedsock.backplanes.hub_messages import ProtocolError
+from twistedsock.server.twisted_internals import unsent_bytes
 
 FIRST_RETRY_SECONDS = 0.02
 
@@ -31,7 +32,16 @@ class _Stream(Protocol):
     transport: Any
 
     def write(self, data: bytes) -> None:
-        self.transport.write(data)
+        """Send at once what the socket accepts. Twisted would wait for the next turn, and ask the kernel twice more."""
+        if not unsent_bytes(self.transport):
+            try:
+                data = data[self.transport.socket.send(data) :]
+            except BlockingIOError:
+                pass
+            except OSError:
+                return  # Twisted notices it too, when it reads
+        if data:
+            self.transport.write(data)
 
     def close(self) -> None:
         self.transport.abortConnection()

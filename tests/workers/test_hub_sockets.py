@@ -12,7 +12,7 @@ import json, socket, sys
 from twisted.internet import reactor
 from twistedsock.backplanes.hub import Hub
 from twistedsock.backplanes.hub_client import WorkerBackplane
-from twistedsock.backplanes.hub_sockets import HubConnector, HubFactory
+from twistedsock.workers.hub_sockets import HubConnector, HubFactory
 from twistedsock.backplanes.memory_history import MemoryHistoryBackplane
 from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.subscription import Client

@@ -1,0 +1,260 @@
+"""``--workers``: several real processes on the same ports, and what happens when one of them is killed."""
+
+import json
+import os
+import re
+import signal
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.conftest import TCP, TWISTD, LineClient, ServerProcess, Starter, clean_environment
+from tests.end_to_end.programs import Program, wait_until
+
+pytestmark = pytest.mark.end_to_end
+
+WORKERS = ("--workers", "2")
+
+
+def processes_of(parent: int) -> dict[str, int]:
+    """The processes that a supervisor has started: hub, worker 1, worker 2, and their ids."""
+    found = {}
+    for number in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        with suppress(FileNotFoundError):
+            words = Path(f"/proc/{number}/cmdline").read_bytes().decode().rstrip("\0").split("\0")
+            found[" ".join(words[words.index("twistedsock.process") + 1 :])] = int(number)
+    return found
+
+
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for_the_end(processes: dict[str, int]) -> None:
+    wait_until(lambda: not any(map(is_running, processes.values())), f"the end of {processes}")
+
+
+def get(page: str, path: str) -> Any:
+    with urllib.request.urlopen(page + path) as response:
+        return json.loads(response.read())
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Two workers, for all tests that only exchange events."""
+    starter = Starter(tmp_path_factory.mktemp("workers"))
+    yield starter(*WORKERS)
+    starter.stop_all()
+
+
+@pytest.fixture
+def on_each(line_client: Callable[..., LineClient]) -> Callable[[str], list[LineClient]]:
+    """A line client on each of two workers. Its id begins with the name of its worker."""
+
+    def on_each(address: str) -> list[LineClient]:
+        found: dict[str, LineClient] = {}
+        for _ in range(200):
+            client = line_client(address)
+            found.setdefault(client.id[0], client)
+            if len(found) == 2:
+                return [found["1"], found["2"]]
+        raise AssertionError("one worker has accepted 200 connections")
+
+    return on_each
+
+
+def test_clients_of_different_workers_receive_each_others_events(
+    workers: ServerProcess, on_each: Any, web_client: Any, open_socket: Any, channel: str
+) -> None:
+    one, two = on_each(workers.lines[0])
+    page = web_client(workers.page)
+    stream = open_socket(workers.authority)
+    stream.sendall(f"GET /channels/{channel}/events HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n".encode())
+    opened = two.request(f"SUB {channel} presence=on")
+    assert opened.startswith(f"OK {channel} offset=0 epoch="), opened
+    one.request(f"SUB {channel}")
+    page.request(type="subscribe", id=1, channel=channel)
+    assert two.receive_until(f"JOIN {channel} {one.id}")
+    one.send(f"PUB {channel} 21.5")
+    assert one.receive_until("MSG")[-2:] == ["OK 1", f"MSG {channel} 1 {one.id} 21.5"]
+    assert two.receive_until("MSG")[-1] == f"MSG {channel} 1 {one.id} 21.5"
+    message = page.receive()
+    assert (message["offset"], message["data"]) == (1, "21.5"), message
+    received = b""
+    while b"21.5" not in received:
+        received += stream.recv(65_536)
+    two.send(f"WHO {channel}")
+    assert two.receive_until("OK")[-1] == "OK 4"
+    assert one.request(f"NICK {two.id}").startswith("ERR bad-name")
+
+
+def test_each_worker_answers_for_all(workers: ServerProcess, on_each: Any, channel: str) -> None:
+    one, two = on_each(workers.lines[0])
+    for client in (one, two):
+        client.request(f"SUB {channel}")
+    one.send(f"PUB {channel} x")
+    one.receive_until("MSG"), two.receive_until("MSG")
+    for _ in range(3):  # whichever of them is asked
+        ids = {peer["id"] for peer in get(workers.page, "peers?limit=1000")["peers"]}
+        assert {one.id, two.id} <= ids
+        assert get(workers.page, f"peers/{one.id}")["id"] == one.id
+        assert get(workers.page, "readyz") == {"ready": True}
+        metrics = urllib.request.urlopen(workers.page + "metrics").read().decode()
+        assert re.search(r'^process_resident_memory_bytes\{process="hub"\}', metrics, re.MULTILINE)
+        assert int(float(re.search(r"^sockbridge_connections (\S+)$", metrics, re.MULTILINE)[1])) >= 2  # type: ignore[index]
+    one.send("SUB $sys/figures")
+
+    def names_of_processes() -> list[str]:
+        line = one.receive_until("EVENT $sys/figures")[-1]
+        figures = json.loads(line.partition("figures {")[2].join(("{", "")) or "{}")
+        assert figures["peers"]["total"] == sum(process["peers"] for process in figures["processes"])
+        return [process["name"] for process in figures["processes"]]
+
+    wait_until(lambda: names_of_processes() == ["1", "2", "hub"], "the figures of all processes")
+
+
+def test_idempotency_keys_are_those_of_all_workers(workers: ServerProcess, channel: str) -> None:
+    for _ in range(12):  # some of them to the other worker
+        request = urllib.request.Request(
+            f"{workers.page}channels/{channel}/events", b"x", {"Idempotency-Key": "k", "Content-Type": "text/plain"}
+        )
+        with urllib.request.urlopen(request) as response:
+            assert json.loads(response.read())["offset"] == 1
+
+
+def test_client_is_disconnected_through_either_worker(workers: ServerProcess, line_client: Any) -> None:
+    for _ in range(6):
+        client = line_client(workers.lines[0])
+        request = urllib.request.Request(f"{workers.page}peers/{client.id}?reason=bye", method="DELETE")
+        with urllib.request.urlopen(request) as response:
+            assert response.status in (202, 204)
+        assert client.receive_rest()[-1].startswith("BYE")
+
+
+def test_killed_processes_are_started_again_and_clients_of_the_others_stay(
+    start: Starter, on_each: Any, line_client: Any, tmp_path: Path
+) -> None:
+    lines = tmp_path / "lines"
+    server = start(*WORKERS, tcp=(TCP, f"unix:{lines}"))
+    processes = processes_of(server.process.pid)
+    assert sorted(processes) == ["hub", "worker 1", "worker 2"]
+    one, two = on_each(server.lines[0])
+    two.request("SUB a presence=on"), one.request("SUB a")
+    assert two.receive() == f"JOIN a {one.id} {one.id}"
+    os.kill(processes["worker 1"], signal.SIGKILL)
+    assert two.receive() == f"LEAVE a {one.id} {one.id}"
+    wait_until(
+        lambda: processes_of(server.process.pid).get("worker 1") not in (None, processes["worker 1"]), "worker 1"
+    )
+    again, _ = on_each(f"unix:{lines}")
+    again.request("SUB a")
+    assert two.receive() == f"JOIN a {again.id} {again.id}", "nothing was announced twice"
+
+    os.kill(processes["hub"], signal.SIGKILL)
+    assert two.receive().startswith("RESET a epoch=") and again.receive().startswith("RESET a epoch=")
+    assert two.request("PUB a 1") == "OK 1"
+    assert (two.receive(), again.receive()) == (f"MSG a 1 {two.id} 1",) * 2
+    two.send("WHO a")
+    assert two.receive_until("OK")[-1] == "OK 2"
+
+    processes = processes_of(server.process.pid)
+    server.stop()
+    assert two.receive_rest()[-1].startswith("BYE") and again.receive_rest()[-1].startswith("BYE")
+    assert not any(map(is_running, processes.values())) and not lines.exists()
+
+
+def test_workers_end_with_a_supervisor_that_was_killed(start: Starter, line_client: Any) -> None:
+    server = start(*WORKERS, "--shutdown-timeout", "1")
+    client = line_client(server.lines[0])
+    processes = processes_of(server.process.pid)
+    server.kill()
+    assert client.receive_rest()[-1].startswith("BYE")
+    wait_for_the_end(processes)
+
+
+def test_state_survives_a_restart_of_all(start: Starter, on_each: Any, line_client: Any, tmp_path: Path) -> None:
+    server = start(*WORKERS, "--state", str(tmp_path / "state"))
+    one, two = on_each(server.lines[0])
+    epoch = one.request("SUB a").rpartition("=")[2]
+    assert two.request("PUB a 1") == "OK 1" and one.receive().endswith(" 1")
+    os.kill(processes_of(server.process.pid)["hub"], signal.SIGKILL)
+
+    def publishes() -> bool:
+        return two.request("PUB a 2") == "OK 2"
+
+    wait_until(publishes, "the hub")
+    assert one.receive() == f"MSG a 2 {two.id} 2", "no RESET: the epoch is on the disk"
+    server.stop()
+    again = start.again(server, *WORKERS, "--state", str(tmp_path / "state"))
+    assert line_client(again.lines[0]).request(f"SUB a since=1 epoch={epoch}") == (
+        f"OK a offset=2 epoch={epoch} recovered=yes"
+    )
+
+
+def test_reload_changes_all_workers(start: Starter, tmp_path: Path, web_client: Any) -> None:
+    (tmp_path / "bridge.toml").write_text("workers = 2\n")
+    server = start("--config", "bridge.toml")
+    (tmp_path / "bridge.toml").write_text('workers = 2\nallow-origin = ["https://example.org"]\n')
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: len(re.findall(r"worker [12]: .*#info\] reloaded: configuration", server.log())) == 2, "reloads")
+    os.kill(processes_of(server.process.pid)["worker 2"], signal.SIGKILL)
+    wait_until(lambda: "worker 2 has ended (signal SIGKILL)" in server.log(), "the end of a worker")
+    for _ in range(6):
+        web_client(server.page, origin="https://example.org").close()
+    (tmp_path / "bridge.toml").write_text("workers = what\n")
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "reload failed, configuration unchanged" in server.log(), "the error")
+
+
+def test_daemon_stops_with_all_workers(tmp_path: Path) -> None:
+    command = (str(TWISTD), "--pidfile=bridge.pid", "sockbridge", *WORKERS, "--tcp", TCP, "--web", "none")
+    starter = Program(tmp_path, command, tmp_path / "output", env=clean_environment())
+    assert starter.process.wait(20) == 0, starter.output()
+    log = tmp_path / "twistd.log"
+    wait_until(lambda: log.exists() and "2 workers serve" in log.read_text(), "the log of the daemon")
+    pid = int((tmp_path / "bridge.pid").read_text())
+    processes = processes_of(pid)
+    address = re.search(r"lines on (\S+):", log.read_text())
+    assert address is not None
+    client = LineClient(address[1])
+    os.kill(pid, signal.SIGTERM)
+    assert client.receive_rest()[-1].startswith("BYE")
+    client.close()
+    wait_for_the_end({**processes, "supervisor": pid})
+    assert not (tmp_path / "bridge.pid").exists()
+    assert not re.search(r"Traceback|Unhandled|#(?:error|critical)\]", log.read_text())
+
+
+def test_wrong_settings_are_reported_as_without_workers(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for options, words in (
+        (("--state", "file"), "cannot start the backplane"),
+        (("--plugin", "x:y"), "no plugin|not available with several workers"),
+        (("--workers", "33"), "workers: expected `?int`? <= 32"),
+    ):
+        program = Program(
+            tmp_path,
+            (str(TWISTD), "-n", "--pidfile=", "sockbridge", "--tcp", TCP, "--web", "none", *WORKERS, *options),
+            tmp_path / "output",
+            env=clean_environment(),
+        )
+        assert program.process.wait(20) == 1, program.output()
+        assert re.search(words, program.output()), program.output()
+
+
+def test_second_signal_stops_at_once(start: Starter, line_client: Any) -> None:
+    server = start(*WORKERS, "--shutdown-timeout", "60")
+    client = line_client(server.lines[0])  # it does not disconnect
+    server.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: "waiting up to 60 s for 1 client" in server.log(), "the wait")
+    began = time.monotonic()
+    server.stop()
+    assert time.monotonic() - began < 10 and client.receive_rest()[-1].startswith("BYE")
