@@ -20,6 +20,7 @@ html_title = f"sockbridge {release}"
 html_copy_source = False
 html_show_sphinx = False
 html_permalinks_icon = "#"
+html_favicon = "../twistedsock/static/icon.svg"
 
 # Headings get the anchors that GitHub gives them, so that one link works on both sites.
 myst_heading_anchors = 6

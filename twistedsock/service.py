@@ -43,6 +43,7 @@ from twistedsock.pubsub.names import pattern
 from twistedsock.pubsub.values import Lost
 from twistedsock.reload import TWO_POLICIES, Reloader, client_authorities, read_policy, read_webhooks
 from twistedsock.server.accept_errors import install_accept_backoff
+from twistedsock.server.http.docs_site import built_docs, docs_files
 from twistedsock.server.http.hosted import hosted_routes, own_segments
 from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.http.routes import build_routes
@@ -198,6 +199,9 @@ class SockbridgeService(Service):
         self.lines = self._build_listeners(settings.tcp, self._line_factory)
         self.web = self._build_listeners(settings.web, self._web_factory)
         self._sites: list[HTTPSite] = [listener.factory.site for listener in self.web]
+        documentation = docs_files(built_docs())
+        for site in self._sites:
+            site.files = {**site.files, **documentation}
         self.reloader = Reloader(
             self.context,
             reactor,

@@ -253,6 +253,20 @@ def test_shows_example_commands_if_no_other_client_is_connected(start, open_page
     expect(page.locator("#idle")).to_be_hidden()
 
 
+def test_links_to_the_documentation_or_to_a_page_that_says_where_it_is(busy, open_page):
+    """It is there if it was built in the checkout, perhaps long ago, with its own scripts and styles."""
+    monitored = open_page()
+    page = monitored.open(f"{busy.page}console")
+    page.click("text=Docs")
+    expect(page.locator("h1")).to_have_text(
+        re.compile("^(sockbridge documentation#?|No documentation in this installation)$")
+    )
+    assert page.evaluate("location.pathname").rstrip("/") == "/docs"
+    page.wait_for_load_state("networkidle")
+    assert [error for error in monitored.errors if "policy" in error.lower()] == []
+    monitored.errors.clear()
+
+
 # ---- channels ----
 
 

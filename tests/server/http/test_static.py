@@ -186,7 +186,7 @@ const text = `
 @pytest.mark.parametrize("page, script", [("index.html", "page"), ("console/index.html", "console/console")])
 def test_pages_refer_to_existing_files(page: str, script: str) -> None:
     named = set(re.findall(r'(?:src|href)="/?([^"#:]+)"', (STATIC / page).read_text()))
-    assert named <= {*NAMES, "", "console", "/"}
+    assert named <= {*NAMES, "", "console", "docs", "/"}
     assert {f"{script}.js", f"{script}.css"} <= named
 
 

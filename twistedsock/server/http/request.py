@@ -25,7 +25,7 @@ from twistedsock.server.http.headers import (
 from twistedsock.server.http.origin_policy import RejectedRequest
 from twistedsock.server.http.routing import Route, RouteMatch
 from twistedsock.server.http.site import HTTPSite
-from twistedsock.server.http.static import StaticFile
+from twistedsock.server.http.static import ServedFile
 from twistedsock.server.http.streaming import StreamingResponse
 from twistedsock.server.http.twisted_web_internals import RequestInternals
 from twistedsock.server.sockets import ListenerConfig, endpoints_of
@@ -94,7 +94,7 @@ class HTTPRequest(RequestInternals):
     content = None
 
     query = b""
-    static_file: StaticFile | None = None
+    static_file: ServedFile | None = None
     match: RouteMatch | None = None
     route: Route | None = None
     origin = b""

@@ -1,6 +1,6 @@
 """State that all HTTP connections of one listener share: routes, files, timeouts and the requests in progress."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from twisted.web.http import datetimeToString
@@ -8,7 +8,7 @@ from twisted.web.http import datetimeToString
 from twistedsock.server.connection import log_exception
 from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.http.routing import Routes
-from twistedsock.server.http.static import static_files
+from twistedsock.server.http.static import ServedFile, static_files
 from twistedsock.server.sockets import ListenerConfig
 from twistedsock.server.timeouts import TimeoutQueue
 from twistedsock.session.context import ServerContext
@@ -52,7 +52,8 @@ class HTTPSite:
         self.origin_policy = origin_policy
         self.routes = routes
         self.listener = listener
-        self.files = static_files()
+        self.files: Mapping[bytes, ServedFile] = static_files()
+        """Files by URL path."""
         self.connections: dict[SiteConnection, None] = {}
         self.receive_timeouts: TimeoutQueue[SiteConnection] = TimeoutQueue(
             reactor, context.limits.read_timeout, lambda connection: connection.receive_timed_out()

@@ -2,11 +2,12 @@
 
 import gzip
 import mimetypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from typing import Protocol
 
 from twistedsock.server.http.headers import PAGE_HEADERS, accepts_gzip, matches_etag
 
@@ -56,23 +57,36 @@ def without_comments(source: str) -> str:
     return source if is_in_template else "\n".join(kept)
 
 
-class StaticFile:
-    """One file, uncompressed and compressed. ``name`` is its path in the folder."""
+class ServedFile(Protocol):
+    """The interface of a file for requests."""
 
-    def __init__(self, name: str, body: bytes) -> None:
-        kind = _CONTENT_TYPES.get(name.rpartition(".")[2]) or mimetypes.guess_type(name)[0]
-        kind = kind or "application/octet-stream"
-        is_text = kind.startswith(_TEXT_TYPES)
-        # JSON is always UTF-8 and has no such parameter (RFC 8259 section 11).
-        has_charset = is_text and kind != "application/json"
-        self.content_type = (kind + "; charset=utf-8" * has_charset).encode()
+    content_type: bytes
+    is_public: bool
+
+    def response(self, if_none_match: bytes, accept_encoding: bytes) -> tuple[int, bytes, dict[bytes, bytes]]:
+        """Status, body and headers of the response to a GET or HEAD with these two headers."""
+
+
+def content_type_of(name: str) -> bytes:
+    kind = _CONTENT_TYPES.get(name.rpartition(".")[2]) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+    # JSON is always UTF-8 and has no such parameter (RFC 8259 section 11).
+    has_charset = kind.startswith(_TEXT_TYPES) and kind != "application/json"
+    return (kind + "; charset=utf-8" * has_charset).encode()
+
+
+class StaticFile:
+    """One file, uncompressed and compressed. ``name`` is its path in the folder, ``headers`` are those of security."""
+
+    def __init__(self, name: str, body: bytes, headers: Mapping[bytes, bytes] = PAGE_HEADERS) -> None:
+        self.content_type = content_type_of(name)
+        is_text = self.content_type.decode().startswith(_TEXT_TYPES)
         self._body = body
         # Without the time, so that the same file always has the same bytes.
         self._compressed = gzip.compress(body, mtime=0) if is_text else body
         if len(self._compressed) >= len(body):
             self._compressed = b""
         self._tag = sha256(body).hexdigest()[:16].encode()
-        self._headers = {b"Cache-Control": b"no-cache", **PAGE_HEADERS}
+        self._headers = {b"Cache-Control": b"no-cache", **headers}
         self.is_public = name in PUBLIC_FILES
         varies = ([b"Accept-Encoding"] if self._compressed else []) + ([] if self.is_public else [b"Origin"])
         if varies:
@@ -94,9 +108,9 @@ class StaticFile:
 
 
 @cache
-def static_files() -> dict[bytes, StaticFile]:
+def static_files() -> dict[bytes, ServedFile]:
     """All files by URL path. A folder's ``index.html`` is served at the path of the folder."""
-    found = {}
+    found: dict[bytes, ServedFile] = {}
     for name, file in _walk(files("twistedsock").joinpath("static"), ""):
         folder, _, index = name.rpartition("/")
         path = folder or "/" if index == "index.html" else name
