@@ -1,0 +1,113 @@
+"""Statistics and metrics of several processes together."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+
+from twistedsock.errors import UNAVAILABLE, Error
+from twistedsock.metrics.processes import (
+    METRICS,
+    STATISTICS,
+    MetricsOfAll,
+    StatisticsOfAll,
+    encode_metrics,
+    gather,
+    hub_statistics,
+)
+from twistedsock.metrics.statistics import read_statistics
+from twistedsock.pubsub.future import Future
+from twistedsock.testing import FakeServer
+
+
+class Others:
+    """The other processes: their answers are ``answer``."""
+
+    node_name = b"1"
+
+    def __init__(self) -> None:
+        self.reports: dict[bytes, Callable[[bytes], bytes]] = {}
+        self.asked: list[bytes] = []
+        self.answer: Error | Future[dict[bytes, bytes]] = UNAVAILABLE
+
+    def gather(self, topic: bytes) -> Error | Future[dict[bytes, bytes]]:
+        self.asked.append(topic)
+        return self.answer
+
+    def will_report(self, **reports: bytes) -> None:
+        self.answer = Future()
+        self.answer.settle({name.encode(): report for name, report in reports.items()})
+
+
+@pytest.fixture
+def others() -> Others:
+    return Others()
+
+
+def test_statistics_of_all_processes_are_added_up(others: Others) -> None:
+    own = replace(read_statistics(FakeServer().context, 100, 1.5), connections=3, channels=7, published=10)
+    own = replace(own, peers={"total": 3, "line": 3}, refused={"limit": 1}, turn_longest=0.1, uptime=5.0)
+    other = replace(own, connections=2, channels=9, published=1, peers={"total": 2, "json": 2}, turn_longest=0.2)
+    hub = hub_statistics(1.0, 9.0, "1", channels=12, log_bytes=50, memory_bytes=30, cpu_seconds=0.5)
+    others.will_report(**{"2": msgspec.json.encode(other), "hub": msgspec.json.encode(hub)})
+    of_all = StatisticsOfAll(others)
+    of_all.refresh()
+    whole = of_all.of_all(own)
+    assert others.asked == [STATISTICS] and of_all.connections_elsewhere == 2
+    assert (whole.connections, whole.published, whole.memory_bytes, whole.cpu_seconds) == (5, 11, 230, 3.5)
+    assert (whole.channels, whole.uptime, whole.turn_longest) == (12, 9.0, 0.2), "the largest"
+    assert (whole.peers, whole.refused) == ({"total": 5, "line": 3, "json": 2}, {"limit": 2})
+    assert [(each.name, each.peers, each.memory_bytes) for each in whole.processes] == [
+        ("1", 3, 100),
+        ("2", 2, 100),
+        ("hub", 0, 30),
+    ]
+
+
+def test_processes_that_do_not_answer_are_left_out(others: Others) -> None:
+    own, of_all = read_statistics(FakeServer().context, 100, 1.5), StatisticsOfAll(others)
+    others.will_report(**{"2": msgspec.json.encode(own)})
+    of_all.refresh()
+    others.answer = UNAVAILABLE
+    of_all.refresh()
+    assert [process.name for process in of_all.of_all(own).processes] == ["1"]
+    received: list[Any] = []
+    gather(others, b"x", received.append)
+    others.answer = failed = Future()
+    gather(others, b"x", received.append)
+    failed.settle(UNAVAILABLE)
+    assert received == [{}, {}]
+
+
+def metrics(connections: int, is_up: int, version: str) -> list[Metric]:
+    requests = CounterMetricFamily("sockbridge_http_requests", "Requests.", labels=["method"])
+    requests.add_metric(["GET"], connections)
+    return [
+        InfoMetricFamily("sockbridge", "Versions.", value={"version": version}),
+        GaugeMetricFamily("sockbridge_connections", "Connections.", value=connections),
+        GaugeMetricFamily("sockbridge_channels", "Channels.", value=connections),
+        GaugeMetricFamily("sockbridge_backplane_up", "Up.", value=is_up),
+        GaugeMetricFamily("process_open_fds", "Files.", value=connections),
+        requests,
+    ]
+
+
+def test_metrics_of_all_processes_are_combined() -> None:
+    reports = {b"2": encode_metrics(metrics(4, 0, "1.0")), b"3": b""}
+    combined = MetricsOfAll("1", metrics(3, 1, "1.0"), reports).collect()
+    values = {
+        (sample.name, tuple(sample.labels.items())): sample.value for metric in combined for sample in metric.samples
+    }
+    assert values == {
+        ("sockbridge_info", (("version", "1.0"),)): 1,
+        ("sockbridge_connections", ()): 7,
+        ("sockbridge_channels", ()): 4,
+        ("sockbridge_backplane_up", ()): 0,
+        ("process_open_fds", (("process", "1"),)): 3,
+        ("process_open_fds", (("process", "2"),)): 4,
+        ("sockbridge_http_requests_total", (("method", "GET"),)): 7,
+    }
+    assert METRICS == b"metrics" and [metric.type for metric in combined[:2]] == ["info", "gauge"]
