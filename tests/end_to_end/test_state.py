@@ -166,6 +166,20 @@ def test_histories_reach_back_to_what_only_the_directory_has(start, line_client,
     assert offsets_on_lines(client, f"before={moment}") == earlier
 
 
+def test_request_with_a_key_that_is_repeated_after_kill_9_publishes_once(start, line_client):
+    def publish(server, key):
+        request = Request(f"{server.page}channels/kitchen/events", b"21.5", {"Idempotency-Key": key}, method="POST")
+        with urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+            return answer.status, json.load(answer)
+
+    server = start("--state", "state")
+    first = publish(server, "reading-1")
+    server.kill()
+    server = start.again(server, "--state", "state")
+    assert publish(server, "reading-1") == first and publish(server, "reading-2")[1]["offset"] == 2
+    assert line_client(server.lines[0]).request("SUB kitchen").split()[2] == "offset=2"
+
+
 def test_second_server_cannot_use_the_directory(start, tmp_path):
     start("--state", str(tmp_path / "state"))
     command = [str(TWISTD), "-n", "--pidfile=", "sockbridge", "--state", str(tmp_path / "state"), "--web", "none"]

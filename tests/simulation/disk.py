@@ -14,6 +14,7 @@ from tests.simulation.faults import FaultRates
 from tests.simulation.record import EpochRecord, Record
 from tests.simulation.world import Violation, World
 from twistedsock.backplanes.sqlite import SQLiteBackplane
+from twistedsock.backplanes.sqlite_keys import StoredKey
 from twistedsock.backplanes.sqlite_store import Addition, Room, StoredChannel
 from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.values import Batch, Position
@@ -42,7 +43,7 @@ class SimulatedStore:
         return Room(0, 0, None)
 
     def append(self, additions: Sequence[Addition]) -> None:
-        for channel, name, batches in additions:
+        for channel, name, batches, _ in additions:
             epoch = self._epoch(channel)
             for batch in batches:
                 if name != epoch.name or batch.first != epoch.head + 1:
@@ -50,6 +51,9 @@ class SimulatedStore:
                 self.record.store(channel.decode(), epoch, batch, values_of(batch), self._world.now)
                 epoch.kept_from = max(epoch.kept_from, batch.end - self._kept)
                 self._world.note("disk", f"keeps {batch.first} to {batch.end - 1}", channel.decode())
+
+    def read_keys(self, oldest: int) -> dict[bytes, StoredKey]:
+        return {}  # no client of the simulation has keys
 
     def read_channel(self, channel: bytes, max_events: int, max_bytes: int, oldest: int) -> StoredChannel:
         epoch = self._epoch(channel)

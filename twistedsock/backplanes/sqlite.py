@@ -15,12 +15,13 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
+from twistedsock.backplanes.sqlite_keys import StoredKey
 from twistedsock.backplanes.sqlite_store import Addition, Room, Store, StoredChannel
 from twistedsock.backplanes.sqlite_trim import AgeLimit
 from twistedsock.errors import UNAVAILABLE, Error, ErrorCode
 from twistedsock.limits.settings import TIME_SLICE_SECONDS, Limits
 from twistedsock.pubsub.backplane import Node
-from twistedsock.pubsub.future import Future
+from twistedsock.pubsub.future import Future, on_result
 from twistedsock.pubsub.names import Pattern
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import (
@@ -49,6 +50,9 @@ SYNC_SECONDS = 1.0
 
 TRIM_SECONDS = 60.0
 """How often events that are too old are deleted from the disk, and the room that the rest takes is measured."""
+
+KEY_LIFETIME_SECONDS = 600.0
+"""How long the key of a publication is remembered, as in ``session.request.Idempotency``."""
 
 COMMIT_SPANS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Seconds. An SSD takes less than the fourth, a hard disk less than the seventh."""
@@ -147,12 +151,13 @@ class _Channel:
 class _Waiting:
     """A publication that waits for the disk."""
 
-    __slots__ = ("answer", "batch", "channel", "name")
+    __slots__ = ("answer", "batch", "channel", "key", "name")
 
-    def __init__(self, name: bytes, channel: _Channel, batch: Batch) -> None:
+    def __init__(self, name: bytes, channel: _Channel, batch: Batch, key: bytes) -> None:
         self.name = name
         self.channel = channel
         self.batch = batch
+        self.key = key
         self.answer = Future[int]()
 
 
@@ -192,6 +197,9 @@ class SQLiteBackplane:
         self._open: dict[bytes, None] = {}
         # Requests for channels that are being read from the disk.
         self._loading: dict[bytes, list[Callable[[StoredChannel | Error], None]]] = {}
+        # Answers to publications before the store was opened, by channel and key. None while they are being read. Those
+        # of this node are remembered by ``session.request.Idempotency``.
+        self._keys: dict[bytes, StoredKey] | None = None
         self._gathered: list[_Waiting] = []
         self._gathered_bytes = 0
         self._committing: list[_Waiting] = []
@@ -212,7 +220,22 @@ class SQLiteBackplane:
         self._node = node
         self._worker.start()
         self.is_ready = True
+        self._read_keys()
         self._measure()
+
+    def _read_keys(self) -> None:
+        def read(outcome: dict[bytes, StoredKey] | Exception) -> None:
+            if isinstance(outcome, Exception):
+                self._fail(outcome, [])
+            else:
+                self._keys = outcome
+
+        self._keys = None
+        oldest = self._oldest_key()
+        self._submit(lambda store: store.read_keys(oldest), read)
+
+    def _oldest_key(self) -> int:
+        return int((self._wall_clock() - KEY_LIFETIME_SECONDS) * 1000)
 
     def stop(self) -> Future[bool]:
         """The future is settled when all publications have been written and answered."""
@@ -240,26 +263,31 @@ class SQLiteBackplane:
 
     # Publications.
 
-    def publish(self, publisher: Client, publication: Publication) -> Error | Future[int]:
+    def publish(self, publisher: Client, publication: Publication) -> int | Error | Future[int]:
         if not self.is_ready:
             return UNAVAILABLE
         channel = self._channels.get(publication.channel)
-        if channel is not None:
+        has_keys = self._keys is not None or not publication.key
+        if channel is not None and has_keys:
             return self._gather(channel, publisher.snapshot(), publication)
         answer, sender = Future[int](), publisher.snapshot()
 
         def loaded(outcome: StoredChannel | Error) -> None:
-            channel = self._channels.get(publication.channel)
-            result = self._gather(channel, sender, publication) if channel is not None else UNAVAILABLE
-            if isinstance(result, Error):
-                answer.settle(result)
+            if isinstance(outcome, Error):
+                answer.settle(outcome)
             else:
-                result.then(answer.settle)
+                on_result(self._gather(self._channels[publication.channel], sender, publication), answer.settle)
 
-        self._load(publication.channel, loaded)
+        self._load(publication.channel, loaded)  # the keys are read before
         return answer
 
-    def _gather(self, channel: _Channel, publisher: Client, publication: Publication) -> Error | Future[int]:
+    def _gather(self, channel: _Channel, publisher: Client, publication: Publication) -> int | Error | Future[int]:
+        key = b""
+        if publication.key:
+            key = publication.channel + b"\0" + publication.key
+            known = (self._keys or {}).get(key)
+            if known is not None and known.epoch == channel.epoch and known.time >= self._oldest_key():
+                return known.first
         payloads = publication.payloads
         channel.time = max(channel.time, int(self._wall_clock() * 1000))
         first = channel.head + 1
@@ -268,7 +296,7 @@ class SQLiteBackplane:
         size = cost(batch)
         if self._gathered_bytes + size > MAX_GATHERED_BYTES and self._gathered:
             return DISK_TOO_SLOW
-        waiting = _Waiting(publication.channel, channel, batch)
+        waiting = _Waiting(publication.channel, channel, batch, key)
         channel.head = end - 1
         channel.waiting += 1
         self._gathered.append(waiting)
@@ -293,7 +321,12 @@ class SQLiteBackplane:
             started = monotonic()
             store.append(
                 [
-                    Addition(name, waiting[0].channel.epoch, [each.batch for each in waiting])
+                    Addition(
+                        name,
+                        waiting[0].channel.epoch,
+                        [each.batch for each in waiting],
+                        [(each.key, each.batch.first) for each in waiting if each.key],
+                    )
                     for name, waiting in by_channel.items()
                 ]
             )
@@ -465,6 +498,7 @@ class SQLiteBackplane:
         self._report(None)
         # The store is the truth: a transaction that failed may have been written.
         self._channels.clear()
+        self._read_keys()
         for name in list(self._open):
             self._load(name, partial(self._reloaded, name))
 
@@ -481,7 +515,9 @@ class SQLiteBackplane:
         if self.is_ready:
             new_epoch = self._draw_epoch()
             now = self._wall_clock()
-            oldest = int((now - max_age) * 1000)
+            oldest, oldest_key = int((now - max_age) * 1000), self._oldest_key()
+            if self._keys and all(known.time < oldest_key for known in self._keys.values()):
+                self._keys = {}
             limits = [AgeLimit(pattern, int((now - age) * 1000)) for pattern, age in ages]
 
             def trimmed(result: bool | Exception) -> None:
@@ -492,7 +528,7 @@ class SQLiteBackplane:
                 else:
                     self._measure()
 
-            self._submit(lambda store: store.trim(oldest, max_bytes, new_epoch, limits), trimmed)
+            self._submit(lambda store: store.trim(oldest, max_bytes, new_epoch, limits, oldest_key), trimmed)
 
     def _measure(self) -> None:
         if self.is_ready:

@@ -35,6 +35,7 @@ from twistedsock.backplanes.sqlite_damage import (
     sync_folder,
     write_again,
 )
+from twistedsock.backplanes.sqlite_keys import KeyTable, StoredKey
 from twistedsock.backplanes.sqlite_rows import batches_from, divide, newest_rows, offset_before, pack
 from twistedsock.backplanes.sqlite_schema import SCHEMA_VERSION, upgrade
 from twistedsock.backplanes.sqlite_trim import AgeLimit, OldEvents
@@ -104,11 +105,13 @@ class Room(NamedTuple):
 
 
 class Addition(NamedTuple):
-    """Batches to append to a channel, in order. ``epoch`` is used if the channel is new."""
+    """Batches to append to a channel, in order. ``epoch`` is used if the channel is new. ``keys`` are those of
+    publications, with the offsets of their first events."""
 
     channel: bytes
     epoch: bytes
     batches: Sequence[Batch]
+    keys: Sequence[tuple[bytes, int]] = ()
 
 
 def _channel_rows(connection: sqlite3.Connection) -> Iterator[tuple[int, bytes, int, int, int]]:
@@ -167,6 +170,7 @@ class Store:
         https://wiki.postgresql.org/wiki/Fsync_Errors."""
         self._since_sync = self._since_checkpoint = 0
         """Bytes of the log, about."""
+        self._keys = KeyTable()
         self._old_events = OldEvents()
         self._damage: Exception | None = None
         """Of a file that has not been set aside yet."""
@@ -256,6 +260,7 @@ class Store:
             raise DamageError("the epoch is missing")
         self._epoch, unsynced = row
         self._check_events(unsynced)
+        self._keys.open(connection)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._write_mark(self._events)
 
@@ -393,7 +398,7 @@ class Store:
         with self._transaction("FULL" if is_durable else "NORMAL"):
             if self._syncs_later and is_durable:
                 connection.execute("UPDATE store SET unsynced = ?", (self._name_sync(),))
-            for channel, epoch, batches in additions:
+            for channel, epoch, batches, keys in additions:
                 newest = batches[-1]
                 head = newest.end - 1
                 (id,) = connection.execute(
@@ -409,6 +414,8 @@ class Store:
                         (id, row[-1].end - 1, row[-1].time, size, pack(row)),
                     )
                     written += size
+                if keys:
+                    self._keys.add(connection, keys, epoch, newest.time)
                 events += newest.end - batches[0].first
                 written += TRANSACTION_BYTES
         self._events += events
@@ -448,6 +455,10 @@ class Store:
         self.is_unsynced = unsynced is not None
         self._since_checkpoint += self._since_sync
         self._since_sync = 0
+
+    def read_keys(self, oldest: int) -> dict[bytes, StoredKey]:
+        """The answers to publications with keys since ``oldest``, by key."""
+        return self._keys.read(self._connection, oldest)
 
     def read_channel(self, channel: bytes, max_events: int, max_bytes: int, oldest: int) -> StoredChannel:
         """The position of a channel, and its newest events: at most so many, of about so many bytes, and none that was
@@ -496,14 +507,17 @@ class Store:
 
     # Room.
 
-    def trim(self, oldest: int, max_bytes: int, new_epoch: bytes, ages: Sequence[AgeLimit] = ()) -> bool:
+    def trim(
+        self, oldest: int, max_bytes: int, new_epoch: bytes, ages: Sequence[AgeLimit] = (), oldest_key: int = 0
+    ) -> bool:
         """Delete a few events that were published before ``oldest``, or before the limit of the first of ``ages`` that
-        matches their channel; or, if the file is larger than ``max_bytes``, the oldest ones of all; then a few channels
-        without events that have had none since ``oldest``, or any of them if the file is still too large. Returns
-        whether there is more to delete."""
+        matches their channel, and keys from before ``oldest_key``; or, if the file is larger than ``max_bytes``, the
+        oldest events of all; then a few channels without events that have had none since ``oldest``, or any of them if
+        the file is still too large. Returns whether there is more to delete."""
         connection = self._connection
         with self._transaction():
             deleted, has_more = self._delete_old(oldest, ages)
+            keys = self._keys.delete_before(connection, oldest_key, TRIMMED_ROWS)
             if not deleted and self.used_bytes() > max_bytes:
                 deleted = connection.execute(
                     "DELETE FROM batches WHERE (channel, last) IN"
@@ -525,7 +539,7 @@ class Store:
         if self._syncs_later:
             self._since_checkpoint += TRANSACTION_BYTES + deleted * PAGE_BYTES
             self._checkpoint_if_due()
-        return has_more or TRIMMED_ROWS in (deleted, len(heads))
+        return has_more or TRIMMED_ROWS in (deleted, keys, len(heads))
 
     def _delete_old(self, oldest: int, ages: Sequence[AgeLimit]) -> tuple[int, bool]:
         """Returns the number of deleted rows, and whether there can be more."""

@@ -89,7 +89,8 @@ class EventsEndpoint:
             result = OnceResult(publish(b""), False)
         else:
             fingerprint, shared = sha256(content).digest(), b""
-            if self._context.broker.backplane.node_name:  # another node may get the next attempt
+            backplane = self._context.broker.backplane
+            if backplane.node_name or backplane.keeps_history:  # another node, or process, may get the next attempt
                 parts = (repr(request.principal).encode(), channel, key, fingerprint)
                 shared = sha256(b"\0".join(parts)).digest()[:KEY_DIGEST_BYTES]
             result = self._idempotency.once((request.principal, channel, key), fingerprint, partial(publish, shared))
