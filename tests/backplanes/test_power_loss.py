@@ -157,12 +157,18 @@ class Machine:
         stage.settle()
         answers = [entry for entry in stage.story[before:] if entry[0] == "answered"]
         assert [entry[1] for entry in answers] == [channel for channel, _ in requests]
+        for entry in stage.story[before:]:
+            if entry[0] == "delivered":  # not if the channel could not be opened
+                _, channel, epoch, event = entry
+                if epoch != self._epochs.setdefault(channel, epoch):
+                    self._begin_epoch(channel, epoch)
+                self._see(channel, epoch, {event.offset: event.payload})
         for (channel, payloads), (_, _, first) in zip(requests, answers, strict=True):
             if isinstance(first, int):
                 self.answered[channel].update(enumerate(payloads, first))
-                for epoch in stage.epochs(channel):  # none if the channel could not be opened
-                    self._epochs[channel] = epoch
-                    self._see(channel, epoch, dict(enumerate(payloads, first)))
+
+    def _begin_epoch(self, channel: bytes, epoch: bytes) -> None:
+        raise AssertionError(f"{channel!r} has a new epoch")
 
     def _see(self, channel: bytes, epoch: bytes, payloads: dict[int, bytes]) -> None:
         for offset, payload in payloads.items():
@@ -179,8 +185,10 @@ class Machine:
             on_result(stage.backplane.read(channel, Position(position.epoch, 0), 10**9), results.append)
             stage.settle()
             events = [event for batch in results[0] for event in batch.events()]
-            assert [event.offset for event in events] == list(range(1, position.offset + 1))
+            first = events[0].offset if events else position.offset + 1
+            assert [event.offset for event in events] == list(range(first, position.offset + 1))
             payloads = {event.offset: event.payload for event in events}
+            self._forget_old(channel, position, first)
             missing = self.answered[channel].items() - payloads.items()
             is_new = position.epoch != self._epochs.get(channel, position.epoch)
             if is_new and self._can_be_lost(channel, missing):
@@ -195,8 +203,56 @@ class Machine:
             self._see(channel, position.epoch, payloads)
         return True
 
+    def _forget_old(self, channel: bytes, position: Position, first: int) -> None:
+        """``first`` is the offset of the first event on the disk."""
+        assert first == 1
+
     def _can_be_lost(self, channel: bytes, events: Set[tuple[int, bytes]]) -> bool:
         return False
+
+
+class TrimmingMachine(Machine):
+    """Deletes old events, and channels that have had none, a few at a time. The clock goes on while it is off."""
+
+    MAX_AGE_SECONDS = 4.0
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._now = 1_000.0
+        self._times: dict[tuple[bytes, int], float] = {}
+        self._oldest = 0.0
+        """Events since then have not been deleted."""
+
+    def _start(self, epochs: bytes = b"e") -> DiskStage:
+        stage = super()._start(epochs)
+        stage.now = self._now
+        return stage
+
+    def _publish(self, stage: DiskStage) -> None:
+        super()._publish(stage)
+        for channel, events in self.answered.items():
+            for offset in events:
+                self._times.setdefault((channel, offset), self._now)
+        if self._chance.random() < 0.5:
+            self._oldest = self._now - self.MAX_AGE_SECONDS
+            stage.backplane.trim(self.MAX_AGE_SECONDS, 10**9)
+            stage.settle()
+        self._now = stage.now = self._now + self._chance.choice((0.5, 1.0, 3.0))
+
+    def _forget_old(self, channel: bytes, position: Position, first: int) -> None:
+        if position.epoch != self._epochs.get(channel, position.epoch):
+            self._begin_epoch(channel, position.epoch)
+        for offset in list(self.answered[channel]):
+            if offset < first:
+                assert self._times[channel, offset] < self._oldest, f"event {offset} of {channel!r} was deleted"
+                del self.answered[channel][offset], self._times[channel, offset]
+
+    def _begin_epoch(self, channel: bytes, epoch: bytes) -> None:
+        """The channel was deleted, because all of its events were old."""
+        for offset in self.answered[channel]:
+            assert self._times.pop((channel, offset)) < self._oldest, f"event {offset} of {channel!r} was deleted"
+        self.answered[channel].clear()
+        self._epochs[channel] = epoch
 
 
 class LaterMachine(Machine):
@@ -298,6 +354,14 @@ def test_epochs_that_survive_a_loss_of_power_are_noticed(tmp_path: Path, monkeyp
     with pytest.raises(AssertionError):
         for seed in range(20 * SEEDS):
             lose_power_often(tmp_path / str(seed), seed, LaterMachine)
+
+
+@pytest.mark.parametrize("connection", [ShortLog], indirect=True)
+@pytest.mark.usefixtures("connection")
+def test_only_old_events_are_deleted_when_the_power_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_store, "TRIMMED_ROWS", 3)
+    for seed in range(SEEDS):
+        lose_power_often(tmp_path / str(seed), seed, TrimmingMachine)
 
 
 def lose_power_after_error_of_fsync(directory: Path) -> None:
