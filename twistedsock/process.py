@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import signal
 import sys
 import time
@@ -190,11 +191,12 @@ def _run_hub(assignment: Assignment, reactor: Any) -> None:
     signal.signal(signal.SIGHUP, reload)
 
     def stop_after_workers() -> None:
-        """The workers close their connections first."""
+        """The supervisor has ended. The workers close their connections first."""
         if hub.workers:
             reactor.callLater(WAIT_FOR_WORKERS_SECONDS, stop_after_workers)
-        else:
-            _stop(reactor)
+        elif reactor.running:
+            shutil.rmtree(os.path.dirname(assignment.hub_path), ignore_errors=True)
+            reactor.stop()
 
     reactor.addSystemEventTrigger("before", "shutdown", stop)
     reactor.callWhenRunning(write_line, STARTED)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import stat
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -36,6 +37,13 @@ def is_running(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def unix_sockets(process: int) -> list[str]:
+    """The paths of the Unix sockets that a process has bound."""
+    open_files = [os.readlink(file) for file in Path(f"/proc/{process}/fd").iterdir()]
+    table = [line.split() for line in Path(f"/proc/{process}/net/unix").read_text().splitlines()[1:]]
+    return [row[7] for row in table if len(row) > 7 and f"socket:[{row[6]}]" in open_files]
 
 
 def wait_for_the_end(processes: dict[str, int]) -> None:
@@ -179,9 +187,12 @@ def test_workers_end_with_a_supervisor_that_was_killed(start: Starter, line_clie
     server = start(*WORKERS, "--shutdown-timeout", "1")
     client = line_client(server.lines[0])
     processes = processes_of(server.process.pid)
+    (path,) = {path for path in unix_sockets(processes["hub"]) if path.endswith("/hub")}
+    assert stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode) == 0o700
     server.kill()
     assert client.receive_rest()[-1].startswith("BYE")
     wait_for_the_end(processes)
+    assert not os.path.exists(os.path.dirname(path))
 
 
 def test_state_survives_a_restart_of_all(start: Starter, on_each: Any, line_client: Any, tmp_path: Path) -> None:
