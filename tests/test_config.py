@@ -1,6 +1,7 @@
 """Settings from a file and the command line, and their errors."""
 
 import json
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -292,6 +293,31 @@ def test_paths_of_keys_are_absolute(write, tmp_path, monkeypatch):
     file = f"{tmp_path.name}/bridge.toml"
     write(ACCESS)
     assert read_settings(file, {}).access.key[0].file == str(tmp_path / "key")
+
+
+def test_accepts_a_backplane_with_a_password_in_a_file(write, tmp_path):
+    settings = read_settings(write('backplane = "redis://:secret@host"\nbackplane-password-file = "redis.txt"\n'), {})
+    assert settings.backplane == "redis://:secret@host"
+    assert settings.backplane_password_file == str(tmp_path / "redis.txt")
+    given = {"backplane-password-file": "other"}
+    settings = read_settings(write('backplane = "redis://host"\n'), given)
+    assert settings.backplane_password_file == str(Path.cwd() / "other")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"backplane": "redis://:secret@host/x"}, "backplane: invalid address: the database must be a number"),
+        ({"backplane": "nats://:secret@host"}, "backplane: invalid address: expected redis://"),
+        ({"backplane": "redis://host", "state": "/state"}, "backplane and state cannot be used together"),
+        ({"backplane": "redis://host", "workers": "2"}, "backplane and workers cannot be used together"),
+        ({"backplane-password-file": "/file"}, "backplane-password-file: requires backplane"),
+    ],
+)
+def test_rejects_a_backplane_that_cannot_be_used(given, words):
+    with pytest.raises(SettingsError) as caught:
+        read_settings(None, given)
+    assert str(caught.value).startswith(words) and "secret" not in str(caught.value)
 
 
 def test_rejects_rights_of_unknown_listener(write):

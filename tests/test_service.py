@@ -2,6 +2,7 @@
 
 import re
 import socket
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -483,10 +484,17 @@ def test_stop_without_clients_ends_at_once(start, reactor):
     assert not reactor.getDelayedCalls()
 
 
-def test_a_program_has_one_backplane(reactor, tmp_path):
-    settings = Settings(state=str(tmp_path))
-    with pytest.raises(SettingsError, match="^state: the program has a backplane of its own$"):
-        SockbridgeService(settings, reactor, "1.0", backplane=MemoryBackplane(draw_epoch, lambda: 0.0))
+@pytest.mark.parametrize("settings", [{"state": "/state"}, {"backplane": "redis://host"}])
+def test_a_program_has_one_backplane(reactor, settings):
+    (name,) = settings
+    with pytest.raises(SettingsError, match=f"^{name}: the program has a backplane of its own$"):
+        SockbridgeService(Settings(**settings), reactor, "1.0", backplane=MemoryBackplane(draw_epoch, lambda: 0.0))
+
+
+def test_a_redis_backplane_without_its_library_is_an_error(reactor, monkeypatch):
+    monkeypatch.setitem(sys.modules, "hiredis", None)
+    with pytest.raises(SettingsError, match=r"^backplane: requires hiredis: pip install 'sockbridge\[redis\]'$"):
+        SockbridgeService(Settings(backplane="redis://host"), reactor, "1.0")
 
 
 def test_stop_ends_when_the_backplane_has_stopped(start, monkeypatch):

@@ -83,6 +83,7 @@ def test_parses_do_not_share_lists():
 @pytest.mark.parametrize("name", NAMES)
 def test_each_setting_is_an_option(name):
     default = msgspec.to_builtins(Settings())[name]
+    required = {"proxy-protocol": "trusted-proxy=::1", "backplane-password-file": "backplane=redis://host"}
     values = {
         "allow-insecure": [],
         "slow-consumer": ["close"],
@@ -91,14 +92,15 @@ def test_each_setting_is_an_option(name):
         "allow-origin": ["http://a"],
         "state": ["/state"],
         "state-sync": ["1s"],
+        "backplane": ["redis://host"],
     }.get(name)
-    if name == "proxy-protocol":
-        values = [Settings().tcp[0], "--trusted-proxy=::1"]
+    if name in required:
+        values = ["/file" if name == "backplane-password-file" else Settings().tcp[0], f"--{required[name]}"]
     if values is None:
         values = ["tcp:1"] if isinstance(default, tuple) else [str(default + 1)]
     changed = msgspec.to_builtins(parse(f"--{name}", *values))
     different = {key for key, value in changed.items() if value != msgspec.to_builtins(Settings())[key]}
-    assert different == ({name, "trusted-proxy"} if name == "proxy-protocol" else {name})
+    assert different == {name, *[option.partition("=")[0] for other, option in required.items() if other == name]}
 
 
 def test_command_line_overrides_file(tmp_path):
@@ -125,6 +127,12 @@ def test_error_is_one_sentence_that_refers_to_help(error, arguments, word):
     words = error(*arguments)
     assert word in words
     assert "--help" in words
+
+
+@pytest.mark.parametrize("url", ["redis://ann:secret@host", "redis://:secret@host/x", "unix://:secret@/run/redis"])
+def test_rejects_a_password_that_other_users_could_read(error, url):
+    words = error("--backplane", url)
+    assert "contains a password" in words and "SOCKBRIDGE_BACKPLANE_PASSWORD" in words and "secret" not in words
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ from twistedsock.auth.origins import normalize_host, normalize_origin
 from twistedsock.auth.trusted_proxies import TrustedProxies, parse_trusted
 from twistedsock.limits.settings import Limits, option
 from twistedsock.pubsub.names import pattern
+from twistedsock.redis.address import parse_address
 from twistedsock.webhooks.config import WebhookTable, check_names
 
-HEADINGS = ("Listening", "Access", "History", "State", "Limits", "Timeouts", "Proxies", "Logging")
+HEADINGS = ("Listening", "Access", "History", "State", "Backplane", "Limits", "Timeouts", "Proxies", "Logging")
 """The order of the headings in ``--help``."""
 
 DEFAULT_TCP = ("tcp:8081:interface=127.0.0.1",)
@@ -154,6 +155,20 @@ class Settings(Limits, frozen=True, kw_only=True, rename="kebab", forbid_unknown
     ] = 10 * 1024 * 1024 * 1024
     channels: dict[str, ChannelTable] = {}
     """What differs for channels that match a pattern. The first one counts."""
+    backplane: Annotated[
+        str,
+        option(
+            "Backplane",
+            "URL",
+            "join other servers through Redis or Valkey: redis://host:6379/0, rediss:// for TLS, unix:///path",
+        ),
+    ] = ""
+    backplane_password_file: Annotated[
+        str,
+        option(
+            "Backplane", "FILE", "read the password of Redis from this file, not from SOCKBRIDGE_BACKPLANE_PASSWORD"
+        ),
+    ] = ""
     access: AccessTable | None = None
     """The access policy. None: every client can do everything. Its files are absolute paths."""
     webhook: tuple[WebhookTable, ...] = ()
@@ -201,12 +216,13 @@ def read_settings(file: str | None, given: dict[str, Any]) -> Settings:
         _convert(in_file, f"{file}: ", strict=True)
     settings = _convert({**in_file, **given}, "", strict=False)
     trusted_proxies(settings)
+    _check_backplane(settings)
     if not listeners(settings.tcp + settings.web):
         raise SettingsError("nothing to listen on: give an endpoint for tcp or web")
     if file is None:
-        return _with_absolute_state(settings, Path.cwd())
+        return _with_absolute_paths(settings, given, Path.cwd())
     folder = Path(file).absolute().parent
-    settings = _with_absolute_state(settings, Path.cwd() if "state" in given else folder)
+    settings = _with_absolute_paths(settings, given, folder)
     try:
         check_names(settings.webhook)
     except ValueError as error:
@@ -220,9 +236,29 @@ def read_settings(file: str | None, given: dict[str, Any]) -> Settings:
     return msgspec.structs.replace(settings, access=settings.access.resolve_files(folder))
 
 
-def _with_absolute_state(settings: Settings, folder: Path) -> Settings:
-    """The directory as an absolute path, because a daemon changes its current directory."""
-    return msgspec.structs.replace(settings, state=str(folder / settings.state)) if settings.state else settings
+def _with_absolute_paths(settings: Settings, given: dict[str, Any], folder: Path) -> Settings:
+    """Absolute paths, because a daemon changes its current directory. Those of the file are relative to ``folder``."""
+    for name, field in (("state", "state"), ("backplane-password-file", "backplane_password_file")):
+        path = getattr(settings, field)
+        if path:
+            absolute = (Path.cwd() if name in given else folder) / path
+            settings = msgspec.structs.replace(settings, **{field: str(absolute)})
+    return settings
+
+
+def _check_backplane(settings: Settings) -> None:
+    if not settings.backplane:
+        if settings.backplane_password_file:
+            raise SettingsError("backplane-password-file: requires backplane")
+        return
+    if settings.state:
+        raise SettingsError("backplane and state cannot be used together: Redis keeps the events")
+    if settings.workers > 1:
+        raise SettingsError("backplane and workers cannot be used together: start several servers instead")
+    try:
+        parse_address(settings.backplane)
+    except ValueError as error:
+        raise SettingsError(f"backplane: {error}") from None
 
 
 def _convert(values: dict[str, Any], where: str, strict: bool) -> Settings:

@@ -1,12 +1,14 @@
 """The server: builds all parts from the settings, starts them, and drains connections when it stops. This is also the
 API for programs that embed the server."""
 
+import os
 import random
 import secrets
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version as version_of
 from os import PathLike, fspath
 from pathlib import Path
@@ -71,6 +73,12 @@ _ID_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 
 _ID_LENGTH = 5
 """28 million ids, so that collisions are rare."""
+
+_NODE_NAME_LENGTH = 6
+"""900 million names: of a thousand servers, two have the same one with a probability of 0.06 %."""
+
+PASSWORD_VARIABLE = "SOCKBRIDGE_BACKPLANE_PASSWORD"
+"""The environment variable with the password of Redis."""
 
 _ID_LENGTH_WITH_POLICY = 10
 """With an access policy, a client must not be able to reconnect until its random id equals a verified nickname."""
@@ -144,6 +152,10 @@ class SockbridgeService(Service):
             if backplane is not None:
                 raise SettingsError("state: the program has a backplane of its own")
             backplane = self._build_state(settings, reactor)
+        elif settings.backplane:
+            if backplane is not None:
+                raise SettingsError("backplane: the program has a backplane of its own")
+            backplane = _build_redis(settings, reactor)
         own = MemoryBackplane(draw_epoch, time.time)
         self._backplane = own if backplane is None else ReservedChannelsBackplane(backplane, own)
         self._is_backplane_started = False
@@ -539,6 +551,30 @@ def check_state(settings: Settings) -> None:
             raise StartFailed(f"sockbridge: cannot start the backplane: {_reason(Failure(error))}") from None
         finally:
             store.close()
+
+
+def _build_redis(settings: Settings, reactor: Any) -> Backplane:
+    # Loaded only where it is used: it takes memory, and is an optional dependency.
+    try:
+        import_module("hiredis")
+    except ImportError:
+        raise SettingsError("backplane: requires hiredis: pip install 'sockbridge[redis]'") from None
+    from twistedsock.redis.address import parse_address
+    from twistedsock.redis.backplane import RedisBackplane
+    from twistedsock.redis.link import LogReporter, RedisLink, Timing
+
+    address, reporter, timing = parse_address(settings.backplane), LogReporter(), Timing()
+
+    def read_password() -> str:
+        if settings.backplane_password_file:
+            return Path(settings.backplane_password_file).read_text().strip()
+        return os.environ.get(PASSWORD_VARIABLE, "")
+
+    link = RedisLink(address, read_password, reactor, reporter, random.random, timing)
+    name = draw_id(_NODE_NAME_LENGTH)
+    return RedisBackplane(
+        link, name, address.database, settings, reactor.callLater, reporter.danger, draw_epoch, timing
+    )
 
 
 def _when_settled(future: Future[bool] | None, callback: Callable[[bool | Error], None]) -> None:

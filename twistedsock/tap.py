@@ -15,6 +15,7 @@ from twisted.logger import Logger, globalLogPublisher
 from twisted.python import usage
 
 from twistedsock.config import HEADINGS, OPTIONS, RENAMED_OPTIONS, Option, Settings, SettingsError, read_settings
+from twistedsock.redis.address import has_password
 from twistedsock.server.logging import ConnectionLog, LogFailureReporter, json_observer
 from twistedsock.server.reactor import use_monotonic_clock
 
@@ -39,6 +40,11 @@ and `sockbridge token` create keys and tokens.
 
 Documentation: docs/reference/options.md in the source code of sockbridge
 """
+
+PASSWORD_ON_COMMAND_LINE = (
+    "backplane: contains a password, which all users of this machine can read in the list of processes: use "
+    "backplane-password-file or the environment variable SOCKBRIDGE_BACKPLANE_PASSWORD"
+)
 
 HELP_COLUMN = 34
 """The column in which the descriptions of the options begin."""
@@ -76,6 +82,8 @@ class Options(usage.Options):
             raise usage.UsageError(f"unexpected argument {arguments[0]!r}")
 
     def postOptions(self) -> None:
+        if has_password(self.given.get("backplane", "")):
+            raise usage.UsageError(PASSWORD_ON_COMMAND_LINE)
         try:
             self.settings = self.read()
         except SettingsError as error:

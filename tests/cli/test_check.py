@@ -266,6 +266,22 @@ def test_warns_of_webhook_secret_that_other_users_can_read(check, tmp_path):
     assert "the secret of a webhook" not in words
 
 
+def test_explains_the_backplane_without_its_password(check, tmp_path):
+    (tmp_path / "sockbridge.toml").touch(0o600)
+    for url, words in (
+        ("redis://:secret@10.1.2.3:6380/2", "10.1.2.3:6380, database 2: no TLS"),
+        ("rediss://ann:secret@redis.example", "redis.example:6379, database 0: TLS"),
+        ("unix://:secret@/run/redis.sock", "/run/redis.sock, database 0: Unix socket"),
+    ):
+        status, shown = check(LOCAL, f'backplane = "{url}"')
+        assert status == 0 and f"Backplane\n  Redis at {words}\n" in shown and "secret" not in shown
+        assert ("backplane sends events and the password without encryption" in shown) is url.startswith("redis:")
+        assert "the password of Redis" not in shown
+    (tmp_path / "sockbridge.toml").chmod(0o644)
+    words = "users other than the owner can read sockbridge.toml, which contains the password of Redis: chmod 600"
+    assert words in check(LOCAL, 'backplane = "redis://:secret@localhost"')[1]
+
+
 def test_missing_file_of_webhook_is_an_error(check, tmp_path):
     status, words = check(LOCAL, HOOK, 'secret-file = "gone"')
     assert status == 1

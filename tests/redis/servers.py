@@ -33,10 +33,16 @@ class RedisServer:
             try:
                 self.ask("PING")
                 return
-            except (OSError, RedisError):
-                if time.monotonic() > deadline:
+            except RedisError as error:
+                if str(error).startswith("NOAUTH"):  # it has a password
+                    return
+                if not str(error).startswith("LOADING"):
                     raise
-                time.sleep(0.01)
+            except OSError:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    self.kill()
+                    raise
+            time.sleep(0.01)
 
     def ask(self, *words: str | bytes | int) -> Any:
         """The reply to a command, on a connection of its own."""

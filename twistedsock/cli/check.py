@@ -15,6 +15,7 @@ from twistedsock.auth.policy import TablePolicy, build_policy
 from twistedsock.cli.memory_estimate import estimate_memory
 from twistedsock.config import NO_POLICY, Settings, SettingsError, listeners, read_settings
 from twistedsock.limits.principal import is_loopback
+from twistedsock.redis.address import Address, parse_address
 from twistedsock.webhooks.config import WebhookError, read_targets
 
 SUMMARY = "explain a configuration file: rights, risky settings, memory"
@@ -117,6 +118,7 @@ def build_report(settings: Settings, now: float) -> Report:
             report.errors.append(str(error))
         _explain_rights(access, planned, report)
         _explain_keys(access, policy, report)
+    _explain_backplane(settings, report)
     _explain_webhooks(settings, report)
     report.lines += _explain_memory(settings, planned)
     if access is not None:
@@ -217,6 +219,19 @@ def _explain_keys(access: AccessTable, policy: TablePolicy | None, report: Repor
         report.warnings += policy.warnings
 
 
+def _explain_backplane(settings: Settings, report: Report) -> None:
+    if not settings.backplane:
+        return
+    address = parse_address(settings.backplane)
+    report.lines += ["Backplane", f"  Redis at {address}, database {address.database}: {_describe_protection(address)}"]
+    if not (address.path or address.is_tls or is_loopback(address.host) or address.host == "localhost"):
+        report.warnings.append("backplane sends events and the password without encryption: use rediss://")
+
+
+def _describe_protection(address: Address) -> str:
+    return "Unix socket" if address.path else "TLS" if address.is_tls else "no TLS"
+
+
 def _explain_webhooks(settings: Settings, report: Report) -> None:
     if not settings.webhook:
         return
@@ -239,11 +254,13 @@ def _explain_webhooks(settings: Settings, report: Report) -> None:
 
 def _check_inline_secrets(settings: Settings, file: str, report: Report) -> None:
     """Warn of secrets in the configuration file itself, if other users can read it."""
-    if any(table.secret is not None for table in settings.webhook) and os.stat(file).st_mode & 0o077:
-        report.warnings.append(
-            f"users other than the owner can read {file}, which contains the secret of a webhook: chmod 600, or use "
-            "secret-file"
-        )
+    found = []
+    if any(table.secret is not None for table in settings.webhook):
+        found.append("the secret of a webhook: chmod 600, or use secret-file")
+    if settings.backplane and parse_address(settings.backplane).password:
+        found.append("the password of Redis: chmod 600, or use backplane-password-file")
+    if os.stat(file).st_mode & 0o077:
+        report.warnings += [f"users other than the owner can read {file}, which contains {secret}" for secret in found]
 
 
 def _explain_memory(settings: Settings, planned: list[PlannedListener]) -> list[str]:

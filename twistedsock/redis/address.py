@@ -66,3 +66,8 @@ def parse_address(url: str) -> Address:
         unquote(parts.username or ""),
         unquote(parts.password or ""),
     )
+
+
+def has_password(url: str) -> bool:
+    """Whether an address, valid or not, may contain a password."""
+    return ":" in url.partition("://")[2].rpartition("@")[0]

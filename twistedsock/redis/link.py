@@ -4,6 +4,7 @@ A connection is used when the server has been examined and knows all scripts. Be
 does nothing more that a former connection has sent: a server that was stopped for a while may still have that to read.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from twisted.internet.endpoints import (
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twistedsock.redis.address import Address
@@ -76,6 +78,21 @@ class Reporter(Protocol):
     def unavailable(self, reason: str) -> None: ...
 
     def danger(self, sentence: str) -> None: ...
+
+
+class LogReporter:
+    """Writes into the log of Twisted."""
+
+    _log = Logger()
+
+    def connected(self, server: str) -> None:
+        self._log.info("backplane: connected to {server}", server=server)
+
+    def unavailable(self, reason: str) -> None:
+        self._log.warn("backplane: {reason}: publications are rejected until it is connected", reason=reason)
+
+    def danger(self, sentence: str) -> None:
+        self._log.warn("backplane: {sentence}", sentence=sentence)
 
 
 class Connection(TwistedProtocol):
@@ -189,8 +206,9 @@ class RedisLink:
     def _has_not_connected(self, failure: Failure) -> None:
         self._connecting = None
         if not self._is_stopped:
-            reason = getattr(failure.value, "osError", None) or failure.value
-            self._retry(f"cannot connect: {getattr(reason, 'strerror', None) or failure.getErrorMessage()}")
+            number = getattr(failure.value, "osError", None)
+            reason = os.strerror(number) if isinstance(number, int) else failure.getErrorMessage().rstrip(".")
+            self._retry(f"cannot connect: {reason}")
 
     def _retry(self, reason: str) -> None:
         self._report(reason)
@@ -204,8 +222,8 @@ class RedisLink:
         self._schedule(self._timing.connect, lambda: self.fail("the server does not answer"))
         try:
             password = self._read_password() or self._address.password
-        except OSError as error:
-            self.fail(f"cannot read the file of the password: {error.strerror}")
+        except (OSError, UnicodeDecodeError) as error:
+            self.fail(f"cannot read the file of the password: {getattr(error, 'strerror', None) or 'not UTF-8'}")
             return
         hello: list[bytes | int] = [b"HELLO", 3]
         if password:

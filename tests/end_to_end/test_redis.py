@@ -1,0 +1,204 @@
+"""Real servers that are joined by a real Redis: lines, WebSockets and streams on different servers."""
+
+import random
+import subprocess
+import threading
+import time
+from urllib.request import Request, urlopen
+
+import pytest
+
+from tests.end_to_end.conftest import TIMEOUT_SECONDS, TWISTD
+from tests.end_to_end.programs import free_ports, wait_until
+from tests.redis.servers import RedisServer
+
+pytestmark = pytest.mark.end_to_end
+
+
+@pytest.fixture
+def new_redis(tmp_path_factory):
+    """Start a Redis on a port with some options. It is killed at the end."""
+    servers = []
+
+    def start(*options):
+        (port,) = free_ports(1)
+        server = RedisServer(tmp_path_factory.mktemp("redis"), "--port", str(port), *options)
+        server.port = port
+        server.start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture
+def start_on(start):
+    """Start a server on a Redis, and wait until it is ready."""
+
+    def start_on(redis, *options, **how):
+        server = start("--backplane", f"redis://127.0.0.1:{redis.port}/0", *options, **how)
+        wait_until_ready(server)
+        return server
+
+    return start_on
+
+
+def status(server, path="readyz"):
+    try:
+        return urlopen(server.page + path, timeout=TIMEOUT_SECONDS).status
+    except OSError as error:
+        return getattr(error, "code", 0)
+
+
+def wait_until_ready(server):
+    wait_until(lambda: status(server) == 200, "the server to be ready")
+
+
+def test_clients_of_two_servers_are_on_the_same_channels(new_redis, start_on, line_client, web_client):
+    redis = new_redis()
+    one, other = start_on(redis), start_on(redis)
+    lines = line_client(one.lines[0])
+    lines.request("NICK ann")
+    lines.request("SUB a presence=on")
+    socket = web_client(other.page)
+    assert socket.request(type="subscribe", channel="a", id=1)["type"] == "ok"
+    joined, _, id, _ = lines.receive().split()
+    assert joined == "JOIN" and id.split("-")[0] != lines.id.split("-")[0]
+    request = Request(other.page + "channels/a/events", headers={"Accept": "text/event-stream"})
+    stream = urlopen(request, timeout=TIMEOUT_SECONDS)
+    assert lines.receive().startswith("JOIN a ")  # the stream
+    assert lines.request("PUB a 21.5") == "OK 1"
+    event = socket.receive()
+    assert (event["type"], event["channel"], event["data"], event["from"]) == ("event", "a", "21.5", "ann")
+    assert any(b"21.5" in line for line in stream)
+    stream.close()
+    socket.send(type="publish", channel="a", data="from the page", id=2)
+    lines.receive_until("MSG a 1")
+    assert lines.receive_until("MSG a 2")[-1].endswith("from the page")
+
+
+def test_a_client_recovers_on_another_server_after_its_own_was_killed(new_redis, start_on, line_client):
+    redis = new_redis()
+    one, other = start_on(redis), start_on(redis)
+    ann, bob = line_client(one.lines[0]), line_client(other.lines[0])
+    epoch = ann.request("SUB a").partition("epoch=")[2].split()[0]
+    bob.request("SUB a presence=on")
+    for number in range(1, 6):
+        bob.request(f"PUB a {number}")
+    one.kill()
+    recovered = line_client(other.lines[0])
+    assert recovered.request(f"SUB a since=2 epoch={epoch}").startswith(f"OK a offset=5 epoch={epoch} recovered=yes")
+    assert [recovered.receive().split()[-1] for _ in range(3)] == ["3", "4", "5"]
+    left = bob.receive_until("LEAVE")[-1]
+    assert left == f"LEAVE a {ann.id} {ann.id}"
+
+
+def test_events_answered_before_a_kill_are_there_once_and_no_others(new_redis, start_on, line_client):
+    """A server is killed while it publishes, several times. What was answered is there, and nothing is there twice."""
+    redis = new_redis()
+    watcher_server = start_on(redis)
+    watcher = line_client(watcher_server.lines[0])
+    watcher.request("SUB a")
+    chance, answered, number = random.Random(7), {}, 0
+    for _ in range(4):
+        server = start_on(redis)
+        publisher = line_client(server.lines[0])
+        end = time.monotonic() + chance.uniform(0.1, 0.4)
+        killer = threading.Timer(end - time.monotonic(), server.kill)
+        killer.start()
+        try:
+            while True:
+                number += 1
+                publisher.send(f"PUB a {number}")
+                answer = publisher.receive()
+                assert answer.startswith("OK "), answer
+                answered[int(answer.split()[1])] = str(number)
+        except (EOFError, OSError):
+            killer.join()
+    watcher.send("PUB a end")
+    received, lines = {}, watcher.receive_until("OK ")
+    while not lines[-1].endswith(" end"):
+        lines.append(watcher.receive())
+    for line in lines:
+        if line.startswith("MSG"):
+            _, _, offset, _, payload = line.split()
+            received[int(offset)] = payload
+    assert list(received) == list(range(1, len(received) + 1))
+    assert len(set(received.values())) == len(received)
+    assert answered.items() <= received.items() and len(answered) > 20
+
+
+def test_a_redis_that_is_away_is_reported_and_clients_stay_connected(new_redis, start_on, line_client):
+    redis = new_redis("--appendonly", "yes", "--appendfsync", "always")
+    one, other = start_on(redis), start_on(redis)
+    ann, bob = line_client(one.lines[0]), line_client(other.lines[0])
+    ann.request("SUB a"), bob.request("SUB a")
+    assert ann.request("PUB a 1") == "OK 1"
+    redis.kill()
+    wait_until(lambda: status(one) == 503 and status(other) == 503, "the servers to notice it")
+    assert status(one, "healthz") == 200
+    ann.receive_until("MSG a 1")
+    assert ann.request("PUB a 2").startswith("ERR unavailable")
+    redis.start()
+    for server in (one, other):
+        wait_until_ready(server)
+    assert bob.receive_until("RESET")[-1].endswith(" good=1 offset=1")
+    ann.receive_until("RESET")
+    ann.send("PUB a 3")
+    assert bob.receive().split()[-1] == "3"
+
+
+def test_a_server_without_redis_starts_and_is_not_ready(start, line_client):
+    (port,) = free_ports(1)
+    server = start("--backplane", f"redis://127.0.0.1:{port}/0")
+    assert status(server) == 503
+    assert line_client(server.lines[0]).request("SUB a").startswith("ERR unavailable")
+    assert "backplane: cannot connect: Connection refused: publications are rejected until it" in server.log()
+
+
+def test_a_redis_that_is_not_suitable_is_refused_in_words(new_redis, start):
+    redis = new_redis("--cluster-enabled", "yes")
+    server = start("--backplane", f"redis://127.0.0.1:{redis.port}/0")
+    wait_until(lambda: "is a node of a Cluster, which is not supported yet" in server.log(), "the words")
+    assert status(server) == 503
+
+
+def test_passwords_are_read_from_a_file_or_the_environment_and_never_shown(new_redis, start, tmp_path, monkeypatch):
+    redis = new_redis("--requirepass", "f7Kq-secret", *"--user ann on >hidden ~* &* +@all".split())
+    url = f"127.0.0.1:{redis.port}/0"
+    (tmp_path / "password").write_text("f7Kq-secret\n")
+    (tmp_path / "inline.toml").write_text(f'backplane = "redis://ann:hidden@{url}"')
+    servers = [
+        start("--backplane", f"redis://{url}", "--backplane-password-file", "password"),
+        start("--config", "inline.toml"),
+    ]
+    monkeypatch.setenv("SOCKBRIDGE_BACKPLANE_PASSWORD", "f7Kq-secret")
+    servers.append(start("--backplane", f"redis://{url}"))
+    monkeypatch.setenv("SOCKBRIDGE_BACKPLANE_PASSWORD", "wr0ng")
+    wrong = start("--backplane", f"redis://{url}")
+    for server in servers:
+        wait_until_ready(server)
+    wait_until(lambda: "the server refuses the connection: WRONGPASS" in wrong.log(), "the error in the log")
+    for server in [*servers, wrong]:
+        for secret in ("f7Kq", "hidden", "wr0ng"):
+            assert secret not in server.log() and secret not in " ".join(server.process.args)
+    refused = subprocess.run(
+        [TWISTD, "-n", "--pidfile=", "sockbridge", "--backplane", f"redis://ann:hidden@{url}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+    )
+    assert refused.returncode == 1 and "contains a password, which all users" in refused.stderr
+    assert "hidden" not in refused.stderr + refused.stdout
+
+
+def test_a_client_of_another_server_is_disconnected_by_an_operator(new_redis, start_on, line_client):
+    redis = new_redis()
+    one, other = start_on(redis), start_on(redis)
+    ann = line_client(one.lines[0])
+    request = Request(f"{other.page}peers/{ann.id}", method="DELETE")
+    assert urlopen(request, timeout=TIMEOUT_SECONDS).status == 202
+    assert ann.receive_rest()[-1] == "BYE"
