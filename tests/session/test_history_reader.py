@@ -12,6 +12,7 @@ from twistedsock.limits.principal import LOCAL
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.future import complete, on_result
 from twistedsock.pubsub.rereading import MAX_READS
+from twistedsock.pubsub.subscription import NOT_READING
 from twistedsock.pubsub.values import Event, Lost
 from twistedsock.session.history_query import HistoryQuery, Moment
 from twistedsock.session.history_reader import HistoryPart, read_part
@@ -225,6 +226,24 @@ def test_disconnection_ends_the_reading(long_server: FakeServer) -> None:
     reader.disconnect()
     release_all(long_server)
     assert long_server.broker.memory_budget.used == 0 and reader.exceptions == 0
+
+
+@pytest.mark.parametrize("releases", [0, 1, 2])
+def test_nothing_more_is_read_for_a_client_that_no_longer_reads(long_server: FakeServer, releases: int) -> None:
+    """The commands that it has sent before are still run."""
+    reader = welcomed(long_server)
+    if not releases:
+        reader.outlet.blocked |= NOT_READING
+    reader.send("HIST a after=0", "PUB a last")
+    for _ in range(releases):
+        long_server.backplane.release()
+        long_server.turn()
+    reader.outlet.blocked |= NOT_READING
+    long_server.backplane.release()
+    long_server.turn()
+    settle(long_server)
+    assert len(long_server.backplane) == 0 and long_server.broker.channels[b"a"].head == 41
+    assert long_server.broker.memory_budget.used == 0
 
 
 def test_failed_read_in_the_middle_is_a_loss(long_server: FakeServer) -> None:

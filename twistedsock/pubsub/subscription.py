@@ -24,6 +24,10 @@ SOCKET_FULL = 1
 REPLY_PENDING = 2
 """A bit of ``Outlet.blocked``: a reply must be written before the next events."""
 
+NOT_READING = 4
+"""A bit of ``Outlet.blocked``: the client no longer reads. Output is discarded, but the input that it sent before is
+still processed, because ``printf … | nc`` may have exited before its last line is read."""
+
 RIGHTS_UNCHECKED = 8
 """A bit of ``Outlet.blocked``: the client's rights have changed, and its subscriptions have still to be checked."""
 

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from twistedsock.limits.principal import Principal, address_principal
 from twistedsock.limits.shares import MemoryBudget
-from twistedsock.pubsub.subscription import SOCKET_FULL
+from twistedsock.pubsub.subscription import NOT_READING, SOCKET_FULL
 from twistedsock.server.sockets import host_of, innermost_transport, seconds_unanswered, tcp_stats_of
 from twistedsock.server.twisted_internals import (
     connection_class,
@@ -26,10 +26,6 @@ from twistedsock.server.twisted_internals import (
     write_buffer_size,
 )
 from twistedsock.stats import TcpStats
-
-NOT_READING = 4
-"""A bit of ``blocked``: the client no longer reads. Output is discarded, but the input that it sent before is still
-processed, because ``printf … | nc`` may have exited before its last line is read."""
 
 
 class DirectWriteTransport:

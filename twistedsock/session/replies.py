@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from twistedsock.errors import Error
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.future import Future
-from twistedsock.pubsub.subscription import REPLY_PENDING, SOCKET_FULL, Outlet, Subscriber
+from twistedsock.pubsub.subscription import NOT_READING, REPLY_PENDING, SOCKET_FULL, Outlet, Subscriber
 from twistedsock.pubsub.values import Tag
 
 if TYPE_CHECKING:
@@ -131,6 +131,8 @@ class ReplyWriter:
         time_slice = self._broker.scheduler.time_slice()
         for piece in pieces:
             if isinstance(piece, Future):
+                if self.outlet.blocked & NOT_READING:  # the rest need not be read, because it would be discarded
+                    return
                 piece.then(self._continue_soon)
             else:
                 self.write(piece)
@@ -145,6 +147,8 @@ class ReplyWriter:
         time_slice, outlet = self._broker.scheduler.time_slice(), self.subscriber.outlet
         for piece in pieces:
             if isinstance(piece, Future):
+                if outlet.blocked & NOT_READING:
+                    break
                 piece.then(self._continue_soon)
                 return
             outlet.write(piece)
