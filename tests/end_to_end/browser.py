@@ -19,6 +19,15 @@ addEventListener('securitypolicyviolation', ({ violatedDirective, blockedURI }) 
 });
 """
 
+TARGETS = "button, select, textarea, input, summary, .nav a, .choice label, tbody tr, .events .event"
+
+# The whole row and the whole label are the targets of an offset and a radio button.
+SMALL_TARGETS = """(targets) => [...document.querySelectorAll(targets)]
+  .filter((one) => one.checkVisibility() && !one.matches('.skip, .choice input, .offset'))
+  .map((one) => [one, one.getBoundingClientRect()])
+  .filter(([, box]) => box.width && (box.height < 43.9 || box.width < 43.9))
+  .map(([one, box]) => `${one.outerHTML.slice(0, 80)} ${box.width} x ${box.height}`)"""
+
 
 @contextmanager
 def running_chromium() -> Iterator[Any]:
@@ -65,6 +74,12 @@ class MonitoredPage:
 
         # The page waits up to 30 s between two attempts to reconnect.
         expect(self.page.locator("#state")).to_have_attribute("data-state", "open", timeout=60_000)
+
+
+def small_targets(page: Any) -> list[str]:
+    """The visible controls that are smaller than 44 pixels, which fingers miss (WCAG 2.2, success criterion 2.5.5)."""
+    small: list[str] = page.evaluate(SMALL_TARGETS, TARGETS)
+    return small
 
 
 def monitored_pages(browser: Any) -> Iterator[Callable[..., MonitoredPage]]:

@@ -11,6 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
+from tests.end_to_end.browser import small_targets
 from tests.end_to_end.conftest import Starter, guarded_server
 
 pytestmark = pytest.mark.end_to_end
@@ -372,7 +373,7 @@ def test_shows_and_publishes_events_of_a_channel(visit, busy, line_client, chann
     typist.request(f"PUB {channel} before")
     typist.receive()
     page = visit(f"#/channels?find={channel}")
-    row(page, channel).locator("a").click()
+    row(page, channel).locator("td").nth(2).click()
     events = page.locator("#events .event")
     expect(events).to_have_count(1)
     expect(events.first).to_contain_text("before")
@@ -767,6 +768,7 @@ def test_does_not_scroll_sideways_on_a_phone(visit, busy, line_client, channel, 
         page.evaluate(f"location.hash = '{address}'")
         expect(page.locator(CONTENT[view]).first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, view
+        assert small_targets(page) == [], view
     page.click("#identity-open")
     expect(page.locator("#nick")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360

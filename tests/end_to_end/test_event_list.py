@@ -10,6 +10,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
+from tests.end_to_end.browser import small_targets
+
 pytestmark = pytest.mark.end_to_end
 
 VIEWS = {"page": "#", "console": "console#/channels/"}
@@ -347,16 +349,6 @@ def test_shows_hostile_payloads_as_text_in_details_and_answers(visit_page, publi
     assert page.locator("#drawer :is(img, script)").count() == 0
 
 
-TARGETS = "button, select, textarea, input, .nav a, .choice label, tbody tr, .events .event"
-
-# The whole row and the whole label are the targets of an offset and a radio button.
-SMALL_TARGETS = """(targets) => [...document.querySelectorAll(targets)]
-  .filter((one) => one.checkVisibility() && !one.matches('.skip, .choice input, .offset'))
-  .map((one) => [one, one.getBoundingClientRect()])
-  .filter(([, box]) => box.width && (box.height < 43.9 || box.width < 43.9))
-  .map(([one, box]) => `${one.outerHTML.slice(0, 80)} ${box.width} x ${box.height}`)"""
-
-
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
 def test_is_accessible_and_fits(visit, publish, width, scheme):
     publish(*readings(21, 22))
@@ -370,7 +362,7 @@ def test_is_accessible_and_fits(visit, publish, width, scheme):
         found = axe.run(page).response["violations"]
         assert [(where, one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width, where
-        assert not phone or page.evaluate(SMALL_TARGETS, TARGETS) == [], where
+        assert not phone or small_targets(page) == [], where
 
     page.fill("#filter", "celsius>")
     expect(page.locator("#filter-error")).not_to_be_empty()
