@@ -425,6 +425,11 @@ def test_explains_missing_rights(guarded, open_page, issuer, line_client, channe
     reader = line_client(guarded.lines[0])
     reader.request(f"AUTH {issuer.token('reader', {'inbox': 'r'})}")
     assert reader.request("HIST inbox") == "MSG inbox 1 ~carl for you"
+    page.click("#ask")
+    page.fill("#request-message", "are you there?")
+    page.fill("#request-reply", "inbox")
+    page.keyboard.press("Enter")
+    expect(page.locator("#request-error")).to_have_text("You can’t read inbox.")
 
 
 def test_does_not_ask_for_a_token_if_a_cookie_contains_one(guarded, open_page, issuer, channel):

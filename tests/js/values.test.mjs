@@ -155,7 +155,7 @@ test('formats values with the decimals of their series', () => {
 });
 
 test('formats ages and summaries', () => {
-  assert.deepEqual([-5, 999, 12_000, 59_999, 200_000, 7_300_000, 200_000_000].map(formatAge).map(plain), ['now', 'now', '12 s ago', '59 s ago', '3 min ago', '2 h ago', '2 d ago']);
+  assert.deepEqual([-5, NaN, 999, 12_000, 59_999, 200_000, 7_300_000, 200_000_000].map(formatAge).map(plain), ['now', '', 'now', '12 s ago', '59 s ago', '3 min ago', '2 h ago', '2 d ago']);
   assert.equal(summarize(' the bread\n is ready '), 'the bread is ready');
   assert.equal(summarize({ on: true }), '{"on":true}');
   assert.equal(summarize('x'.repeat(100), 10), `${'x'.repeat(9)}…`);

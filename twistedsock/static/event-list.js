@@ -218,6 +218,7 @@ export function buildEventList({ isOwn, drawn }) {
     Object.assign(offset, { type: 'button', tabIndex: -1 });
     offset.setAttribute('aria-label', `Event ${event.offset} on ${event.channel}`);
     const channel = make('span', 'event-channel', event.channel);
+    channel.title = `Show only ${event.channel}`;
     row.append(offset, channel, fromCell(event), payloadCell(event, pretty), timeCell(at, replayed));
     return row;
   }
@@ -275,8 +276,9 @@ export function buildEventList({ isOwn, drawn }) {
 
   /** Inserts events of histories, sorted by time, without moving what the user reads. */
   function insertEarlier(entries) {
-    const height = scroller.scrollHeight;
-    const position = scroller.scrollTop;
+    const { top } = scroller.getBoundingClientRect();
+    const read = [...list.children].find((row) => !row.hidden && row.getBoundingClientRect().bottom > top);
+    const before = read?.getBoundingClientRect().top;
     const firsts = firstOffsets();
     const isEarlier = ({ event }) => !firsts.has(event.channel) || event.offset < firsts.get(event.channel).before;
     const earlier = entries.filter(isEarlier);
@@ -290,7 +292,7 @@ export function buildEventList({ isOwn, drawn }) {
       list.insertBefore(row, next);
     }
     seen += earlier.length;
-    scroller.scrollTop = position + scroller.scrollHeight - height;
+    if (read) scroller.scrollTop += read.getBoundingClientRect().top - before;
     drawCounts();
   }
 

@@ -3,7 +3,7 @@
 import { buildDialog, labelled } from './dialog.js';
 import { byId, make, makeButton, memory } from './dom.js';
 import { fromCell, payloadCell, timeCell } from './event-cells.js';
-import { CHANNEL_BYTES, nameError, readPayload } from './format.js';
+import { CHANNEL_BYTES, describeAccessError, isAccessError, nameError, readPayload } from './format.js';
 
 const DEFAULT_TIMEOUT_SECONDS = 10;
 const MAX_TIMEOUT_SECONDS = 600;
@@ -17,6 +17,7 @@ export function buildRequestDialog({ client, explain }) {
   const field = (name, properties = {}) => Object.assign(make('input'), { id: `request-${name}`, type: 'text', autocomplete: 'off', spellcheck: false, autocapitalize: 'off', ...properties });
   const channel = field('channel');
   const message = Object.assign(make('textarea'), { id: 'request-message', rows: 2, spellcheck: false });
+  const hint = make('p', 'hint');
   const reply = field('reply', { placeholder: 'pump/reply' });
   const timeout = field('timeout', { type: 'number', min: 1, max: MAX_TIMEOUT_SECONDS, value: DEFAULT_TIMEOUT_SECONDS });
   const error = make('p', 'field-error');
@@ -36,12 +37,18 @@ export function buildRequestDialog({ client, explain }) {
   const form = make('form');
   form.noValidate = true;
   form.append(
-    labelled('Command channel', channel), labelled('Message', message), labelled('Reply channel', reply), labelled('Seconds to wait', timeout),
+    labelled('Command channel', channel), labelled('Message', message), hint, labelled('Reply channel', reply), labelled('Seconds to wait', timeout),
     error, buttons, exchange, state,
   );
   const dialog = buildDialog('request', 'Send and wait for an answer', form);
   let cancel = () => {};
   dialog.addEventListener('close', () => cancel());
+
+  message.addEventListener('input', showHint);
+
+  function showHint() {
+    hint.textContent = readPayload(message.value).beginsLikeJson ? 'Not valid JSON, so it will be sent as text.' : '';
+  }
 
   function findProblem() {
     const seconds = Number(timeout.value);
@@ -68,13 +75,16 @@ export function buildRequestDialog({ client, explain }) {
     const read = readPayload(message.value);
     const data = read.json ? read.value : message.value;
     exchange.replaceChildren();
-    state.textContent = '';
+    state.textContent = `Subscribing to ${from}…`;
     send.disabled = true;
     stop.hidden = false;
     try {
       await exchangeOnce({ to, from, seconds, data });
     } catch (problem) {
-      if (problem) error.textContent = explain(problem.channel ?? to, problem);
+      if (problem) {
+        state.textContent = '';
+        error.textContent = problem.channel && isAccessError(problem) ? describeAccessError('read', from, problem.code) : explain(to, problem);
+      }
     }
     send.disabled = false;
     stop.hidden = true;
@@ -125,6 +135,7 @@ export function buildRequestDialog({ client, explain }) {
     if (byId('message').value) message.value = byId('message').value;
     reply.value ||= memory.get('reply-channel') ?? (channel.value && `${channel.value}/reply`);
     error.textContent = '';
+    showHint();
     dialog.showModal();
     (message.value ? reply : message).focus();
   };

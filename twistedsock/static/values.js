@@ -289,6 +289,7 @@ export function formatRange([minimum, maximum], decimals) {
 /** Formats an age in milliseconds: `now`, `12 s ago`, `3 min ago`, `5 h ago`, `2 d ago` */
 export function formatAge(milliseconds) {
   const seconds = Math.floor(milliseconds / 1000);
+  if (Number.isNaN(seconds)) return ''; // events of old servers have no time
   if (seconds < 1) return 'now'; // also if the clock of the server is ahead
   const [size, unit] = [[86_400, 'd'], [3600, 'h'], [60, 'min'], [1, 's']].find(([one]) => seconds >= one);
   return `${Math.floor(seconds / size)}\u202f${unit} ago`;
