@@ -134,6 +134,7 @@ test('merges series by time', () => {
 test('knows the usual interval, and when a series is silent', () => {
   assert.equal(usualInterval([0, 5000]), undefined);
   assert.equal(usualInterval([0, 5000, 10_000, 60_000]), 5000);
+  assert.equal(usualInterval([0, 1000, 2000, 4000, 8000, 12_000]), 4000); // irregular
   assert.equal(usualInterval([0, 1, 2, 3]), 1000);
   const times = [0, 10_000, 20_000, 30_000];
   assert.equal(isSilent(times, 60_000), false);

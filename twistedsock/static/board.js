@@ -172,14 +172,14 @@ export function buildBoard({ client, clock, openNames, open }) {
   // ---- tiles ----
 
   const observer = new IntersectionObserver((changes) => {
+    const now = clock.now();
     for (const { target, isIntersecting } of changes) {
       const entry = entries.get(target.dataset.channel);
       if (!entry || target.isVisible === isIntersecting) continue;
       target.isVisible = isIntersecting;
       entry.visible += isIntersecting ? 1 : -1;
-      if (isIntersecting) dirty.add(entry);
+      if (isIntersecting) drawTile(target, entry, target.dataset.field, now);
     }
-    draw();
     clearTimeout(settling);
     settling = setTimeout(updateSubscriptions, SETTLE_MS);
   }, { root: board, rootMargin: MARGIN });
@@ -218,8 +218,8 @@ export function buildBoard({ client, clock, openNames, open }) {
   function groupOf(name) {
     if (!groups.has(name)) {
       const box = make('section', 'board-group');
-      box.setAttribute('aria-label', name || 'Channels without a group');
-      const heading = make('h3', '', name);
+      box.setAttribute('aria-label', name || 'Top level');
+      const heading = make('h3', '', name || 'Top level');
       const count = make('span', 'count');
       heading.append(count);
       const list = make('ul', 'tiles');

@@ -244,12 +244,15 @@ export function alignSeries(several) {
   }
 }
 
-/** The median of the last intervals in milliseconds, or undefined if there are fewer than two. */
+/**
+ * The usual interval in milliseconds: three quarters of the last ones are not longer, so that irregular series are not taken
+ * for silent. Undefined if there are fewer than two.
+ */
 export function usualInterval(times) {
   const recent = times.slice(-RECENT_POINTS);
   if (recent.length < 3) return undefined;
   const intervals = recent.slice(1).map((time, index) => time - recent[index]).sort((one, other) => one - other);
-  return Math.max(MIN_INTERVAL_MS, intervals[intervals.length >> 1]);
+  return Math.max(MIN_INTERVAL_MS, intervals[Math.floor(0.75 * (intervals.length - 1))]);
 }
 
 /** True if the last value is older than three times the usual interval. */
