@@ -44,6 +44,8 @@ class Nowhere:
 
     def presence_changed(self, name: bytes, change: PresenceChange) -> None: ...
 
+    def members_changed(self, name: bytes, change: PresenceChange, members: int) -> None: ...
+
     def local_members(self, name: bytes) -> list[Member]:
         return []
 

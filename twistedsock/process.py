@@ -165,6 +165,7 @@ def _run_hub(assignment: Assignment, reactor: Any) -> None:
             )
         )
 
+    hub.reports_members = bool(present.webhook)
     hub.reports.update({METRICS: metrics.report, STATISTICS: statistics})
     hub.start()
     factory = HubFactory(hub)
@@ -187,6 +188,7 @@ def _run_hub(assignment: Assignment, reactor: Any) -> None:
         nonlocal present
         with suppress(SettingsError):
             present = Reloader.with_reloaded(present, read_settings(assignment.config, dict(assignment.given)))
+        hub.reports_members = bool(present.webhook)
 
     signal.signal(signal.SIGHUP, reload)
 

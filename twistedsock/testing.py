@@ -254,6 +254,9 @@ class LateBackplane:
     def presence_changed(self, name: bytes, change: PresenceChange) -> None:
         self._delivered.append(lambda: self._node.presence_changed(name, change))
 
+    def members_changed(self, name: bytes, change: PresenceChange, members: int) -> None:
+        """Not called: the inner backplane does not count members."""
+
     def local_members(self, name: bytes) -> list[Member]:
         members: list[Member] = self._node.local_members(name)
         return members

@@ -130,6 +130,9 @@ class Stage:
     def presence_changed(self, name: bytes, change: PresenceChange) -> None:
         self.story.append(("changed", name, change))
 
+    def members_changed(self, name: bytes, change: PresenceChange, members: int) -> None:
+        self.story.append(("counted", name, change, members))
+
     def local_members(self, name: bytes) -> list[Member]:
         return list(self._here.get(name, {}).values())
 

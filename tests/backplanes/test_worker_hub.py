@@ -306,6 +306,23 @@ def test_channels_are_opened_again_when_the_store_works(disk_machine: DiskMachin
     assert stage.answers(b"a") == [UNAVAILABLE, 1] and stage.offsets(b"a") == [1]
 
 
+def test_first_worker_reports_the_members_of_all(stages: Stages, machine: Machine) -> None:
+    one, other = stages
+    machine.hub.reports_members = True
+    other.open(b"a")
+    other.join(b"a", BOB)
+    one.join(b"a", ANN)
+    other.leave(b"a", BOB)
+    reported = [(entry[2], entry[3]) for entry in one.story if entry[0] == "counted"]
+    assert reported == [(*joined(BOB), 1), (*joined(ANN), 2), (PresenceChange(BOB, False), 1)]
+    one.pipe.close()
+    machine.pass_time(LEASE_SECONDS)
+    assert [entry for entry in other.story if entry[0] == "counted"] == [
+        ("counted", b"a", PresenceChange(ANN, False), 0)
+    ]
+    assert other.changes(b"a") == [*joined(BOB, ANN), PresenceChange(BOB, False), PresenceChange(ANN, False)]
+
+
 # Limits.
 
 

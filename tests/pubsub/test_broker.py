@@ -7,13 +7,24 @@ import pytest
 from tests.event_streams import Stream
 from tests.pubsub.helpers import deliver, msg, received_heads, reported, subscribed
 from twistedsock import errors
+from twistedsock.backplanes.memory import MemoryBackplane
 from twistedsock.errors import UNAVAILABLE
 from twistedsock.limits.settings import CHUNK_BYTES, RESERVED_EVENTS
 from twistedsock.pubsub.broker import IDLE_FLUSH_AFTER_SECONDS
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Batch, Lost, Member, Payloads, Position, Publication
+from twistedsock.pubsub.values import (
+    BATCH_COST,
+    EVENT_COST,
+    Batch,
+    Lost,
+    Member,
+    Payloads,
+    Position,
+    PresenceChange,
+    Publication,
+)
 from twistedsock.testing import FakeServer
 
 NOBODY = Client(b"p0")
@@ -576,3 +587,25 @@ def test_closing_a_closed_channel_does_not_close_its_successor() -> None:
     client.send("UNSUB a", "SUB a")
     server.broker.close_if_unused(closed)
     assert server.broker.channels[b"a"] is not closed
+
+
+class CountingBackplane(MemoryBackplane):
+    """One of several nodes that are connected by a backplane that counts members."""
+
+    counts_members = True
+    node_name = b"1"
+
+
+def test_backplane_that_counts_members_chooses_the_node_that_notifies_observers() -> None:
+    counting = CountingBackplane(lambda: b"e1", lambda: 5.0)
+    server, onlooker, local = FakeServer(backplane=counting), Onlooker(), Onlooker()
+    server.broker.observers.append(onlooker)
+    server.broker.presence_observers.append(local)
+    peer = server.line_client()
+    peer.send("SUB a", "UNSUB a", "SUB $sys/figures")
+    assert onlooker.seen == ["$sys/figures +1-p1 1"], "those of the server itself are local"
+    assert local.seen == ["a +1-p1 1", "a -1-p1 0", "$sys/figures +1-p1 1"]
+    other = Member(b"2-p1", b"bob")
+    server.broker.members_changed(b"b", PresenceChange(other, True), 3)
+    server.broker.members_changed(b"b", PresenceChange(other, False), 2)
+    assert onlooker.seen[1:] == ["b +2-p1 3", "b -2-p1 2"]

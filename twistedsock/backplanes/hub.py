@@ -118,6 +118,9 @@ class Hub:
         self._gatherings: dict[int, _Gathering] = {}
         self._gathered = 0
         self._was_ready = True
+        self.reports_members = False
+        """Whether one worker is notified of each join and leave, for its observers: always the one whose name is the
+        first, because it can then recognise members that have reconnected."""
         self.reports: dict[bytes, Callable[[], bytes]] = {}
         """What the hub itself reports, by topic. Its name in answers is ``hub``."""
 
@@ -354,10 +357,14 @@ class Hub:
         link.answer(request, messages.Members(name, members))
 
     def _announce(self, channel: _Channel, name: bytes, member: Member, joined: bool) -> None:
+        reporter = self._links[min(self._links)] if self.reports_members and self._links else None
+        if reporter is not None:
+            reporter.send(messages.Changed(name, member, joined, len(channel.members)))
         if channel.followers:
             body = encode(messages.Changed(name, member, joined))
             for follower in channel.followers:
-                follower.send_body(body)
+                if follower is not reporter:
+                    follower.send_body(body)
 
     # Between workers.
 
@@ -419,6 +426,9 @@ class Hub:
 
     def presence_changed(self, name: bytes, change: PresenceChange) -> None:
         """Not called: the hub itself keeps the members."""
+
+    def members_changed(self, name: bytes, change: PresenceChange, members: int) -> None:
+        """Not called either."""
 
     def local_members(self, name: bytes) -> list[Member]:
         return []

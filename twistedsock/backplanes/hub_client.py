@@ -59,6 +59,7 @@ class WorkerBackplane:
     """``schedule`` calls a function at the end of the reactor's turn."""
 
     keeps_history = True
+    counts_members = True
 
     def __init__(self, node_name: bytes, schedule: Callable[[Callable[[], None]], object]) -> None:
         self.node_name = node_name
@@ -298,7 +299,10 @@ class WorkerBackplane:
 
     def _changed(self, request: int, message: messages.Changed) -> None:
         if self._node is not None:
-            self._node.presence_changed(message.channel, PresenceChange(message.member, message.joined))
+            change = PresenceChange(message.member, message.joined)
+            self._node.presence_changed(message.channel, change)
+            if message.members is not None:
+                self._node.members_changed(message.channel, change, message.members)
 
     # Between workers.
 

@@ -171,11 +171,13 @@ class Batches(Message, tag=26, frozen=True):
 
 
 class Changed(Message, tag=27, frozen=True):
-    """A member has joined or left."""
+    """A member has joined or left. One worker is also sent the number of ``members`` on all workers: it notifies
+    observers."""
 
     channel: bytes
     member: Member
     joined: bool
+    members: int | None = None
 
 
 class Failure(Message, tag=28, frozen=True):

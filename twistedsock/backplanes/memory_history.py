@@ -134,6 +134,7 @@ class _Recorder:
         self._node = node
         self._record = record
         self.local_members = node.local_members
+        self.members_changed = node.members_changed
         self.reset = node.reset
         self.run_command = node.run_command
 

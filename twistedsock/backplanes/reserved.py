@@ -17,6 +17,7 @@ class ReservedChannelsBackplane:
     def __init__(self, shared: Backplane, own: MemoryBackplane) -> None:
         self.node_name = shared.node_name
         self.keeps_history = shared.keeps_history
+        self.counts_members: bool = getattr(shared, "counts_members", False)
         self._shared = shared
         self._own = own
 

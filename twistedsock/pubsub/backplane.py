@@ -101,6 +101,10 @@ class Node(Protocol):
 
     def presence_changed(self, name: bytes, change: PresenceChange) -> None: ...
 
+    def members_changed(self, name: bytes, change: PresenceChange, members: int) -> None:
+        """Called on one node for each change if the backplane has an attribute ``counts_members`` that is True:
+        observers are notified there. ``members`` is the number on all nodes then."""
+
     def local_members(self, name: bytes) -> list[Member]: ...
 
     def run_command(self, command: NodeCommand) -> None:
@@ -110,7 +114,7 @@ class Node(Protocol):
 class PresenceObserver(Protocol):
     """Is called while a subscription is being made or ended, so it must be quick, must not raise exceptions, and must
     not call the broker before the next turn. ``readers`` is the number of subscriptions that the channel has on this
-    node then."""
+    node then, or on all nodes if the backplane counts them."""
 
     def joined(self, channel: bytes, member: Member, readers: int) -> None:
         """A client of this node has subscribed."""

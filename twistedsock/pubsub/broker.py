@@ -7,7 +7,7 @@ to the load: one event in a send while there are few, hundreds while there are m
 """
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twistedsock.errors import Error
@@ -96,6 +96,8 @@ class Broker:
         """Called with the commands of other nodes."""
         self.backplane = backplane
         self.reads = ReadQueue(backplane)
+        # Other backplanes need not have this attribute.
+        self._counts_members: bool = getattr(backplane, "counts_members", False)
         # How the ids of this node's clients begin.
         self._id_prefix = backplane.node_name and backplane.node_name + b"-"
         self._repairs = Repairs(backplane, self)
@@ -347,6 +349,21 @@ class Broker:
             return error
         return self.backplane.members(channel)
 
+    def members_changed(self, name: bytes, change: PresenceChange, members: int) -> None:
+        """Called by a backplane that ``counts_members``, on one of its nodes for each change: ``members`` is the number
+        on all nodes."""
+        for observer in self.observers:
+            if change.joined:
+                observer.joined(name, change.member, members)
+            else:
+                observer.left(name, change.member, members)
+
+    def _observers_here(self, channel: bytes) -> Sequence[PresenceObserver]:
+        """The observers of a subscription on this node."""
+        if self._counts_members and not is_reserved(channel):
+            return self.presence_observers
+        return (*self.observers, *self.presence_observers)
+
     def local_members(self, name: bytes) -> list[Member]:
         """The members of a channel on this node."""
         channel = self.channels.get(name)
@@ -362,7 +379,7 @@ class Broker:
         self.backplane.join(channel.name, client.member())
         self.histories.update(channel)
         channel.add_subscription(subscription)
-        for observer in (*self.observers, *self.presence_observers):
+        for observer in self._observers_here(channel.name):
             observer.joined(channel.name, client.member(), len(channel.subscriptions))
 
     def change_options(
@@ -385,7 +402,7 @@ class Broker:
         subscription.subscriber.clear_behind(subscription)
         subscription.pop_missed()
         self.backplane.leave(channel.name, client.member())
-        for observer in (*self.observers, *self.presence_observers):
+        for observer in self._observers_here(channel.name):
             observer.left(channel.name, client.member(), len(channel.subscriptions))
         self.close_if_unused(channel)
 
