@@ -111,9 +111,12 @@ def test_states_the_health_and_names_slow_clients_and_busy_channels(visit, busy,
     health.get_by_role("link", name="1 slow").click()
     expect(page).to_have_url(re.compile(r"#/peers\?order=lag$"))
     expect(rows(page).first).to_contain_text("old-tablet")
+    expect(page.locator("#peers-slow")).to_have_text("1 slow")
     page.go_back()
     health.get_by_role("link", name="old-tablet").click()
     expect(heading(page)).to_have_text("old-tablet")
+    page.locator("#steps-copy").click()
+    expect(page.locator("#steps-copy")).to_have_text(re.compile("^(Copied|Selected)$"))
     # Its channels, with the lag of each.
     expect(page.locator("#peer-channels li")).to_have_text(re.compile(rf"^{re.escape(channel)}[\d,]+ events behind$"))
     page.locator("#peer-channels").get_by_role("link").click()
@@ -322,6 +325,24 @@ WIDTHS = [390, 421, 500, 560, 561, 700, 760, 761, 850, 930, 1000, 1100, 1180, 11
 CLIPPED = """(selector) => [...document.querySelectorAll(selector)]
   .filter((cell) => cell.scrollWidth > cell.clientWidth)
   .map((cell) => `${cell.className}: ${cell.textContent}`)"""
+
+
+OVERLAPPING = """() => {
+  const boxes = [...document.querySelectorAll('.top > *, .top .state')]
+    .filter((node) => node.offsetParent).map((node) => [node.id || node.className, node.getBoundingClientRect()]);
+  const over = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1;
+  return boxes.flatMap(([name, a], index) => boxes.slice(index + 1)
+    .filter(([other, b]) => over(a, b) && !(name === 'connection-bar' && other === 'state'))
+    .map(([other]) => `${name} ${other}`));
+}"""
+
+
+def test_parts_of_the_header_do_not_overlap_at_any_width(visit):
+    page = visit()
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 700})
+        assert page.evaluate(OVERLAPPING) == [], width
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_cuts_no_number_at_any_width_and_gives_the_rest_to_names(visit, busy, line_client, channel):
@@ -699,6 +720,7 @@ def test_requires_an_admin_token(guarded, open_page, issuer, line_client):
     page.click("#access-denied-token")
     sign_in(page, issuer.token("root", admin=True))
     expect(row(page, "root")).to_contain_text("this console")
+    expect(page.get_by_role("button", name="Identity: root")).to_have_text("root")
     line = line_client(guarded.lines[0])
     expect(row(page, line.id)).to_be_visible()
     # The tab keeps the token, also for the page at /.

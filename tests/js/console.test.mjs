@@ -17,7 +17,7 @@ import { identityWords } from '../../twistedsock/static/console/peers.js';
 import { pointBetween, Series, SPAN_SECONDS } from '../../twistedsock/static/console/series.js';
 import { CHANNEL_ORDERS, channelOf, searchError, PEER_ORDERS, readRoute, writeRoute } from '../../twistedsock/static/console/routes.js';
 import { snippetsFor } from '../../twistedsock/static/console/snippets.js';
-import { intervalBetween, titleOf } from '../../twistedsock/static/console/timeline.js';
+import { intervalBetween, timelineText, titleOf } from '../../twistedsock/static/console/timeline.js';
 
 const plain = (text) => text.replaceAll('\u202f', ' ');
 
@@ -270,6 +270,17 @@ test('describes entries of the connection log', () => {
   assert.match(describeEntry({ kind: 'end', detail: 'broken', seconds: 1 }), /^connection lost · connected .* · bytes not counted$/);
   assert.deepEqual(describe({ kind: 'refused', detail: 'too fast', times: 12_345 }), ['Rejected ×12.3 k', 'too fast']);
   assert.equal(titleOfEntry({ kind: 'teleported' }), 'teleported');
+});
+
+test('writes a timeline as text', () => {
+  const peer = { id: 'k3x9p', nick: 'ann', from: '127.0.0.1:5', to: '127.0.0.1:8081', dialect: 'line' };
+  const steps = [{ at: 0, step: 'open' }, { at: 1.5, step: 'closing', by: 'peer', detail: 'QUIT' }];
+  assert.equal(timelineText(peer, steps), [
+    'ann (k3x9p) 127.0.0.1:5 → 127.0.0.1:8081, line',
+    '1970-01-01T00:00:00.000Z Open',
+    '1970-01-01T00:00:01.500Z Closing, by the client: QUIT',
+  ].join('\n'));
+  assert.equal(timelineText(undefined, []), '');
 });
 
 test('describes why a connection ended', () => {

@@ -168,6 +168,11 @@ export function buildIdentity({ client, renamed, accepted }) {
 
   function show() {
     const hasToken = Boolean(currentToken());
+    const opener = byId('identity-open'); // in the console
+    if (opener) {
+      opener.textContent = verifiedName ?? 'Identity';
+      opener.ariaLabel = verifiedName ? `Identity: ${verifiedName}` : null;
+    }
     byId('token-block').hidden = !tokenWanted && !hasToken && !rejected;
     byId('token-actions').hidden = !hasToken;
     byId('token-help').hidden = hasToken || !tokenWanted;

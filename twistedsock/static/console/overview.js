@@ -57,6 +57,7 @@ function buildRow(end, key) {
 /** Adds a metric. The link covers the whole tile, and its name is the name of the metric. */
 function buildTile(name, title, href) {
   const entry = make('div', href ? 'tile' : '');
+  entry.dataset.fact = name;
   const term = make('dt');
   const value = make('dd');
   entry.title = title;
@@ -122,6 +123,7 @@ export function buildOverview({ sysChannels, snippets }) {
       cpu: load.mean,
       longest: series.over('longest', LOAD_SECONDS).maximum,
     });
+    byId('facts').dataset.level = level;
     byId('health').hidden = false;
     byId('health').dataset.level = level;
     writeParts(byId('health-text'), parts);

@@ -1,12 +1,13 @@
 /** The view of one client: facts, connection timeline, and a button to disconnect it. */
 
+import { copyFrom } from '../copy.js';
 import { byId, make, oncePerFrame } from '../dom.js';
 import { plural } from '../format.js';
 import { buildDisconnectDialog } from './disconnect-dialog.js';
 import { writeRoute } from './routes.js';
 import { counted, nameOf, protocolOf, stateOf } from './peers.js';
 import { write, writeLink } from './table.js';
-import { drawSteps } from './timeline.js';
+import { drawSteps, timelineText } from './timeline.js';
 import { age, bytes, duration } from './units.js';
 
 /** The client is shown as missing if no data arrives in this time: the server replies at once. */
@@ -103,6 +104,7 @@ export function buildPeer({ sysChannels, client }) {
     write(byId('peer-state'), '');
   }
 
+  byId('steps-copy').addEventListener('click', () => copyFrom(byId('steps-copy'), timelineText(newest.peer, newest.steps), byId('steps')));
   byId('disconnect').addEventListener('click', () => disconnectDialog.open(id, newest?.peer ? nameOf(newest.peer) : id));
 
   return {

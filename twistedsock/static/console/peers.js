@@ -31,7 +31,8 @@ export function stateOf({ state, behind, lag }) {
 }
 
 export function buildPeers({ sysChannels, client }) {
-  return buildList({
+  let unsubscribe;
+  const list = buildList({
     view: 'peers',
     title: 'Clients',
     one: 'client',
@@ -48,7 +49,10 @@ export function buildPeers({ sysChannels, client }) {
         title: 'Behind',
         name: 'number',
         order: 'lag',
-        draw: (cell, { lag, behind }) => write(cell, lag ? count(lag) : '0', lag ? `${plural(lag, 'event')} on ${plural(behind, 'channel')}` : 'Up to date'),
+        draw(cell, { lag, behind }) {
+          write(cell, lag ? count(lag) : '0', lag ? `${plural(lag, 'event')} on ${plural(behind, 'channel')}` : 'Up to date');
+          cell.dataset.state = lag ? 'behind' : '';
+        },
       },
       { title: 'Unsent', name: 'number least', draw: (cell, { unsent }) => write(cell, counted(unsent, bytes), 'Bytes waiting in the socket buffer') },
       { title: 'Sent', name: 'number less', order: 'sent', draw: (cell, { sent }) => write(cell, counted(sent, bytes), counted(sent, exactBytes)) },
@@ -60,6 +64,24 @@ export function buildPeers({ sysChannels, client }) {
       write(byId('peers-empty-text'), error || (found ? 'No id, name or address of a client contains this text.' : 'This console will appear here, too.'));
     },
   });
+
+  /** Offers the order by lag while clients are slow: they are hard to find among others. */
+  function showSlow(figures) {
+    byId('peers-slow').hidden = !figures?.behind;
+    write(byId('peers-slow'), `${count(figures?.behind ?? 0)} slow`);
+  }
+
+  return {
+    ...list,
+    open(route) {
+      unsubscribe = sysChannels.subscribe('$sys/figures', showSlow, 1, true);
+      list.open(route);
+    },
+    close() {
+      unsubscribe();
+      list.close();
+    },
+  };
 }
 
 function drawName(cell, peer, mine) {

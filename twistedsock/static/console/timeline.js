@@ -35,6 +35,13 @@ export function intervalBetween(before, after) {
   return seconds < 0.000_05 ? 'immediately' : `${duration(seconds)} later`;
 }
 
+/** The timeline as text, for a report: a line about the client, and one for each step. */
+export function timelineText(peer, steps) {
+  const client = peer ? [`${peer.nick || peer.id} (${peer.id}) ${peer.from} → ${peer.to}, ${peer.dialect}`] : [];
+  const lines = steps.map((step) => `${new Date(step.at * 1000).toISOString()} ${titleOf(step)}${step.detail ? `: ${step.detail}` : ''}`);
+  return [...client, ...lines].join('\n');
+}
+
 /** Draws steps into a list. Steps that are already drawn keep their elements. */
 export function drawSteps(list, steps) {
   const keyOf = ({ at, step }) => `${at} ${step}`;
