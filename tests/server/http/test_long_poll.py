@@ -335,3 +335,67 @@ def test_waits_for_a_late_backplane(ask: Ask, reactor: FakeReactor) -> None:
     assert [one["channel"] for one in answer_of(client)["channels"]] == ["a", "b"]
     server.broker.expire_histories()
     assert not server.broker.channels
+
+
+# Events that only the backplane has.
+
+
+@pytest.fixture
+def kept() -> FakeServer:
+    """The history holds three of 40 events, which fill three chunks; the backplane has all."""
+    server = FakeServer(late=True, keeps_history=True, history_events=3)
+    for _ in range(40):
+        server.line_client().send("PUB k " + "x" * 4_000)
+        settle(server)
+    return server
+
+
+def settle(server: FakeServer) -> None:
+    while len(server.backplane) or len(server.turns):
+        server.backplane.release()
+        server.turn()
+
+
+def test_position_can_be_older_than_the_history(kept: FakeServer, ask: Ask) -> None:
+    """The response has a part of what is missing, and the next one continues."""
+    position, offsets = "e1:2", list[int]()
+    while position != "e1:40":
+        client = ask(kept, f"/channels/k/events?wait=25&last-event-id={position}")
+        settle(kept)
+        answer = answer_of(client)
+        assert answer["recovered"] is True and "lost" not in answer and answer["events"]
+        offsets += [event["offset"] for event in answer["events"]]
+        position = answer["next"]
+    assert offsets == [*range(3, 41)]
+
+
+def test_positions_of_several_channels_can_be_older_than_their_histories(kept: FakeServer, ask: Ask) -> None:
+    client = ask(kept, "/events?channel=k&channel=j&wait=25&last-event-id=e1:2,e2:0", Accept="application/json")
+    settle(kept)
+    k, j = answer_of(client)["channels"]
+    assert k["events"][0]["offset"] == 3 and j["events"] == []
+
+
+def test_what_the_backplane_cannot_return_is_lost(kept: FakeServer, ask: Ask) -> None:
+    client = ask(kept, "/channels/k/events?wait=25&last-event-id=e1:2")
+    kept.backplane.failing = 1
+    settle(kept)
+    answer = answer_of(client)
+    assert answer["recovered"] is False and answer["lost"] == {"first": 3, "last": 37}
+
+
+def test_right_can_be_lost_while_the_backplane_reads(ask: Ask) -> None:
+    server = FakeServer(late=True, keeps_history=True, history_events=1, policy=FakePolicy(anonymous={"k": "rw"}))
+    server.line_client().send("PUB k 1", "PUB k 2")
+    settle(server)
+    client = ask(server, "/channels/k/events?wait=25&last-event-id=e1:0")
+    server.context.policy = FakePolicy(anonymous={"k": "w"})
+    settle(server)
+    assert client.response()[0] == 401
+
+
+def test_disconnection_ends_the_reading(kept: FakeServer, ask: Ask) -> None:
+    client = ask(kept, "/channels/k/events?wait=25&last-event-id=e1:2")
+    client.disconnect()
+    settle(kept)
+    assert client.transport.value() == b"" and kept.broker.memory_budget.used == 0

@@ -120,7 +120,7 @@ class LongPoll:
         elif request.is_finished:
             self._stop_waiting()
         elif not self._seconds or self._context.draining or any(map(_has_news, pages)):
-            self._respond(pages)
+            self._respond_from_backplane(pages)
         else:
             for page in pages:
                 if self._positions[page.channel] is None:
@@ -174,6 +174,40 @@ class LongPoll:
         body = self._encode(pages)
         self._stop_waiting()
         self._request.respond_json(200, body)
+
+    def _respond_from_backplane(self, pages: list[HistoryPage]) -> None:
+        """Respond, but first ask the backplane for the events after the client's positions that are not in memory."""
+        broker = self._context.broker
+        missing = [index for index, page in enumerate(pages) if page.lost is not None and broker.reads_older]
+        awaited = len(missing)
+
+        def store(index: int, outcome: HistoryPage | Error) -> None:
+            nonlocal awaited
+            if isinstance(outcome, HistoryPage):
+                pages[index] = outcome
+            awaited -= 1
+            if not awaited:
+                self._respond_if_allowed(pages)
+
+        if not missing:
+            self._respond(pages)
+            return
+        self._request.on_disconnect = self._stop_waiting
+        for index in missing:
+            page = pages[index]
+            position = self._positions[page.channel]
+            assert position is not None  # only the events after a position can be lost
+            query = HistoryQuery(self._asked.last, position.offset)
+            answer = self._request.broker_client.history(page.channel, query, position.epoch)
+            on_result(answer, partial(store, index))
+
+    def _respond_if_allowed(self, pages: list[HistoryPage]) -> None:
+        error = self._check_access()
+        if error is None:
+            self._respond(pages)
+        else:
+            self._stop_waiting()
+            self._request.respond_error(error)
 
     def _check_access(self) -> Error | None:
         """The token may have expired, or the policy changed, since the request started to wait."""
