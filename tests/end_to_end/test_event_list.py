@@ -162,6 +162,23 @@ def test_copies_an_event_as_commands_that_publish_it_again(visit_page, publish, 
     assert reader.receive().endswith(f" {text}")
 
 
+def test_explains_what_a_line_cannot_publish(visit_page, publish, server, channel):
+    page = visit_page()
+    page.fill("#event-name", "alarm")
+    page.fill("#message", "too hot")
+    page.press("#message", "Enter")
+    open_details(page, 1)
+    page.locator('#drawer input[value="pub"]').check(force=True)
+    expect(page.locator("#drawer")).to_contain_text("Lines are published without an event name: “alarm” is left out.")
+    page.keyboard.press("Escape")
+    publish("x", on=f"{channel};reboot")
+    page.evaluate(f"location.hash = '#{channel};reboot'")
+    expect(payloads(page).last).to_have_text("x")
+    payloads(page).last.click()
+    expect(page.locator("#drawer")).to_contain_text("has a special meaning in shells, so there is no line to copy")
+    expect(page.locator("#drawer .lines")).to_be_hidden()
+
+
 def test_loads_earlier_events_while_scrolling_up_to_the_first_one(visit, publish):
     publish(*range(1, 281))
     page = visit()
@@ -321,16 +338,13 @@ def test_shows_one_of_several_channels(server, open_page, publish, channel):
     expect(page.locator("#only")).to_be_hidden()
 
 
-def test_merges_the_earlier_events_of_several_channels_by_time(server, open_page, publish, channel):
+def test_merges_the_earlier_events_of_several_channels_by_time(server, open_page, publish, channel, eventually):
     for first in range(0, 300, 20):
         publish(*range(first, first + 20))
         publish(first + 19.5, on=f"{channel}-b")
     page = open_page().open(f"{server.page}#{channel},{channel}-b")
     expect(shown(page)).to_have_count(65)
-    while not page.locator("#beginning").inner_text():
-        count = shown(page).count()
-        scroll_to_top(page)
-        expect(shown(page)).not_to_have_count(count)
+    eventually(lambda: scroll_to_top(page) or page.locator("#beginning").inner_text(), "the beginning")
     rows = shown(page).evaluate_all(
         """(rows) => rows.map((row) => [
             row.querySelector('time').dateTime, row.dataset.channel, Number(row.dataset.offset),

@@ -157,11 +157,14 @@ export function buildEventTools({ client, eventList, channels, hasToken, several
     }
     loading = false;
     showEarlier(problem);
+    loadAtTop(); // events of several channels can all belong below the first row
   }
 
-  scroller.addEventListener('scroll', () => {
+  function loadAtTop() {
     if (scroller.scrollTop < LOAD_MARGIN_PX && scroller.scrollHeight > scroller.clientHeight + LOAD_MARGIN_PX && !beginning.textContent) loadEarlier();
-  }, { passive: true });
+  }
+
+  scroller.addEventListener('scroll', loadAtTop, { passive: true });
 
   // ---- the bar, and keys ----
 
