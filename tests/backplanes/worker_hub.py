@@ -1,5 +1,5 @@
-"""The hub and its workers in one process, without sockets: what one end has written arrives at the other when ``step``
-is called."""
+"""The hub and its workers in one process, without sockets: data that one end has written arrives at the other when
+``step`` is called."""
 
 from collections import deque
 from collections.abc import Callable

@@ -101,6 +101,11 @@ def test_shows_maximum_memory(check, tmp_path, tls):
         assert abs(sums[0] - most / 2**20) <= 0.5 and abs(sums[0] - sum(sums[1:])) <= len(parts)
 
 
+def test_shows_that_each_worker_needs_memory(check):
+    _, words = check("workers = 4")
+    assert "\n  up to 4 times this, for each worker, and the history once more in the hub\n" in words
+
+
 def test_opens_no_port(check, tmp_path):
     check('tcp = "unix:socket"\nweb = "none"')
     assert os.listdir(tmp_path) == ["sockbridge.toml"]

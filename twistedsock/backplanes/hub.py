@@ -1,8 +1,8 @@
 """The hub: joins the worker processes of one machine through one backplane, without input or output.
 
 Each worker has a link, which the hub is given bytes from and writes bytes to. The hub is the node of the backplane: an
-event that is delivered to it is encoded once, and sent to all workers that have its channel open. What the requests of
-one read cause, or one commit of a store, is one write for each link.
+event that is delivered to it is encoded once, and sent to all workers that have its channel open. The
+requests of one read, or one commit of a store, cause one write for each link.
 """
 
 from collections import OrderedDict
@@ -27,8 +27,8 @@ from twistedsock.pubsub.values import (
 )
 
 MAX_UNREAD_BYTES = 64 * 1024 * 1024
-"""What waits for a worker that does not read. Beyond that, its connection is closed: it reads what it has missed when
-it connects again."""
+"""The most that waits for a worker that does not read. Beyond that, its connection is closed: it reads what it has
+missed when it connects again."""
 
 PAUSE_BYTES = 1024 * 1024
 """While so much waits for a worker, its requests wait too: their answers would be added."""
@@ -122,7 +122,7 @@ class Hub:
         """Whether one worker is notified of each join and leave, for its observers: always the one whose name is the
         first, because it can then recognise members that have reconnected."""
         self.reports: dict[bytes, Callable[[], bytes]] = {}
-        """What the hub itself reports, by topic. Its name in answers is ``hub``."""
+        """The reports of the hub itself, by topic. Its name in answers is ``hub``."""
 
     def start(self) -> Future[bool] | None:
         return self.backplane.start(self)
@@ -347,7 +347,7 @@ class Hub:
         self._close_if_unused(name, channel)
 
     def synced(self, link: "Link") -> None:
-        """The members of a worker that has connected again are complete: all others have left meanwhile."""
+        """The members of a worker that has connected again are complete: its other former members have left."""
         for name, id in self._unconfirmed.pop(link.node_name, ()):
             self.leave(link.node_name, name, id)
 

@@ -64,7 +64,7 @@ class WorkerBackplane:
     def __init__(self, node_name: bytes, schedule: Callable[[Callable[[], None]], object]) -> None:
         self.node_name = node_name
         self.reports: dict[bytes, Callable[[bytes], bytes]] = {}
-        """What this worker reports to others: the functions by the first word of a topic. They get the rest of it."""
+        """The reports of this worker: functions by the first word of a topic. They get the rest of it."""
         self.on_ready: Callable[[], object] | None = None
         """Called once, when the first connection is established."""
         self._schedule = schedule
@@ -310,7 +310,7 @@ class WorkerBackplane:
         self._send_if_connected(messages.Command(command))
 
     def gather(self, topic: bytes) -> Error | Future[dict[bytes, bytes]]:
-        """What all other workers report about a topic, by their names."""
+        """The reports of all other workers about a topic, by their names."""
         return self._request(messages.Gather(topic))
 
     def _run_command(self, request: int, message: messages.Command) -> None:

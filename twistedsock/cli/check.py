@@ -274,7 +274,10 @@ def _explain_memory(settings: Settings, planned: list[PlannedListener]) -> list[
         "the process": maximum.process,
     }
     shown = ", ".join(f"{size / 2**20:,.0f} for {name}" for name, size in parts.items())
-    return ["Memory", f"  at most {maximum.total / 2**20:,.0f} MiB if all limits are reached at once: {shown}"]
+    lines = ["Memory", f"  at most {maximum.total / 2**20:,.0f} MiB if all limits are reached at once: {shown}"]
+    if settings.workers > 1:
+        lines.append(f"  up to {settings.workers} times this, for each worker, and the history once more in the hub")
+    return lines
 
 
 def _warn_of_risks(settings: Settings, access: AccessTable, planned: list[PlannedListener], report: Report) -> None:

@@ -1,4 +1,4 @@
-"""What the supervisor tells a process that it starts, and the names of workers."""
+"""The assignment of a process that the supervisor starts, and the names of workers."""
 
 import os
 import sys
