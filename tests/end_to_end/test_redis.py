@@ -8,6 +8,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from tests.authority import Authority
 from tests.end_to_end.conftest import TIMEOUT_SECONDS, TWISTD
 from tests.end_to_end.programs import free_ports, wait_until
 from tests.redis.servers import RedisServer
@@ -193,6 +194,16 @@ def test_passwords_are_read_from_a_file_or_the_environment_and_never_shown(new_r
     )
     assert refused.returncode == 1 and "contains a password, which all users" in refused.stderr
     assert "hidden" not in refused.stderr + refused.stdout
+
+
+def test_connects_with_tls(new_redis, start, line_client, tmp_path):
+    Authority(tmp_path).issue("redis", "redis", host="127.0.0.1")
+    (port,) = free_ports(1)
+    files = ("--tls-cert-file", tmp_path / "redis.pem", "--tls-key-file", tmp_path / "redis.key")
+    new_redis("--tls-port", str(port), "--tls-auth-clients", "no", *map(str, files))
+    server = start("--backplane", f"rediss://127.0.0.1:{port}?ca={tmp_path}/authority.pem")
+    wait_until_ready(server)
+    assert line_client(server.lines[0]).request("PUB a 1") == "OK 1"
 
 
 def test_a_client_of_another_server_is_disconnected_by_an_operator(new_redis, start_on, line_client):

@@ -46,9 +46,9 @@ class Log:
 class ConnectedNode:
     """A backplane on a real server, and its connection."""
 
-    def __init__(self, server: RedisServer, name: bytes, timing: Timing = TIMING, **limits: Any) -> None:
+    def __init__(self, address: Address, name: bytes, timing: Timing = TIMING, **limits: Any) -> None:
         self.log = Log()
-        self.link = RedisLink(Address(path=server.path), lambda: "", REACTOR, self.log, lambda: 1.0, timing)
+        self.link = RedisLink(address, lambda: "", REACTOR, self.log, lambda: 1.0, timing)
         self.backplane = RedisBackplane(
             self.link,
             name,
@@ -81,7 +81,7 @@ class RedisStage(Stage):
         self.server = server
         self.peers: list[RedisStage] = []
         """The other nodes of a test."""
-        self.node = ConnectedNode(server, name)
+        self.node = ConnectedNode(Address(path=server.path), name)
         self._asked = 0
         self._is_failing = False
         super().__init__(self.node.backplane)

@@ -146,6 +146,7 @@ class RedisBackplane:
         self._waiting_bytes = 0
         self._unsure: list[_Group] = []
         self._tokens = count(1)
+        self._reported_error = ""
         self._fence = b""
         self._server_time = 0
         self._connections = 0
@@ -177,7 +178,8 @@ class RedisBackplane:
         def stopped() -> None:
             self.is_ready = False
             self._link.stop()
-            stopping.settle(True)
+            # Not while a reply is handled: the reactor may end, and close the connection, at once.
+            self._schedule(0, lambda: stopping.settle(True))
 
         if self.is_ready:
             self._presence.leave_all(stopped)
@@ -238,6 +240,7 @@ class RedisBackplane:
         if isinstance(reply, RedisError):
             self._answer(group, [self._error(reply)] * len(group.answers))
             return
+        self._reported_error = ""
         first, epoch, time = reply[0], reply[1], int(reply[2])
         self._server_time = max(self._server_time, time)
         if not first:
@@ -274,12 +277,13 @@ class RedisBackplane:
     def _error(self, error: RedisError) -> Error:
         """The answer to a call that had no effect."""
         text = str(error)
-        if "OOM" in text:
-            return OUT_OF_MEMORY
         if "READONLY" in text:
             self._schedule(0, partial(self._link.fail, "the server has become a replica"))
-        else:
+        elif text != self._reported_error:  # until a publication succeeds, not for each one
+            self._reported_error = text
             self._report(f"Redis has rejected a call: {text}")
+        if "OOM" in text:
+            return OUT_OF_MEMORY
         return UNAVAILABLE
 
     # Channels.

@@ -350,11 +350,11 @@ class RedisLink:
 def _endpoint(address: Address, reactor: Any, timeout: float) -> Any:
     if address.path:
         return UNIXClientEndpoint(reactor, address.path, timeout)
-    if address.is_tls:
-        return wrapClientTLS(_tls_options(address), HostnameEndpoint(reactor, address.host, address.port, timeout))
-    if address.host.replace(".", "").isdigit():  # no resolver is needed, and no thread for it
-        return TCP4ClientEndpoint(reactor, address.host, address.port, timeout)
-    return HostnameEndpoint(reactor, address.host, address.port, timeout)
+    # An address needs no resolver, and no thread for it.
+    is_address = address.host.replace(".", "").isdigit()
+    kind = TCP4ClientEndpoint if is_address else HostnameEndpoint
+    endpoint = kind(reactor, address.host, address.port, timeout)
+    return wrapClientTLS(_tls_options(address), endpoint) if address.is_tls else endpoint
 
 
 def _tls_options(address: Address) -> Any:
