@@ -327,7 +327,7 @@ def test_board_subscribes_to_visible_channels_only(start, open_page, line_client
     sensor.send("QUIET on", *[f"PUB {name} 1" for name in names], "PING")
     sensor.receive_until("PONG")
     page = open_page(viewport={"width": 1280, "height": 800}).open(f"{server.page}#board")
-    expect(page.locator(".tile")).to_have_count(1000)
+    expect(page.locator(".tile")).to_have_count(1000, timeout=20_000)
     expect(tile(page, names[0], "value").locator(".tile-value")).to_have_text("1", timeout=20_000)
 
     def subscribed():
