@@ -364,6 +364,26 @@ def test_only_old_events_are_deleted_when_the_power_fails(tmp_path: Path, monkey
         lose_power_often(tmp_path / str(seed), seed, TrimmingMachine)
 
 
+def test_error_while_channels_are_deleted_begins_no_epochs(tmp_path: Path) -> None:
+    """The number of events in ``lock`` must be lowered before."""
+
+    def fail(kind: str, path: Path) -> int:
+        return IOERR_WRITE if (kind, path.name) == ("write", "lock") else OK
+
+    with faulty_disk(syncs=False) as disk, DiskStage(tmp_path) as stage:
+        stage.publish(b"b", b"old"), stage.publish(b"a", b"old")
+        stage.now += 100
+        stage.publish(b"a", b"new")
+        position = stage.open(b"a")
+        disk.before = fail
+        stage.backplane.trim(50.0, 10**9)
+        stage.settle()
+        assert not stage.backplane.is_ready
+        disk.before = lambda kind, path: OK
+        stage.pass_time()
+        assert stage.backplane.is_ready and stage.damage == [] and stage.open(b"a") == position
+
+
 def lose_power_after_error_of_fsync(directory: Path) -> None:
     """During each of the calls that read, write and copy the log again."""
     for calls in range(5, 20):

@@ -130,6 +130,10 @@ def read_mark(lock: int) -> int:
     return int(mark) if mark.strip().isdigit() else 0
 
 
+def _mark(events: int) -> bytes:
+    return b"%0*d\n" % (MARK_BYTES - 1, events)
+
+
 def run_of_system() -> bytes:
     """A name that the system gets when it starts. Another one each time if it has none, as if it had just started."""
     try:
@@ -299,6 +303,7 @@ class Store:
         with self._transaction():
             self._connection.execute("UPDATE store SET epoch = ?, unsynced = NULL", (self._epoch,))
             self._connection.execute("UPDATE channels SET epoch = ?", (self._epoch,))
+        self._lower_mark(self._events)
 
     def _begin_again(self, damage: Exception) -> None:
         """Set the file aside, and copy to a new one the newest events of each channel up to the first damaged one."""
@@ -337,16 +342,16 @@ class Store:
         return events
 
     def _lower_mark(self, events: int) -> None:
-        """Call this before channels with so many events are deleted."""
+        """Raises OSError if that fails: with a mark that is too large, all channels would begin new epochs."""
         assert self._lock is not None
-        self._events -= events
-        self._write_mark(self._events)
+        self._events = events
+        os.pwrite(self._lock, _mark(events), 0)
         os.fsync(self._lock)
 
     def _write_mark(self, events: int) -> None:
         assert self._lock is not None
         with suppress(OSError):  # a mark that is too small is no fault
-            os.pwrite(self._lock, b"%0*d\n" % (MARK_BYTES - 1, events), 0)
+            os.pwrite(self._lock, _mark(events), 0)
 
     def close(self) -> None:
         """Write everything from the log of SQLite into the database, and release the directory."""
@@ -532,7 +537,7 @@ class Store:
             ).fetchall()
             if heads:  # if such a channel is used again, its offsets begin again
                 connection.execute("UPDATE store SET epoch = ?", (new_epoch,))
-                self._lower_mark(sum([head for (head,) in heads]))
+                self._lower_mark(self._events - sum([head for (head,) in heads]))
         if heads:
             self._epoch = new_epoch
         connection.execute("PRAGMA incremental_vacuum(256)").fetchall()
