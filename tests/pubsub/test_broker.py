@@ -620,3 +620,14 @@ def test_backplane_that_counts_members_chooses_the_node_that_notifies_observers(
     server.broker.members_changed(b"b", PresenceChange(other, True), 3)
     server.broker.members_changed(b"b", PresenceChange(other, False), 2)
     assert onlooker.seen[1:] == ["b +2-p1 3", "b -2-p1 2"]
+
+
+def test_events_of_other_nodes_are_neither_counted_nor_observed() -> None:
+    server, onlooker = FakeServer(backplane=CountingBackplane(lambda: b"e1", lambda: 5.0)), Onlooker()
+    server.broker.observers.append(onlooker)
+    peer = server.line_client()
+    peer.send("SUB a", "PUB a x")
+    deliver(server, 2)
+    server.turn()
+    assert onlooker.seen == ["a e1 1-1"] and server.broker.stats.published == 1
+    assert peer.received()[-2:] == ["MSG a 1 1-p1 x", "MSG a 2 p x"]
