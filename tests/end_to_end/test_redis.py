@@ -97,7 +97,7 @@ def test_a_client_recovers_on_another_server_after_its_own_was_killed(new_redis,
 
 
 def test_events_answered_before_a_kill_are_there_once_and_no_others(new_redis, start_on, line_client):
-    """A server is killed while it publishes, several times. What was answered is there, and nothing is there twice."""
+    """A server is killed while it publishes, several times. Answered events are there, and none is there twice."""
     redis = new_redis()
     watcher_server = start_on(redis)
     watcher = line_client(watcher_server.lines[0])

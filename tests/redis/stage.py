@@ -28,7 +28,7 @@ _NUMBERS = count(1)
 
 
 class Log:
-    """What is reported to the operator."""
+    """The reports to the operator."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -111,7 +111,7 @@ class RedisStage(Stage):
         self.wait_until(lambda: answers)
 
     def fail_next(self) -> None:
-        """Let the server reject what needs memory."""
+        """Let the server reject commands that need memory."""
         self._is_failing = True
         self.server.ask("CONFIG", "SET", "maxmemory", "1")
 

@@ -60,7 +60,7 @@ class Peer:
     def received(self, topic: bytes, message: bytes) -> None:
         self.events.append((topic, message))
 
-    # What the server does.
+    # Actions of the server.
 
     def accept(self) -> None:
         """Accept the newest connection."""
@@ -234,7 +234,7 @@ def test_a_promotion_is_noticed(used: Peer, replication: str, reason: str) -> No
 
 
 def connect_again(peer: Peer, info: str, number: int) -> bytes:
-    """What the link sends after the greeting of the next connection."""
+    """The bytes that the link sends after the greeting of the next connection."""
     peer.close()
     peer.reactor.advance(1)
     peer.accept()

@@ -1,4 +1,4 @@
-"""What nodes store and send to each other."""
+"""The data that nodes store and send to each other."""
 
 import msgspec
 import pytest

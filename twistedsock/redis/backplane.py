@@ -40,7 +40,7 @@ from twistedsock.redis.server import Server
 
 MAX_WAITING_BYTES = 8 * 1024 * 1024
 """Cost of the publications without a reply. It is reached if Redis is slower than the publishers, or is away: then they
-get an error. A quarter of what Redis lets wait for a reader of messages by default."""
+get an error. A quarter of the default limit of Redis for a reader of messages."""
 
 MAX_ENTRY_BYTES = 256 * 1024
 """Cost of the publications in one entry, unless a single one is larger: a script that handles more would keep Redis
@@ -137,7 +137,7 @@ class RedisBackplane:
         self._presence = Presence(node_name, self._names, self._queue, draw_name, timing)
         self._node: Node
         self._channels: dict[bytes, _Followed] = {}
-        # What leaves at the end of this turn, and the groups among it that can grow, by channel.
+        # Calls for the end of this turn, and the groups among them that can grow, by channel.
         self._outgoing: list[Item | Unsent] = []
         self._growing: dict[bytes, _Group] = {}
         self._is_flush_scheduled = False
@@ -201,7 +201,7 @@ class RedisBackplane:
             self._waiting[group] = None
             self._queue(group)
         if publication.key:
-            self._growing.pop(channel, None)  # what follows must come after it
+            self._growing.pop(channel, None)  # later publications must come after it
         else:
             self._growing[channel] = group
         answer = Future[int]()

@@ -102,7 +102,7 @@ class Connection(TwistedProtocol):
         self._link = link
         self.conversation: Conversation
         self.received = 0
-        """Counts what was received, as a sign of life."""
+        """Counts the pieces of data that were received, as a sign of life."""
 
     def connectionMade(self) -> None:
         transport: Any = self.transport

@@ -25,7 +25,7 @@ JOIN, RENAME, LEAVE, LIST, LEFT = b"+", b"=", b"-", b"*", b"!"
 
 
 class _Change:
-    """What has become of a member."""
+    """A change of a member."""
 
     __slots__ = ("member", "operation")
 
@@ -170,7 +170,7 @@ class Presence:
             return
         self._is_new = False
         if self._unsent and self._registry and not self._has_waited:
-            # The other nodes were probably disconnected too, and will not be sent what is reported now.
+            # The other nodes were probably disconnected too, and would miss the reports.
             self._has_waited = True
             return
         self._registry = registry

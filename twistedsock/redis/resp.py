@@ -102,7 +102,7 @@ class Conversation:
         self._on_broken = on_broken
         # A number is that of the topics that are yet to be confirmed: confirmations come as messages.
         self._waiting: deque[Call | int] = deque()
-        # Calls of scripts that the server did not have, and what waits for them so that the order stays.
+        # Calls of scripts that the server did not have, and the calls that wait for them so that the order stays.
         self._repeated: list[Call] = []
         self._held: list[Item] = []
         self._is_open = True
@@ -144,7 +144,7 @@ class Conversation:
                 self._handle_reply(value)
 
     def close(self) -> None:
-        """The connection is closed: what has no reply gets ``ConnectionLost``."""
+        """The connection is closed: calls without a reply get ``ConnectionLost``."""
         self._is_open = False
         unanswered = [*self._repeated, *self._waiting, *self._held]
         self._waiting.clear()

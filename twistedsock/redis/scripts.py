@@ -19,7 +19,7 @@ from hashlib import sha1
 from msgspec import Struct
 
 MAX_FORMER_EPOCHS = 8
-"""Former epochs that an entry names. Clients of older ones are told that it is unknown what they have missed."""
+"""Former epochs that an entry names. Clients of older ones receive ``recovered=no``."""
 
 REST_SECONDS = 3600
 """How long a log is kept after its newest event has expired, because its last entry knows epoch and offset. Nodes that
@@ -94,7 +94,7 @@ local function add(place, fence, count, token, events)
         't', text(place.time), 'z', text(place.total), 'k', token, 'b', events)
 end
 
--- Drop what is too old or too much, but never the newest entry.
+-- Drop entries that are too old or too many, but never the newest entry.
 local function trim(place, events, bytes, age)
     local function is_surplus(entry)
         local _, last = parse(entry[1])
@@ -189,7 +189,7 @@ OPEN = _script(
 -- ARGV: fence, events kept, bytes kept, milliseconds kept, bytes of the tail, epoch and offset that the node has.
 -- Begins an epoch if that is due, so that a position which is given to a client stays valid.
 -- Returns epoch, offset, the epochs before, the time before the tail, and the tail, newest first: first offset, count,
--- time and events of each entry. The tail has only what follows the position of the node, if the epoch is the same.
+-- time and events of each entry. The tail has only the events after the position of the node, if the epoch is the same.
 local place = head(ARGV[1])
 local kept, bytes, age, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 if place.is_new then
@@ -353,7 +353,7 @@ return 1
 
 LIST_MEMBERS = _script(
     """\
--- KEYS: the leases of all nodes. ARGV: what the keys of members begin with, channel.
+-- KEYS: the leases of all nodes. ARGV: the prefix of the keys of members, channel.
 -- Returns the ids and nicks of the members of all nodes.
 local members = {}
 for _, node in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
@@ -392,7 +392,7 @@ return {known[1], is_registered, redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', st
 REMOVE_NODE = _script(
     """\
 -- KEYS: the leases of all nodes, the channels in which the node has members.
--- ARGV: node, what the keys of its members begin with, what topics begin with, 1 if its lease need not have ended.
+-- ARGV: node, the prefix of the keys of its members, the prefix of topics, 1 if its lease need not have ended.
 -- Returns how many of its channels remain: the script must be called until it is 0.
 local clock = redis.call('TIME')
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])

@@ -1,4 +1,4 @@
-"""What a server reports about itself when a node connects: whether it can be used, and what is dangerous."""
+"""The report of a server about itself: whether it can be used, and which settings are dangerous."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -66,7 +66,7 @@ def read_fence(info: Mapping[str, str]) -> bytes:
 
 
 def find_dangers(settings: Mapping[str, str]) -> list[str]:
-    """What the settings of the server put at risk, as sentences. Settings that are not known are not judged."""
+    """The dangers of the server's settings, as sentences. Settings that are not known are not judged."""
     dangers = []
     policy = settings.get("maxmemory-policy", "noeviction")
     if policy != "noeviction" and settings.get("maxmemory", "0") != "0":

@@ -1,4 +1,4 @@
-"""What the nodes store in Redis and send to each other, apart from the scripts: names, events, presence, commands."""
+"""The data that nodes store in Redis and send to each other: names, events, presence, commands."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -40,7 +40,7 @@ class Names:
         return self.channel_topics + channel
 
     def members_of(self, node: bytes) -> bytes:
-        """What the names of the keys begin with that hold the members of a node."""
+        """The prefix of the keys that hold the members of a node."""
         return KEY_PREFIX + b"members:" + node + b":"
 
     def all_members(self) -> bytes:
