@@ -1,5 +1,6 @@
 """Chromium, with pages that must not log errors."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -35,7 +36,9 @@ def running_chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        # Without a path, playwright starts the one that it fetched.
+        installed = shutil.which("chromium") or shutil.which("google-chrome")
+        browser = playwright.chromium.launch(executable_path=installed, args=FLAGS)
         yield browser
         browser.close()
 

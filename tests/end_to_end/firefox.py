@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.documents import CHECKOUT
 from tests.end_to_end.conftest import WebClient
-from tests.end_to_end.programs import path_of, wait_until
+from tests.end_to_end.programs import wait_until
 
 START_SECONDS = 60
 WAIT_SECONDS = 20
@@ -90,7 +91,7 @@ class Firefox:
 @contextmanager
 def running_firefox(folder: Path) -> Iterator[Firefox]:
     """A headless Firefox with an empty profile."""
-    program = shutil.which("firefox-esr") or path_of("firefox")
+    program = shutil.which("firefox-esr") or str(CHECKOUT / ".venv" / "firefox" / "firefox")
     log = folder / "firefox.log"
     command = [program, "--headless", "--no-remote", "--profile", str(folder), "--remote-debugging-port", "0"]
     with log.open("wb") as output:
