@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import './fakes.mjs'; // polyfills for old versions of Node.js
 import { matches, splitName } from '../../twistedsock/static/board.js';
 import { isBoardHash, readHash, writeHash } from '../../twistedsock/static/format.js';
+import { labelledTimes, timeLabel } from '../../twistedsock/static/plot.js';
 import { sparklinePoints } from '../../twistedsock/static/sparkline.js';
 import {
   alignSeries, ChannelValues, formatAge, formatRange, formatValue, gapLength, isSilent, MAX_FIELDS, numbersIn, Series, ServerClock, summarize,
@@ -168,6 +169,24 @@ test('estimates the clock of the server', () => {
   assert.equal(clock.now(100), 100);
   clock.adjust(65_000, 5000);
   assert.equal(clock.now(6000), 66_000);
+});
+
+// ---- charts ----
+
+/** The labels of a time axis that ends now. */
+const labels = (seconds, width) => labelledTimes(1000 - seconds, 1000, width).map((time) => plain(timeLabel(1000 - time)));
+
+test('labels as many times of a chart as have room', () => {
+  assert.deepEqual(labels(300, 600), ['−5 min', '−4 min', '−3 min', '−2 min', '−1 min', 'now']);
+  assert.deepEqual(labels(300, 260), ['−4 min', '−2 min', 'now']);
+  assert.deepEqual(labels(300, 50), ['−5 min', 'now']);
+  assert.deepEqual(labels(90, 260), ['−90 s', '−1 min', '−30 s', 'now']);
+});
+
+test('labels the times of long histories', () => {
+  assert.deepEqual(labels(7200, 320), ['−2 h', '−90 min', '−1 h', '−30 min', 'now']);
+  assert.deepEqual(labels(3 * 86_400, 320), ['−3 d', '−2 d', '−1 d', 'now']);
+  assert.equal(labels(100 * 604_800, 320).length, 5);
 });
 
 // ---- sparklines and the board ----

@@ -4,6 +4,10 @@
 
 const ROOT = new URL('vendor/uplot/', import.meta.url);
 
+/** Steps of the time axis in seconds, and the least width of one, so that labels do not overlap. */
+const STEPS = [5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 43_200, 86_400, 604_800];
+const STEP_PX = 80;
+
 let loading;
 
 /** Loads uPlot, unless the page has done so. */
@@ -32,13 +36,12 @@ export function loadPlotter() {
  * @param {Line[]} options.lines
  * @param {any[][]} options.data the times in seconds, and the values of each line
  * @param {Record<string, object>} options.scales the vertical scales, by name
- * @param {object} options.timeAxis
  * @param {object[]} options.axes the vertical ones
  * @param {string} [options.sync] charts with the same key share their cursor
  * @param {number[]} [options.padding] in pixels: top, right, bottom, left
  * @param {(index: number | null) => void} options.pointed called with the index under the pointer
  */
-export function buildPlot(space, { height, lines, data, scales, timeAxis, axes, sync, pointed, padding = [6, 8, 0, 0] }) {
+export function buildPlot(space, { height, lines, data, scales, axes, sync, pointed, padding = [6, 14, 0, 0] }) {
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
   const axis = {
@@ -61,7 +64,14 @@ export function buildPlot(space, { height, lines, data, scales, timeAxis, axes, 
     select: { show: false },
     scales: { x: { time: false }, ...scales },
     axes: [
-      { ...axis, size: 20, gap: 3, grid: { show: false }, ...timeAxis },
+      {
+        ...axis,
+        size: 20,
+        gap: 3,
+        grid: { show: false },
+        splits: ({ scales: { x }, bbox }) => labelledTimes(x.min, x.max, bbox.width / devicePixelRatio),
+        values: ({ scales: { x } }, times) => times.map((time) => timeLabel(x.max - time)),
+      },
       ...axes.map((one) => ({ ...axis, size: 54, gap: 6, space: 34, ...one, ...(one.colour ? { stroke: colour(one.colour) } : {}) })),
     ],
     series: [
@@ -83,4 +93,21 @@ export function buildPlot(space, { height, lines, data, scales, timeAxis, axes, 
 /** Calls `changed` when the colours change, because the canvas has to be drawn again. */
 export function whenColoursChange(changed) {
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', changed);
+}
+
+/** The times that are labelled on an axis of this width: round differences from the last one, as many as have room. */
+export function labelledTimes(first, last, width) {
+  const most = Math.max(2, width / STEP_PX);
+  const step = STEPS.find((one) => (last - first) / one <= most) ?? Math.ceil((last - first) / most);
+  const times = [];
+  for (let time = last; time >= first; time -= step) times.unshift(time);
+  return times;
+}
+
+/** A time before the last one: `now`, `−30 s`, `−5 min`, `−2 h`, `−3 d` */
+export function timeLabel(secondsAgo) {
+  const seconds = Math.round(secondsAgo);
+  if (seconds < 1) return 'now';
+  const [size, unit] = [[86_400, 'd'], [3600, 'h'], [60, 'min'], [1, 's']].find(([one]) => seconds % one === 0);
+  return `−${seconds / size}\u202f${unit}`;
 }

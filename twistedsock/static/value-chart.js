@@ -24,10 +24,6 @@ const HEIGHT = 150;
 const NARROW_HEIGHT = 110;
 const NARROW_PX = 600;
 
-/** Steps of the time axis in seconds. */
-const STEPS = [5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 43_200, 86_400, 604_800];
-const STEP_PX = 80;
-
 /** The number of colours in base.css. The first line has the colour of numbers in payloads. */
 const COLOURS = 6;
 const colourOf = (index) => `--hue-${(index + 1) % COLOURS}`;
@@ -223,7 +219,6 @@ export function buildValueChart({ client, clock }) {
       })),
       scales: Object.fromEntries((scales.length ? scales : ['y']).map((scale) => [scale, { range: rangeOf }])),
       padding: [6, scales.length > 1 ? 0 : 24, 0, 0], // room for half of a label
-      timeAxis: { splits: timesOf, values: ({ scales: { x } }, splits) => splits.map((time) => labelOf(x.max - time)) },
       axes: scales.slice(0, 2).map((scale, index) => ({
         scale,
         side: index ? 1 : 3,
@@ -351,22 +346,4 @@ function rangeOf(_, least, greatest) {
 function stepDecimals(splits) {
   const step = Math.abs(splits[1] - splits[0]);
   return step < 1 ? Math.ceil(-Math.log10(step)) : 0;
-}
-
-/** The times that are labelled: round differences from now. */
-function timesOf(plot) {
-  const { min, max } = plot.scales.x;
-  const most = Math.max(2, plot.bbox.width / devicePixelRatio / STEP_PX);
-  const step = STEPS.find((one) => (max - min) / one <= most) ?? Math.ceil((max - min) / most);
-  const times = [];
-  for (let time = max; time >= min; time -= step) times.unshift(time);
-  return times;
-}
-
-/** A time before now: `now`, `−30 s`, `−5 min`, `−2 h`, `−3 d` */
-function labelOf(secondsAgo) {
-  const seconds = Math.round(secondsAgo);
-  if (seconds < 1) return 'now';
-  const [size, unit] = [[86_400, 'd'], [3600, 'h'], [60, 'min'], [1, 's']].find(([one]) => seconds % one === 0);
-  return `−${seconds / size}\u202f${unit}`;
 }

@@ -109,13 +109,11 @@ function buildFigure(box, chart) {
 }
 
 function plotOf({ chart, space }, series, pointed) {
-  const minutes = (plot, splits) => splits.map((at) => `−${Math.round((plot.scales.x.max - at) / 60)} min`);
   return buildPlot(space, {
     height: HEIGHT,
     lines: chart.lines.map(([, label, colour], index) => ({ label, colour, filled: chart.filled && !index })),
     data: series.columns(chart.lines.map(([name]) => name)),
     scales: { y: { range: (plot, least, greatest) => [0, Math.max(chart.least ?? 1, (greatest ?? 0) * 1.12)] } },
-    timeAxis: { splits: (plot) => [4, 3, 2, 1].map((ago) => plot.scales.x.max - 60 * ago), values: minutes },
     axes: [{
       ...(chart.of ? { incrs: STEPS[chart.of] } : {}),
       values: (plot, splits) => splits.map((value) => chart.format(value).replace(/\.0(?=\D)/, '')),
