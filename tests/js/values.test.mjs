@@ -44,6 +44,11 @@ test('ignores numbers beyond the limits of a payload', () => {
   assert.deepEqual(numbersIn(JSON.parse('{"__proto__": 1, "constructor": {"name": 2}}')), [['__proto__', 1], ['constructor.name', 2]]);
 });
 
+test('ignores numbers whose differences are not finite', () => {
+  assert.deepEqual(numbersIn(JSON.parse('{"a": 1e400, "b": -1e308, "c": 1e300}')), [['c', 1e300]]);
+  assert.deepEqual(numbersIn('1e301'), []);
+});
+
 // ---- channels ----
 
 test('keeps one series per field, in the order of appearance', () => {

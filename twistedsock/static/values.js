@@ -34,6 +34,10 @@ const MIN_INTERVAL_MS = 1000;
 /** A line is interrupted after this multiple of the usual interval: irregular series must not fall into pieces. */
 const GAP_FACTOR = 10;
 
+/** Larger numbers are ignored, so that differences of values are finite. JSON can contain 1e400, which is read as Infinity. */
+const MAX_SIZE = 1e300;
+const isShown = (value) => Math.abs(value) <= MAX_SIZE;
+
 const NUMBER = /^[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?$/i;
 const MAX_NUMBER_CHARACTERS = 40;
 
@@ -45,13 +49,13 @@ const MAX_NUMBER_CHARACTERS = 40;
 export function numbersIn(data) {
   if (typeof data === 'string') {
     const text = data.length <= MAX_NUMBER_CHARACTERS ? data.trim() : '';
-    return NUMBER.test(text) && Number.isFinite(Number(text)) ? [[WHOLE, Number(text)]] : [];
+    return NUMBER.test(text) && isShown(Number(text)) ? [[WHOLE, Number(text)]] : [];
   }
   const found = [];
   let nodes = 0;
   const walk = (node, path, depth) => {
     nodes += 1;
-    if (typeof node === 'number' && path.length <= MAX_FIELD_CHARACTERS) found.push([path || WHOLE, node]);
+    if (typeof node === 'number' && isShown(node) && path.length <= MAX_FIELD_CHARACTERS) found.push([path || WHOLE, node]);
     if (node === null || typeof node !== 'object' || depth > MAX_DEPTH) return;
     for (const key of Object.keys(node)) {
       if (nodes >= MAX_NODES || found.length >= MAX_FIELDS_PER_EVENT) return;
