@@ -218,10 +218,11 @@ export function buildBoard({ client, clock, openNames, open }) {
   function groupOf(name) {
     if (!groups.has(name)) {
       const box = make('section', 'board-group');
-      box.setAttribute('aria-label', name || 'Top level');
-      const heading = make('h3', '', name || 'Top level');
+      const title = name ? `${name}/` : 'Top level'; // the slash tells the group from a channel with its name
+      box.setAttribute('aria-label', title);
+      const heading = make('h3', '', title);
       const count = make('span', 'count');
-      heading.append(count);
+      heading.append(' ', count);
       const list = make('ul', 'tiles');
       box.append(heading, list);
       groups.set(name, { box, list, count });
@@ -299,7 +300,7 @@ export function buildBoard({ client, clock, openNames, open }) {
       found += shown;
       all += list.childElementCount;
       box.hidden = !shown;
-      write(count, String(shown));
+      write(count, plural(shown, 'value'));
     }
     const parts = [found === all ? plural(all, 'value') : `${found.toLocaleString('en')} of ${plural(all, 'value')}`];
     if (total > CHANNELS_PER_REQUEST) parts.push(`${CHANNELS_PER_REQUEST.toLocaleString('en')} of ${plural(total, 'channel')}: filter by the beginning of a name to see others`);

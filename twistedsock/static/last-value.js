@@ -36,12 +36,13 @@ export function drawLastValue(box, { values, last, now }) {
   const series = values.series(name);
   write(value.firstChild, series ? formatValue(series.latest, series.decimals) : '');
   write(value.lastChild, series ? labelOf(name) : summarize(last.data));
-  value.title = series ? '' : value.textContent.trim();
+  value.title = value.textContent.trim();
   spark.toggleAttribute('hidden', !series);
   if (series) drawSparkline(spark, sparklinePoints(series.values, SPARK));
   const listed = others.slice(0, MORE_FIELDS).map((one) => `${one}\u00a0${formatValue(values.series(one).latest, values.series(one).decimals)}`);
   if (others.length > listed.length) listed.push(`${others.length - listed.length} more`);
   write(more, listed.join(' · '));
+  more.title = more.textContent;
   write(age, formatAge(now - last.time));
   box.toggleAttribute('data-silent', Boolean(series) && isSilent(series.times, now));
 }
