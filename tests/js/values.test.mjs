@@ -185,11 +185,11 @@ test('labels as many times of a chart as have room', () => {
   assert.deepEqual(labels(300, 600), ['−5 min', '−4 min', '−3 min', '−2 min', '−1 min', 'now']);
   assert.deepEqual(labels(300, 260), ['−4 min', '−2 min', 'now']);
   assert.deepEqual(labels(300, 50), ['−5 min', 'now']);
-  assert.deepEqual(labels(90, 260), ['−90 s', '−1 min', '−30 s', 'now']);
+  assert.deepEqual(labels(90, 260), ['−1.5 min', '−1 min', '−30 s', 'now']);
 });
 
 test('labels the times of long histories', () => {
-  assert.deepEqual(labels(7200, 320), ['−2 h', '−90 min', '−1 h', '−30 min', 'now']);
+  assert.deepEqual(labels(7200, 320), ['−2 h', '−1.5 h', '−1 h', '−30 min', 'now']);
   assert.deepEqual(labels(3 * 86_400, 320), ['−3 d', '−2 d', '−1 d', 'now']);
   assert.equal(labels(100 * 604_800, 320).length, 5);
 });

@@ -104,10 +104,10 @@ export function labelledTimes(first, last, width) {
   return times;
 }
 
-/** A time before the last one: `now`, `−30 s`, `−5 min`, `−2 h`, `−3 d` */
+/** A time before the last one: `now`, `−30 s`, `−1.5 min`, `−2 h`, `−3 d` */
 export function timeLabel(secondsAgo) {
   const seconds = Math.round(secondsAgo);
   if (seconds < 1) return 'now';
-  const [size, unit] = [[86_400, 'd'], [3600, 'h'], [60, 'min'], [1, 's']].find(([one]) => seconds % one === 0);
+  const [size, unit] = [[86_400, 'd'], [3600, 'h'], [60, 'min'], [1, 's']].find(([one]) => seconds >= one && (seconds * 2) % one === 0);
   return `−${seconds / size}\u202f${unit}`;
 }
