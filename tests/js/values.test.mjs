@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import './fakes.mjs'; // polyfills for old versions of Node.js
 import { matches, splitName } from '../../twistedsock/static/board.js';
 import { isBoardHash, readHash, writeHash } from '../../twistedsock/static/format.js';
-import { labelledTimes, timeLabel } from '../../twistedsock/static/plot.js';
+import { axisWidth, labelledTimes, timeLabel } from '../../twistedsock/static/plot.js';
 import { sparklinePoints } from '../../twistedsock/static/sparkline.js';
 import {
   alignSeries, ChannelValues, formatAge, formatRange, formatValue, gapLength, isSilent, MAX_FIELDS, numbersIn, Series, ServerClock, summarize,
@@ -192,6 +192,10 @@ test('labels the times of long histories', () => {
   assert.deepEqual(labels(7200, 320), ['−2 h', '−1.5 h', '−1 h', '−30 min', 'now']);
   assert.deepEqual(labels(3 * 86_400, 320), ['−3 d', '−2 d', '−1 d', 'now']);
   assert.equal(labels(100 * 604_800, 320).length, 5);
+});
+
+test('widens a vertical axis for long labels', () => {
+  assert.deepEqual([null, ['21.5', '22.0'], ['0', '1.235e+19']].map(axisWidth), [54, 54, 69]);
 });
 
 // ---- sparklines and the board ----

@@ -8,6 +8,11 @@ const ROOT = new URL('vendor/uplot/', import.meta.url);
 const STEPS = [5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 43_200, 86_400, 604_800];
 const STEP_PX = 80;
 
+/** The least width of a vertical axis, the width of a character of its labels at most, and their distance from the plot. */
+const AXIS_PX = 54;
+const CHARACTER_PX = 7;
+const GAP_PX = 6;
+
 let loading;
 
 /** Loads uPlot, unless the page has done so. */
@@ -72,7 +77,7 @@ export function buildPlot(space, { height, lines, data, scales, axes, sync, poin
         splits: ({ scales: { x }, bbox }) => labelledTimes(x.min, x.max, bbox.width / devicePixelRatio),
         values: ({ scales: { x } }, times) => times.map((time) => timeLabel(x.max - time)),
       },
-      ...axes.map((one) => ({ ...axis, size: 54, gap: 6, space: 34, ...one, ...(one.colour ? { stroke: colour(one.colour) } : {}) })),
+      ...axes.map((one) => ({ ...axis, size: (_, labels) => axisWidth(labels), gap: GAP_PX, space: 34, ...one, ...(one.colour ? { stroke: colour(one.colour) } : {}) })),
     ],
     series: [
       {},
@@ -110,4 +115,9 @@ export function timeLabel(secondsAgo) {
   if (seconds < 1) return 'now';
   const [size, unit] = [[86_400, 'd'], [3600, 'h'], [60, 'min'], [1, 's']].find(([one]) => seconds >= one && (seconds * 2) % one === 0);
   return `−${seconds / size}\u202f${unit}`;
+}
+
+/** The width of a vertical axis with room for its labels, of which there can be none yet. */
+export function axisWidth(labels) {
+  return Math.max(AXIS_PX, GAP_PX + CHARACTER_PX * Math.max(0, ...(labels ?? []).map((label) => label.length)));
 }
