@@ -557,17 +557,6 @@ def test_observer_sees_events_and_presence_in_order() -> None:
     assert onlooker.seen == ["a +p1 1", "a +p2 2", "a e1 1-2", "a -p1 1", "a -p2 0"]
 
 
-def test_observer_sees_no_events_of_other_nodes() -> None:
-    server, onlooker = FakeServer(late=True, node_name=b"n1"), Onlooker()
-    server.broker.observers.append(onlooker)
-    payloads = Payloads((b"x",), 1)
-    for offset, publisher in enumerate((b"n1-p1", b"n2-p1"), 1):
-        batch = Batch(offset, offset + 1, publisher, publisher, b"message", payloads)
-        server.broker.deliver(b"a", b"e1", batch)
-    assert onlooker.seen == ["a e1 1-1"]
-    assert (server.broker.stats.published, server.broker.channels[b"a"].head) == (1, 2)
-
-
 def test_presence_observer_sees_no_events() -> None:
     server, onlooker = FakeServer(), Onlooker()
     server.broker.presence_observers.append(onlooker)
