@@ -19,12 +19,13 @@ const SUMMARY_CHARACTERS = 40;
 
 /**
  * @param {object} page
+ * @param {() => boolean} page.isConnected
  * @param {(channel: string) => boolean} page.isOpen
  * @param {(channels: string[]) => void} page.open
  * @param {import('./values.js').ServerClock} page.clock
  * @param {() => void} page.changed called when the list has changed
  */
-export function buildActiveChannels({ isOpen, open, clock, changed }) {
+export function buildActiveChannels({ isConnected, isOpen, open, clock, changed }) {
   const field = byId('channel-add');
   let channels = [];
   let total = 0;
@@ -91,7 +92,7 @@ export function buildActiveChannels({ isOpen, open, clock, changed }) {
   byId('active-all').addEventListener('click', () => open(channels.map(({ channel }) => channel).filter((name) => !isOpen(name)).slice(0, LISTED)));
 
   setInterval(() => {
-    if (document.visibilityState === 'visible' && total <= CHANNELS_PER_REQUEST) refresh();
+    if (isConnected() && document.visibilityState === 'visible' && total <= CHANNELS_PER_REQUEST) refresh();
   }, REFRESH_MS);
 
   return {

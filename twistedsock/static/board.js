@@ -335,7 +335,7 @@ export function buildBoard({ client, clock, openNames, open }) {
       isOpen = true;
       title.focus({ preventScroll: true });
       refresh();
-      timers = [setInterval(drawAges, AGE_INTERVAL_MS), setInterval(() => { if (document.visibilityState === 'visible') refresh(); }, REFRESH_MS)];
+      timers = [setInterval(drawAges, AGE_INTERVAL_MS), setInterval(() => { if (client.state === 'open' && document.visibilityState === 'visible') refresh(); }, REFRESH_MS)];
     },
     close() {
       isOpen = false;

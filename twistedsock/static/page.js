@@ -85,6 +85,7 @@ const clock = new ServerClock();
 const valueChart = buildValueChart({ client, clock });
 const activeChannels = buildActiveChannels({
   clock,
+  isConnected: () => client.state === 'open',
   isOpen: (name) => channels.has(name),
   open: openChannels,
   changed() { if (!channels.size) showTarget(); },
