@@ -134,6 +134,7 @@ def test_shows_a_live_event_at_the_end_whatever_its_time(server, line_client, op
 
     page.page.route_web_socket("**/ws", relay)
     page = page.open(f"{server.page}#{channel},{channel}-b")
+    expect(page.get_by_text("only you")).to_have_count(2)
     typist = line_client(server.lines[0])
     publish_in_turn(typist, [channel, f"{channel}-b"], range(2))
     expect(page.locator("#events .event .payload")).to_have_text(["0", "1"])
