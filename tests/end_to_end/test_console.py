@@ -212,6 +212,8 @@ def test_log_has_pages(start, open_page, line_client):
     page.locator("#log-pager").get_by_role("button", name="Next").click()
     expect(page.locator("#log-total")).to_have_text(re.compile(r"^51–8\d of 8\d entries$"))
     assert page.evaluate("location.hash") == "#/log?page=2"
+    page.set_viewport_size({"width": 900, "height": 900})
+    assert page.locator("#log-box td.details").first.bounding_box()["width"] > 300  # sentences need the room
 
 
 def test_lists_disconnections_with_the_reason(visit, busy, line_client):
