@@ -59,6 +59,7 @@ class Firefox:
 
     def click(self, selector: str) -> None:
         wait_until(lambda: self.texts(selector), selector)
+        self.evaluate(f"document.querySelector({json.dumps(selector)}).scrollIntoView({{block: 'center'}}) ?? null")
         locator = {"type": "css", "value": selector}
         node = self._call("browsingContext.locateNodes", context=self._tab, locator=locator)["nodes"][0]
         origin = {"type": "element", "element": {"sharedId": node["sharedId"]}}
