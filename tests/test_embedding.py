@@ -48,11 +48,12 @@ from twistedsock import (
     grants,
     make_service,
 )
+from twistedsock.backplane_builder import draw_epoch
 from twistedsock.backplanes.memory import MemoryBackplane
 from twistedsock.errors import UNAVAILABLE
 from twistedsock.pubsub.future import Future
 from twistedsock.reload import TWO_POLICIES
-from twistedsock.service import SockbridgeService, StartFailed, draw_epoch
+from twistedsock.service import SockbridgeService, StartFailed
 from twistedsock.testing import FakeServer
 
 Make = Callable[..., SockbridgeService]

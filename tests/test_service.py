@@ -19,6 +19,7 @@ from tests.authority import Authority
 from tests.memory_reactor import LOOPBACK, Reactor, connect
 from twistedsock.auth.config import AccessTable
 from twistedsock.auth.expiry import ExpiryWatcher
+from twistedsock.backplane_builder import draw_epoch, draw_id
 from twistedsock.backplanes.memory import MemoryBackplane
 from twistedsock.config import Settings, SettingsError
 from twistedsock.metrics.sys_channels import TICK_SECONDS, Monitor
@@ -28,7 +29,7 @@ from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.values import Batch, ChannelState, Payloads, Position
 from twistedsock.server.listeners import BACKLOG
 from twistedsock.server.transport import DirectTCPTransport, Reachability
-from twistedsock.service import EXPIRY_SECONDS, SWEEP_SECONDS, SockbridgeService, StartFailed, draw_epoch, draw_id
+from twistedsock.service import EXPIRY_SECONDS, SWEEP_SECONDS, SockbridgeService, StartFailed
 from twistedsock.webhooks.delivery import DeliveryStatistics
 
 STOP_NOW = "Ctrl-C or SIGTERM again stops now"

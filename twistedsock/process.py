@@ -18,6 +18,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, globalLogBeginner
 from twisted.python.reflect import namedModule
 
+from twistedsock.backplane_builder import State, draw_epoch
 from twistedsock.backplanes.hub import Hub
 from twistedsock.backplanes.hub_client import WorkerBackplane
 from twistedsock.backplanes.hub_messages import MAX_TAIL_BYTES
@@ -30,7 +31,7 @@ from twistedsock.reload import Reloader
 from twistedsock.server.listeners import PassedPort
 from twistedsock.server.reactor import use_monotonic_clock
 from twistedsock.server.twisted_internals import adopt_unix_port
-from twistedsock.service import SWEEP_SECONDS, SockbridgeService, StartFailed, State, draw_epoch
+from twistedsock.service import SWEEP_SECONDS, SockbridgeService, StartFailed
 from twistedsock.tap import prepare_process
 from twistedsock.workers.assignment import FIRST_PORT, STARTED, Assignment, worker_settings
 from twistedsock.workers.hub_sockets import HubConnector, HubFactory

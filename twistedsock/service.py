@@ -1,14 +1,12 @@
 """The server: builds all parts from the settings, starts them, and drains connections when it stops. This is also the
 API for programs that embed the server."""
 
-import os
 import random
 import secrets
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from importlib import import_module
 from importlib.metadata import version as version_of
 from os import PathLike, fspath
 from pathlib import Path
@@ -27,6 +25,7 @@ from twisted.web.resource import IResource
 
 from twistedsock.auth.identity import Policy
 from twistedsock.auth.origins import AllowedOrigins
+from twistedsock.backplane_builder import ID_LENGTH, State, build_redis, draw_epoch, draw_id
 from twistedsock.backplanes.memory import MemoryBackplane
 from twistedsock.backplanes.reserved import ReservedChannelsBackplane
 from twistedsock.bridge.api import Bridge
@@ -41,7 +40,6 @@ from twistedsock.metrics.statistics import ProcessStatistics
 from twistedsock.metrics.sys_channels import TICK_SECONDS, Monitor
 from twistedsock.pubsub.backplane import Backplane
 from twistedsock.pubsub.future import Future
-from twistedsock.pubsub.names import pattern
 from twistedsock.pubsub.values import Lost
 from twistedsock.reload import TWO_POLICIES, Reloader, client_authorities, read_policy, read_webhooks
 from twistedsock.server.accept_errors import install_accept_backoff
@@ -68,18 +66,6 @@ SWEEP_SECONDS = 5.0
 EXPIRY_SECONDS = 1.0
 """How often expired tokens are looked for, which expire in whole seconds."""
 
-_ID_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
-"""31 characters that are hard to confuse."""
-
-_ID_LENGTH = 5
-"""28 million ids, so that collisions are rare."""
-
-_NODE_NAME_LENGTH = 6
-"""900 million names: of a thousand servers, two have the same one with a probability of 0.06 %."""
-
-PASSWORD_VARIABLE = "SOCKBRIDGE_BACKPLANE_PASSWORD"
-"""The environment variable with the password of Redis."""
-
 _ID_LENGTH_WITH_POLICY = 10
 """With an access policy, a client must not be able to reconnect until its random id equals a verified nickname."""
 
@@ -97,21 +83,6 @@ class StartFailed(SystemExit, Exception):
         # Python would print the message to stderr, which twistd has redirected to the log.
         if sys.stderr is not sys.__stderr__:
             print(message, file=sys.__stderr__)
-
-
-def draw_id(length: int = _ID_LENGTH) -> bytes:
-    """Return a random client id, from a single random number, because each one is a system call."""
-    number = secrets.randbelow(len(_ID_LETTERS) ** length)
-    letters = []
-    for _ in range(length):
-        number, letter = divmod(number, len(_ID_LETTERS))
-        letters.append(_ID_LETTERS[letter])
-    return "".join(letters).encode()
-
-
-def draw_epoch() -> bytes:
-    """Return a random epoch for the offsets of a channel."""
-    return secrets.token_hex(4).encode()
 
 
 class SockbridgeService(Service):
@@ -155,7 +126,7 @@ class SockbridgeService(Service):
         elif settings.backplane:
             if backplane is not None:
                 raise SettingsError("backplane: the program has a backplane of its own")
-            backplane = _build_redis(settings, reactor)
+            backplane = build_redis(settings, reactor)
         own = MemoryBackplane(draw_epoch, time.time)
         self._backplane = own if backplane is None else ReservedChannelsBackplane(backplane, own)
         self._is_backplane_started = False
@@ -382,7 +353,7 @@ class SockbridgeService(Service):
             )
 
     def _draw_id(self) -> bytes:
-        return draw_id(_ID_LENGTH if self.context.policy is None else _ID_LENGTH_WITH_POLICY)
+        return draw_id(ID_LENGTH if self.context.policy is None else _ID_LENGTH_WITH_POLICY)
 
     def _call_in_next_turn(self, turn: Callable[[], None]) -> None:
         self._reactor.callLater(0, turn)
@@ -494,87 +465,6 @@ class SockbridgeService(Service):
                 noun=noun if count == 1 else f"{noun}s",
                 event=event,
             )
-
-
-class State:
-    """The directory of ``--state``, and the backplane that keeps events in it. SQLite is loaded only where it is used:
-    it takes memory, and some builds of Python lack it. ``present_settings`` returns those after reloads.
-    ``on_change`` is called when the directory has failed, and when it works again."""
-
-    _log = Logger()
-
-    def __init__(
-        self,
-        settings: Settings,
-        reactor: Any,
-        present_settings: Callable[[], Settings],
-        on_change: Callable[[], object] | None = None,
-    ) -> None:
-        from twistedsock.backplanes.sqlite import TRIM_SECONDS, SQLiteBackplane, StoreThread
-        from twistedsock.backplanes.sqlite_store import Store
-
-        self.trim_seconds = TRIM_SECONDS
-        self._present_settings = present_settings
-        self._on_change = on_change
-        report_damage = partial(reactor.callFromThread, self._log_damage)
-        store = Store(Path(settings.state), draw_epoch, report_damage, syncs_later=settings.state_sync == "1s")
-        worker = StoreThread(store, reactor.callFromThread)
-        self.backplane = SQLiteBackplane(worker, draw_epoch, settings, time.time, reactor.callLater, self._log_error)
-
-    def trim(self) -> None:
-        """Delete events that are too old, or too many. Call this every ``trim_seconds``."""
-        settings = self._present_settings()
-        ages = [(pattern(text), table.age_seconds) for text, table in settings.channels.items()]
-        self.backplane.trim(settings.state_age, settings.state_bytes, ages)
-
-    def _log_damage(self, sentence: str) -> None:
-        self._log.warn("state: {sentence}", sentence=sentence)
-
-    def _log_error(self, error: Exception | None) -> None:
-        if error is None:
-            self._log.info("state: the directory can be used again")
-        else:
-            self._log.error("state: {error}: publications are rejected until this works again", error=error)
-        if self._on_change is not None:
-            self._on_change()
-
-
-def check_state(settings: Settings) -> None:
-    """Raise StartFailed if the directory of ``--state`` cannot be opened."""
-    if settings.state:
-        from twistedsock.backplanes.sqlite_store import Store
-
-        store = Store(Path(settings.state), draw_epoch, lambda sentence: None)
-        try:
-            store.open()
-        except OSError as error:
-            raise StartFailed(f"sockbridge: cannot start the backplane: {_reason(Failure(error))}") from None
-        finally:
-            store.close()
-
-
-def _build_redis(settings: Settings, reactor: Any) -> Backplane:
-    # Loaded only where it is used: it takes memory, and is an optional dependency.
-    try:
-        import_module("hiredis")
-    except ImportError:
-        raise SettingsError("backplane: requires hiredis: pip install 'sockbridge[redis]'") from None
-    from twistedsock.redis.address import parse_address
-    from twistedsock.redis.backplane import RedisBackplane
-    from twistedsock.redis.link import LogReporter, RedisLink, Timing
-
-    address, reporter, timing = parse_address(settings.backplane), LogReporter(), Timing()
-
-    def read_password() -> str:
-        if settings.backplane_password_file:
-            return Path(settings.backplane_password_file).read_text().strip()
-        return os.environ.get(PASSWORD_VARIABLE, "")
-
-    link = RedisLink(address, read_password, reactor, reporter, random.random, timing)
-    name = draw_id(_NODE_NAME_LENGTH)
-    return RedisBackplane(
-        link, name, address.database, settings, reactor.callLater, reporter.danger, draw_epoch, timing
-    )
 
 
 def _when_settled(future: Future[bool] | None, callback: Callable[[bool | Error], None]) -> None:

@@ -22,7 +22,6 @@ from twistedsock.pubsub.values import (
     ChannelState,
     Member,
     NodeCommand,
-    Position,
     PresenceChange,
 )
 
@@ -273,7 +272,7 @@ class Hub:
                 if link.is_connected:
                     channel.followers[link] = None
                     link.channels[name] = None
-                    link.answer(request, messages.OpenedChannel(_newer_than(known, outcome)))
+                    link.answer(request, messages.OpenedChannel(messages.newer_than(known, outcome)))
             self._close_if_unused(name, channel)
 
         on_result(self.backplane.open(name), opened)
@@ -595,13 +594,3 @@ def _offset(outcome: int | Error) -> messages.Message:
 
 def _failure(error: Error) -> messages.Failure:
     return messages.Failure(error.code.value, error.message)
-
-
-def _newer_than(known: Position | None, state: ChannelState) -> ChannelState:
-    """The state of a channel without the events that a worker has."""
-    if known is None or known.epoch != state.position.epoch:
-        return state
-    older = [batch for batch in state.tail if batch.end <= known.offset + 1]
-    newer = [batch.part(known.offset + 1, batch.end) for batch in state.tail[len(older) :]]
-    time = older[-1].time if older else state.time
-    return ChannelState(state.position, newer, time, state.begin, state.previous)

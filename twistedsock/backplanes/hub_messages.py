@@ -293,3 +293,13 @@ class FrameReader:
             except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
                 raise ProtocolError(str(error)) from None
             yield request, message
+
+
+def newer_than(known: Position | None, state: ChannelState) -> ChannelState:
+    """The state of a channel without the events that a worker has."""
+    if known is None or known.epoch != state.position.epoch:
+        return state
+    older = [batch for batch in state.tail if batch.end <= known.offset + 1]
+    newer = [batch.part(known.offset + 1, batch.end) for batch in state.tail[len(older) :]]
+    time = older[-1].time if older else state.time
+    return ChannelState(state.position, newer, time, state.begin, state.previous)

@@ -25,8 +25,9 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
+from twistedsock.backplane_builder import check_state
 from twistedsock.config import Settings, SettingsError
-from twistedsock.service import SockbridgeService, StartFailed, check_state
+from twistedsock.service import SockbridgeService, StartFailed
 from twistedsock.workers.assignment import (
     MAX_WORKERS,
     STARTED,
@@ -104,6 +105,9 @@ class Supervisor(Service):
         super().startService()
         try:
             check_state(self._settings)
+        except OSError as error:
+            raise StartFailed(f"sockbridge: cannot start the backplane: {error.strerror or error}") from None
+        try:
             self._open_hub_socket()
         except OSError as error:
             raise StartFailed(f"sockbridge: cannot start the workers: {error.strerror or error}") from None

@@ -1,0 +1,124 @@
+"""Builds the backplanes that outlive this process, a directory or a Redis server, from the settings."""
+
+import os
+import random
+import secrets
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from twisted.logger import Logger
+
+from twistedsock.config import Settings, SettingsError
+from twistedsock.pubsub.backplane import Backplane
+from twistedsock.pubsub.names import pattern
+
+_ID_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
+"""31 characters that are hard to confuse."""
+
+ID_LENGTH = 5
+"""28 million ids, so that collisions are rare."""
+
+_NODE_NAME_LENGTH = 6
+"""900 million names: of a thousand servers, two have the same one with a probability of 0.06 %."""
+
+PASSWORD_VARIABLE = "SOCKBRIDGE_BACKPLANE_PASSWORD"
+"""The environment variable with the password of Redis."""
+
+
+def draw_id(length: int = ID_LENGTH) -> bytes:
+    """Return a random client id, from a single random number, because each one is a system call."""
+    number = secrets.randbelow(len(_ID_LETTERS) ** length)
+    letters = []
+    for _ in range(length):
+        number, letter = divmod(number, len(_ID_LETTERS))
+        letters.append(_ID_LETTERS[letter])
+    return "".join(letters).encode()
+
+
+def draw_epoch() -> bytes:
+    """Return a random epoch for the offsets of a channel."""
+    return secrets.token_hex(4).encode()
+
+
+class State:
+    """The directory of ``--state``, and the backplane that keeps events in it. SQLite is loaded only where it is used:
+    it takes memory, and some builds of Python lack it. ``present_settings`` returns those after reloads.
+    ``on_change`` is called when the directory has failed, and when it works again."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        settings: Settings,
+        reactor: Any,
+        present_settings: Callable[[], Settings],
+        on_change: Callable[[], object] | None = None,
+    ) -> None:
+        from twistedsock.backplanes.sqlite import TRIM_SECONDS, SQLiteBackplane, StoreThread
+        from twistedsock.backplanes.sqlite_store import Store
+
+        self.trim_seconds = TRIM_SECONDS
+        self._present_settings = present_settings
+        self._on_change = on_change
+        report_damage = partial(reactor.callFromThread, self._log_damage)
+        store = Store(Path(settings.state), draw_epoch, report_damage, syncs_later=settings.state_sync == "1s")
+        worker = StoreThread(store, reactor.callFromThread)
+        self.backplane = SQLiteBackplane(worker, draw_epoch, settings, time.time, reactor.callLater, self._log_error)
+
+    def trim(self) -> None:
+        """Delete events that are too old, or too many. Call this every ``trim_seconds``."""
+        settings = self._present_settings()
+        ages = [(pattern(text), table.age_seconds) for text, table in settings.channels.items()]
+        self.backplane.trim(settings.state_age, settings.state_bytes, ages)
+
+    def _log_damage(self, sentence: str) -> None:
+        self._log.warn("state: {sentence}", sentence=sentence)
+
+    def _log_error(self, error: Exception | None) -> None:
+        if error is None:
+            self._log.info("state: the directory can be used again")
+        else:
+            self._log.error("state: {error}: publications are rejected until this works again", error=error)
+        if self._on_change is not None:
+            self._on_change()
+
+
+def check_state(settings: Settings) -> None:
+    """Raise OSError if the directory of ``--state`` cannot be opened."""
+    if settings.state:
+        from twistedsock.backplanes.sqlite_store import Store
+
+        store = Store(Path(settings.state), draw_epoch, lambda sentence: None)
+        try:
+            store.open()
+        finally:
+            store.close()
+
+
+def build_redis(settings: Settings, reactor: Any) -> Backplane:
+    """The backplane of ``--backplane``. Raises SettingsError if hiredis is missing."""
+    # Loaded only where it is used: it takes memory, and is an optional dependency.
+    try:
+        import_module("hiredis")
+    except ImportError:
+        raise SettingsError("backplane: requires hiredis: pip install 'sockbridge[redis]'") from None
+    from twistedsock.redis.address import parse_address
+    from twistedsock.redis.backplane import RedisBackplane
+    from twistedsock.redis.link import LogReporter, RedisLink, Timing
+
+    address, reporter, timing = parse_address(settings.backplane), LogReporter(), Timing()
+
+    def read_password() -> str:
+        if settings.backplane_password_file:
+            return Path(settings.backplane_password_file).read_text().strip()
+        return os.environ.get(PASSWORD_VARIABLE, "")
+
+    link = RedisLink(address, read_password, reactor, reporter, random.random, timing)
+    name = draw_id(_NODE_NAME_LENGTH)
+    return RedisBackplane(
+        link, name, address.database, settings, reactor.callLater, reporter.danger, draw_epoch, timing
+    )
