@@ -295,7 +295,7 @@ def _check_channels(tables: object, where: str) -> None:
         try:
             pattern(text)
             msgspec.convert(table, ChannelTable)
-        except ValueError as error:  # also those of msgspec
+        except (ValueError, msgspec.ValidationError) as error:
             message = str(error).partition(" - at `$")[0].replace("`", "")
             raise SettingsError(f'{where}channels."{ascii(text)[1:-1]}": {message[:1].lower()}{message[1:]}') from None
 

@@ -60,7 +60,8 @@ class Proxy:
         self.place = place
         self.page, self.lines = f"https://127.0.0.1:{page_port}", f"127.0.0.1:{lines_port}"
         self.authority = f"127.0.0.1:{page_port}"
-        run(path_of(command[0]), *command[1:], env={**os.environ, "HOME": str(place.folder)}).listens(page_port)
+        program = run(path_of(command[0]), *command[1:], env={**os.environ, "HOME": str(place.folder)})
+        program.listens(*filter(None, (page_port, lines_port)))  # nginx opens one after the other
 
 
 def start_nginx(place: Place, run: Callable[..., Program]) -> Proxy:
@@ -266,4 +267,5 @@ def test_haproxy_finds_the_server_healthy(start, run, tmp_path, eventually, chec
         [row] = [row.split(",") for row in rows if row.startswith("bridge,one,")]
         return dict(zip(names.split(","), row, strict=True))["check_status"].removeprefix("* ")
 
-    assert eventually(lambda: status() if status() not in ("", "INI") else "", "a check") == "L7OK"
+    # A check that takes longer than 50 ms on a busy machine fails; the next one is as good.
+    eventually(lambda: status() == "L7OK", "a check that succeeds")
