@@ -128,3 +128,19 @@ def test_key_of_a_former_epoch_does_not_count(tmp_path: Path, disk_stage: StartD
     stage.stop()
     again = disk_stage(tmp_path / "state", b"new ", run=b"later")
     assert again.damage and publish(again, b"1") == [3]
+
+
+def test_keys_that_are_used_again_count_once(
+    stage: DiskStage, tmp_path: Path, disk_stage: StartDiskStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a program that uses one key each day would have newer keys deleted in the end."""
+    monkeypatch.setattr(sqlite_keys, "MAX_KEYS", 3)
+    for _ in range(5):
+        publish(stage, b"1")
+        stage.now += KEY_LIFETIME_SECONDS + 1
+    publish(stage, b"2"), publish(stage, b"3")
+    stage.stop()
+    assert count_keys(tmp_path) == 3
+    again = disk_stage(tmp_path / "state")
+    again.now = stage.now
+    assert [publish(again, key) for key in (b"2", b"3")] == [[11], [13]]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.backplanes.disk_stage import DiskStage, StartDiskStage
+from tests.faulty_disk import FULL, OK, faulty_disk
 from twistedsock.backplanes import sqlite_store, sqlite_trim
 from twistedsock.pubsub.names import pattern
 
@@ -90,6 +91,19 @@ def test_clock_that_is_set_back_keeps_no_events_for_ever(stage: DiskStage) -> No
     stage.now += 30
     trim(stage)
     assert kept(stage, b"later") == []
+
+
+def test_old_events_are_deleted_although_a_step_before_was_undone(tmp_path: Path) -> None:
+    """The search continues where it has stopped, but not after an error of the disk."""
+    with faulty_disk(syncs=False) as disk, DiskStage(tmp_path, history_age=10**6) as stage:
+        publish_each_second(stage, 50)
+        disk.before = lambda kind, path: FULL if kind == "write" else OK
+        trim(stage)
+        assert not stage.backplane.is_ready
+        disk.before = lambda kind, path: OK
+        stage.pass_time()
+        trim(stage)
+        assert kept(stage, b"others") == list(range(31, 51))
 
 
 def test_size_is_limited_whatever_the_ages(stage: DiskStage, monkeypatch: pytest.MonkeyPatch) -> None:

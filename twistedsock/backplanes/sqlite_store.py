@@ -35,7 +35,7 @@ from twistedsock.backplanes.sqlite_damage import (
     sync_folder,
     write_again,
 )
-from twistedsock.backplanes.sqlite_keys import KeyTable, StoredKey
+from twistedsock.backplanes.sqlite_keys import StoredKey, add_keys, delete_keys_before, read_keys
 from twistedsock.backplanes.sqlite_rows import batches_from, divide, newest_rows, offset_before, pack
 from twistedsock.backplanes.sqlite_schema import SCHEMA_VERSION, upgrade
 from twistedsock.backplanes.sqlite_trim import AgeLimit, OldEvents
@@ -174,7 +174,6 @@ class Store:
         https://wiki.postgresql.org/wiki/Fsync_Errors."""
         self._since_sync = self._since_checkpoint = 0
         """Bytes of the log, about."""
-        self._keys = KeyTable()
         self._old_events = OldEvents()
         self._damage: Exception | None = None
         """Of a file that has not been set aside yet."""
@@ -232,6 +231,7 @@ class Store:
         create_private(path)  # SQLite gives its log the same permissions
         self._opened = connection = sqlite3.connect(path, isolation_level=None)
         self._has_failed = self.is_unsynced = False
+        self._old_events = OldEvents()  # it has passed rows that are still there if a transaction was undone
         self._since_sync = self._since_checkpoint = 0
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
@@ -264,7 +264,6 @@ class Store:
             raise DamageError("the epoch is missing")
         self._epoch, unsynced = row
         self._check_events(unsynced)
-        self._keys.open(connection)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._write_mark(self._events)
 
@@ -420,7 +419,7 @@ class Store:
                     )
                     written += size
                 if keys:
-                    self._keys.add(connection, keys, epoch, newest.time)
+                    add_keys(connection, keys, epoch, newest.time)
                 events += newest.end - batches[0].first
                 written += TRANSACTION_BYTES
         self._events += events
@@ -463,7 +462,7 @@ class Store:
 
     def read_keys(self, oldest: int) -> dict[bytes, StoredKey]:
         """The answers to publications with keys since ``oldest``, by key."""
-        return self._keys.read(self._connection, oldest)
+        return read_keys(self._connection, oldest)
 
     def read_channel(self, channel: bytes, max_events: int, max_bytes: int, oldest: int) -> StoredChannel:
         """The position of a channel, and its newest events: at most so many, of about so many bytes, and none that was
@@ -522,7 +521,7 @@ class Store:
         connection = self._connection
         with self._transaction():
             deleted, has_more = self._delete_old(oldest, ages)
-            keys = self._keys.delete_before(connection, oldest_key, TRIMMED_ROWS)
+            keys = delete_keys_before(connection, oldest_key, TRIMMED_ROWS)
             if not deleted and self.used_bytes() > max_bytes:
                 deleted = connection.execute(
                     "DELETE FROM batches WHERE (channel, last) IN"
