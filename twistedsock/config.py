@@ -137,6 +137,12 @@ class Settings(Limits, frozen=True, kw_only=True, rename="kebab", forbid_unknown
     shutdown_timeout: Annotated[
         float, option("Timeouts", "SECONDS", "time to deliver queued data when the server stops", 0)
     ] = 5.0
+    worker_timeout: Annotated[
+        float,
+        option(
+            "Timeouts", "SECONDS", "time without a sign of life of a worker or hub, before it is killed; 0: no limit", 0
+        ),
+    ] = 30.0
     log_format: Annotated[
         Literal["text", "json"],
         option("Logging", "FORMAT", "format of the log: text, or json with one object per line"),

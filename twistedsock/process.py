@@ -36,6 +36,7 @@ from twistedsock.tap import prepare_process
 from twistedsock.workers.assignment import FIRST_PORT, STARTED, Assignment, worker_settings
 from twistedsock.workers.hub_sockets import HubConnector, HubFactory
 from twistedsock.workers.relayed_logs import PipeObserver, write_line
+from twistedsock.workers.watchdog import report_life
 
 WAIT_FOR_WORKERS_SECONDS = 0.2
 
@@ -54,6 +55,7 @@ def main() -> None:
 
     use_monotonic_clock(reactor)
     globalLogBeginner.beginLoggingTo([PipeObserver()], redirectStandardIO=False)
+    reactor.callWhenRunning(report_life, write_line, assignment.settings.worker_timeout, reactor)
     run = _run_worker if assignment.role == "worker" else _run_hub
     try:
         run(assignment, reactor)

@@ -183,6 +183,29 @@ def test_killed_processes_are_started_again_and_clients_of_the_others_stay(
     assert not any(map(is_running, processes.values())) and not lines.exists()
 
 
+def test_processes_that_hang_are_killed_and_started_again(start: Starter, on_each: Any) -> None:
+    server = start(*WORKERS, "--worker-timeout", "1.2")
+    stopped = processes_of(server.process.pid)
+    one, two = on_each(server.lines[0])
+    two.request("SUB a")
+    for name in ("worker 1", "hub"):
+        os.kill(stopped[name], signal.SIGSTOP)
+        wait_until(
+            lambda name=name: processes_of(server.process.pid).get(name) not in (None, stopped[name]), f"another {name}"
+        )
+    assert one.receive_rest() == [] and two.receive().startswith("RESET a")
+    assert re.findall(r"(worker \w+|hub) has not responded for (\S+) s: killed$", server.log(), re.MULTILINE) == [
+        ("worker 1", "1.2"),
+        ("hub", "1.2"),
+    ]
+    again, _ = on_each(server.lines[0])
+    again.request("SUB a")
+    assert two.request("PUB a 1") == "OK 1" and again.receive() == f"MSG a 1 {two.id} 1"
+    processes = processes_of(server.process.pid)
+    server.kill()  # its log has errors
+    wait_for_the_end(processes)
+
+
 def test_workers_end_with_a_supervisor_that_was_killed(start: Starter, line_client: Any) -> None:
     server = start(*WORKERS, "--shutdown-timeout", "1")
     client = line_client(server.lines[0])

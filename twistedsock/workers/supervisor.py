@@ -37,6 +37,7 @@ from twistedsock.workers.assignment import (
     worker_name,
 )
 from twistedsock.workers.relayed_logs import log_event, log_output
+from twistedsock.workers.watchdog import ALIVE, Watchdog
 
 FIRST_PAUSE_SECONDS = 0.1
 
@@ -240,6 +241,8 @@ class _Process:
         self._transport: Any = None
         self._restart: Any = None
         self._kill: Any = None
+        self._timeout = 0.0
+        self._watchdog: Watchdog | None = None
         self._stopped: Deferred[None] | None = None
         self._started_at = 0.0
         self._pause = FIRST_PAUSE_SECONDS
@@ -249,6 +252,7 @@ class _Process:
     def start(self) -> None:
         self._restart = None
         assignment = self._build()
+        self._timeout = assignment.settings.worker_timeout
         self._reloads = self._supervisor.reloads
         self._started_at = self._reactor.seconds()
         files: dict[int, Any] = {0: "w", 1: "r", 2: "r"}
@@ -261,6 +265,7 @@ class _Process:
     def stop(self) -> Deferred[None]:
         """Let the process end, and kill it if it does not. The result arrives when it has ended."""
         self._stopped = stopped = Deferred[None]()
+        self._stop_watchdog()
         if self._restart is not None:
             self._restart.cancel()
             self._restart = None
@@ -274,6 +279,27 @@ class _Process:
     def _kill_now(self) -> None:
         self._kill = None
         self._log.error("{process} has not ended: killed", process=self.name)
+        self.signal(signal.SIGKILL)
+
+    def _watch(self) -> None:
+        self._watchdog = Watchdog(self._timeout, self._reactor, self._warn_of_silence, self._kill_silent)
+
+    def _stop_watchdog(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.stop()
+            self._watchdog = None
+
+    def _warn_of_silence(self) -> None:
+        self._log.warn(
+            "{process} has not responded for {seconds:g} s: killed if that lasts as long again",
+            process=self.name,
+            seconds=self._timeout / 2,
+        )
+
+    def _kill_silent(self) -> None:
+        self._log.error(
+            "{process} has not responded for {seconds:g} s: killed", process=self.name, seconds=self._timeout
+        )
         self.signal(signal.SIGKILL)
 
     def signal(self, number: int) -> None:
@@ -292,8 +318,13 @@ class _Process:
     # Called by its output.
 
     def line_received(self, line: bytes) -> None:
-        if line == STARTED:
+        if line == ALIVE:
+            if self._watchdog is not None:
+                self._watchdog.heard()
+        elif line == STARTED:
             self.works = True
+            if self._stopped is None:
+                self._watch()
             self._failed_starts = 0
             self.reload()
             self._supervisor.has_started()
@@ -302,6 +333,7 @@ class _Process:
 
     def ended(self, reason: Failure) -> None:
         worked, self.works, self._transport = self.works, False, None
+        self._stop_watchdog()
         if self._kill is not None:
             self._kill.cancel()
             self._kill = None
