@@ -85,15 +85,25 @@ class StartFailed(SystemExit, Exception):
             print(message, file=sys.__stderr__)
 
 
-class SockbridgeService(Service):
+class LoggingService(Service):
+    """The service that twistd starts. ``log_observer`` writes the log in place of twistd's own observer."""
+
+    name = "sockbridge"
+    log_observer: Any = None
+
+    def setServiceParent(self, parent: Any) -> None:
+        """twistd asks the application for its log observer before it begins to log."""
+        super().setServiceParent(parent)
+        if self.log_observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self.log_observer)
+
+
+class SockbridgeService(LoggingService):
     """The whole server. ``reactor`` provides time, endpoints and turns. ``read_settings`` returns the settings that the
     configuration file contains now, or raises SettingsError. ``ports`` are listening sockets that another process has
     opened, those of ``tcp`` first; it logs the hints. ``others`` are the other processes of this server. The remaining
     arguments are those of ``make_service``."""
 
-    name = "sockbridge"
-    log_observer: Any = None
-    """Writes the log in place of twistd's own observer."""
     _log = Logger()
 
     def __init__(
@@ -201,12 +211,6 @@ class SockbridgeService(Service):
         self._state_statistics = state.backplane.statistics
         self._loops.append((state.trim_seconds, self._loop(state.trim, "deleting old events from the state failed")))
         return state.backplane
-
-    def setServiceParent(self, parent: Any) -> None:
-        """twistd asks the application for its log observer before it begins to log."""
-        super().setServiceParent(parent)
-        if self.log_observer is not None and isinstance(parent, Componentized):
-            parent.setComponent(ILogObserver, self.log_observer)
 
     # Listeners.
 

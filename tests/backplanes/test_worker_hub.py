@@ -16,10 +16,11 @@ from tests.backplanes.contract import (
     TwoNodesContract,
 )
 from tests.backplanes.worker_hub import DiskMachine, Machine, WorkerStage
-from twistedsock.backplanes import hub as hub_module
-from twistedsock.backplanes import hub_client
-from twistedsock.backplanes.hub import GATHER_SECONDS, KEY_SECONDS, LEASE_SECONDS
+from twistedsock.backplanes import hub_client, hub_keys, hub_link
+from twistedsock.backplanes.hub import LEASE_SECONDS
 from twistedsock.backplanes.hub_client import HUB_TOO_SLOW, MAYBE_PUBLISHED
+from twistedsock.backplanes.hub_keys import KEY_SECONDS
+from twistedsock.backplanes.hub_reports import GATHER_SECONDS
 from twistedsock.backplanes.sqlite import RETRY_SECONDS
 from twistedsock.errors import UNAVAILABLE, Error
 from twistedsock.pubsub.future import on_result
@@ -329,7 +330,7 @@ def test_first_worker_reports_the_members_of_all(stages: Stages, machine: Machin
 def test_worker_that_does_not_read_is_disconnected(
     stages: Stages, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub_module, "MAX_UNREAD_BYTES", 5_000)
+    monkeypatch.setattr(hub_link, "MAX_UNREAD_BYTES", 5_000)
     one, other = stages
     one.open(b"a"), other.open(b"a")
     one.pipe.reads = False
@@ -360,7 +361,7 @@ def test_requests_of_a_worker_that_does_not_read_wait(stages: Stages, machine: M
 def test_requests_with_large_answers_wait_for_each_other(
     stages: Stages, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub_module, "PAUSE_BYTES", 1_000)
+    monkeypatch.setattr(hub_link, "PAUSE_BYTES", 1_000)
     one, other = stages
     names = [b"c%d" % number for number in range(10)]
     for name in names:
@@ -398,7 +399,7 @@ def test_keys_are_forgotten_after_some_minutes(stage: WorkerStage, machine: Mach
 
 
 def test_number_of_keys_has_a_limit(stage: WorkerStage, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "MAX_KEYS", 2)
+    monkeypatch.setattr(hub_keys, "MAX_KEYS", 2)
     machine.start_hub()
     machine.connect(stage.backplane)
     for key in (b"1", b"2", b"3", b"1", b"3"):

@@ -743,8 +743,8 @@ def test_events_that_the_backplane_lacks_are_sent_from_the_history() -> None:
     assert received(reader) == ["LOST c 1 2", "MSG c 3 p x", "MSG c 4 p x", "MSG c 5 p x"]
 
 
-def test_replies_precede_events_that_were_read_from_the_backplane(server: FakeServer) -> None:
-    """A reply to SUB names the newest offset."""
+def reads_older_events(server: FakeServer) -> LineClient:
+    """A client that has received "one", and waits for "two" from the backplane."""
     client = subscribe(server)
     client.outlet.room = 0
     publish(server, b"one")
@@ -752,6 +752,12 @@ def test_replies_precede_events_that_were_read_from_the_backplane(server: FakeSe
     fall_behind(server, client, b"two")
     client.outlet.drain()
     server.turn()
+    return client
+
+
+def test_replies_precede_events_that_were_read_from_the_backplane(server: FakeServer) -> None:
+    """A reply to SUB names the newest offset."""
+    client = reads_older_events(server)
     publish_without_answers(server, b"three")
     client.send("SUB a")
     server.backplane.release(1)
@@ -760,13 +766,7 @@ def test_replies_precede_events_that_were_read_from_the_backplane(server: FakeSe
 
 
 def test_failing_backplane_is_a_loss_for_slow_subscribers(server: FakeServer) -> None:
-    client = subscribe(server)
-    client.outlet.room = 0
-    publish(server, b"one")
-    server.turn()
-    fall_behind(server, client, b"two")
-    client.outlet.drain()
-    server.turn()
+    client = reads_older_events(server)
     server.backplane.failing = 1
     settle(server)
     assert [line.split(" ")[0] for line in client.received()[2:]] == ["MSG", "LOST"]

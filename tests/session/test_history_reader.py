@@ -16,7 +16,7 @@ from twistedsock.pubsub.subscription import NOT_READING
 from twistedsock.pubsub.values import Event, Lost
 from twistedsock.session.history_query import HistoryQuery, Moment
 from twistedsock.session.history_reader import HistoryPart, read_part
-from twistedsock.testing import FakePolicy, FakeServer
+from twistedsock.testing import FakePolicy, FakeServer, LineClient
 
 
 def make_server(**options: Any) -> FakeServer:
@@ -45,6 +45,15 @@ def release_all(server: FakeServer) -> None:
     while len(server.backplane) or len(server.turns):
         server.backplane.release()
         server.turn()
+
+
+def in_mid_history(server: FakeServer) -> LineClient:
+    """A client that has received a part of a long history."""
+    reader = welcomed(server)
+    reader.send("HIST a after=0")
+    server.backplane.release()
+    server.turn()
+    return reader
 
 
 def summary(lines: list[str]) -> str:
@@ -218,10 +227,7 @@ def test_socket_that_accepts_data_again_does_not_end_the_wait(long_server: FakeS
 
 
 def test_disconnection_ends_the_reading(long_server: FakeServer) -> None:
-    reader = welcomed(long_server)
-    reader.send("HIST a after=0")
-    long_server.backplane.release()
-    long_server.turn()
+    reader = in_mid_history(long_server)
     assert len(long_server.backplane) == 1
     reader.disconnect()
     release_all(long_server)
@@ -247,10 +253,7 @@ def test_nothing_more_is_read_for_a_client_that_no_longer_reads(long_server: Fak
 
 
 def test_failed_read_in_the_middle_is_a_loss(long_server: FakeServer) -> None:
-    reader = welcomed(long_server)
-    reader.send("HIST a after=0")
-    long_server.backplane.release()
-    long_server.turn()
+    reader = in_mid_history(long_server)
     long_server.backplane.failing = 1
     release_all(long_server)
     received = summary(reader.received())
@@ -258,10 +261,7 @@ def test_failed_read_in_the_middle_is_a_loss(long_server: FakeServer) -> None:
 
 
 def test_events_that_are_deleted_meanwhile_are_lost(long_server: FakeServer) -> None:
-    reader = welcomed(long_server)
-    reader.send("HIST a after=0")
-    long_server.backplane.release()
-    long_server.turn()
+    reader = in_mid_history(long_server)
     long_server.backplane.first_kept = 30
     release_all(long_server)
     received = summary(reader.received())
@@ -269,10 +269,7 @@ def test_events_that_are_deleted_meanwhile_are_lost(long_server: FakeServer) -> 
 
 
 def test_new_epoch_ends_the_history(long_server: FakeServer) -> None:
-    reader = welcomed(long_server)
-    reader.send("HIST a after=0")
-    long_server.backplane.release()
-    long_server.turn()
+    reader = in_mid_history(long_server)
     long_server.restart_backplane()
     long_server.backplane.announce(b"a")
     long_server.backplane.first_kept = 100
@@ -284,10 +281,7 @@ def test_loss_of_the_right_to_read_ends_the_history() -> None:
     anyone, nobody = (FakePolicy(anonymous=rights) for rights in ({"a": "rw"}, {"a": "w"}))
     server = make_server(policy=anyone)
     publish(server, 40, LONG)
-    reader = welcomed(server)
-    reader.send("HIST a after=0")
-    server.backplane.release()
-    server.turn()
+    reader = in_mid_history(server)
     server.context.change_policy(nobody)
     release_all(server)
     assert "-40 OK " in summary(reader.received())

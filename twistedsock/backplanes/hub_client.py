@@ -10,21 +10,13 @@ from functools import partial
 from typing import Any, TypeVar
 
 from twistedsock.backplanes import hub_messages as messages
-from twistedsock.backplanes.hub import Outlet
+from twistedsock.backplanes.hub_link import Outlet
 from twistedsock.backplanes.hub_messages import FrameReader, encode
 from twistedsock.errors import UNAVAILABLE, Error, ErrorCode
 from twistedsock.pubsub.backplane import Node
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import (
-    Batch,
-    ChannelState,
-    Member,
-    NodeCommand,
-    Position,
-    PresenceChange,
-    Publication,
-)
+from twistedsock.pubsub.values import Batch, ChannelState, Member, NodeCommand, Position, PresenceChange, Publication
 
 T = TypeVar("T")
 
@@ -110,7 +102,8 @@ class WorkerBackplane:
         requests, self._requests, self._in_flight = self._requests, {}, 0
         for request in requests.values():
             request.settle(request.on_loss)
-        self._stop_if_idle()
+        if self._stopping is not None:
+            self._say_goodbye(self._stopping)
 
     def flush(self) -> None:
         """Write what was sent in this turn."""
@@ -143,8 +136,8 @@ class WorkerBackplane:
         if request is not None:
             self._in_flight -= request.size
             request.settle(outcome)
-            if self._stopping is not None:
-                self._stop_if_idle()
+            if self._stopping is not None and not self._requests:
+                self._say_goodbye(self._stopping)
 
     # Start and stop.
 
@@ -164,18 +157,17 @@ class WorkerBackplane:
 
     def stop(self) -> Future[bool]:
         """The future is settled when all publications have been answered."""
-        stopping = self._stopping = Future[bool]()
-        self._stop_if_idle()
+        self._stopping = stopping = Future[bool]()
+        if not self._requests:
+            self._say_goodbye(stopping)
         return stopping
 
-    def _stop_if_idle(self) -> None:
-        stopping = self._stopping
-        if stopping is not None and not self._requests:
-            self._stopping = None
-            if self._outlet is not None:
-                self._send(messages.Goodbye())
-                self.flush()
-            stopping.settle(True)
+    def _say_goodbye(self, stopping: Future[bool]) -> None:
+        self._stopping = None
+        if self._outlet is not None:
+            self._send(messages.Goodbye())
+            self.flush()
+        stopping.settle(True)
 
     def _welcome(self, request: int, message: messages.Welcome) -> None:
         self._hub = message.hub

@@ -33,6 +33,13 @@ class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Messages are arrays that begin with a number, their tag."""
 
 
+class _OfMember(Message, frozen=True):
+    """About a member of a channel."""
+
+    channel: bytes
+    member: Member
+
+
 # From a worker to the hub.
 
 
@@ -80,19 +87,13 @@ class Read(Message, tag=7, frozen=True):
     limit: int
 
 
-class Join(Message, tag=8, frozen=True):
-    channel: bytes
-    member: Member
+class Join(_OfMember, tag=8, frozen=True): ...
 
 
-class Rename(Message, tag=9, frozen=True):
-    channel: bytes
-    member: Member
+class Rename(_OfMember, tag=9, frozen=True): ...
 
 
-class Leave(Message, tag=10, frozen=True):
-    channel: bytes
-    member: Member
+class Leave(_OfMember, tag=10, frozen=True): ...
 
 
 class ListMembers(Message, tag=11, frozen=True):
@@ -170,12 +171,10 @@ class Batches(Message, tag=26, frozen=True):
     batches: Sequence[Batch]
 
 
-class Changed(Message, tag=27, frozen=True):
+class Changed(_OfMember, tag=27, frozen=True):
     """A member has joined or left. One worker is also sent the number of ``members`` on all workers: it notifies
     observers."""
 
-    channel: bytes
-    member: Member
     joined: bool
     members: int | None = None
 

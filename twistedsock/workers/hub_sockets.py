@@ -12,8 +12,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twistedsock.backplanes.hub import Hub, Link
+from twistedsock.backplanes.hub import Hub
 from twistedsock.backplanes.hub_client import WorkerBackplane
+from twistedsock.backplanes.hub_link import Link
 from twistedsock.backplanes.hub_messages import ProtocolError
 from twistedsock.server.twisted_internals import unsent_bytes
 

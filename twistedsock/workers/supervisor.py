@@ -17,17 +17,15 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
-from twisted.logger import ILogObserver, Logger
-from twisted.python.components import Componentized
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twistedsock.backplane_builder import check_state
 from twistedsock.config import Settings, SettingsError
-from twistedsock.service import SockbridgeService, StartFailed
+from twistedsock.service import LoggingService, SockbridgeService, StartFailed
 from twistedsock.workers.assignment import (
     MAX_WORKERS,
     STARTED,
@@ -52,12 +50,10 @@ KILL_SECONDS = 10.0
 """The time that a process has to end beside the shutdown timeout. Then it is killed."""
 
 
-class Supervisor(Service):
+class Supervisor(LoggingService):
     """``settings`` have two workers or more. ``read_settings`` returns those that the configuration file ``config`` and
     the options ``given`` contain now, or raises SettingsError."""
 
-    name = "sockbridge"
-    log_observer: Any = None
     _log = Logger()
 
     def __init__(
@@ -87,12 +83,6 @@ class Supervisor(Service):
         self.reloads = 0
         self.has_served = False
         """Whether all workers have worked: then the server continues, whatever happens to them."""
-
-    def setServiceParent(self, parent: Any) -> None:
-        """twistd asks the application for its log observer before it begins to log."""
-        super().setServiceParent(parent)
-        if self.log_observer is not None and isinstance(parent, Componentized):
-            parent.setComponent(ILogObserver, self.log_observer)
 
     # Start.
 
