@@ -9,8 +9,7 @@ from twisted.python.failure import Failure
 
 from twistedsock.redis.address import Address
 from twistedsock.redis.link import RedisLink, Timing
-from twistedsock.redis.resp import Call, ConnectionLost
-from twistedsock.redis.scripts import SCRIPTS
+from twistedsock.redis.resp import SCRIPTS, Call, ConnectionLost
 from twistedsock.redis.server import CHECKED_SETTINGS, Server
 
 FENCE = "a" * 40
@@ -170,7 +169,7 @@ def test_waits_longer_after_each_failure(peer: Peer) -> None:
         peer.refuse()
     assert waits == [1.0, 2.0, 4.0, 4.0, 4.0]
     assert peer.taken() == [
-        "the connection was closed: Connection was closed cleanly.",
+        "the connection was closed: Connection was closed cleanly",
         "cannot connect: Connection refused",
     ]
 

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from twistedsock.redis.event_scripts import PUBLISH
 from twistedsock.redis.resp import (
+    SCRIPTS,
     Call,
     ConnectionLost,
     Conversation,
@@ -14,7 +16,6 @@ from twistedsock.redis.resp import (
     Unsubscribe,
     pack,
 )
-from twistedsock.redis.scripts import PUBLISH, SCRIPTS
 
 
 class Fake:

@@ -118,7 +118,7 @@ class Connection(TwistedProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.conversation.close()
-        self._link.closed(self, f"the connection was closed: {reason.getErrorMessage()}")
+        self._link.closed(self, f"the connection was closed: {_without_stop(reason)}")
 
     def abort(self, reason: str) -> None:
         self._link.fail(reason)
@@ -207,7 +207,7 @@ class RedisLink:
         self._connecting = None
         if not self._is_stopped:
             number = getattr(failure.value, "osError", None)
-            reason = os.strerror(number) if isinstance(number, int) else failure.getErrorMessage().rstrip(".")
+            reason = os.strerror(number) if isinstance(number, int) else _without_stop(failure)
             self._retry(f"cannot connect: {reason}")
 
     def _retry(self, reason: str) -> None:
@@ -345,6 +345,11 @@ class RedisLink:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
+
+
+def _without_stop(failure: Failure) -> str:
+    """The message of an error, as a part of a sentence."""
+    return failure.getErrorMessage().rstrip(".")
 
 
 def _endpoint(address: Address, reactor: Any, timeout: float) -> Any:

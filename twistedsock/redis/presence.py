@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from twistedsock.pubsub.backplane import Node
 from twistedsock.pubsub.values import Member
-from twistedsock.redis import scripts
+from twistedsock.redis import presence_scripts as scripts
 from twistedsock.redis.link import Timing
 from twistedsock.redis.resp import Call, ConnectionLost, ScriptCall, Unsent
 from twistedsock.redis.wire import Names
@@ -21,7 +21,7 @@ CHANGES_PER_CALL = 500
 """Changes in one call, and channels that are listed again at a time, so that other calls are not delayed for long."""
 
 JOIN, RENAME, LEAVE, LIST, LEFT = b"+", b"=", b"-", b"*", b"!"
-"""The operations of ``scripts.CHANGE_MEMBERS``."""
+"""The operations of ``presence_scripts.CHANGE_MEMBERS``."""
 
 
 class _Change:

@@ -8,7 +8,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twistedsock.redis.scripts import SCRIPTS, Script
+from twistedsock.redis.event_scripts import EVENT_SCRIPTS
+from twistedsock.redis.presence_scripts import PRESENCE_SCRIPTS
+from twistedsock.redis.scripts import Script
+
+SCRIPTS = (*EVENT_SCRIPTS, *PRESENCE_SCRIPTS)
+"""All that a server must have loaded."""
 
 Part = bytes | int
 

@@ -1,0 +1,137 @@
+"""One server of the backplane: its connection, and the calls that leave in one write at the end of a turn."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+from twistedsock.errors import UNAVAILABLE, Error, ErrorCode
+from twistedsock.redis.link import LinkUser
+from twistedsock.redis.resp import Call, ConnectionLost, Item, RedisError, Unsent
+from twistedsock.redis.server import Server
+
+OUT_OF_MEMORY = Error(ErrorCode.UNAVAILABLE, "Redis is out of memory: try again later")
+
+
+class Link(Protocol):
+    """The connection to a server."""
+
+    def start(self, user: LinkUser) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def send(self, items: Sequence[Item]) -> None: ...
+
+    def fail(self, reason: str) -> None: ...
+
+
+class ShardUser(Protocol):
+    """Is called by a shard."""
+
+    def connected(self, is_former_over: bool) -> None:
+        """Calls can be queued. ``is_former_over`` is False if the server may still run calls of a former connection."""
+
+    def disconnected(self) -> None:
+        """All calls that were sent have got ``ConnectionLost``."""
+
+    def received(self, topic: bytes, message: bytes) -> None: ...
+
+
+class Shard:
+    """``schedule`` calls a function after some seconds, or after this turn. ``report`` is called with sentences for the
+    operator."""
+
+    def __init__(
+        self,
+        link: Link,
+        user: ShardUser,
+        schedule: Callable[[float, Callable[[], None]], object],
+        report: Callable[[str], object],
+    ) -> None:
+        self.is_ready = False
+        self.fence = b""
+        """The run of the server."""
+        self.time = 0
+        """The newest time of the server that is known, in milliseconds."""
+        self.connection = 0
+        """The number of the connection, so that work which waits can notice that it is another one."""
+        self._link = link
+        self._user = user
+        self._schedule = schedule
+        self._report = report
+        self._outgoing: list[Item | Unsent] = []
+        self._is_flush_scheduled = False
+        self._reported_error = ""
+
+    def start(self) -> None:
+        self._link.start(self)
+
+    def stop(self) -> None:
+        self.is_ready = False
+        self._link.stop()
+
+    # The end of a turn.
+
+    def queue(self, item: Item | Unsent) -> None:
+        """Send this at the end of the turn."""
+        self._outgoing.append(item)
+        if not self._is_flush_scheduled:
+            self._is_flush_scheduled = True
+            self._schedule(0, self._flush)
+
+    def _flush(self) -> None:
+        self._is_flush_scheduled = False
+        outgoing, self._outgoing = self._outgoing, []
+        items: list[Item] = []
+        for item in outgoing:
+            if isinstance(item, Unsent):
+                items += item.build()
+            else:
+                items.append(item)
+        if items:
+            self._link.send(items)
+
+    # Calls of the link.
+
+    def connected(self, server: Server, time: int, is_former_over: bool) -> None:
+        self.fence = server.fence
+        self.note_time(time)
+        self.connection += 1
+        self.is_ready = True
+        self._user.connected(is_former_over)
+
+    def disconnected(self) -> None:
+        self.is_ready = False
+        self._user.disconnected()
+        outgoing, self._outgoing = self._outgoing, []
+        for item in outgoing:
+            if isinstance(item, Unsent):
+                item.abandon()
+            elif isinstance(item, Call):
+                item.done(ConnectionLost())
+
+    def received(self, topic: bytes, message: bytes) -> None:
+        self._user.received(topic, message)
+
+    # Replies.
+
+    def note_time(self, time: int) -> None:
+        """The server has reported its time."""
+        self.time = max(self.time, time)
+
+    def has_succeeded(self) -> None:
+        """The server has run a publication: its next error is reported, even if it is the same as before."""
+        self._reported_error = ""
+
+    def error(self, reply: Exception) -> Error:
+        """The answer to a call that has failed."""
+        if not isinstance(reply, RedisError):
+            return UNAVAILABLE
+        text = str(reply)
+        if "READONLY" in text:
+            self._schedule(0, partial(self._link.fail, "the server has become a replica"))
+        elif text != self._reported_error:  # until a publication succeeds, not for each one
+            self._reported_error = text
+            self._report(f"Redis has rejected a call: {text}")
+        if "OOM" in text:
+            return OUT_OF_MEMORY
+        return UNAVAILABLE
