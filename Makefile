@@ -49,7 +49,7 @@ coverage: .venv/for-test ## test the pure packages, which their tests must cover
 	$(pytest) --cov --cov-report=term $(pure_tests)
 
 unit-pure: .venv/for-test
-	HYPOTHESIS_PROFILE=short $(pytest) $(pure_tests) $(light_tests)
+	HYPOTHESIS_PROFILE=short $(pytest) -m "not slow" $(pure_tests) $(light_tests)
 
 unit-rest: .venv/for-test
 	HYPOTHESIS_PROFILE=short $(pytest) -m "not end_to_end and not slow" $(addprefix --ignore=,$(pure_tests) $(light_tests) tests/end_to_end)

@@ -24,6 +24,8 @@ from twistedsock.backplanes.sqlite_store import StoreError
 from twistedsock.pubsub.future import on_result
 from twistedsock.pubsub.values import Position
 
+pytestmark = pytest.mark.slow
+
 SEEDS = 60
 LOSSES_PER_SEED = 8
 CHANNELS = (b"a", b"b", b"c")

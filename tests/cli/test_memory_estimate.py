@@ -85,6 +85,7 @@ def send(server: FakeServer, client: LineClient, *lines: str) -> None:
     client.outlet.sent.clear()
 
 
+@pytest.mark.slow
 def test_objects_cost_no_more_than_estimated() -> None:
     """With the longest names, and without history and buffers, which have limits in bytes."""
     server = FakeServer()
@@ -99,6 +100,7 @@ def test_objects_cost_no_more_than_estimated() -> None:
     assert connections / 100 < CONNECTION / 2
 
 
+@pytest.mark.slow
 def test_channels_of_many_clients_cost_no_more_than_estimated() -> None:
     server = FakeServer()
     publisher = server.line_client()
@@ -112,6 +114,7 @@ def test_channels_of_many_clients_cost_no_more_than_estimated() -> None:
     assert (allocated(publish) - server.broker.histories.size) / 500 < CHANNEL
 
 
+@pytest.mark.slow
 def test_rate_limiters_cost_no_more_than_estimated() -> None:
     meters, count = RateLimiterPool(Limits()), 3_000
     gc.collect()

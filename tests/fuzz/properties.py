@@ -20,6 +20,8 @@ from twistedsock.session.commands import Publish
 from twistedsock.session.encoder import Encoder
 from twistedsock.testing import read_frames
 
+USUAL_EXAMPLES = 100
+"""Inputs of a test under the usual profile (tests/conftest.py)."""
 SETTINGS = settings(
     derandomize=True,
     database=None,
@@ -47,12 +49,14 @@ class Property:
 
 
 def holds(examples: int = 100, found: Iterable[Any] = (), **strategies: Any) -> Callable[[Callable[..., None]], Any]:
-    """Turn a function into a property with ``examples`` inputs in ``make test``. ``found`` has the failing inputs of
-    earlier fuzz runs as ``example(…)`` of Hypothesis; every run tries them."""
+    """Turn a function into a property with ``examples`` inputs in ``make test``, and as much less in ``make check`` as
+    its profile of Hypothesis has less than the usual one. ``found`` has the failing inputs of earlier fuzz runs as
+    ``example(…)`` of Hypothesis; every run tries them."""
+    share = min(settings.default.max_examples / USUAL_EXAMPLES, 1)
 
     def decorate(check: Callable[..., None]) -> Any:
         described = Property(check, strategies, list(found))
-        test = described.under(settings(SETTINGS, max_examples=examples))
+        test = described.under(settings(SETTINGS, max_examples=max(1, int(examples * share))))
         test.property = described
         return test
 

@@ -60,7 +60,7 @@ class Spoken:
 RUNS = st.lists(RUN.map(lambda run: run + b"\n"), max_size=3).map(b"".join)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=2 * settings().max_examples)
 @given(stream=LINES | RUNS, cuts=CUTS, late=st.booleans(), room=st.sampled_from([None, None, 0, 30]))
 @example(b"PUB \xff x\nPUB \xff y\n", [], False, None)
 @example(b"PUB a \nPUB a \nPUB a \n\x04\n", [7], False, 0)
@@ -112,7 +112,7 @@ ODD = [
 ]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=2 * settings().max_examples)
 @given(MESSAGES | st.lists(st.sampled_from(ODD) | st.sampled_from([b"1", b"22"]).map(lambda text: PLAIN % text)))
 @example([ODD[-3], *ODD[-2:]])
 @example([PLAIN % b"x", (PLAIN % b"")[:-2] + b"}"])
