@@ -1,0 +1,251 @@
+"""Packets of Socket.IO, protocol revision 5.
+
+A packet is one Engine.IO message of text, ``<type>[<attachments>-][<namespace>,][<id>][JSON]``, and a binary message
+for each attachment. The JSON has an object ``{"_placeholder":true,"num":0}`` in place of each attachment.
+
+Source: ``docs/socket.io-protocol/v5-current.md`` in the repository socketio/socket.io.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+
+from twistedsock.codecs.payload import MAX_DEPTH, is_too_deep, replace_unpaired_surrogates
+
+MAIN_NAMESPACE = "/"
+
+MAX_ATTACHMENTS = 10
+"""Of one packet, as in the reference implementation. Without a limit, a client could let the server wait for any number
+of them (CVE-2026-33151)."""
+
+MAX_NAMESPACE_BYTES = 500
+"""Error messages repeat the name of a namespace."""
+
+RESERVED_NAMES = frozenset({"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"})
+"""Names of events that clients and servers emit locally. A program could take an event of that name for its own."""
+
+
+class PacketType(IntEnum):
+    CONNECT = 0
+    DISCONNECT = 1
+    EVENT = 2
+    ACK = 3
+    CONNECT_ERROR = 4
+    BINARY_EVENT = 5
+    BINARY_ACK = 6
+
+
+class InvalidPacket(Exception):
+    """The client has violated the protocol. Its connection must be closed. The message says how."""
+
+
+class SocketPacket(msgspec.Struct, frozen=True):
+    """``items`` are JSON texts: the elements of the array of an event or ack, or the only value of another packet. The
+    first element of an event is its name. Events and acks with attachments have the types EVENT and ACK too."""
+
+    type: PacketType
+    namespace: str = MAIN_NAMESPACE
+    items: tuple[bytes, ...] = ()
+    id: int | None = None
+    attachments: tuple[bytes, ...] = ()
+
+    @property
+    def event_name(self) -> str:
+        """The name of an event. A number is a name too."""
+        return str(_decode(self.items[0]))
+
+    @property
+    def values(self) -> list[Any]:
+        """The values of the items, with attachments as ``bytes``; for an event without its name. Raises
+        ``InvalidPacket``."""
+        items = self.items[1:] if self.type is PacketType.EVENT else self.items
+        values = [_decode(item) for item in items]
+        return [_restore(value, self.attachments) for value in values] if self.attachments else values
+
+
+# Possessive quantifiers: no text makes this backtrack.
+_HEAD = re.compile(rb"([0-6])(?:([0-9]++)-)?(/[^,]*+,?+)?([0-9]++)?", re.DOTALL)
+
+_MAX_DIGITS = 15
+"""Of ids, so that they are exact in JavaScript."""
+
+_read_items = msgspec.json.Decoder(tuple[msgspec.Raw, ...]).decode
+
+_read_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+_read = msgspec.json.Decoder().decode
+
+_write = msgspec.json.Encoder().encode
+
+
+def _decode(text: bytes) -> Any:
+    try:
+        return _read(text)
+    except (msgspec.DecodeError, RecursionError):
+        raise InvalidPacket("invalid JSON") from None
+
+
+def _restore(value: Any, attachments: Sequence[bytes]) -> Any:
+    """The value with attachments in place of placeholders. The depth of values is limited."""
+    if isinstance(value, list):
+        return [_restore(item, attachments) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("_placeholder") is not True:
+        return {name: _restore(item, attachments) for name, item in value.items()}
+    number = value.get("num")
+    if type(number) is not int or not 0 <= number < len(attachments):
+        raise InvalidPacket("invalid placeholder: it refers to no attachment")
+    return attachments[number]
+
+
+class PacketDecoder:
+    """Joins the messages of packets. ``max_bytes`` is the maximum size of a packet with its attachments."""
+
+    __slots__ = ("_attachments", "_expected", "_max_attachments", "_max_bytes", "_packet", "buffered_bytes")
+
+    def __init__(self, max_bytes: int, max_attachments: int = MAX_ATTACHMENTS) -> None:
+        self._max_bytes = max_bytes
+        self._max_attachments = max_attachments
+        self._packet: SocketPacket | None = None
+        self._attachments: list[bytes] = []
+        self._expected = 0
+        self.buffered_bytes = 0
+        """The size of a packet that waits for attachments."""
+
+    def feed(self, data: bytes, is_binary: bool) -> SocketPacket | None:
+        """One message. Returns a packet if it is complete now. Raises ``InvalidPacket``."""
+        if not is_binary:
+            return self._feed_text(data)
+        packet = self._packet
+        if packet is None:
+            raise InvalidPacket("unexpected binary message: no packet waits for an attachment")
+        self.buffered_bytes += len(data)
+        if self.buffered_bytes > self._max_bytes:
+            raise InvalidPacket(f"packet too long: at most {self._max_bytes} bytes are allowed with attachments")
+        self._attachments.append(data)
+        if len(self._attachments) < self._expected:
+            return None
+        complete = msgspec.structs.replace(packet, attachments=tuple(self._attachments))
+        self._packet, self._attachments, self.buffered_bytes = None, [], 0
+        return complete
+
+    def _feed_text(self, text: bytes) -> SocketPacket | None:
+        if self._packet is not None:
+            raise InvalidPacket("unexpected text: attachments are missing")
+        packet, attachments = decode_text(text)
+        if not attachments:
+            return packet
+        if attachments > self._max_attachments:
+            raise InvalidPacket(f"too many attachments: at most {self._max_attachments} are allowed")
+        self._packet, self._expected, self.buffered_bytes = packet, attachments, len(text)
+        return None
+
+
+def decode_text(text: bytes) -> tuple[SocketPacket, int]:
+    """The packet in a text, which is valid UTF-8, and the number of attachments that it still waits for. Raises
+    ``InvalidPacket``."""
+    head = _HEAD.match(text)
+    if head is None:
+        raise InvalidPacket("unknown packet type: the first character must be a digit from 0 to 6")
+    number, count, namespace, id = head.groups()
+    type = PacketType(int(number))
+    attachments = 0
+    if type in (PacketType.BINARY_EVENT, PacketType.BINARY_ACK):
+        # A packet that waits for no attachment would be complete and kept nevertheless (CVE-2026-69185).
+        if count is None or len(count) > _MAX_DIGITS or (attachments := int(count)) < 1:
+            raise InvalidPacket("invalid number of attachments: at least 1 is required")
+        type = PacketType.EVENT if type is PacketType.BINARY_EVENT else PacketType.ACK
+    elif count is not None:
+        raise InvalidPacket("unexpected number of attachments: the packet is not binary")
+    if id is not None and len(id) > _MAX_DIGITS:
+        raise InvalidPacket(f"invalid id: at most {_MAX_DIGITS} digits are allowed")
+    if type is PacketType.ACK and id is None:
+        raise InvalidPacket("invalid ack: the id is missing")
+    items = _decode_items(type, text[head.end() :])
+    return SocketPacket(type, _name(namespace), items, None if id is None else int(id)), attachments
+
+
+def _name(namespace: bytes | None) -> str:
+    """The name of a namespace. Clients can send a query behind it."""
+    if namespace is None:
+        return MAIN_NAMESPACE
+    if len(namespace) > MAX_NAMESPACE_BYTES:
+        raise InvalidPacket(f"namespace too long: at most {MAX_NAMESPACE_BYTES} bytes are allowed")
+    return namespace.removesuffix(b",").partition(b"?")[0].decode()
+
+
+def _decode_items(type: PacketType, data: bytes) -> tuple[bytes, ...]:
+    if is_too_deep(data):
+        raise InvalidPacket(f"data too deep: at most {MAX_DEPTH} levels are allowed")
+    data = replace_unpaired_surrogates(data)
+    try:
+        match type:
+            case PacketType.EVENT | PacketType.ACK:
+                items = tuple(map(bytes, _read_items(data)))
+            case PacketType.CONNECT:
+                items = (data,) if data else ()
+                if data:
+                    _read_object(data)
+            case PacketType.DISCONNECT if not data:
+                items = ()
+            case _:
+                raise InvalidPacket(f"unexpected packet or data: {type.name.lower()}")
+    except (msgspec.DecodeError, RecursionError):
+        raise InvalidPacket(f"invalid data: {type.name.lower()}") from None
+    if type is PacketType.EVENT:
+        _check_name(items)
+    return items
+
+
+def _check_name(items: Sequence[bytes]) -> None:
+    if not items:
+        raise InvalidPacket("invalid event: the name is missing")
+    name = _decode(items[0])
+    if type(name) not in (str, int) or name in RESERVED_NAMES:
+        raise InvalidPacket("invalid event name: send a string that is not reserved, or a whole number")
+
+
+def encode_packet(packet: SocketPacket) -> tuple[bytes, ...]:
+    """The messages of a packet: a text, and the binary ones behind it."""
+    type, attachments = packet.type, b""
+    if packet.attachments:
+        type = PacketType.BINARY_EVENT if type is PacketType.EVENT else PacketType.BINARY_ACK
+        attachments = b"%d-" % len(packet.attachments)
+    data = b",".join(packet.items)
+    if packet.type in (PacketType.EVENT, PacketType.ACK):
+        data = b"[%b]" % data
+    namespace = b"" if packet.namespace == MAIN_NAMESPACE else packet.namespace.encode() + b","
+    id = b"" if packet.id is None else b"%d" % packet.id
+    return (b"%d%b%b%b%b" % (type, attachments, namespace, id, data), *packet.attachments)
+
+
+def encode_values(values: Iterable[Any]) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """The items and the attachments of a packet. ``bytes``, ``bytearray`` and ``memoryview`` become attachments. Raises
+    ``TypeError`` or ``ValueError`` for values that JSON cannot represent."""
+    attachments: list[bytes] = []
+    items: list[bytes] = []
+    for value in values:
+        try:
+            item = _write(_extract(value, attachments))
+        except RecursionError:
+            raise ValueError(f"data too deep: at most {MAX_DEPTH} levels are allowed") from None
+        if is_too_deep(item):
+            raise ValueError(f"data too deep: at most {MAX_DEPTH} levels are allowed")
+        items.append(item)
+    return tuple(items), tuple(attachments)
+
+
+def _extract(value: Any, attachments: list[bytes]) -> Any:
+    """The value with placeholders for what is binary."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        attachments.append(bytes(value))
+        return {"_placeholder": True, "num": len(attachments) - 1}
+    if isinstance(value, dict):
+        return {name: _extract(item, attachments) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_extract(item, attachments) for item in value]
+    return value
