@@ -21,6 +21,7 @@ from twisted.python.reflect import namedModule
 from twistedsock.backplane_builder import State, draw_epoch
 from twistedsock.backplanes.hub import Hub
 from twistedsock.backplanes.hub_client import WorkerBackplane
+from twistedsock.backplanes.hub_counts import ConnectionCounts
 from twistedsock.backplanes.hub_messages import MAX_TAIL_BYTES
 from twistedsock.backplanes.memory_history import MemoryHistoryBackplane
 from twistedsock.config import Settings, SettingsError, read_settings
@@ -168,6 +169,7 @@ def _run_hub(assignment: Assignment, reactor: Any) -> None:
             )
         )
 
+    hub.counts = ConnectionCounts(settings)
     hub.reports_members = bool(present.webhook)
     hub.reports.update({METRICS: metrics.report, STATISTICS: statistics})
     hub.start()

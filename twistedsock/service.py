@@ -34,6 +34,7 @@ from twistedsock.codecs.native import NATIVE_ENCODER
 from twistedsock.config import Settings, SettingsError, listeners, read_settings, trusted_proxies
 from twistedsock.endpoints import load_endpoints
 from twistedsock.errors import CloseReason, Error
+from twistedsock.limits.shared_counts import KeepsCounts, SharedCounts
 from twistedsock.metrics.processes import STATISTICS, OtherProcesses, StatisticsOfAll
 from twistedsock.metrics.prometheus import StateStatistics
 from twistedsock.metrics.statistics import ProcessStatistics
@@ -143,6 +144,9 @@ class SockbridgeService(LoggingService):
         self.context: ServerContext = build_context(
             self._backplane, settings, version, reactor.seconds, self._call_in_next_turn, self._draw_id, time.time
         )
+        if isinstance(backplane, KeepsCounts):
+            send_counts = backplane.send_counts
+            backplane.counts = SharedCounts(self.context.connection_limiter, reactor.callLater, send_counts)
         self.context.policy = read_policy(settings) if policy is None else policy
         self.context.broker.report_gap = self._log_gap
         self.webhooks = WebhookManager(

@@ -183,6 +183,36 @@ def test_killed_processes_are_started_again_and_clients_of_the_others_stay(
     assert not any(map(is_running, processes.values())) and not lines.exists()
 
 
+def test_connections_of_an_address_are_counted_over_all_workers(start: Starter, open_socket: Any) -> None:
+    proxies = ("--trusted-proxy", "127.0.0.1", "--proxy-protocol", TCP, "--allow-insecure")
+    server = start(*WORKERS, *proxies, "--max-connections-per-address", "5", web=("none",))
+    streams: list[Any] = []
+
+    def opens() -> bool:
+        stream = open_socket(server.lines[0])
+        stream.sendall(b"PROXY TCP4 10.0.0.1 10.0.0.2 5000 80\r\nPING\r\n")
+        if not stream.recv(1024).startswith(b"WELCOME"):
+            return False
+        streams.append(stream)
+        return True
+
+    assert [opens() for _ in range(4)] == [True] * 4, "less than the limit, whatever is known"
+
+    def is_rejected() -> bool:
+        if not opens():
+            return True
+        if len(streams) > 5:  # it was accepted before the workers knew about the others
+            streams.pop().close()
+        return False
+
+    wait_until(is_rejected, "the limit")
+    assert len(streams) == 5
+    processes = processes_of(server.process.pid)
+    for name in ("worker 1", "worker 2"):
+        os.kill(processes[name], signal.SIGKILL)
+    assert opens(), "they gave their shares back"
+
+
 def test_processes_that_hang_are_killed_and_started_again(start: Starter, on_each: Any) -> None:
     server = start(*WORKERS, "--worker-timeout", "1.2")
     stopped = processes_of(server.process.pid)

@@ -64,7 +64,7 @@ def test_the_addresses_of_one_ipv6_network_are_counted_as_one(other: str) -> Non
     assert admission.acquire(other) is None
     admission.release(other)
     admission.release("2001:db8:0:1::1")
-    assert admission._by_address == {}
+    assert admission.counts == {}
 
 
 def test_ipv4_in_ipv6_is_counted_as_ipv4() -> None:
@@ -81,7 +81,7 @@ def test_addresses_are_forgotten_with_their_last_connection() -> None:
     for number in range(100):
         admission.acquire(f"10.0.0.{number}")
         admission.release(f"10.0.0.{number}")
-    assert admission._by_address == {}
+    assert admission.counts == {}
 
 
 def test_rejects_connections_over_the_limit_of_an_identity() -> None:
@@ -105,3 +105,21 @@ def test_connections_to_other_processes_count_in_total() -> None:
     assert admission.acquire("10.0.0.1") is None
     assert admission.acquire("10.0.0.2") == TOO_MANY_CONNECTIONS
     assert admission.connections == 1
+
+
+def test_connections_of_an_address_to_other_processes_count() -> None:
+    admission, changed = ConnectionLimiter(Limits(max_connections_per_address=3)), list[bytes]()
+    admission.changed = changed.append
+    admission.elsewhere_of[b"@10.0.0.1"] = 2
+    assert [admission.acquire("10.0.0.1") for _ in range(2)] == [None, TOO_MANY_FROM_ADDRESS]
+    admission.elsewhere_of[b"@10.0.0.1"] = 1
+    assert admission.acquire("10.0.0.1") is None
+    admission.release("10.0.0.1")
+    assert changed == [b"@10.0.0.1"] * 4, "the rejected one too: what was known may be old"
+    assert admission.acquire("127.0.0.1") is None and len(changed) == 4
+
+
+def test_an_address_and_an_identity_of_the_same_name_are_counted_apart() -> None:
+    admission = ConnectionLimiter(Limits(max_connections_per_address=1, max_connections_per_identity=1))
+    assert admission.acquire("10.0.0.1") is None and admission.acquire_identity(b"10.0.0.1") is None
+    assert admission.counts == {b"@10.0.0.1": 1, b"=10.0.0.1": 1}

@@ -10,12 +10,14 @@ from functools import partial
 from typing import Any
 
 from twistedsock.backplanes import hub_messages as messages
+from twistedsock.backplanes.hub_counts import ConnectionCounts, News
 from twistedsock.backplanes.hub_keys import PublicationKeys
 from twistedsock.backplanes.hub_link import Link, Outlet
 from twistedsock.backplanes.hub_members import HubMembers
 from twistedsock.backplanes.hub_messages import ProtocolError, encode
 from twistedsock.backplanes.hub_reports import Gatherings
 from twistedsock.errors import Error
+from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.backplane import Backplane
 from twistedsock.pubsub.future import Future, on_result
 from twistedsock.pubsub.subscription import Client
@@ -74,6 +76,7 @@ class Hub:
         self.reports_members = False
         """Whether one worker is notified of each join and leave, for its observers: always the one whose name is the
         first, because it can then recognise members that have reconnected."""
+        self.counts = ConnectionCounts(Limits())
         self.reports: dict[bytes, Callable[[], bytes]] = {}
         """The reports of the hub itself, by topic. Its name in answers is ``hub``."""
 
@@ -145,6 +148,9 @@ class Hub:
         self._members.node_connected(name)
         self._was_ready = self.backplane.is_ready
         link.send(messages.Welcome(self.name, self._was_ready))
+        counts = self.counts.connect(name)
+        if counts:
+            link.send(messages.CountsElsewhere(dict(counts)))
 
     def _goodbye(self, link: Link, request: int, message: messages.Goodbye) -> None:
         link.has_stopped = True
@@ -157,6 +163,7 @@ class Hub:
             return
         del self._links[name]
         self._members.node_disconnected(name)
+        self._send_counts(self.counts.remove(name))
         for channel in list(link.channels):
             self._stop_following(link, channel)
         self._gatherings.disconnected(link)
@@ -306,6 +313,13 @@ class Hub:
     def _reported(self, link: Link, request: int, message: messages.WorkerReport) -> None:
         self._gatherings.reported(link, request, message.content)
 
+    def _report_counts(self, link: Link, request: int, message: messages.ReportCounts) -> None:
+        self._send_counts(self.counts.report(link.node_name, message.counts))
+
+    def _send_counts(self, news: News) -> None:
+        for name, counts in news.items():
+            self._links[name].send(messages.CountsElsewhere(counts))
+
     # The node of the backplane.
 
     def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None:
@@ -362,6 +376,7 @@ _HANDLERS: dict[type, Callable[[Hub, Link, int, Any], None]] = {
     messages.Gather: Hub._gather,
     messages.WorkerReport: Hub._reported,
     messages.Goodbye: Hub._goodbye,
+    messages.ReportCounts: Hub._report_counts,
     messages.Command: Hub._broadcast,
 }
 

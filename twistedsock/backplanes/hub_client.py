@@ -13,6 +13,7 @@ from twistedsock.backplanes import hub_messages as messages
 from twistedsock.backplanes.hub_link import Outlet
 from twistedsock.backplanes.hub_messages import FrameReader, encode
 from twistedsock.errors import UNAVAILABLE, Error, ErrorCode
+from twistedsock.limits.shared_counts import Counts, SharedCounts
 from twistedsock.pubsub.backplane import Node
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import Client
@@ -59,6 +60,7 @@ class WorkerBackplane:
         """The reports of this worker: functions by the first word of a topic. They get the rest of it."""
         self.on_ready: Callable[[], object] | None = None
         """Called once, when the first connection is established."""
+        self.counts: SharedCounts | None = None
         self._schedule = schedule
         self._outlet: Outlet | None = None
         self._reader = FrameReader(messages.ToWorker)
@@ -97,6 +99,8 @@ class WorkerBackplane:
         """The connection has ended. Requests that wait for their answers fail."""
         self._outlet = None
         self._is_welcome = self._is_hub_ready = False
+        if self.counts is not None:
+            self.counts.disconnected()
         self._waiting.clear()
         self._reopening.clear()
         requests, self._requests, self._in_flight = self._requests, {}, 0
@@ -174,6 +178,8 @@ class WorkerBackplane:
         self._is_welcome, self._is_hub_ready = True, message.is_ready
         if self._node is not None:
             self._synchronize()
+        if self.counts is not None:
+            self.counts.connected()
         on_ready, self.on_ready = self.on_ready, None
         if on_ready is not None:
             on_ready()
@@ -305,6 +311,14 @@ class WorkerBackplane:
         """The reports of all other workers about a topic, by their names."""
         return self._request(messages.Gather(topic))
 
+    def send_counts(self, counts: Counts) -> None:
+        """The connections of some addresses and identities to this worker, for ``SharedCounts``."""
+        self._send_if_connected(messages.ReportCounts(dict(counts)))
+
+    def _counts_elsewhere(self, request: int, message: messages.CountsElsewhere) -> None:
+        if self.counts is not None:
+            self.counts.received(message.counts)
+
     def _run_command(self, request: int, message: messages.Command) -> None:
         if self._node is not None:
             self._node.run_command(message.command)
@@ -339,5 +353,6 @@ _HANDLERS: dict[type, Callable[[WorkerBackplane, int, Any], None]] = {
     messages.Failure: lambda self, request, message: self._answer(request, _error(message)),
     messages.Ask: WorkerBackplane._asked,
     messages.Reports: lambda self, request, message: self._answer(request, message.reports),
+    messages.CountsElsewhere: WorkerBackplane._counts_elsewhere,
     messages.Command: WorkerBackplane._run_command,
 }

@@ -124,6 +124,12 @@ class FindOffset(Message, tag=15, frozen=True):
     time: int
 
 
+class ReportCounts(Message, tag=16, frozen=True):
+    """The connections of some addresses and identities to this worker. A worker that has just connected has none."""
+
+    counts: dict[bytes, int]
+
+
 # From the hub to a worker.
 
 
@@ -198,6 +204,12 @@ class Reports(Message, tag=30, frozen=True):
     reports: dict[bytes, bytes]
 
 
+class CountsElsewhere(Message, tag=31, frozen=True):
+    """The connections of some addresses and identities to all other workers, as ``SharedCounts.received`` has them."""
+
+    counts: dict[bytes, int]
+
+
 # In both directions.
 
 
@@ -223,6 +235,7 @@ ToHub = (
     | WorkerReport
     | Goodbye
     | FindOffset
+    | ReportCounts
     | Command
 )
 
@@ -239,6 +252,7 @@ ToWorker = (
     | Failure
     | Ask
     | Reports
+    | CountsElsewhere
     | Command
 )
 

@@ -49,6 +49,11 @@ def subject_principal(subject: bytes) -> Principal:
     return b"=" + subject
 
 
+def is_subject(principal: Principal) -> bool:
+    """Whether a principal is an identity, not an address."""
+    return principal.startswith(b"=")
+
+
 def client_principal(client: bytes, subject: bytes = b"") -> Principal:
     """The principal of a client by its address, written as in ``Endpoints.client``. ``subject`` is the
     subject of the identity that the client has proved, or empty."""
