@@ -28,7 +28,8 @@ def processes_of(parent: int) -> dict[str, int]:
     for number in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
         with suppress(FileNotFoundError):
             words = Path(f"/proc/{number}/cmdline").read_bytes().decode().rstrip("\0").split("\0")
-            found[" ".join(words[words.index("twistedsock.process") + 1 :])] = int(number)
+            if "twistedsock.process" in words:  # else it is about to become one
+                found[" ".join(words[words.index("twistedsock.process") + 1 :])] = int(number)
     return found
 
 
