@@ -1,6 +1,5 @@
 """The configurations in examples/proxies/, run by real proxies in front of a real server."""
 
-import os
 import re
 import socket
 from collections.abc import Callable
@@ -9,33 +8,23 @@ from typing import Any
 
 import pytest
 
-from tests.documents import CHECKOUT
 from tests.end_to_end.conftest import receive_until, unverified_tls
 from tests.end_to_end.programs import Program, free_ports, path_of
+from tests.end_to_end.proxies import FILES, Proxy, ProxyFolder, replaced
 from tests.fuzz.grammars import HANDSHAKE
 
 pytestmark = pytest.mark.end_to_end
 
-FILES = CHECKOUT / "examples" / "proxies"
 CLIENT = "127.0.0.5"
 """The address of clients, which differs from that of the proxy."""
 STRANGER = "127.0.0.9"
 
 
-def replaced(text: str, changes: dict[str, str]) -> str:
-    """The text with all changes, each of which must apply."""
-    for old, new in changes.items():
-        assert old in text, old
-        text = text.replace(old, new)
-    return text
-
-
 class Place:
-    """The server of sockbridge.toml. ``lines`` is the endpoint without a PROXY header. ``web`` and ``lines_port`` are
-    the ports for the proxy."""
+    """The server of sockbridge.toml. ``lines`` is the endpoint without a PROXY header. ``web_port`` and ``lines_port``
+    are the ports for the proxy."""
 
-    def __init__(self, folder: Path, start: Callable[..., Any], certificate: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, start: Callable[..., Any]) -> None:
         open_port, self.web_port, self.lines_port = free_ports(3)
         changes = {"8081": str(open_port), "8082": str(self.web_port), "8083": str(self.lines_port)}
         (folder / "sockbridge.toml").write_text(replaced((FILES / "sockbridge.toml").read_text(), changes))
@@ -46,91 +35,49 @@ class Place:
             tcp=tuple(f"tcp:{port}:interface=127.0.0.1" for port in (open_port, self.lines_port)),
             web=(f"tcp:{self.web_port}:interface=127.0.0.1",),
         )
-        key, cert = re.findall(r"=([^:]+)", certificate)
-        self.key, self.certificate = folder / "key.pem", folder / "cert.pem"
-        self.key.write_bytes(Path(key).read_bytes())
-        self.certificate.write_bytes(Path(cert).read_bytes() + Path(key).read_bytes())
         self.lines = f"127.0.0.1:{open_port}"
 
-
-class Proxy:
-    """A running proxy. Clients connect to ``page`` and ``lines``."""
-
-    def __init__(self, place: Place, page_port: int, lines_port: int, run: Callable[..., Program], *command: str):
-        self.place = place
-        self.page, self.lines = f"https://127.0.0.1:{page_port}", f"127.0.0.1:{lines_port}"
-        self.authority = f"127.0.0.1:{page_port}"
-        program = run(path_of(command[0]), *command[1:], env={**os.environ, "HOME": str(place.folder)})
-        program.listens(*filter(None, (page_port, lines_port)))  # nginx opens one after the other
+    @property
+    def changes(self) -> dict[str, str]:
+        """What differs in the configuration of a proxy for browsers and lines."""
+        return {"127.0.0.1:8082": f"127.0.0.1:{self.web_port}", "127.0.0.1:8083": f"127.0.0.1:{self.lines_port}"}
 
 
-def start_nginx(place: Place, run: Callable[..., Program]) -> Proxy:
-    page, lines = free_ports(2)
-    folder = place.folder
-    bodies = "".join(f"{kind}_temp_path {folder};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-    text = replaced(
-        (FILES / "nginx.conf").read_text(),
-        {
-            "listen 443": f"listen 127.0.0.1:{page}",
-            "listen 8443": f"listen 127.0.0.1:{lines}",
-            "127.0.0.1:8082": f"127.0.0.1:{place.web_port}",
-            "127.0.0.1:8083": f"127.0.0.1:{place.lines_port}",
-            "/etc/ssl/bridge.example.org.pem": str(place.certificate),
-            "/etc/ssl/private/bridge.example.org.key": str(place.key),
-            "/var/log/nginx/bridge.log": str(folder / "access-log"),
-            # The test machine may have a lower limit of open files.
-            "worker_rlimit_nofile 34000;": "",
-            "worker_connections 16000;": "worker_connections 400;",
-            "http {\n": "http {\n" + bodies,
-        },
-    )
-    (folder / "nginx.conf").write_text(text)
-    quiet = f"daemon off; pid {folder}/nginx.pid; error_log stderr;"
-    return Proxy(place, page, lines, run, "nginx", "-c", str(folder / "nginx.conf"), "-g", quiet)
+def start_nginx(place: Place, folder: ProxyFolder) -> Proxy:
+    return folder.nginx(FILES / "nginx.conf", place.changes)
 
 
-def start_caddy(place: Place, run: Callable[..., Program]) -> Proxy:
+def start_caddy(place: Place, folder: ProxyFolder) -> Proxy:
     (page,) = free_ports(1)
-    site = f"https://127.0.0.1:{page} {{\n\ttls {place.certificate} {place.key}\n"
+    site = f"https://127.0.0.1:{page} {{\n\ttls {folder.certificate} {folder.key}\n"
     text = replaced(
         (FILES / "Caddyfile").read_text(),
         {"bridge.example.org {\n": site, "127.0.0.1:8082": f"127.0.0.1:{place.web_port}"},
     )
     # No administration port, and no redirect from http to https.
-    (place.folder / "Caddyfile").write_text(
+    (folder.path / "Caddyfile").write_text(
         "{\n\tadmin off\n\tauto_https disable_redirects\n\tdefault_sni localhost\n}\n" + text
     )
-    return Proxy(place, page, 0, run, "caddy", "run", "--config", "Caddyfile", "--adapter", "caddyfile")
+    return folder.start(page, 0, "caddy", "run", "--config", "Caddyfile", "--adapter", "caddyfile")
 
 
-def start_haproxy(place: Place, run: Callable[..., Program]) -> Proxy:
-    page, lines = free_ports(2)
-    text = replaced(
-        (FILES / "haproxy.cfg").read_text(),
-        {
-            "bind :443": f"bind 127.0.0.1:{page}",
-            "bind :8443": f"bind 127.0.0.1:{lines}",
-            "127.0.0.1:8082": f"127.0.0.1:{place.web_port}",
-            "127.0.0.1:8083": f"127.0.0.1:{place.lines_port}",
-            "/etc/ssl/private/bridge.example.org.pem": str(place.certificate),
-            "maxconn 16000": "maxconn 200",
-        },
-    )
-    (place.folder / "haproxy.cfg").write_text(text)
-    return Proxy(place, page, lines, run, "haproxy", "-db", "-f", "haproxy.cfg")
+def start_haproxy(place: Place, folder: ProxyFolder) -> Proxy:
+    return folder.haproxy(FILES / "haproxy.cfg", place.changes)
 
 
 STARTERS = {"nginx": start_nginx, "caddy": start_caddy, "haproxy": start_haproxy}
 
 
 @pytest.fixture
-def place(tmp_path: Path, start: Callable[..., Any], certificate: str) -> Place:
-    return Place(tmp_path, start, certificate)
+def place(tmp_path: Path, start: Callable[..., Any]) -> Place:
+    return Place(tmp_path, start)
 
 
 @pytest.fixture
-def proxy(request: pytest.FixtureRequest, place: Place, run: Callable[..., Program]) -> Proxy:
-    return STARTERS[request.param](place, run)
+def proxy(
+    request: pytest.FixtureRequest, place: Place, tmp_path: Path, run: Callable[..., Program], certificate: str
+) -> Proxy:
+    return STARTERS[request.param](place, ProxyFolder(tmp_path, run, certificate))
 
 
 everywhere = pytest.mark.parametrize("proxy", STARTERS, indirect=True)
@@ -138,12 +85,12 @@ for_lines = pytest.mark.parametrize("proxy", ["nginx", "haproxy"], indirect=True
 
 
 @everywhere
-def test_websocket_through_a_proxy(proxy, web_client, line_client):
+def test_websocket_through_a_proxy(proxy, place, web_client, line_client):
     """The origin equals the host only if the proxy forwards the host of the request."""
     page = web_client(proxy.page, origin=proxy.page, source=CLIENT)
     assert f'"from":"{CLIENT}:0"' in page.welcome
     assert page.request(type="subscribe", channel="kitchen", id=1)["type"] == "ok"
-    line_client(proxy.place.lines).request("PUB kitchen 21.5")
+    line_client(place.lines).request("PUB kitchen 21.5")
     assert page.receive()["data"] == "21.5"
     assert page.request(type="info", id=2)["from"] == f"{CLIENT}:0"
 
@@ -186,8 +133,8 @@ def test_proxy_forwards_events_at_once(proxy, web_client):
 
 
 @everywhere
-def test_proxy_forwards_a_stream_without_buffering(proxy, line_client, open_socket):
-    client, peer = open_socket(proxy.authority, True), line_client(proxy.place.lines)
+def test_proxy_forwards_a_stream_without_buffering(proxy, place, line_client, open_socket):
+    client, peer = open_socket(proxy.authority, True), line_client(place.lines)
     client.sendall(f"GET /events?channel=kitchen HTTP/1.1\r\nHost: {proxy.authority}\r\n\r\n".encode())
     assert b"text/event-stream" in receive_until(client, b"event: ok")
     for number in "12":
@@ -197,14 +144,14 @@ def test_proxy_forwards_a_stream_without_buffering(proxy, line_client, open_sock
 
 
 @for_lines
-def test_line_protocol_through_a_proxy(proxy, line_client):
+def test_line_protocol_through_a_proxy(proxy, place, line_client):
     peer = line_client(proxy.lines, True, CLIENT)
     here = "{}:{}".format(*peer.socket.getsockname())
     assert f" from={here} " in peer.welcome
     assert f" from={here} " in peer.request("INFO")
     peer.send("SUB kitchen")
     assert peer.receive().startswith("OK kitchen ")
-    assert line_client(proxy.place.lines).request("PUB kitchen 21.5") == "OK 1"
+    assert line_client(place.lines).request("PUB kitchen 21.5") == "OK 1"
     assert peer.receive().startswith("MSG kitchen 1 ")
 
 
