@@ -17,7 +17,7 @@ from twistedsock.codecs import json_decoder
 from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER
 from twistedsock.codecs.line_decoder import LINE_DECODER, LINE_MESSAGE_DECODER, LineSplitter, split_messages
 from twistedsock.codecs.line_encoder import LINE_ENCODER, LINE_MESSAGE_ENCODER
-from twistedsock.errors import UNAVAILABLE, CloseReason, Error, ErrorCode
+from twistedsock.errors import KEY_REUSED, UNAVAILABLE, CloseReason, Error, ErrorCode
 from twistedsock.limits.principal import LOCAL, Principal, address_principal
 from twistedsock.limits.rate import RateLimiterPool
 from twistedsock.limits.settings import Limits
@@ -31,6 +31,7 @@ from twistedsock.pubsub.values import (
     Position,
     PresenceChange,
     Publication,
+    RepeatedOffset,
     cost,
 )
 from twistedsock.server.connection import open_session
@@ -135,7 +136,7 @@ class LateBackplane:
         self.sent: list[NodeCommand] = []
         self._inner = inner
         self._log: dict[tuple[bytes, bytes], list[Batch]] = {}
-        self._keys: dict[tuple[bytes, bytes], int] = {}
+        self._keys: dict[tuple[bytes, bytes], tuple[int, bytes]] = {}
         self._node: Any = None
         self._delivered: list[Callable[[], None]] = []
         self._asked: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
@@ -176,7 +177,7 @@ class LateBackplane:
         still valid."""
         self._node.reset(channel, msgspec.structs.replace(self._inner.open(channel), previous=good))
 
-    def _ask(self, act: Callable[[], T]) -> Future[T]:
+    def _ask(self, act: Callable[[], T | Error]) -> Future[T]:
         later = Future[T]()
         self._asked.append((later, act))
         return later
@@ -189,11 +190,13 @@ class LateBackplane:
         now.nick = publisher.nick
         return self._ask(lambda: self._publish(now, publication))
 
-    def _publish(self, publisher: Client, publication: Publication) -> int:
+    def _publish(self, publisher: Client, publication: Publication) -> int | Error:
         key = (publication.channel, publication.key)
         if publication.key and key in self._keys:
-            return self._keys[key]
-        first = self._keys[key] = self._inner.publish(publisher, publication)
+            first, fingerprint = self._keys[key]
+            return RepeatedOffset(first) if fingerprint == publication.fingerprint else KEY_REUSED
+        first = self._inner.publish(publisher, publication)
+        self._keys[key] = first, publication.fingerprint
         return first
 
     def open(self, channel: bytes) -> Future[ChannelState]:

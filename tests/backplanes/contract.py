@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from twistedsock.errors import Error, ErrorCode
+from twistedsock.errors import KEY_REUSED, Error, ErrorCode
 from twistedsock.pubsub.future import on_result
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import (
@@ -25,6 +25,7 @@ from twistedsock.pubsub.values import (
     Position,
     PresenceChange,
     Publication,
+    RepeatedOffset,
 )
 
 
@@ -308,7 +309,17 @@ class SharedContract:
             on_result(stage.backplane.publish(Client(b"p1"), publication), results.append)
             stage.settle()
         assert results == [1, 1, 1, 2]
+        assert [isinstance(result, RepeatedOffset) for result in results] == [False, True, False, False]
         assert [event.payload for event in stage.events(b"a")] == [b"x", b"z"]
+
+    def test_key_of_another_request_is_an_error(self, stage: Stage) -> None:
+        stage.open(b"a")
+        results: list[int | Error] = []
+        for fingerprint in (b"\0 first", b"\0 second", b"\0 first", b""):
+            publication = Publication(b"a", Payloads((b"x",), 1), key=b"1", fingerprint=fingerprint)
+            on_result(stage.backplane.publish(Client(b"p1"), publication), results.append)
+            stage.settle()
+        assert results == [1, KEY_REUSED, 1, KEY_REUSED] and stage.offsets(b"a") == [1]
 
 
 class TwoNodesContract:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from twistedsock.errors import UNAVAILABLE, Error
+from twistedsock.errors import KEY_REUSED, UNAVAILABLE, Error
 from twistedsock.pubsub.backplane import Node
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import Client
@@ -21,6 +21,7 @@ from twistedsock.pubsub.values import (
     Position,
     PresenceChange,
     Publication,
+    RepeatedOffset,
     cost,
 )
 
@@ -62,7 +63,7 @@ class Hub:
         self.messages: deque[Callable[[], None]] = deque()
         self.logs: dict[bytes, Log] = {}
         self.nodes: dict[bytes, HubBackplane] = {}
-        self._keys: dict[tuple[bytes, bytes], int] = {}
+        self._keys: dict[tuple[bytes, bytes], tuple[int, bytes]] = {}
         self._epochs = 0
 
     def step(self) -> bool:
@@ -76,18 +77,19 @@ class Hub:
             self.logs[channel] = Log(self._draw_epoch())
         return self.logs[channel]
 
-    def append(self, publisher: Client, publication: Publication) -> tuple[int, Batch | None]:
-        """The offset of the first event, and the new batch: None if the key is known."""
+    def append(self, publisher: Client, publication: Publication) -> tuple[int | Error, Batch | None]:
+        """The answer, and the new batch: None if the key is known."""
         channel, payloads = publication.channel, publication.payloads
         key = (channel, publication.key)
         if publication.key and key in self._keys:
-            return self._keys[key], None
+            first, fingerprint = self._keys[key]
+            return (RepeatedOffset(first) if fingerprint == publication.fingerprint else KEY_REUSED), None
         log = self.log(channel)
         first = log.head + 1
         end, time = first + len(payloads), int(self.now * 1000)
         batch = Batch(first, end, publisher.id, publisher.nick, publication.name, payloads, time)
         log.batches.append(batch)
-        self._keys[key] = first
+        self._keys[key] = first, publication.fingerprint
         return first, batch
 
     def followers(self, channel: bytes) -> list["HubBackplane"]:
@@ -166,14 +168,14 @@ class HubBackplane:
     def publish(self, publisher: Client, publication: Publication) -> Error | Future[int]:
         sender = publisher.snapshot()
 
-        def publish() -> int:
-            first, batch = self._hub.append(sender, publication)
+        def publish() -> int | Error:
+            answer, batch = self._hub.append(sender, publication)
             if batch is not None:
                 epoch = self._hub.log(publication.channel).epoch
                 for node in self._hub.followers(publication.channel):
                     if node.is_ready:
                         node.node.deliver(publication.channel, epoch, batch)
-            return first
+            return answer
 
         return self._ask(publish)
 
@@ -237,7 +239,7 @@ class HubBackplane:
 
         self._hub.messages.append(run)
 
-    def _ask(self, act: Callable[[], T]) -> Error | Future[T]:
+    def _ask(self, act: Callable[[], T | Error]) -> Error | Future[T]:
         if not self.is_ready:
             return UNAVAILABLE
         answer, hub = Future[T](), self._hub

@@ -10,10 +10,10 @@ import pytest
 from tests.backplanes.disk_stage import DiskStage, StartDiskStage
 from twistedsock.backplanes import sqlite_keys
 from twistedsock.backplanes.sqlite import KEY_LIFETIME_SECONDS
-from twistedsock.errors import UNAVAILABLE, Error
+from twistedsock.errors import KEY_REUSED, UNAVAILABLE, Error
 from twistedsock.pubsub.future import on_result
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import Payloads, Publication
+from twistedsock.pubsub.values import Payloads, Publication, RepeatedOffset
 
 
 @pytest.fixture
@@ -22,10 +22,12 @@ def stage(tmp_path: Path, disk_stage: StartDiskStage) -> DiskStage:
     return stage
 
 
-def publish(stage: DiskStage, key: bytes, channel: bytes = b"a", settle: bool = True) -> list[int | Error]:
+def publish(
+    stage: DiskStage, key: bytes, channel: bytes = b"a", settle: bool = True, fingerprint: bytes = b""
+) -> list[int | Error]:
     """The answer, when it arrives."""
     answers: list[int | Error] = []
-    publication = Publication(channel, Payloads((b"x", b"y"), 2), key=key)
+    publication = Publication(channel, Payloads((b"x", b"y"), 2), key=key, fingerprint=fingerprint)
     on_result(stage.backplane.publish(Client(b"p1"), publication), answers.append)
     if settle:
         stage.settle()
@@ -38,9 +40,20 @@ def test_repetition_after_a_restart_gets_the_first_answer(
     assert [publish(stage, key) for key in (b"1", b"2")] == [[1], [3]]
     stage.stop()
     again = disk_stage(tmp_path / "state")
-    assert [publish(again, key) for key in (b"2", b"1", b"3")] == [[3], [1], [5]]
+    answers = [publish(again, key)[0] for key in (b"2", b"1", b"3")]
+    assert answers == [3, 1, 5] and [isinstance(answer, RepeatedOffset) for answer in answers] == [True, True, False]
     assert publish(again, b"1", b"b") == [1], "keys belong to a channel"
     assert again.state(b"a").position.offset == 6
+
+
+def test_key_of_another_request_is_an_error_after_a_restart(
+    stage: DiskStage, tmp_path: Path, disk_stage: StartDiskStage
+) -> None:
+    publish(stage, b"1", fingerprint=b"first")
+    stage.stop()
+    again = disk_stage(tmp_path / "state")
+    answers = [publish(again, b"1", fingerprint=fingerprint) for fingerprint in (b"second", b"first")]
+    assert answers == [[KEY_REUSED], [1]] and again.state(b"a").position.offset == 2
 
 
 def test_repetition_waits_until_the_keys_have_been_read(

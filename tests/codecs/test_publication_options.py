@@ -20,8 +20,8 @@ DECODED = {
 
 
 def test_all_options_have_a_value() -> None:
-    """Except the key, which is a header of HTTP requests."""
-    assert set(Publication.__struct_fields__) == {"channel", "payloads", "key", *OPTIONS}
+    """Except the key, which is a header of HTTP requests, and their fingerprint."""
+    assert set(Publication.__struct_fields__) == {"channel", "payloads", "key", "fingerprint", *OPTIONS}
 
 
 @pytest.mark.parametrize("decoded", DECODED.values(), ids=DECODED.keys())

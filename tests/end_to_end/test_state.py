@@ -7,6 +7,7 @@ import threading
 import time
 from datetime import UTC, datetime
 from itertools import islice
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
@@ -167,16 +168,20 @@ def test_histories_reach_back_to_what_only_the_directory_has(start, line_client,
 
 
 def test_request_with_a_key_that_is_repeated_after_kill_9_publishes_once(start, line_client):
-    def publish(server, key):
-        request = Request(f"{server.page}channels/kitchen/events", b"21.5", {"Idempotency-Key": key}, method="POST")
+    def publish(server, key, body=b"21.5"):
+        request = Request(f"{server.page}channels/kitchen/events", body, {"Idempotency-Key": key}, method="POST")
         with urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
-            return answer.status, json.load(answer)
+            return answer.status, json.load(answer), answer.headers["Idempotency-Replayed"]
 
     server = start("--state", "state")
-    first = publish(server, "reading-1")
+    status, body, replayed = publish(server, "reading-1")
+    assert replayed is None
     server.kill()
     server = start.again(server, "--state", "state")
-    assert publish(server, "reading-1") == first and publish(server, "reading-2")[1]["offset"] == 2
+    assert publish(server, "reading-1") == (status, body, "true")
+    with pytest.raises(HTTPError, match="422"):
+        publish(server, "reading-1", b"99.9")
+    assert publish(server, "reading-2")[1]["offset"] == 2
     assert line_client(server.lines[0]).request("SUB kitchen").split()[2] == "offset=2"
 
 

@@ -6,6 +6,7 @@ import re
 import signal
 import stat
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -135,12 +136,19 @@ def test_each_worker_answers_for_all(workers: ServerProcess, on_each: Any, chann
 
 
 def test_idempotency_keys_are_those_of_all_workers(workers: ServerProcess, channel: str) -> None:
+    def request(body: bytes) -> urllib.request.Request:
+        headers = {"Idempotency-Key": "k", "Content-Type": "text/plain"}
+        return urllib.request.Request(f"{workers.page}channels/{channel}/events", body, headers)
+
+    replayed = []
     for _ in range(12):  # some of them to the other worker
-        request = urllib.request.Request(
-            f"{workers.page}channels/{channel}/events", b"x", {"Idempotency-Key": "k", "Content-Type": "text/plain"}
-        )
-        with urllib.request.urlopen(request) as response:
+        with urllib.request.urlopen(request(b"x")) as response:
             assert json.loads(response.read())["offset"] == 1
+            replayed.append(response.headers["Idempotency-Replayed"])
+        if len(replayed) > 1:
+            with pytest.raises(urllib.error.HTTPError, match="422"):
+                urllib.request.urlopen(request(b"y"))
+    assert replayed == [None, *["true"] * 11]
 
 
 def test_client_is_disconnected_through_either_worker(workers: ServerProcess, line_client: Any) -> None:

@@ -10,6 +10,10 @@ from msgspec.structs import replace
 
 from tests.redis.servers import RedisServer
 from tests.redis.stage import REACTOR, TIMING, ConnectedNode, turn_until
+from twistedsock.errors import Error
+from twistedsock.pubsub.future import on_result
+from twistedsock.pubsub.subscription import Client
+from twistedsock.pubsub.values import Payloads, Publication, RepeatedOffset
 from twistedsock.redis.address import Address
 from twistedsock.redis.link import Timing
 from twistedsock.testing import FakeServer, LineClient
@@ -251,24 +255,43 @@ def test_publications_in_flight_are_published_once_when_the_connection_is_cut(ne
     assert confirmed.items() <= published.items() and len(confirmed) > 5
 
 
+def lose_reply(nodes: Nodes) -> None:
+    """Resume Redis, which executes a publication, and cut the connection before its reply is read."""
+    for _ in range(5):
+        nodes.servers[0].turn()
+        REACTOR.iterate(0)
+    nodes.redis.resume()
+    deadline = time.monotonic() + 5
+    while nodes.redis.ask("XLEN", "sockbridge:log:a") < 2:  # meanwhile, nothing is read
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    nodes.connections[0].link.fail("test")
+
+
 def test_a_publication_that_redis_has_done_before_the_cut_is_found_by_its_token(new_redis, make_nodes) -> None:
     redis = new_redis()
     nodes = make_nodes(redis, timing=SLOW)
     ann, bob = nodes.client(0, "SUB a"), nodes.client(1, "SUB a")
     redis.pause()
     ann.send("PUB a 1")
-    for _ in range(5):
-        nodes.servers[0].turn()
-        REACTOR.iterate(0)
-    redis.resume()
-    deadline = time.monotonic() + 5
-    while redis.ask("XLEN", "sockbridge:log:a") < 2:  # meanwhile, nothing is read
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    nodes.connections[0].link.fail("test")
+    lose_reply(nodes)
     nodes.until(nodes.are_ready)
     assert nodes.lines(ann, 2) == ["OK 1", "MSG a 1 n1-p1 1"]
     assert payloads(nodes.lines(bob, 1)) == ["1"]
+    assert redis.ask("XLEN", "sockbridge:log:a") == 2
+
+
+def test_a_publication_with_a_key_that_redis_has_done_before_the_cut_is_no_repeated_one(new_redis, make_nodes) -> None:
+    redis = new_redis()
+    nodes = make_nodes(redis, timing=SLOW)
+    nodes.client(0, "SUB a")
+    redis.pause()
+    answers: list[int | Error] = []
+    publication = Publication(b"a", Payloads((b"x",), 1), key=b"k", fingerprint=b"f")
+    on_result(nodes.servers[0].broker.publish(Client(b"n1-p9"), publication), answers.append)
+    lose_reply(nodes)
+    nodes.until(lambda: answers)
+    assert answers == [1] and not isinstance(answers[0], RepeatedOffset)
     assert redis.ask("XLEN", "sockbridge:log:a") == 2
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.fakes import Ticking
 from tests.session.clients import settle
 from twistedsock.auth.identity import Identity, Right, grants
-from twistedsock.errors import RESERVED_CHANNEL, UNAVAILABLE, Error, ErrorCode
+from twistedsock.errors import KEY_REUSED, RESERVED_CHANNEL, UNAVAILABLE, Error, ErrorCode
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.values import Lost, Payloads, Position, Publication
@@ -16,7 +16,6 @@ from twistedsock.session.history_query import HistoryQuery, Moment
 from twistedsock.session.request import (
     KEY_BYTES,
     KEY_LIFETIME_SECONDS,
-    KEY_REUSED,
     HistoryPage,
     Idempotency,
     OnceResult,

@@ -27,6 +27,7 @@ from twistedsock.pubsub.values import (
     Member,
     NodeCommand,
     PresenceChange,
+    RepeatedOffset,
 )
 
 LEASE_SECONDS = 3.0
@@ -182,15 +183,15 @@ class Hub:
         publication = message.publication
         key = (publication.channel, publication.key)
         if publication.key:
-            known = self._keys.find(key)
+            known = self._keys.find(key, publication.fingerprint)
             if known is not None:
-                known.then(lambda outcome: link.answer(request, _offset(outcome)))
+                on_result(known, lambda outcome: link.answer(request, _offset(outcome)))
                 return
         publisher = Client(message.publisher, message.principal)
         publisher.nick = message.sender
         answer = self.backplane.publish(publisher, publication)
         if publication.key:
-            answer = self._keys.remember(key, message.principal, answer)
+            answer = self._keys.remember(key, message.principal, publication.fingerprint, answer)
         on_result(answer, partial(self._published, link, request))
 
     def _published(self, link: Link, request: int, outcome: int | Error) -> None:
@@ -382,7 +383,9 @@ _HANDLERS: dict[type, Callable[[Hub, Link, int, Any], None]] = {
 
 
 def _offset(outcome: int | Error) -> messages.Message:
-    return _failure(outcome) if isinstance(outcome, Error) else messages.Offset(outcome)
+    if isinstance(outcome, Error):
+        return _failure(outcome)
+    return messages.Offset(int(outcome), isinstance(outcome, RepeatedOffset))
 
 
 def _failure(error: Error) -> messages.Failure:

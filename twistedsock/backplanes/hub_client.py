@@ -12,12 +12,21 @@ from typing import Any, TypeVar
 from twistedsock.backplanes import hub_messages as messages
 from twistedsock.backplanes.hub_link import Outlet
 from twistedsock.backplanes.hub_messages import FrameReader, encode
-from twistedsock.errors import UNAVAILABLE, Error, ErrorCode
+from twistedsock.errors import KEY_REUSED, UNAVAILABLE, Error, ErrorCode
 from twistedsock.limits.shared_counts import Counts, SharedCounts
 from twistedsock.pubsub.backplane import Node
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import Batch, ChannelState, Member, NodeCommand, Position, PresenceChange, Publication
+from twistedsock.pubsub.values import (
+    Batch,
+    ChannelState,
+    Member,
+    NodeCommand,
+    Position,
+    PresenceChange,
+    Publication,
+    RepeatedOffset,
+)
 
 T = TypeVar("T")
 
@@ -229,7 +238,7 @@ class WorkerBackplane:
         if self._in_flight + size > MAX_IN_FLIGHT_BYTES and self._in_flight:
             return HUB_TOO_SLOW
         answer = Future[int]()
-        plain = Publication(publication.channel, payloads, publication.name, publication.key)
+        plain = Publication(publication.channel, payloads, publication.name, publication.key, publication.fingerprint)
         message = messages.PublishRequest(publisher.id, publisher.nick, publisher.principal, plain)
         self._ask(message, _Request(answer.settle, MAYBE_PUBLISHED, size))
         return answer
@@ -335,7 +344,7 @@ class WorkerBackplane:
 
 
 def _error(message: messages.Failure) -> Error:
-    for known in (UNAVAILABLE, HUB_TOO_SLOW):
+    for known in (UNAVAILABLE, HUB_TOO_SLOW, KEY_REUSED):
         if known.message == message.message:
             return known
     return Error(ErrorCode(message.code), message.message)
@@ -344,7 +353,9 @@ def _error(message: messages.Failure) -> Error:
 _HANDLERS: dict[type, Callable[[WorkerBackplane, int, Any], None]] = {
     messages.Welcome: WorkerBackplane._welcome,
     messages.Ready: WorkerBackplane._ready,
-    messages.Offset: lambda self, request, message: self._answer(request, message.offset),
+    messages.Offset: lambda self, request, message: self._answer(
+        request, RepeatedOffset(message.offset) if message.is_repeated else message.offset
+    ),
     messages.OpenedChannel: lambda self, request, message: self._answer(request, message.state),
     messages.ResetChannel: WorkerBackplane._reset,
     messages.Batches: lambda self, request, message: self._answer(request, message.batches),

@@ -2,10 +2,12 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import NamedTuple
 
-from twistedsock.errors import Error
+from twistedsock.errors import KEY_REUSED, Error
 from twistedsock.limits.shares import EvictionQueue
-from twistedsock.pubsub.future import Future, on_result
+from twistedsock.pubsub.future import Future, map_result, on_result
+from twistedsock.pubsub.values import RepeatedOffset
 
 KEY_SECONDS = 600.0
 """How long the key of a publication is remembered, as in ``session.request.Idempotency``."""
@@ -17,36 +19,50 @@ Key = tuple[bytes, bytes]
 """A channel, and the key of a publication."""
 
 
+class _Use(NamedTuple):
+    """The first publication with a key, of a client with this principal, and its answer."""
+
+    time: float
+    principal: bytes
+    fingerprint: bytes
+    answer: Future[int]
+
+
 class PublicationKeys:
     """``clock`` is monotonic."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._keys: OrderedDict[Key, tuple[float, bytes, Future[int]]] = OrderedDict()
+        self._keys: OrderedDict[Key, _Use] = OrderedDict()
         self._queue = EvictionQueue[Key](MAX_KEYS)
 
-    def find(self, key: Key) -> Future[int] | None:
-        """The answer to a former publication with this key, which may not have arrived yet."""
+    def find(self, key: Key, fingerprint: bytes) -> int | Error | Future[int] | None:
+        """The answer to a repeated publication, None if it is the first with this key. That of the first may not have
+        arrived yet."""
         oldest = self._clock() - KEY_SECONDS
         while self._keys:
-            first, (at, _, _) = next(iter(self._keys.items()))
-            if at > oldest:
+            first, use = next(iter(self._keys.items()))
+            if use.time > oldest:
                 break
             self._forget(first)
         known = self._keys.get(key)
-        return None if known is None else known[2]
+        if known is None:
+            return None
+        return map_result(known.answer, _repeated) if known.fingerprint == fingerprint else KEY_REUSED
 
-    def remember(self, key: Key, principal: bytes, answer: int | Error | Future[int]) -> Future[int]:
+    def remember(
+        self, key: Key, principal: bytes, fingerprint: bytes, answer: int | Error | Future[int]
+    ) -> Future[int]:
         """Remember the answer to a publication of a client with this principal. An error is not remembered, because the
         next attempt can succeed."""
         remembered = Future[int]()
-        self._keys[key] = (self._clock(), principal, remembered)
+        use = self._keys[key] = _Use(self._clock(), principal, fingerprint, remembered)
         self._queue.add(principal, key)
         while self._queue.is_full:
             self._forget(self._queue.next_victim())
 
         def settle(outcome: int | Error) -> None:
-            if isinstance(outcome, Error) and self._keys.get(key, (0, b"", None))[2] is remembered:
+            if isinstance(outcome, Error) and self._keys.get(key) is use:
                 self._forget(key)
             remembered.settle(outcome)
 
@@ -54,4 +70,8 @@ class PublicationKeys:
         return remembered
 
     def _forget(self, key: Key) -> None:
-        self._queue.remove(self._keys.pop(key)[1], key)
+        self._queue.remove(self._keys.pop(key).principal, key)
+
+
+def _repeated(offset: int) -> int:
+    return RepeatedOffset(offset)

@@ -150,6 +150,8 @@ class Offset(Message, tag=22, frozen=True):
     """The answer to ``FindOffset``, and to a publication that is not delivered to this worker now."""
 
     offset: int
+    is_repeated: bool = False
+    """Whether it is a ``RepeatedOffset``."""
 
 
 class Deliver(Message, tag=23, frozen=True):

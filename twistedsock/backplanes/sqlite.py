@@ -15,10 +15,10 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from twistedsock.backplanes.sqlite_keys import StoredKey
+from twistedsock.backplanes.sqlite_keys import NewKey, StoredKey
 from twistedsock.backplanes.sqlite_store import Addition, Room, Store, StoredChannel
 from twistedsock.backplanes.sqlite_trim import AgeLimit
-from twistedsock.errors import UNAVAILABLE, Error, ErrorCode
+from twistedsock.errors import KEY_REUSED, UNAVAILABLE, Error, ErrorCode
 from twistedsock.limits.settings import TIME_SLICE_SECONDS, Limits
 from twistedsock.pubsub.backplane import Node
 from twistedsock.pubsub.future import Future, on_result
@@ -32,6 +32,7 @@ from twistedsock.pubsub.values import (
     Position,
     PresenceChange,
     Publication,
+    RepeatedOffset,
     cost,
 )
 from twistedsock.stats import Histogram
@@ -153,7 +154,7 @@ class _Waiting:
 
     __slots__ = ("answer", "batch", "channel", "key", "name")
 
-    def __init__(self, name: bytes, channel: _Channel, batch: Batch, key: bytes) -> None:
+    def __init__(self, name: bytes, channel: _Channel, batch: Batch, key: NewKey | None) -> None:
         self.name = name
         self.channel = channel
         self.batch = batch
@@ -282,13 +283,12 @@ class SQLiteBackplane:
         return answer
 
     def _gather(self, channel: _Channel, publisher: Client, publication: Publication) -> int | Error | Future[int]:
-        key = b""
+        payloads, key = publication.payloads, None
         if publication.key:
-            key = publication.channel + b"\0" + publication.key
-            known = (self._keys or {}).get(key)
+            key = NewKey(publication.channel + b"\0" + publication.key, channel.head + 1, publication.fingerprint)
+            known = (self._keys or {}).get(key.key)
             if known is not None and known.epoch == channel.epoch and known.time >= self._oldest_key():
-                return known.first
-        payloads = publication.payloads
+                return RepeatedOffset(known.first) if known.fingerprint == key.fingerprint else KEY_REUSED
         channel.time = max(channel.time, int(self._wall_clock() * 1000))
         first = channel.head + 1
         end = first + len(payloads.items)
@@ -325,7 +325,7 @@ class SQLiteBackplane:
                         name,
                         waiting[0].channel.epoch,
                         [each.batch for each in waiting],
-                        [(each.key, each.batch.first) for each in waiting if each.key],
+                        [each.key for each in waiting if each.key is not None],
                     )
                     for name, waiting in by_channel.items()
                 ]

@@ -9,24 +9,33 @@ MAX_KEYS = 10_000
 
 
 class StoredKey(NamedTuple):
-    """The answer to the publication with a key. ``time`` is in milliseconds since 1970."""
+    """The answer to the publication with a key: its first event. ``time`` is in milliseconds since 1970."""
 
     epoch: bytes
     first: int
     time: int
+    fingerprint: bytes
+
+
+class NewKey(NamedTuple):
+    """The key of a publication, and the offset of its first event."""
+
+    key: bytes
+    first: int
+    fingerprint: bytes
 
 
 def read_keys(connection: sqlite3.Connection, oldest: int) -> dict[bytes, StoredKey]:
     """Those that were used at ``oldest`` or later."""
-    rows = connection.execute("SELECT key, epoch, first, time FROM keys WHERE time >= ?", (oldest,))
-    return {key: StoredKey(epoch, first, time) for key, epoch, first, time in rows}
+    rows = connection.execute("SELECT key, epoch, first, time, fingerprint FROM keys WHERE time >= ?", (oldest,))
+    return {key: StoredKey(*answer) for key, *answer in rows}
 
 
-def add_keys(connection: sqlite3.Connection, keys: Sequence[tuple[bytes, int]], epoch: bytes, time: int) -> None:
-    """``keys`` have the offsets of their first events. Call this in a transaction."""
+def add_keys(connection: sqlite3.Connection, keys: Sequence[NewKey], epoch: bytes, time: int) -> None:
+    """Call this in a transaction."""
     connection.executemany(
-        "INSERT OR REPLACE INTO keys (key, epoch, first, time) VALUES (?, ?, ?, ?)",
-        [(key, epoch, first, time) for key, first in keys],
+        "INSERT OR REPLACE INTO keys (key, epoch, first, time, fingerprint) VALUES (?, ?, ?, ?, ?)",
+        [(key, epoch, first, time, fingerprint) for key, first, fingerprint in keys],
     )
     # Counted each time, which takes 8 µs: a number that is kept must follow replaced keys and undone transactions.
     (count,) = connection.execute("SELECT count(*) FROM keys").fetchone()

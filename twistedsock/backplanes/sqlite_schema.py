@@ -37,6 +37,18 @@ CREATE TABLE keys (
 CREATE INDEX keys_by_time ON keys (time);
 CREATE INDEX channels_by_time ON channels (time);
 """,
+    """
+-- Keys of older versions are others, and are remembered for ten minutes only.
+DROP TABLE keys;
+CREATE TABLE keys (
+    key BLOB PRIMARY KEY,  -- of a publication
+    fingerprint BLOB NOT NULL,  -- of the request with this key
+    epoch BLOB NOT NULL,
+    first INTEGER NOT NULL,  -- offset of its first event
+    time INTEGER NOT NULL    -- of the publication, in milliseconds since 1970
+) WITHOUT ROWID;
+CREATE INDEX keys_by_time ON keys (time);
+""",
 )
 
 SCHEMA_VERSION = len(_VERSIONS)

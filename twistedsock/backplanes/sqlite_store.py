@@ -35,7 +35,7 @@ from twistedsock.backplanes.sqlite_damage import (
     sync_folder,
     write_again,
 )
-from twistedsock.backplanes.sqlite_keys import StoredKey, add_keys, delete_keys_before, read_keys
+from twistedsock.backplanes.sqlite_keys import NewKey, StoredKey, add_keys, delete_keys_before, read_keys
 from twistedsock.backplanes.sqlite_rows import batches_from, divide, newest_rows, offset_before, pack
 from twistedsock.backplanes.sqlite_schema import SCHEMA_VERSION, upgrade
 from twistedsock.backplanes.sqlite_trim import AgeLimit, OldEvents
@@ -105,13 +105,12 @@ class Room(NamedTuple):
 
 
 class Addition(NamedTuple):
-    """Batches to append to a channel, in order. ``epoch`` is used if the channel is new. ``keys`` are those of
-    publications, with the offsets of their first events."""
+    """Batches to append to a channel, in order. ``epoch`` is used if the channel is new."""
 
     channel: bytes
     epoch: bytes
     batches: Sequence[Batch]
-    keys: Sequence[tuple[bytes, int]] = ()
+    keys: Sequence[NewKey] = ()
 
 
 def _channel_rows(connection: sqlite3.Connection) -> Iterator[tuple[int, bytes, int, int, int]]:

@@ -84,6 +84,10 @@ def join_payloads(several: Sequence[Payloads]) -> Payloads:
     )
 
 
+class RepeatedOffset(int):
+    """The result of a publication whose key was used before: the offset of the first event that was published then."""
+
+
 class Publication(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A request to create one event, or several in a row that differ only in their payloads."""
 
@@ -92,7 +96,10 @@ class Publication(msgspec.Struct, frozen=True, gc=False, array_like=True):
     name: bytes = DEFAULT_EVENT_NAME
     key: bytes = b""
     """If it is not empty: publications with the same key create events only once, also on several nodes, as long as the
-    backplane remembers the key. The result of all is that of the first."""
+    backplane remembers the key. The result of all others is the ``RepeatedOffset`` of the first, or ``KEY_REUSED`` if
+    they have another fingerprint."""
+    fingerprint: bytes = b""
+    """Of the request with the key."""
 
     def can_join(self, other: "Publication") -> bool:
         """True if both can be published as one, because they differ only in their payloads. An option that is added to

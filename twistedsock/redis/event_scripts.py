@@ -13,18 +13,26 @@ class Kept(NamedTuple):
     milliseconds: int
 
 
+THIS_REQUEST, OTHER_REQUEST, OTHER_FINGERPRINT = range(3)
+"""Whether a publication, or another one with its key, has created the events; or that one has another fingerprint."""
+
 PUBLISH = make_script(
+    f"local THIS_REQUEST, OTHER_REQUEST, OTHER_FINGERPRINT = {THIS_REQUEST}, {OTHER_REQUEST}, {OTHER_FINGERPRINT}\n",
     LOG,
     """
--- ARGV: fence, topic, node, events kept, bytes kept, milliseconds kept, count, token, since, events.
--- KEYS[2], if given, remembers the offset of the first publication with a key.
+-- ARGV: fence, topic, node, events kept, bytes kept, milliseconds kept, count, token, since, events, fingerprint.
+-- KEYS[2], if given, remembers the offset, the token and the fingerprint of the first publication with a key.
 -- since: empty, or the time before which an entry with this token cannot have been written by a former attempt.
--- Returns the offset of the first event, epoch and time; an empty epoch if the events were published before,
--- offset 0 if that is unknown.
+-- Returns the offset of the first event, epoch, time and source; an empty epoch if the events were published before,
+-- offset 0 if that is unknown, or if the key has another fingerprint.
 if KEYS[2] then
     local known = redis.call('GET', KEYS[2])
     if known then
-        return {tonumber(known), '', '0'}
+        local first, token, fingerprint = string.match(known, '^(%d+) (%S+) (.*)$')
+        if fingerprint ~= ARGV[11] then
+            return {0, '', '0', OTHER_FINGERPRINT}
+        end
+        return {tonumber(first), '', '0', token == ARGV[8] and THIS_REQUEST or OTHER_REQUEST}
     end
 end
 local fence, token, since, events = ARGV[1], ARGV[8], ARGV[9], ARGV[10]
@@ -37,7 +45,7 @@ if since ~= '' then
             local fields = entry[2]
             before = last - tonumber(fields[6])
             if fields[12] == token then
-                return {before + 1, epoch, fields[8]}
+                return {before + 1, epoch, fields[8], THIS_REQUEST}
             end
             if tonumber(fields[8]) < tonumber(since) then
                 is_complete = true
@@ -47,7 +55,7 @@ if since ~= '' then
         end
     until is_complete or #entries < 8
     if not is_complete and before > 0 then
-        return {0, '', '0'}
+        return {0, '', '0', THIS_REQUEST}
     end
 end
 local place, kept, bytes, age = head(fence), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -60,11 +68,11 @@ if math.floor(place.offset / 64) > math.floor((first - 1) / 64)
 end
 rest(age)
 if KEYS[2] then
-    redis.call('SET', KEYS[2], text(first), 'EX', KEY_MEMORY_SECONDS)
+    redis.call('SET', KEYS[2], text(first) .. ' ' .. token .. ' ' .. ARGV[11], 'EX', KEY_MEMORY_SECONDS)
 end
 redis.call('PUBLISH', ARGV[2], 'E' .. place.epoch .. ' ' .. text(first) .. ' ' .. text(place.time) .. ' ' .. ARGV[3]
     .. '\\n' .. events)
-return {first, place.epoch, text(place.time)}
+return {first, place.epoch, text(place.time), THIS_REQUEST}
 """,
 )
 

@@ -10,10 +10,10 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from twistedsock.errors import UNAVAILABLE, Error, ErrorCode
+from twistedsock.errors import KEY_REUSED, UNAVAILABLE, Error, ErrorCode
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Batch, Publication
+from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Batch, Publication, RepeatedOffset
 from twistedsock.redis import event_scripts, wire
 from twistedsock.redis.event_scripts import Kept
 from twistedsock.redis.resp import Call, ConnectionLost, ScriptCall, Unsent
@@ -38,12 +38,24 @@ class _Group(Unsent):
     """Publications that become one entry, with their answers. ``since`` is the time of the server before which they
     cannot have been written."""
 
-    __slots__ = ("answers", "batches", "channel", "events", "key", "publications", "since", "size", "token")
+    __slots__ = (
+        "answers",
+        "batches",
+        "channel",
+        "events",
+        "fingerprint",
+        "key",
+        "publications",
+        "since",
+        "size",
+        "token",
+    )
 
-    def __init__(self, publications: "Publications", channel: bytes, key: bytes) -> None:
+    def __init__(self, publications: "Publications", channel: bytes, key: bytes, fingerprint: bytes) -> None:
         self.publications = publications
         self.channel = channel
         self.key = key
+        self.fingerprint = fingerprint
         self.batches: list[wire.StoredBatch] = []
         self.answers: list[Future[int]] = []
         self.size = 0
@@ -97,7 +109,7 @@ class Publications:
             return REDIS_TOO_SLOW
         group = None if publication.key else self._growing.get(channel)
         if group is None or group.size + size > MAX_ENTRY_BYTES:
-            group = _Group(self, channel, publication.key)
+            group = _Group(self, channel, publication.key, publication.fingerprint)
             self._waiting[group] = None
             self._shard.queue(group)
         if publication.key:
@@ -127,7 +139,7 @@ class Publications:
             keys.append(names.publication_key(channel, group.key))
         events = sum([len(batch.payloads) for batch in group.batches])
         place = (self._shard.fence, names.topic(channel), self._node_name, *self._kept)
-        arguments = (*place, events, group.token, since, group.events)
+        arguments = (*place, events, group.token, since, group.events, group.fingerprint)
         return ScriptCall(event_scripts.PUBLISH, keys, arguments, partial(self._published, group))
 
     def _published(self, group: _Group, reply: Any) -> None:
@@ -138,10 +150,14 @@ class Publications:
             self._answer(group, [self._shard.error(reply)] * len(group.answers))
             return
         self._shard.has_succeeded()
-        first, epoch, time = reply[0], reply[1], int(reply[2])
+        first, epoch, time, source = reply[0], reply[1], int(reply[2]), reply[3]
         self._shard.note_time(time)
         if not first:
-            self._answer(group, [MAY_BE_PUBLISHED] * len(group.answers))
+            error = KEY_REUSED if source == event_scripts.OTHER_FINGERPRINT else MAY_BE_PUBLISHED
+            self._answer(group, [error] * len(group.answers))
+            return
+        if source == event_scripts.OTHER_REQUEST:
+            self._answer(group, [RepeatedOffset(first)])
             return
         outcomes = []
         for batch in wire.number(group.batches, first, time):

@@ -3,17 +3,16 @@ responses to requests with a key, so that a client can repeat a request without 
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 
 import msgspec
 from msgspec.structs import replace
 
 from twistedsock.auth.identity import Identity, Right, check_access, displayed_nick, verified_nick
-from twistedsock.errors import NICK_IS_AN_ID, UNAVAILABLE, Error, ErrorCode
+from twistedsock.errors import KEY_REUSED, NICK_IS_AN_ID, Error
 from twistedsock.limits.principal import Principal, client_principal
 from twistedsock.limits.shares import EvictionQueue
 from twistedsock.pubsub.channel import Channel
-from twistedsock.pubsub.future import Future, Steps, complete, map_result, on_result
+from twistedsock.pubsub.future import Future, Steps, complete, map_result, on_result, wait_for
 from twistedsock.pubsub.names import AnyOf, check_nick
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Lost, Member, Position, Publication
@@ -89,31 +88,37 @@ class RequestClient:
         self, publications: Sequence[Publication], nick: bytes = b""
     ) -> list[Position | Error] | Error | Future[list[Position | Error]]:
         """Publish in this order, all from one sender. Returns the result of each: the remaining publications
-        are published after an error. If the ``nick`` is invalid, nothing is published."""
+        are published after an error. If the ``nick`` is invalid, or their key was used for another request, nothing is
+        published."""
         error = self._check_nick(nick)
         if error is not None:
             return error
         publisher = self._publisher(nick)
-        outcomes: list[Position | Error] = [UNAVAILABLE] * len(publications)
-        future = Future[list[Position | Error]]()
-        awaited = len(publications) + 1
+        answer = complete(self._publish_each(publisher, publications))
+        on_result(answer, lambda outcomes: self._context.sessions.remove(publisher.id))
+        return answer
 
-        def store(index: int, outcome: Position | Error) -> None:
-            outcomes[index] = outcome
-            settle()
+    def _publish_each(
+        self, publisher: Client, publications: Sequence[Publication]
+    ) -> Steps[list[Position | Error] | Error]:
+        def publish(publication: Publication) -> Position | Error | Future[Position]:
+            return self.check_access(publication.channel, Right.WRITE) or self._publish(publisher, publication)
 
-        def settle() -> None:
-            nonlocal awaited
-            awaited -= 1
-            if not awaited:
-                self._context.sessions.remove(publisher.id)
-                future.settle(outcomes)
-
-        for index, publication in enumerate(publications):
-            error = self.check_access(publication.channel, Right.WRITE)
-            on_result(self._publish(publisher, publication) if error is None else error, partial(store, index))
-        settle()
-        return future if awaited else outcomes
+        outcomes: list[Position | Error] = []
+        remaining = iter(publications)
+        if publications and publications[0].key:
+            # The first one alone: its result shows whether the key was used for another request, of fewer publications.
+            for publication in remaining:
+                outcome = yield from wait_for(publish(publication))
+                if outcome is KEY_REUSED:
+                    return KEY_REUSED
+                outcomes.append(outcome)
+                if isinstance(outcome, Position):
+                    break
+        for answer in [publish(publication) for publication in remaining]:
+            outcome = yield from wait_for(answer)
+            outcomes.append(outcome)
+        return outcomes
 
     def _check_nick(self, nick: bytes) -> Error | None:
         sessions = self._context.sessions
@@ -214,14 +219,14 @@ KEY_BYTES = 1_400
 """Memory of a key without its response, in bytes: 930 to 1,360 were measured, with the longest key and channel, and
 many or few clients."""
 
-KEY_REUSED = Error(ErrorCode.BAD_ARGUMENT, "this Idempotency-Key has been used for another request")
-
 
 class PublishResponse(msgspec.Struct, frozen=True, gc=False):
-    """The ``body`` of a response. If nothing was published, ``is_done`` is False, and it is not remembered."""
+    """The ``body`` of a response. If nothing was published, ``is_done`` is False, and it is not remembered.
+    ``is_repeated`` is True if the backplane knew the key from another node, or from before a restart."""
 
     body: bytes
     is_done: bool = True
+    is_repeated: bool = False
 
 
 class OnceResult(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import Logged
+from tests.fakes import FakeReactor, Logged
 from tests.server.http.clients import APIClient, MakeAPI
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import Client
@@ -429,6 +429,61 @@ def test_nodes_share_idempotency_keys(make_api: MakeAPI, path: str, body: bytes)
         observe_keys(api, keys)
         assert api("POST", path, body, Idempotency_Key=attempt).status in (200, 201)
     assert keys[0] == keys[1] != keys[2] and len(keys[0]) >= 16
+
+
+class TestKeyOfAnotherProcess:
+    """The backplane remembers a key that another node, or the process before a restart, has used."""
+
+    @pytest.fixture
+    def apis(self, make_api: MakeAPI, reactor: FakeReactor) -> tuple[APIClient, APIClient]:
+        """Of two processes."""
+        api = make_api(late=True, node_name=b"n1")
+        return api, APIClient(api.server, reactor)
+
+    def test_repeats_the_response_without_publishing(self, apis: tuple[APIClient, APIClient]) -> None:
+        first, again = [api("POST", KITCHEN, b"x", Idempotency_Key="1") for api in apis]
+        assert (again.status, again.json) == (201, first.json)
+        assert "idempotency-replayed" not in first.headers and again.headers["idempotency-replayed"] == "true"
+        assert payloads(apis[0]) == ["x"]
+
+    @pytest.mark.parametrize("path, body", [(KITCHEN, b"y"), (KITCHEN + "?name=a", b"x"), (KITCHEN + "?nick=a", b"x")])
+    def test_rejects_another_request(self, apis: tuple[APIClient, APIClient], path: str, body: bytes) -> None:
+        one, other = apis
+        first = one("POST", KITCHEN, b"x", Idempotency_Key="1")
+        assert other("POST", path, body, Idempotency_Key="1").error == (422, "bad-argument")
+        assert other("POST", KITCHEN, b"x", Idempotency_Key="1").json == first.json and payloads(one) == ["x"]
+
+    def test_repeats_the_response_to_a_batch(self, apis: tuple[APIClient, APIClient]) -> None:
+        events = [{"channel": channel, "data": "x"} for channel in ("no good", "kitchen", "yard", "kitchen")]
+        first, again = [api("POST", "/events", batch(*events), Idempotency_Key="1") for api in apis]
+        assert (again.status, again.json) == (200, first.json) and len(first.json["results"]) == 4
+        assert "idempotency-replayed" not in first.headers and again.headers["idempotency-replayed"] == "true"
+        assert payloads(apis[0]) == ["x", "x"]
+
+    @pytest.mark.parametrize("channels", [["kitchen"], ["kitchen", "yard", "attic"], ["kitchen", "yard", "attic", "a"]])
+    def test_rejects_another_batch(self, apis: tuple[APIClient, APIClient], channels: list[str]) -> None:
+        """However many events it has, and publishes none of them."""
+        one, other = apis
+        events = [{"channel": channel, "data": "x"} for channel in ("kitchen", "yard", "cellar")]
+        one("POST", "/events", batch(*events), Idempotency_Key="1")
+        body = batch(*[{"channel": channel, "data": "x"} for channel in channels])
+        assert other("POST", "/events", body, Idempotency_Key="1").error == (422, "bad-argument")
+        assert [payloads(one, channel) for channel in ("kitchen", "yard", "attic", "a")] == [["x"], ["x"], [], []]
+
+    def test_publishes_the_rest_of_a_batch(self, apis: tuple[APIClient, APIClient]) -> None:
+        """The process ended before it was published."""
+        one, other = apis
+        body = batch({"channel": "kitchen", "data": "x"}, {"channel": "yard", "data": "x"})
+        one.send("POST", "/events", body, Idempotency_Key="1")
+        for _ in range(2):  # the first channel is opened, and its event published
+            one.server.backplane.release(1)
+        one.server.backplane.failing = 1
+        one.settle()
+        assert [result.get("code") for result in one.response().json["results"]] == [None, "unavailable"]
+        again = other("POST", "/events", body, Idempotency_Key="1")
+        assert [result["offset"] for result in again.json["results"]] == [1, 1]
+        assert "idempotency-replayed" not in again.headers
+        assert payloads(one) == payloads(one, "yard") == ["x"]
 
 
 def observe_keys(api: APIClient, keys: list[bytes]) -> None:

@@ -12,14 +12,14 @@ from twistedsock.codecs import http_api
 from twistedsock.codecs.http_api import BOUND_PARAMETERS, join_neighbours, read_batch, read_body, read_history_query
 from twistedsock.codecs.problem_details import ApiError
 from twistedsock.codecs.query import QueryParameters, bad_parameter
-from twistedsock.errors import Error, ErrorCode
+from twistedsock.errors import KEY_REUSED, Error, ErrorCode
 from twistedsock.pubsub.future import Future, map_result, on_result
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
-from twistedsock.pubsub.values import Position, Publication
+from twistedsock.pubsub.values import Position, Publication, RepeatedOffset
 from twistedsock.server.http.headers import matches_etag
 from twistedsock.server.http.request import HTTPRequest
 from twistedsock.session.context import ServerContext
-from twistedsock.session.request import KEY_REUSED, HistoryPage, Idempotency, OnceResult, PublishResponse
+from twistedsock.session.request import HistoryPage, Idempotency, OnceResult, PublishResponse
 
 _IDEMPOTENCY_KEY = re.compile(rb"[ -~]{1,200}")
 
@@ -29,11 +29,12 @@ INVALID_IDEMPOTENCY_KEY = Error(
 
 REPLAYED_HEADERS = {b"Idempotency-Replayed": b"true"}
 
-Publish = Callable[[bytes], PublishResponse | Error | Future[PublishResponse]]
-"""Publishes, and returns the body of the response. The argument is the key that all nodes share, or empty."""
+Publish = Callable[[bytes, bytes], PublishResponse | Error | Future[PublishResponse]]
+"""Publishes, and returns the body of the response. The arguments are the key that all nodes share, or empty, and the
+fingerprint of the request."""
 
-KEY_DIGEST_BYTES = 16
-"""Enough that two keys are never equal by chance."""
+DIGEST_BYTES = 16
+"""Enough that two keys, or two requests, are never equal by chance."""
 
 
 class EventsEndpoint:
@@ -54,9 +55,13 @@ class EventsEndpoint:
             raise ApiError(error)
         publication = Publication(channel, read_body(body, content_type), name)
 
-        def publish(key: bytes) -> PublishResponse | Error | Future[PublishResponse]:
-            position = request.broker_client.publish(replace(publication, key=key), nick)
-            return map_result(position, lambda position: PublishResponse(http_api.publish_response(channel, position)))
+        def to_response(position: Position) -> PublishResponse:
+            body = http_api.publish_response(channel, position)
+            return PublishResponse(body, is_repeated=isinstance(position.offset, RepeatedOffset))
+
+        def publish(key: bytes, fingerprint: bytes) -> PublishResponse | Error | Future[PublishResponse]:
+            keyed = replace(publication, key=key, fingerprint=fingerprint)
+            return map_result(request.broker_client.publish(keyed, nick), to_response)
 
         self._respond_once(request, 201, publish, channel, b"\0".join((name, nick, content_type, body)))
 
@@ -71,11 +76,16 @@ class EventsEndpoint:
 
         def to_response(outcomes: list[Position | Error]) -> PublishResponse:
             results = http_api.batch_results(items, rows, outcomes)
-            is_done = any(isinstance(outcome, Position) for outcome in outcomes)
-            return PublishResponse(http_api.batch_response(results), is_done)
+            offsets = [outcome.offset for outcome in outcomes if isinstance(outcome, Position)]
+            is_repeated = bool(offsets) and all(isinstance(offset, RepeatedOffset) for offset in offsets)
+            return PublishResponse(http_api.batch_response(results), bool(offsets), is_repeated)
 
-        def publish(key: bytes) -> PublishResponse | Error | Future[PublishResponse]:
-            keyed = [replace(row, key=key + b"%d" % number) for number, row in enumerate(rows)] if key else rows
+        def publish(key: bytes, fingerprint: bytes) -> PublishResponse | Error | Future[PublishResponse]:
+            keyed: list[Publication] = rows
+            if key:
+                keyed = [
+                    replace(row, key=key + b"%d" % number, fingerprint=fingerprint) for number, row in enumerate(rows)
+                ]
             return map_result(request.broker_client.publish_all(keyed, nick), to_response)
 
         self._respond_once(request, 200, publish, b"", b"\0".join((nick, content_type, body)))
@@ -86,20 +96,22 @@ class EventsEndpoint:
         """Publish, or repeat the response to the first request with the same idempotency key."""
         key = _idempotency_key(request)
         if key is None:
-            result = OnceResult(publish(b""), False)
+            result = OnceResult(publish(b"", b""), False)
         else:
-            fingerprint, shared = sha256(content).digest(), b""
+            fingerprint, shared = sha256(content).digest()[:DIGEST_BYTES], b""
             backplane = self._context.broker.backplane
             if backplane.node_name or backplane.keeps_history:  # another node, or process, may get the next attempt
-                parts = (repr(request.principal).encode(), channel, key, fingerprint)
-                shared = sha256(b"\0".join(parts)).digest()[:KEY_DIGEST_BYTES]
-            result = self._idempotency.once((request.principal, channel, key), fingerprint, partial(publish, shared))
+                parts = (repr(request.principal).encode(), channel, key)
+                shared = sha256(b"\0".join(parts)).digest()[:DIGEST_BYTES]
+            name = (request.principal, channel, key)
+            result = self._idempotency.once(name, fingerprint, partial(publish, shared, fingerprint))
 
         def respond(outcome: PublishResponse | Error) -> None:
             if isinstance(outcome, Error):
                 request.respond_error(outcome, 422 if outcome is KEY_REUSED else None)
             else:
-                request.respond_json(status, outcome.body, REPLAYED_HEADERS if result.is_repeated else None)
+                is_repeated = result.is_repeated or outcome.is_repeated
+                request.respond_json(status, outcome.body, REPLAYED_HEADERS if is_repeated else None)
 
         on_result(result.outcome, respond)
 
