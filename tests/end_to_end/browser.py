@@ -53,15 +53,37 @@ class MonitoredPage:
         self.errors: list[str] = []
         self.page.on("console", lambda message: self._note(message.type, message.text))
         self.page.on("pageerror", lambda error: self._note("error", str(error)))
-        self.page.on("requestfailed", lambda request: self._note_failure(f"{request.url}: {request.failure}"))
+        self._aborted: list[str] = []
+        self._is_leaving = False
+        self.page.on("request", self._note_request)
+        self.page.on("requestfailed", self._note_failure)
+        self.page.on("framenavigated", lambda frame: self._note_arrival(frame))
+        self.page.on("close", lambda page: self._aborted.clear())
 
-    def _note_failure(self, text: str) -> None:
-        if "ERR_ABORTED" not in text:  # pages that are closed or left abort their requests
+    def _note_request(self, request: Any) -> None:
+        if request.is_navigation_request():
+            self._is_leaving = True
+
+    def _note_arrival(self, frame: Any) -> None:
+        if frame == self.page.main_frame:
+            self._is_leaving = False
+
+    def _note_failure(self, request: Any) -> None:
+        text = f"{request.url}: {request.failure}"
+        if "ERR_ABORTED" not in text:
             self._note("error", text)
+        elif request.is_navigation_request():  # a download: the page stays
+            self._is_leaving = False
+        elif not self._is_leaving:  # a page that is left or closed aborts its requests
+            self._aborted.append(text)
 
     def _note(self, kind: str, text: str) -> None:
         if kind in ("error", "warning"):
             self.errors.append(text)
+
+    @property
+    def problems(self) -> list[str]:
+        return [*self.errors, *self._aborted]
 
     def open(self, url: str) -> Any:
         self.page.goto(url)
@@ -96,6 +118,7 @@ def monitored_pages(browser: Any) -> Iterator[Callable[..., MonitoredPage]]:
         return pages[-1]
 
     yield monitored
+    problems = [problem for page in pages for problem in page.problems]  # before closing aborts the requests
     for context in contexts:
         context.close()
-    assert [error for page in pages for error in page.errors] == []
+    assert problems == []
