@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { MESSAGE_LIMIT, QUEUE_LIMIT, SockbridgeError, UNANSWERED_LIMIT } from '../../twistedsock/static/sockbridge.js';
+import { MESSAGE_LIMIT, QUEUE_LIMIT, RawJson, SockbridgeError, UNANSWERED_LIMIT } from '../../twistedsock/static/sockbridge.js';
 import { build, buildOpen, reconnect, flushPromises } from './fakes.mjs';
 
 test('publishes text and JSON unchanged and resolves with the offset', async () => {
@@ -273,6 +273,24 @@ test('replaces lone surrogates with U+FFFD everywhere', async () => {
     ask().catch(() => {});
     assert.ok(sent.at(-1).includes('\ufffd') && !sent.at(-1).includes('\\ud'), sent.at(-1));
   }
+});
+
+test('sends raw JSON as it is written', async () => {
+  const { client, socket } = buildOpen();
+  const sent = [];
+  socket.send = (text) => sent.push(text);
+  for (const text of ['1e400', '{"a":1,"a":2}', '{"id": 12345678901234567890}', '-0', ' "x" ', '21.50', '[1e-7]']) {
+    client.publish('kitchen', new RawJson(text), { name: 'reading' }).catch(() => {});
+    assert.ok(sent.at(-1).endsWith(`,"data":${text}}`), sent.at(-1));
+    const { type, channel, name } = JSON.parse(sent.at(-1));
+    assert.deepEqual([type, channel, name], ['publish', 'kitchen', 'reading']);
+  }
+  client.publish('kitchen', new RawJson('{\r\n"a": "\\n\\ud83d"\n}')).catch(() => {});
+  assert.ok(sent.at(-1).endsWith('{  "a": "\\n\ufffd" }}'), sent.at(-1)); // the stream sends one message a line
+  for (const text of ['', '{"a":', '1} {', 'NaN', '1,"type":"who"']) assert.throws(() => new RawJson(text), SyntaxError);
+  const raw = new RawJson('1');
+  assert.throws(() => { raw.text = '},{'; }, TypeError);
+  await assert.rejects(client.publish('kitchen', new RawJson(`"${'x'.repeat(70_000)}"`)), { code: 'too-long' });
 });
 
 test('delivers events of a channel whose name contained a lone surrogate', () => {

@@ -7,7 +7,8 @@ import { test } from 'node:test';
 import { describeBeginning, EarlierEvents } from '../../twistedsock/static/earlier-events.js';
 import { readFilter } from '../../twistedsock/static/event-filter.js';
 import { curlCommand, eventJson, fileName, pubLine, toCsv, toJson } from '../../twistedsock/static/event-formats.js';
-import { differences, fieldsOf, numberIn } from '../../twistedsock/static/payloads.js';
+import { jsonTokens } from '../../twistedsock/static/format.js';
+import { differences, fieldsOf, jsonText, numberIn, payloadText } from '../../twistedsock/static/payloads.js';
 
 const eventOf = (data, more = {}) => ({ channel: 'kitchen', offset: 3, time: Date.UTC(2026, 10, 29, 22, 30), from: 'ann', name: 'message', data, ...more });
 
@@ -32,6 +33,19 @@ test('finds the differences between two payloads', () => {
   ]);
   assert.deepEqual(differences({ a: [1] }, { a: [1] }), []);
   assert.deepEqual(differences('on', 'off'), [{ path: 'value', before: 'on', after: 'off' }]);
+});
+
+test('writes numbers beyond the range of JavaScript as numbers', () => {
+  const data = JSON.parse('{"x":1e400,"list":[-1e999,null,"null","1e400"]}');
+  assert.equal(jsonText(data), '{"x":1e400,"list":[-1e400,null,"null","1e400"]}');
+  assert.equal(jsonText({ a: null }, 2), '{\n  "a": null\n}');
+  assert.equal(payloadText(Infinity), '1e400');
+  assert.deepEqual(differences({ x: 1 }, data).slice(0, 1), [{ path: 'x', before: 1, after: Infinity }]);
+  assert.equal(differences({ x: null }, { x: Infinity }).length, 1);
+  assert.match(pubLine(eventOf(data)), / \{"x":1e400,/);
+  assert.match(curlCommand(eventOf(data), 'http://h', false), /"x":1e400,/);
+  for (const text of [toJson([eventOf(data)]), eventJson(eventOf(data)), toCsv([eventOf(data)])]) assert.match(text, /x"*: ?1e400,/);
+  assert.deepEqual(jsonTokens({ x: Infinity }, false, 100).tokens.filter(([kind]) => kind === 'number'), [['number', '1e400']]);
 });
 
 // ---- filter ----
@@ -214,6 +228,17 @@ test('reads nothing before the first event or before a reset', async () => {
   assert.ok(earlier.done);
   assert.deepEqual(requests, []);
   assert.equal(describeBeginning(earlier), 'Events of reset before its reset are no longer in the history.');
+});
+
+test('reads the events of a gap, and no earlier ones', async () => {
+  const { history } = historiesOf({ fast: { times: steps(50, 1) }, slow: { times: steps(20, 10) }, cut: { times: steps(30, 1), gone: 12 } });
+  const pages = await readAll(new EarlierEvents(history, [{ name: 'fast', first: 5, before: 36 }, { name: 'slow', first: 3, before: 4 }], 10));
+  const events = [...pages].reverse().flat();
+  assert.deepEqual(events.filter(({ channel }) => channel === 'fast').map(({ offset }) => offset), steps(31, 1, 5));
+  assert.deepEqual(events.filter(({ channel }) => channel === 'slow').map(({ offset }) => offset), [3]);
+  const cut = new EarlierEvents(history, [{ name: 'cut', first: 6, before: 20 }], 10);
+  assert.deepEqual((await readAll(cut)).flat().map(({ offset }) => offset), steps(7, 1, 13));
+  assert.equal(describeBeginning(cut), 'Events 1–12 of cut are no longer in the history.');
 });
 
 test('stops at a new epoch, and at a missing right', async () => {

@@ -156,6 +156,7 @@ test('formats values with the decimals of their series', () => {
   const { decimals } = valuesOf([{ c: 21.5 }, { c: 22 }]).series('c');
   assert.equal(formatValue(22, decimals), '22.0');
   assert.deepEqual([0, 1013, 0.1 + 0.2, -3.25, 1e-7, 5e12, 12345.678].map((value) => formatValue(value)), ['0', '1,013', '0.3000', '−3.25', '1.000e−7', '5.000e+12', '12,345.678']);
+  assert.deepEqual([formatValue(-0, 4), formatValue(-0.0004, 2), formatValue(-0.04, 2)], ['0.0000', '0.00', '−0.04']);
   assert.equal(formatRange([20, 23.4], 1), '20.0–23.4');
   assert.equal(formatRange([-2, 3], 0), '−2 to 3');
   assert.equal(formatRange([1, 1], 0), '1');

@@ -3,6 +3,7 @@
 import { byId, makeButton, showFieldError, tabMemory } from './dom.js';
 import { jsonError, NAME_BYTES, nameError, plural, readPayload } from './format.js';
 import { buildRequestDialog } from './request-dialog.js';
+import { RawJson } from './sockbridge.js';
 
 /** Maximum number of sent messages that the arrow keys recall. They are kept until the tab is closed. */
 const MAX_RECALLED = 50;
@@ -18,6 +19,7 @@ export function buildComposer({ client, sending, sent, explain }) {
   const message = byId('message');
   let chosenFormat; // undefined: detected from the text
   let unanswered = 0;
+  let confirmed = ''; // a text with broken JSON that the user sends anyway
   const recalled = buildRecall();
 
   const format = () => (byId('format-json').checked ? 'json' : 'text');
@@ -46,6 +48,10 @@ export function buildComposer({ client, sending, sent, explain }) {
     if (!byId('channel-select').value) return ['message', 'Add a channel first.'];
     if (!message.value) return ['message', 'Enter a message first.'];
     if (format() === 'json' && jsonError(message.value)) return ['message', jsonError(message.value)];
+    if (!chosenFormat && message.value !== confirmed && isBrokenObject(message.value)) {
+      confirmed = message.value;
+      return ['message', `${jsonError(message.value)}. Press Enter again to send it as text.`];
+    }
     if (name && nameError(name, NAME_BYTES)) return ['event-name', `Event name: ${nameError(name, NAME_BYTES)}`];
     return [];
   }
@@ -53,7 +59,7 @@ export function buildComposer({ client, sending, sent, explain }) {
   async function send(channel, name, text, json) {
     unanswered += 1;
     try {
-      sent(channel, await client.publish(channel, json ? JSON.parse(text) : text, { name }));
+      sent(channel, await client.publish(channel, json ? new RawJson(text) : text, { name }));
     } catch (error) {
       showFieldError('message', explain(channel, error));
       if (!message.value) message.value = text; // lets the user send it again
@@ -131,6 +137,9 @@ export function buildComposer({ client, sending, sent, explain }) {
     shown: grow,
   };
 }
+
+/** True for a text that was meant to be a JSON object: other texts do not begin with a brace. */
+const isBrokenObject = (text) => /^\s*\{/.test(text) && readPayload(text).beginsLikeJson;
 
 /** The messages sent in this tab. `move` goes back and forth between them and the draft that was being written. */
 function buildRecall() {

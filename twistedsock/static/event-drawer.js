@@ -7,7 +7,7 @@ import { fromCell, payloadCell } from './event-cells.js';
 import { curlCommand, eventJson, pubLine } from './event-formats.js';
 import { describeError, exactTime, plural } from './format.js';
 import { SHELL_SPECIAL } from './line-endpoints.js';
-import { differences, numberIn, payloadText } from './payloads.js';
+import { differences, jsonText, numberIn, payloadText } from './payloads.js';
 
 /** Characters of a payload shown at first, and of one value in the list of changes. */
 const PAYLOAD_CHARACTERS = 10_000;
@@ -126,7 +126,7 @@ function shorten(value) {
 
 function copyOf(kind, event, hasToken) {
   if (kind === 'json') return { text: eventJson(event) };
-  if (kind === 'payload') return { text: typeof event.data === 'string' ? event.data : JSON.stringify(event.data, null, 2) };
+  if (kind === 'payload') return { text: typeof event.data === 'string' ? event.data : jsonText(event.data, 2) };
   if (kind === 'curl') return { text: curlCommand(event, location.origin, hasToken), hint: hasToken ? 'Set TOKEN to your token first.' : '' };
   if (SHELL_SPECIAL.test(event.channel)) return { text: '', hint: 'The name of this channel has a special meaning in shells, so there is no line to copy.' };
   return { text: pubLine(event), hint: event.name === 'message' ? '' : `Lines are published without an event name: “${event.name}” is left out.` };

@@ -5,7 +5,7 @@
 
 import { CHANNEL_BYTES } from './format.js';
 import { shellQuote } from './line-endpoints.js';
-import { fieldsOf, payloadText } from './payloads.js';
+import { fieldsOf, jsonText, payloadText } from './payloads.js';
 
 /** Maximum number of columns for fields in a CSV file. Further fields are in the column `data` only. */
 const MAX_FIELD_COLUMNS = 100;
@@ -21,7 +21,7 @@ const escapeUnits = (text) => [...Array(text.length).keys()].map((index) => `\\u
 
 /** Returns JSON without a character that a shell interprets inside or outside of double quotes, except \u. */
 function harmlessJson(value) {
-  return JSON.stringify(value).replace(UNSAFE_IN_JSON, (found, letter) => escapeUnits(letter ? ESCAPED[letter] ?? letter : found));
+  return jsonText(value).replace(UNSAFE_IN_JSON, (found, letter) => escapeUnits(letter ? ESCAPED[letter] ?? letter : found));
 }
 
 /** Returns true if the server would take a text for JSON (docs/reference/line-protocol.md#payloads). */
@@ -53,12 +53,12 @@ const exported = ({ channel, offset, time, from, name, data }) => ({ channel, of
 
 /** Returns one event as JSON for people. */
 export function eventJson(event) {
-  return JSON.stringify(exported(event), null, 2);
+  return jsonText(exported(event), 2);
 }
 
 /** Returns a JSON array with one event a line. */
 export function toJson(events) {
-  return `[${events.map((event) => `\n${JSON.stringify(exported(event))}`).join(',')}\n]\n`;
+  return `[${events.map((event) => `\n${jsonText(exported(event))}`).join(',')}\n]\n`;
 }
 
 /** Text that a spreadsheet takes for a formula (OWASP, CSV injection), also behind white space. */

@@ -1,5 +1,7 @@
 /** Parses and formats text of the page: URL hashes, names, tokens, payloads and messages for people. Uses no DOM. */
 
+import { jsonText } from './payloads.js';
+
 /** Maximum number of channels on one page, so that a pasted URL cannot open thousands. The server has its own limit. */
 export const CHANNELS_LIMIT = 32;
 
@@ -109,7 +111,7 @@ export function jsonTokens(value, pretty, budget) {
   };
   const walk = (node, depth) => {
     if (typeof node === 'string') return put('string', JSON.stringify(node));
-    if (node === null || typeof node !== 'object') return put(typeof node === 'number' ? 'number' : 'word', String(node));
+    if (node === null || typeof node !== 'object') return put(typeof node === 'number' ? 'number' : 'word', jsonText(node));
     const list = Array.isArray(node);
     const [open, close] = list ? '[]' : '{}';
     const keys = Object.keys(node);

@@ -25,8 +25,23 @@ export function numberIn(value) {
   return typeof value === 'string' && /^\s*[-+]?\.?\d/.test(value) ? Number(value) : NaN;
 }
 
+/** Numbers beyond the range of JavaScript, which reads them as Infinity. All of them are shown as this one. */
+export const BEYOND = '1e400';
+
+/** Stands for such a number while JSON is written. The server accepts no unpaired surrogate, so no payload contains it. */
+const PLACEHOLDER = '\ud800';
+const PLACEHOLDERS = /"(-?)\\ud800"/g;
+
+/** Writes JSON as JSON.stringify does, which however writes null for numbers beyond the range of JavaScript. */
+export function jsonText(value, indent) {
+  const text = JSON.stringify(value, null, indent);
+  if (!text.includes('null')) return text;
+  const marks = new Map([[Infinity, PLACEHOLDER], [-Infinity, `-${PLACEHOLDER}`]]);
+  return JSON.stringify(value, (_, one) => marks.get(one) ?? one, indent).replace(PLACEHOLDERS, `$1${BEYOND}`);
+}
+
 export function payloadText(data) {
-  return typeof data === 'string' ? data : JSON.stringify(data);
+  return typeof data === 'string' ? data : jsonText(data);
 }
 
 /**
@@ -38,7 +53,7 @@ export function differences(before, after) {
   const found = [];
   for (const [path, value] of fieldsOf(after)) {
     if (!earlier.has(path)) found.push({ path, after: value });
-    else if (JSON.stringify(earlier.get(path)) !== JSON.stringify(value)) found.push({ path, before: earlier.get(path), after: value });
+    else if (jsonText(earlier.get(path)) !== jsonText(value)) found.push({ path, before: earlier.get(path), after: value });
     earlier.delete(path);
   }
   return [...found, ...[...earlier].map(([path, value]) => ({ path, before: value }))];

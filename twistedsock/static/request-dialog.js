@@ -4,6 +4,7 @@ import { buildDialog, labelled } from './dialog.js';
 import { byId, make, makeButton, memory } from './dom.js';
 import { fromCell, payloadCell, timeCell } from './event-cells.js';
 import { CHANNEL_BYTES, describeAccessError, isAccessError, nameError, readPayload } from './format.js';
+import { RawJson } from './sockbridge.js';
 
 const DEFAULT_TIMEOUT_SECONDS = 10;
 const MAX_TIMEOUT_SECONDS = 600;
@@ -73,13 +74,14 @@ export function buildRequestDialog({ client, explain }) {
     const [to, from, seconds] = [channel.value.trim(), reply.value.trim(), Number(timeout.value)];
     memory.set('reply-channel', from);
     const read = readPayload(message.value);
-    const data = read.json ? read.value : message.value;
+    const data = read.json ? read.value : message.value; // to show it
+    const payload = read.json ? new RawJson(message.value) : message.value;
     exchange.replaceChildren();
     state.textContent = `Subscribing to ${from}…`;
     send.disabled = true;
     stop.hidden = false;
     try {
-      await exchangeOnce({ to, from, seconds, data });
+      await exchangeOnce({ to, from, seconds, data, payload });
     } catch (problem) {
       if (problem) {
         state.textContent = '';
@@ -91,7 +93,7 @@ export function buildRequestDialog({ client, explain }) {
   });
 
   /** Subscribes before it publishes, so that no answer is missed. Rejects with undefined if the user cancels. */
-  async function exchangeOnce({ to, from, seconds, data }) {
+  async function exchangeOnce({ to, from, seconds, data, payload }) {
     let timer;
     let sentAt;
     let time;
@@ -118,7 +120,7 @@ export function buildRequestDialog({ client, explain }) {
             state.textContent = `No event on ${from} within ${seconds} s.`;
             resolve();
           }, seconds * 1000);
-          const offset = await client.publish(to, data);
+          const offset = await client.publish(to, payload);
           exchange.prepend(row({ channel: to, offset, time, from: client.peer?.nick ?? client.peer?.id ?? '', name: 'message', data }, 'command'));
         };
         publish().catch(reject);

@@ -193,6 +193,16 @@ export type SubscribeOptions = {
     }
 );
 
+/**
+ * JSON that is published as it is written: numbers keep all their digits, and objects the order of their keys. Only line
+ * breaks become spaces.
+ */
+export class RawJson {
+  /** @throws SyntaxError if the text is not JSON */
+  constructor(text: string);
+  readonly text: string;
+}
+
 /** A JSON value. `undefined`, functions, symbols and bigints are rejected. */
 export type Publishable = string | number | boolean | null | object;
 
@@ -277,9 +287,10 @@ export class Client extends EventTarget {
 
   /**
    * Resolves with the offset of the event. After a rejection with `disconnected`, the event may or may not have been
-   * published. The client never publishes it twice. Lone surrogates in strings are sent as U+FFFD.
+   * published. The client never publishes it twice. Lone surrogates in strings are sent as U+FFFD. A `RawJson` is sent as
+   * it is written.
    */
-  publish(channel: string, data: Publishable, options?: { name?: string | undefined }): Promise<number>;
+  publish(channel: string, data: Publishable | RawJson, options?: { name?: string | undefined }): Promise<number>;
 
   /** Resolves with the members of a channel. */
   who(channel: string): Promise<Peer[]>;

@@ -71,9 +71,20 @@ const MIN_MISTAKEN_TIME = 1e12;
 /** A lone surrogate as JSON.stringify escapes it (whole pairs are not escaped), or any other escape. */
 const LONE_SURROGATE_OR_ESCAPE = /\\u(d[89a-f][0-9a-f]{2})|\\./g;
 
+/** A JSON payload that is published as it is written: numbers keep all their digits, and objects the order of their keys. */
+export class RawJson {
+  constructor(text) {
+    JSON.parse(text); // throws a SyntaxError
+    this.text = text.replace(/[\r\n]/g, ' '); // white space, because strings contain them escaped: stream.js sends lines
+    Object.freeze(this);
+  }
+}
+
 /** Returns a message as JSON that every parser accepts: lone surrogates become U+FFFD, as WebSocket does with text. */
 function serialize(message) {
-  const text = JSON.stringify(message);
+  const raw = message.data instanceof RawJson;
+  const written = JSON.stringify(raw ? { ...message, data: undefined } : message);
+  const text = raw ? `${written.slice(0, -1)},"data":${message.data.text}}` : written;
   return text.includes('\\ud') ? text.replace(LONE_SURROGATE_OR_ESCAPE, (escape, half) => (half ? '\ufffd' : escape)) : text;
 }
 

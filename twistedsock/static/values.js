@@ -3,6 +3,8 @@
  * whatever clients publish. Uses no DOM.
  */
 
+import { jsonText } from './payloads.js';
+
 /** Maximum number of fields kept per channel. */
 export const MAX_FIELDS = 12;
 
@@ -284,7 +286,8 @@ const formats = Array.from({ length: MAX_DECIMALS + 1 }, (_, decimals) => new In
 export function formatValue(value, decimals = decimalsOf(value)) {
   const size = Math.abs(value);
   if (size >= 1e9 || (size > 0 && size < 10 ** -MAX_DECIMALS)) return value.toExponential(3).replace('-', '−');
-  return formats[Math.min(decimals, MAX_DECIMALS)].format(value).replace('-', '−');
+  const text = formats[Math.min(decimals, MAX_DECIMALS)].format(value);
+  return /[1-9]/.test(text) ? text.replace('-', '−') : text.replace('-', ''); // no −0
 }
 
 /** Formats a minimum and maximum: `20.1–23.4`, or `21.0` if they are equal. */
@@ -304,7 +307,7 @@ export function formatAge(milliseconds) {
 
 /** Shortens a payload to one line, for lists of last values. */
 export function summarize(data, characters = 80) {
-  const text = (typeof data === 'string' ? data.slice(0, 4 * characters) : JSON.stringify(data)).replace(/\s+/g, ' ').trim();
+  const text = (typeof data === 'string' ? data.slice(0, 4 * characters) : jsonText(data)).replace(/\s+/g, ' ').trim();
   return text.length > characters ? `${text.slice(0, characters - 1)}…` : text;
 }
 

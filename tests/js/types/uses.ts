@@ -14,6 +14,7 @@ import {
   type OwnPeer,
   type Peer,
   QUEUE_LIMIT,
+  RawJson,
   type Reset,
   SockbridgeError,
   type State,
@@ -130,6 +131,8 @@ const reading: Reading = { celsius: 21.5 };
 for (const data of ['text', 21.5, true, null, [1, 2], reading]) {
   same<ReturnType<typeof client.publish>, Promise<number>>(true);
   await client.publish('kitchen', data, { name: 'reading' });
+  same<ReturnType<() => RawJson['text']>, string>(true);
+  await client.publish('kitchen', new RawJson('{"celsius": 21.50}'));
 }
 // @ts-expect-error: JSON has none
 client.publish('kitchen', undefined);
