@@ -115,6 +115,99 @@ def test_pauses_with_space_and_counts_what_it_keeps_and_skips(visit, publish):
     expect(page.locator("#event-count")).to_contain_text(f"{FLOOD - KEPT} skipped")
 
 
+def test_loads_skipped_events_into_their_gap(visit, publish):
+    publish("before")
+    page = visit()
+    expect(shown(page)).to_have_count(1)
+    page.click("#pause")
+    publish(*range(FLOOD))
+    expect(page.locator("#new-events")).to_have_text(f"Paused: {FLOOD:,} new")
+    page.click("#pause")
+    expect(payloads(page).last).to_have_text(str(FLOOD - 1), timeout=40_000)
+    note = page.locator('#events .note[data-kind="dropped"]')
+    for loaded in range(100, FLOOD - KEPT, 100):
+        note.get_by_role("button", name="Show").click()
+        expect(note).to_contain_text(f"{FLOOD - KEPT - loaded} events skipped", timeout=40_000)
+    note.get_by_role("button", name="Show").click()
+    expect(note).to_have_count(0)
+    expect(payloads(page)).to_have_text(["before", *[str(number) for number in range(FLOOD)]])
+    expect(page.locator("#event-count")).to_have_text(f"{FLOOD + 1:,} events")
+
+
+def test_says_which_skipped_events_are_gone(start, open_page, line_client):
+    bounded = start("--history-events=1000")
+    publisher = line_client(bounded.lines[0])
+    page = open_page().open(f"{bounded.page}#kitchen")
+    expect(page.get_by_text("only you")).to_be_visible()
+    page.click("#pause")
+    publisher.send("QUIET on", *[f"PUB kitchen {number}" for number in range(1800)], "PING")
+    publisher.receive_until("PONG")
+    expect(page.locator("#new-events")).to_have_text("Paused: 1,800 new")
+    page.click("#pause")
+    note = page.locator('#events .note[data-kind="dropped"]')
+    expect(note).to_contain_text("events skipped")
+    show = note.get_by_role("button", name="Show")
+    while show.count():
+        show.click()
+        page.wait_for_timeout(50)
+    expect(note).to_contain_text(re.compile("^Events 1–8\\d\\d of kitchen are no longer in the history"))
+
+
+def test_offers_earlier_events_only_if_there_are_some(server, open_page, publish, channel):
+    page = open_page().open(f"{server.page}#{channel},{channel}-b")
+    expect(page.get_by_text("only you")).to_have_count(2)
+    publish("first")
+    expect(page.locator("#beginning")).to_have_text("There are no earlier events.")
+    expect(page.locator("#earlier-load")).to_be_hidden()
+    publish(*range(60))
+    other = open_page().open(f"{server.page}#{channel},{channel}-b")
+    expect(other.locator("#earlier-load")).to_be_visible()
+    expect(other.locator("#beginning")).to_be_empty()
+
+
+def test_sends_json_as_it_is_typed(visit, line_client, server, channel):
+    listener = line_client(server.lines[0])
+    listener.request(f"SUB {channel}")
+    page = visit()
+    typed = '{"x":1e400, "x":-1e400, "id": 12345678901234567890, "celsius": 21.50}'
+    page.fill("#message", typed)
+    expect(page.locator("#message-hint")).to_have_text("Sent as JSON.")
+    page.click("#send")
+    assert listener.receive().endswith(f" {typed}")
+    expect(event(page, 1).locator(".payload")).to_contain_text('"x": -1e400')
+    open_details(page, 1)
+    expect(page.locator("#drawer .lines")).to_contain_text('"x": -1e400')
+
+    page.keyboard.press("Escape")
+    page.check("#format-json", force=True)
+    page.fill("#message", '{"celsius":\n21.5}')
+    page.click("#send")
+    assert listener.receive().endswith('{"celsius": 21.5}')
+    page.check("#format-json", force=True)
+    page.fill("#message", '{"x": 1e400')
+    page.click("#send")
+    expect(page.locator("#message-error")).to_contain_text("Not valid JSON")
+
+
+def test_sends_broken_json_as_text_only_after_a_second_enter(visit, line_client, server, channel):
+    listener = line_client(server.lines[0])
+    listener.request(f"SUB {channel}")
+    page = visit()
+    page.fill("#message", '{"on": tru}')
+    page.locator("#message").press("Enter")
+    error = page.locator("#message-error")
+    expect(error).to_have_text(re.compile("^Not valid JSON: .* Press Enter again to send it as text.$"))
+    page.fill("#message", "{on}")
+    page.locator("#message").press("Enter")  # another text, which needs another Enter
+    expect(error).to_contain_text("Press Enter again")
+    page.locator("#message").press("Enter")
+    assert listener.receive().endswith(' "{on}"')
+    expect(error).to_be_empty()
+    page.fill("#message", "[ann] hello")  # not meant as JSON
+    page.locator("#message").press("Enter")
+    assert listener.receive().endswith(' "[ann] hello"')
+
+
 def test_shows_the_details_of_an_event_and_what_has_changed(visit, publish):
     publish('{"celsius": 21, "door": "shut", "old": 1}', '{"celsius": 21.5, "door": "shut", "limits": {"max": 30}}')
     page = visit()
@@ -285,7 +378,7 @@ def test_sends_a_command_and_shows_it_with_the_answer(visit_page, server, line_c
     expect(page.locator("#request-channel")).to_have_value(channel)
     page.fill("#request-reply", f"{channel}/reply")
     page.keyboard.press("Enter")
-    assert device.receive().endswith('{"on":true}')
+    assert device.receive().endswith('{"on": true}')
     expect(page.locator("#request-state")).to_have_text(f"Waiting for an event on {channel}/reply…")
     device.request(f'PUB {channel}/reply {{"rpm": 1450}}')
     expect(page.locator("#exchange .exchange-row")).to_have_count(2)

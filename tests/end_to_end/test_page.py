@@ -42,7 +42,7 @@ def test_exchanges_events_with_line_clients(server, line_client, open_page, chan
     assert re.fullmatch(rf"MSG {channel} 3 \w+ lights on", typist.receive())
     page.check("#format-json", force=True)
     publish(page, '{"celsius": 21.5}')
-    assert re.fullmatch(rf'MSG {channel} 4 \w+ {{"celsius": ?21.5}}', typist.receive())
+    assert re.fullmatch(rf'MSG {channel} 4 \w+ {{"celsius": 21.5}}', typist.receive())
     page.fill("#event-name", "alarm")
     publish(page, "too hot")
     assert re.fullmatch(rf"EVENT {channel} 5 \w+ alarm too hot", typist.receive())

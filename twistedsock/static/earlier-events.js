@@ -10,6 +10,7 @@ const PAGE_EVENTS = 100;
  * @typedef {object} Source
  * @property {string} name of the channel
  * @property {number} [before] the offset of the first event that is known. Without it, the newest events are read first.
+ * @property {number} [first] the offset of the last event that is read: 1, unless only a gap is to be filled
  * @property {boolean} [former] true if the first known event is of a former epoch: no history contains earlier ones
  */
 
@@ -21,8 +22,8 @@ export class EarlierEvents {
   constructor(history, sources, pageEvents = PAGE_EVENTS) {
     this.history = history;
     this.pageEvents = pageEvents;
-    this.channels = sources.map(({ name, before, former = false }) => ({
-      name, before, waiting: [], complete: former || before <= 1, gone: 0, reset: former, error: undefined, epoch: undefined,
+    this.channels = sources.map(({ name, before, first = 1, former = false }) => ({
+      name, before, first, waiting: [], complete: former || before <= first, gone: 0, reset: former, error: undefined, epoch: undefined,
     }));
   }
 
@@ -43,10 +44,10 @@ export class EarlierEvents {
   }
 
   async #read(channel) {
-    const { name, before } = channel;
+    const { name, before, first } = channel;
     let found;
     try {
-      found = await this.history(name, { since: 0, before, last: this.pageEvents });
+      found = await this.history(name, { since: first - 1, before, last: this.pageEvents });
     } catch (error) {
       if (!['unauthorized', 'forbidden'].includes(error.code)) throw error;
       Object.assign(channel, { complete: true, error: error.code });
@@ -60,7 +61,7 @@ export class EarlierEvents {
     channel.waiting = found.events;
     channel.before = found.events[0]?.offset ?? before;
     channel.gone = Math.max(0, ...(found.lost ?? []).map(({ last }) => last));
-    channel.complete = found.events.length < this.pageEvents || channel.before <= 1;
+    channel.complete = found.events.length < this.pageEvents || channel.before <= first;
   }
 }
 

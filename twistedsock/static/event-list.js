@@ -1,13 +1,14 @@
 /**
  * The list of events, sorted by time. Rows are drawn in batches that fit into a frame, with pauses between them. While the
  * user has scrolled up or paused the list, nothing moves and new events are counted. If more than ROWS_SHOWN are queued,
- * the oldest are skipped, and a note reports it. A filter hides rows, and does not remove them. event-tools.js has the
- * controls.
+ * the oldest are skipped, and a note reports it and offers to load them. A filter hides rows, and does not remove them.
+ * event-tools.js has the controls.
  */
 
-import { announce, byId, make, memory } from './dom.js';
+import { announce, byId, make, makeButton, memory } from './dom.js';
 import { fromCell, payloadCell, timeCell, updateTimeCell } from './event-cells.js';
 import { describeGap, describePresence, describeReset, plural } from './format.js';
+import { payloadText } from './payloads.js';
 
 /** Maximum number of rows in the document: few enough for a layout within one frame. */
 export const ROWS_SHOWN = 500;
@@ -76,6 +77,7 @@ export function buildEventList({ isOwn, drawn }) {
   const items = new WeakMap(); // row -> item
   let queue = [];
   let dropped = 0;
+  let droppedRanges = new Map(); // channel -> the offsets { first, last } of its events that were skipped since the last batch
   let offsetDigits = 0; // of the longest offset; determines the width of the margin
   let seen = 0;
   let lost = 0;
@@ -89,7 +91,7 @@ export function buildEventList({ isOwn, drawn }) {
   let restUntil = 0;
   let timePerRow = 0.5; // milliseconds, measured from the first batch on
   const presenceNotes = new Map(); // kind and channel -> the note to which further joins or leaves are added
-  const observers = { changed() {}, opened() {}, cut() {} }; // set by event-tools.js
+  const observers = { changed() {}, opened() {}, cut() {}, skippedWanted() {} }; // set by event-tools.js
   let pretty = memory.get('layout') === 'pretty';
   byId(pretty ? 'layout-pretty' : 'layout-compact').checked = true;
 
@@ -125,9 +127,15 @@ export function buildEventList({ isOwn, drawn }) {
     excess.push(...queue.splice(0, Math.max(0, queue.length - EVENTS_KEPT)));
     if (!isDrawing()) heldBack = true;
     const gaps = excess.filter(({ kind }) => kind === 'lost').slice(-MAX_QUEUED_GAPS);
+    for (const { event, former } of excess) if (event && !former) extendRange(event);
     dropped += excess.length - gaps.length;
     skipped += excess.length - gaps.length;
     queue.unshift(...gaps);
+  }
+
+  function extendRange({ channel, offset }) {
+    const { first = offset, last = offset } = droppedRanges.get(channel) ?? {};
+    droppedRanges.set(channel, { first: Math.min(first, offset), last: Math.max(last, offset) });
   }
 
   function schedule() {
@@ -160,8 +168,9 @@ export function buildEventList({ isOwn, drawn }) {
     dropOldest();
     const batch = queue.splice(0, Math.max(MIN_BATCH_ROWS, Math.floor(BATCH_TIME_MS / timePerRow)));
     if (!batch.length) return;
-    if (dropped) batch.unshift({ kind: 'dropped', text: `${plural(dropped, 'event')} skipped: ${heldBack ? `the list keeps ${EVENTS_KEPT} while it stands still` : 'faster than the page can draw'}.` });
+    if (dropped) batch.unshift(skippedNote(dropped, heldBack ? `the list keeps ${EVENTS_KEPT} while it stands still` : 'faster than the page can draw'));
     dropped = 0;
+    droppedRanges = new Map();
     heldBack = false;
     for (const item of batch) insert(item);
     cutRows();
@@ -229,7 +238,10 @@ export function buildEventList({ isOwn, drawn }) {
     note.row = row;
     row.dataset.kind = kind;
     if (channel) Object.assign(row.dataset, { note: channel, hue });
-    row.append(make('span', 'note-text', text));
+    const cell = make('span');
+    cell.append(make('span', 'note-text', text));
+    if (note.ranges?.size) cell.append(' ', makeButton('plain', 'Show', () => observers.skippedWanted(note)));
+    row.append(cell);
     if (at) row.append(timeCell(at));
     return row;
   }
@@ -238,6 +250,13 @@ export function buildEventList({ isOwn, drawn }) {
     const now = new Date();
     for (const cell of list.querySelectorAll('.time')) updateTimeCell(cell, now);
   }, TIME_UPDATE_MS);
+
+  /** A note about skipped events. `ranges` says which ones: they are still in the history of the server for a while. */
+  function skippedNote(count, why) {
+    return { kind: 'dropped', count, why, ranges: droppedRanges, text: describeSkipped(count, why) };
+  }
+
+  const describeSkipped = (count, why) => `${plural(count, 'event')} skipped: ${why}.`;
 
   /** Changes the text of a note, drawn or not. */
   function rewrite(note, text) {
@@ -274,16 +293,10 @@ export function buildEventList({ isOwn, drawn }) {
     return firsts;
   }
 
-  /** Inserts events of histories, sorted by time, without moving what the user reads. */
-  function insertEarlier(entries) {
-    const { top } = scroller.getBoundingClientRect();
-    const read = [...list.children].find((row) => !row.hidden && row.getBoundingClientRect().bottom > top);
-    const before = read?.getBoundingClientRect().top;
-    const firsts = firstOffsets();
-    const isEarlier = ({ event }) => !firsts.has(event.channel) || event.offset < firsts.get(event.channel).before;
-    const earlier = entries.filter(isEarlier);
-    let next = list.firstChild;
-    for (const entry of earlier) {
+  /** Inserts events of histories from a row on, sorted by time. */
+  function insertHistory(entries, from) {
+    let next = from;
+    for (const entry of entries) {
       const item = { ...entry, at: new Date(entry.event.time), replayed: true };
       const row = eventRow(item);
       items.set(row, item);
@@ -291,14 +304,45 @@ export function buildEventList({ isOwn, drawn }) {
       while (next && items.get(next).at < item.at) next = next.nextSibling;
       list.insertBefore(row, next);
     }
+  }
+
+  /** Inserts events of histories without moving what the user reads. */
+  function insertEarlier(entries) {
+    const { top } = scroller.getBoundingClientRect();
+    const read = [...list.children].find((row) => !row.hidden && row.getBoundingClientRect().bottom > top);
+    const before = read?.getBoundingClientRect().top;
+    const firsts = firstOffsets();
+    const isEarlier = ({ event }) => !firsts.has(event.channel) || event.offset < firsts.get(event.channel).before;
+    const earlier = entries.filter(isEarlier);
+    insertHistory(earlier, list.firstChild);
     seen += earlier.length;
     if (read) scroller.scrollTop += read.getBoundingClientRect().top - before;
     drawCounts();
   }
 
+  /** Inserts skipped events below their note. With `rest`, a sentence or '', the note offers no more of them. */
+  function insertSkipped(note, entries, rest) {
+    if (!note.row.isConnected) return;
+    const known = new Set(eventRows().map((row) => items.get(row)).filter(({ former }) => !former).map(({ event }) => `${event.channel} ${event.offset}`));
+    const missing = entries.filter(({ event }) => note.ranges.has(event.channel) && !known.has(`${event.channel} ${event.offset}`));
+    following = false; // the note stays where it is
+    insertHistory(missing, note.row.nextSibling);
+    note.count -= missing.length;
+    skipped -= missing.length;
+    if (rest === '') note.row.remove();
+    else rewrite(note, rest ?? describeSkipped(note.count, note.why));
+    if (rest) note.row.querySelector('button').remove();
+    drawCounts();
+  }
+
   /** After a reset, the offsets of a channel mean other events. */
   function markFormer(channel) {
-    for (const item of [...eventRows().map((row) => items.get(row)), ...queue]) if (item.event?.channel === channel) item.former = true;
+    const known = [...[...list.children].map((row) => items.get(row)), ...queue];
+    for (const item of known) {
+      if (item.event?.channel === channel) item.former = true;
+      item.ranges?.delete(channel);
+    }
+    droppedRanges.delete(channel);
   }
 
   // ---- one row ----
@@ -362,6 +406,7 @@ export function buildEventList({ isOwn, drawn }) {
     list.replaceChildren();
     queue = [];
     dropped = 0;
+    droppedRanges = new Map();
     presenceNotes.clear();
     observers.cut();
     follow();
@@ -390,8 +435,7 @@ export function buildEventList({ isOwn, drawn }) {
     unannounced += 1;
     latest = event;
     announcing ??= setTimeout(() => {
-      const text = typeof latest.data === 'string' ? latest.data : JSON.stringify(latest.data);
-      announce(`${plural(unannounced, 'new event')}. ${latest.from} on ${latest.channel}: ${text.slice(0, MAX_ANNOUNCED_CHARACTERS)}`);
+      announce(`${plural(unannounced, 'new event')}. ${latest.from} on ${latest.channel}: ${payloadText(latest.data).slice(0, MAX_ANNOUNCED_CHARACTERS)}`);
       announcing = undefined;
       unannounced = 0;
     }, ANNOUNCE_INTERVAL_MS);
@@ -402,6 +446,7 @@ export function buildEventList({ isOwn, drawn }) {
     follow,
     firstOffsets,
     insertEarlier,
+    insertSkipped,
     moveFocus,
     open,
     get paused() { return paused; },

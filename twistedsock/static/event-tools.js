@@ -15,6 +15,8 @@ const FILTER_DELAY_MS = 150;
 /** Distance from the beginning of the list at which earlier events are loaded. */
 const LOAD_MARGIN_PX = 120;
 
+const LIST_FULL = `The list holds ${MAX_ROWS.toLocaleString('en')} rows. Export the history to read more.`;
+
 /** Maximum number of pages that are searched at a time for events that match the filter. */
 const PAGES_SEARCHED = 5;
 
@@ -22,7 +24,7 @@ const PAGES_SEARCHED = 5;
  * @param {object} page
  * @param {import('./sockbridge.js').Client} page.client
  * @param {ReturnType<import('./event-list.js').buildEventList>} page.eventList
- * @param {() => {name: string, hue: number}[]} page.channels the channels of the list that can be read
+ * @param {() => {name: string, hue: number, isEmpty?: boolean}[]} page.channels the channels of the list that can be read
  * @param {() => boolean} page.hasToken
  * @param {boolean} [page.several] true if the list can have several channels
  */
@@ -120,24 +122,37 @@ export function buildEventTools({ client, eventList, channels, hasToken, several
   let earlier;
   let loading = false;
 
+  const historyOf = (sources) => new EarlierEvents((name, options) => client.history(name, options), sources);
+
+  function withHues(events) {
+    const hues = new Map(channels().map(({ name, hue }) => [name, hue]));
+    return events.map((event) => ({ event, hue: hues.get(event.channel) ?? 0 }));
+  }
+
   eventList.observers.cut = () => {
     earlier = undefined;
     showEarlier();
   };
 
+  /** From the first known events on. A channel that has never had an event needs no request. */
+  function newReading() {
+    const firsts = eventList.firstOffsets();
+    return historyOf(shownChannels().map(({ name, isEmpty }) => ({ name, ...(isEmpty ? { before: 1 } : {}), ...firsts.get(name) })));
+  }
+
   function showEarlier(text = '') {
-    const done = Boolean(earlier?.done);
+    const present = earlier ?? newReading();
+    const { done } = present;
     const full = eventList.isFull;
     load.hidden = done || full;
     load.textContent = loading ? 'Loading…' : 'Show earlier events';
-    if (full) beginning.textContent = `The list holds ${MAX_ROWS.toLocaleString('en')} rows. Export the history to read more.`;
-    else beginning.textContent = done ? describeBeginning(earlier) : text;
+    if (full) beginning.textContent = LIST_FULL;
+    else beginning.textContent = done ? describeBeginning(present) : text;
   }
 
   async function loadEarlier() {
     if (loading || earlier?.done || eventList.isFull) return;
-    const firsts = eventList.firstOffsets();
-    earlier ??= new EarlierEvents((name, options) => client.history(name, options), shownChannels().map(({ name }) => ({ name, ...firsts.get(name) })));
+    earlier ??= newReading();
     const reading = earlier;
     loading = true;
     showEarlier();
@@ -147,8 +162,7 @@ export function buildEventTools({ client, eventList, channels, hasToken, several
       for (let pages = 0; pages < PAGES_SEARCHED && !reading.done && eventList.shownEvents().length === shownBefore && !eventList.isFull; pages += 1) {
         const events = await reading.next();
         if (reading !== earlier) break; // cleared, or another selection of channels
-        const hues = new Map(channels().map(({ name, hue }) => [name, hue]));
-        eventList.insertEarlier(events.map((event) => ({ event, hue: hues.get(event.channel) ?? 0 })));
+        eventList.insertEarlier(withHues(events));
         const found = eventList.shownEvents().length > shownBefore;
         problem = found || !events.length ? '' : `No match back to ${new Date(events[0].time).toLocaleTimeString()}.`;
       }
@@ -166,6 +180,28 @@ export function buildEventTools({ client, eventList, channels, hasToken, several
 
   scroller.addEventListener('scroll', loadAtTop, { passive: true });
 
+  // ---- skipped events ----
+
+  /** Loads the newest of the skipped events that are not in the list. */
+  eventList.observers.skippedWanted = async (note) => {
+    const button = note.row.querySelector('button');
+    if (eventList.isFull) {
+      eventList.rewrite(note, LIST_FULL);
+      return;
+    }
+    note.reading ??= historyOf([...note.ranges].map(([name, { first, last }]) => ({ name, first, before: last + 1 })));
+    button.disabled = true;
+    try {
+      const events = await note.reading.next();
+      const isGone = note.reading.channels.some(({ gone, reset, error }) => gone || reset || error);
+      const rest = isGone ? describeBeginning(note.reading) : '';
+      eventList.insertSkipped(note, withHues(events), note.reading.done ? rest : undefined);
+    } catch (error) {
+      eventList.rewrite(note, describeError(error));
+    }
+    button.disabled = false;
+  };
+
   // ---- the bar, and keys ----
 
   const openExport = buildExport({ history: (name, options) => client.history(name, options), shownEvents: eventList.shownEvents, channels: shownChannels });
@@ -178,6 +214,7 @@ export function buildEventTools({ client, eventList, channels, hasToken, several
 
   eventList.observers.changed = () => {
     pause.textContent = eventList.paused ? 'Continue' : 'Pause';
+    if (!earlier) showEarlier();
   };
 
   if (several) {

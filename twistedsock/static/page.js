@@ -116,7 +116,8 @@ const eventList = buildEventList({
 const eventTools = buildEventTools({
   client,
   eventList,
-  channels: () => [...channels.values()].filter(({ accessError }) => !accessError),
+  channels: () => [...channels.values()].filter(({ accessError }) => !accessError).map(({ name, hue, head, newest, subscription }) => (
+    { name, hue, isEmpty: subscription.current && !head && !newest })),
   hasToken: () => identity.hasToken,
   several: true,
 });
@@ -491,6 +492,7 @@ function drawMembers(item, { members, more }) {
 function showInstructions(channel) {
   const accessError = channels.get(channel)?.accessError;
   const lines = channel && !accessError ? terminalCommands(server, location.hostname, channel, identity.hasToken) : undefined;
+  byId('snippets-link').href = `console#/channels/${encodeURIComponent(channel)}`;
   for (const sample of document.querySelectorAll('[data-terminal]')) {
     sample.replaceChildren(...(lines ?? []).map((line, index) => make('span', index ? 'typed' : 'call', line)));
     sample.parentElement.toggleAttribute('data-empty', !lines);
