@@ -17,6 +17,9 @@ const TYPING_MS = 200;
 
 const SUMMARY_CHARACTERS = 40;
 
+/** Channels with an event in this time are listed first, those with the most events in the history at the top. */
+const ACTIVE_MS = 300_000;
+
 /**
  * @param {object} page
  * @param {() => boolean} page.isConnected
@@ -41,7 +44,9 @@ export function buildActiveChannels({ isConnected, isOpen, open, clock, changed 
   async function load() {
     const list = await listChannels();
     if (!list) return;
-    channels = list.channels.filter(({ time }) => time !== null).sort((one, other) => other.time - one.time);
+    const activity = ({ time, events }) => (clock.now() - time < ACTIVE_MS ? events : 0);
+    const known = list.channels.filter(({ time }) => time !== null);
+    channels = known.sort((one, other) => activity(other) - activity(one) || other.time - one.time);
     total = list.total;
     draw();
     changed();
@@ -66,7 +71,7 @@ export function buildActiveChannels({ isConnected, isOpen, open, clock, changed 
     drawList('active', isEmpty ? others.slice(0, LISTED) : []);
     drawList('also-active', isEmpty ? [] : others.slice(0, LISTED_IN_PANEL));
     byId('active-all').hidden = others.length < 2;
-    byId('active-all').textContent = `Open ${others.length > LISTED ? `the ${LISTED} latest` : `all ${others.length}`}`;
+    byId('active-all').textContent = `Open ${others.length > LISTED ? `these ${LISTED}` : `all ${others.length}`}`;
   }
 
   function drawList(id, shown) {

@@ -6,7 +6,7 @@ import { currentToken } from './identity.js';
 export const CHANNELS_PER_REQUEST = 1000;
 
 /**
- * @typedef {{channel: string, readers: number, time: number | null, last: {data: any} | null}} ListedChannel `last` is null
+ * @typedef {{channel: string, readers: number, events: number, time: number | null, last: {data: any} | null}} ListedChannel `last` is null
  * if the history is empty, or the event is long
  */
 
