@@ -1,7 +1,7 @@
 /** The list of channels with subscribers, rate and history. */
 
 import { copyFrom } from '../copy.js';
-import { byId, make } from '../dom.js';
+import { byId, make, makeButton } from '../dom.js';
 import { plural } from '../format.js';
 import { drawSparkline, makeSparkline, sparklinePoints } from '../sparkline.js';
 import { buildList } from './list-view.js';
@@ -43,7 +43,11 @@ export function buildChannels({ sysChannels, snippets }) {
     drawSparkline(cell.querySelector('svg'), sparklinePoints(sparks.get(channel) ?? [now], SPARK));
   }
 
-  byId('channels-copy').addEventListener('click', () => copyFrom(byId('channels-copy'), snippets.terminal().join('\n'), byId('channels-lines')));
+  const lines = Object.assign(make('pre', 'lines'), { id: 'channels-lines', tabIndex: 0 });
+  lines.setAttribute('aria-label', 'Commands for a terminal');
+  const copy = makeButton('', 'Copy', () => copyFrom(copy, snippets.terminal().join('\n'), lines));
+  const sample = make('div', 'sample');
+  sample.append(lines, copy);
 
   return buildList({
     view: 'channels',
@@ -52,6 +56,8 @@ export function buildChannels({ sysChannels, snippets }) {
     sysChannels,
     keyOf: ({ channel }) => channel,
     orders: { rate: 'busiest first', name: 'by name', readers: 'most subscribers first' },
+    placeholder: 'part of a name',
+    sample: [sample],
     received: storeRates,
     columns: [
       {
@@ -68,11 +74,11 @@ export function buildChannels({ sysChannels, snippets }) {
       { title: 'Last offset', name: 'number less', draw: (cell, { offset, epoch }) => write(cell, offset.toLocaleString('en'), `epoch ${epoch}`) },
     ],
     empty(found, error) {
-      const lines = found ? undefined : snippets.terminal();
+      const commands = found ? undefined : snippets.terminal();
       write(byId('channels-empty-title'), found ? `Nothing found for “${found}”` : 'No channels yet');
       write(byId('channels-empty-text'), error || (found ? 'No channel name contains this text.' : 'A channel is created by its first subscriber or event. Open a terminal and type:'));
-      byId('channels-sample').hidden = !lines;
-      if (lines) snippets.show(byId('channels-lines'), lines);
+      sample.hidden = !commands;
+      if (commands) snippets.show(lines, commands);
     },
   });
 }

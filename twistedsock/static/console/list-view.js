@@ -1,6 +1,6 @@
 /** The view shared by the lists of channels, clients and log entries: order, pages, search, and an empty state. */
 
-import { announce, byId, oncePerFrame } from '../dom.js';
+import { announce, byId, make, oncePerFrame } from '../dom.js';
 import { plural } from '../format.js';
 import { channelOf, searchError, writeRoute } from './routes.js';
 import { buildPager, buildTable, write } from './table.js';
@@ -17,12 +17,16 @@ const SEARCH_DELAY_MS = 250;
  * @param {object} options.sysChannels
  * @param {import('./table.js').Column[]} options.columns
  * @param {(row: object) => string} options.keyOf
+ * @param {string} options.placeholder of the search field
+ * @param {Node[]} [options.tools] shown beside the title
+ * @param {Node[]} [options.sample] shown if there is nothing else
  * @param {Record<string, string>} options.orders a description of each order
  * @param {(search: string, error?: string) => void} options.empty called if there is nothing to show
  * @param {(rows: object[]) => void} [options.received]
  */
-export function buildList({ view, title, one, many = `${one}s`, sysChannels, columns, keyOf, orders, empty, received = () => {} }) {
+export function buildList({ view, title, one, many = `${one}s`, sysChannels, columns, keyOf, orders, placeholder, tools = [], sample = [], empty, received = () => {} }) {
   const part = (name) => byId(`${view}-${name}`);
+  buildParts({ view, title, many, placeholder, tools, sample });
   const table = buildTable({ box: part('box'), columns, keyOf, ordered: (order) => navigate({ order, page: 0, find: '' }) });
   const pager = buildPager({ nav: part('pager'), turned: (by) => turn(by) });
   let route = { view };
@@ -123,4 +127,24 @@ export function buildList({ view, title, one, many = `${one}s`, sysChannels, col
       unsubscribe = () => {};
     },
   };
+}
+
+/** Builds the elements of a view, whose ids begin with its name. */
+function buildParts({ view, title, many, placeholder, tools, sample }) {
+  const part = (tag, name, className, text) => Object.assign(make(tag, className, text), { id: `${view}-${name}` });
+  const heading = part('h1', 'title', '', title);
+  heading.tabIndex = -1;
+  const field = Object.assign(part('input', 'find'), { type: 'search', autocomplete: 'off', autocapitalize: 'off', spellcheck: false, placeholder });
+  const label = make('label', '', 'Find');
+  label.htmlFor = field.id;
+  const find = make('div', 'find');
+  find.append(label, field);
+  const head = make('div', 'view-head');
+  head.append(heading, part('p', 'total', 'total'), ...tools, find);
+  const empty = part('section', 'empty', 'empty-box');
+  empty.append(part('h2', 'empty-title'), part('p', 'empty-text'), ...sample);
+  const pager = part('nav', 'pager', 'pager');
+  pager.setAttribute('aria-label', `Pages of ${many}`);
+  empty.hidden = pager.hidden = true;
+  document.querySelector(`[data-view="${view}"]`).append(head, part('div', 'box', 'table-box'), part('p', 'loading', 'loading', 'Loading…'), empty, pager);
 }

@@ -47,12 +47,10 @@ export function describeEntry(entry) {
 }
 
 export function buildLog({ sysChannels }) {
-  const filters = LOG_KINDS.map((kind) => {
-    const link = make('a', '', FILTERS[kind]);
-    link.href = writeRoute({ view: 'log', order: kind });
-    byId('log-kinds').append(link);
-    return link;
-  });
+  const filters = LOG_KINDS.map((kind) => Object.assign(make('a', '', FILTERS[kind]), { href: writeRoute({ view: 'log', order: kind }) }));
+  const kinds = Object.assign(make('nav', 'filters'), { id: 'log-kinds' });
+  kinds.setAttribute('aria-label', 'Events');
+  kinds.append(...filters);
   let kind = LOG_KINDS[0];
   const list = buildList({
     view: 'log',
@@ -60,6 +58,8 @@ export function buildLog({ sysChannels }) {
     one: 'entry',
     many: 'entries',
     sysChannels,
+    placeholder: 'name, address or reason',
+    tools: [kinds],
     keyOf: ({ number }) => String(number),
     orders: Object.fromEntries(LOG_KINDS.map((one) => [one, FILTERS[one].toLowerCase()])),
     columns: [

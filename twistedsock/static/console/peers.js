@@ -32,11 +32,15 @@ export function stateOf({ state, behind, lag }) {
 
 export function buildPeers({ sysChannels, client }) {
   let unsubscribe;
+  const slow = make('a', 'slow-link');
+  Object.assign(slow, { id: 'peers-slow', href: writeRoute({ view: 'peers', order: 'lag' }), hidden: true });
   const list = buildList({
     view: 'peers',
     title: 'Clients',
     one: 'client',
     sysChannels,
+    placeholder: 'id, name or address',
+    tools: [slow],
     keyOf: ({ id }) => id,
     orders: { newest: 'newest first', lag: 'furthest behind first', sent: 'most data sent first', id: 'by id' },
     columns: [
@@ -67,8 +71,8 @@ export function buildPeers({ sysChannels, client }) {
 
   /** Offers the order by lag while clients are slow: they are hard to find among others. */
   function showSlow(figures) {
-    byId('peers-slow').hidden = !figures?.behind;
-    write(byId('peers-slow'), `${count(figures?.behind ?? 0)} slow`);
+    slow.hidden = !figures?.behind;
+    write(slow, `${count(figures?.behind ?? 0)} slow`);
   }
 
   return {
