@@ -12,7 +12,7 @@ from twistedsock.server.connection import open_session
 from twistedsock.server.http.sse import close_unless_subscribed, subscribe_stream
 from twistedsock.session.commands import Command, Subscribe
 from twistedsock.session.encoder import Encoder
-from twistedsock.testing import ENDS, FakeClient, FakeOutlet, FakeServer
+from twistedsock.testing import ENDS, FakeOutlet, FakeServer, JsonClient
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,11 @@ def read_events(stream: str, id: str = "") -> tuple[list[ServerSent], str]:
     return events, id
 
 
-class FallbackClient(FakeClient):
+class FallbackClient(JsonClient):
     """A client of the JSON protocol on a stream that replaces a WebSocket."""
 
     def __init__(self, server: FakeServer) -> None:
         super().__init__(server, JSON_SSE_ENCODER, json_decoder)
-
-    def send(self, *messages: dict[str, Any]) -> None:
-        self.send_messages(*(json.dumps(message).encode() for message in messages))
 
     def received(self) -> list[dict[str, Any]]:
         data = self.received_bytes().decode()

@@ -4,8 +4,8 @@ In a fenced block ``transcript``, ``ann> …`` is a line or message that ann sen
 Consecutive lines of one client are sent in one write. A client connects when it is first named, with the JSON protocol
 if its first message is JSON. The welcome can be left out, and everything else that a client receives must be shown.
 Sentences in parentheses are events, listed in ``EVENTS``. Words after ``transcript`` are limits of that server,
-``backplane=late``, or ``policy=on``: every client can then use ``lobby``, and ``token-of-ann`` is valid for an hour and
-allows ``kitchen``.
+``backplane=late``, ``json=lines``, which sends JSON on the line port, or ``policy=on``: every client can then use
+``lobby``, and ``token-of-ann`` is valid for an hour and allows ``kitchen``.
 """
 
 import re
@@ -73,6 +73,7 @@ class Player:
     def __init__(self, limits: str) -> None:
         options = {name.replace("-", "_"): value(text) for name, text in (word.split("=") for word in limits.split())}
         late = options.pop("backplane", None) == "late"
+        self.has_json_lines = options.pop("json", None) == "lines"
         policy = None
         if options.pop("policy", None) == "on":
             tokens = {"token-of-ann": ("ann", {"kitchen": "rw", "lobby": "r"}, FakeServer().wall + 3600)}
@@ -106,11 +107,16 @@ class Player:
     def connect(self, name: str, first: bytes) -> None:
         if name not in self.clients:
             self.expect_nothing()
-            self.clients[name] = self.server.json_client() if first.startswith(b"{") else self.server.line_client()
+            self.clients[name] = self.client_for(first)
             self.received[name] = []
             if b"WELCOME" not in first and b'"welcome"' not in first:
                 self.receive()
                 assert "welcome" in self.received[name].pop(0).lower()
+
+    def client_for(self, first: bytes) -> FakeClient:
+        if not first.startswith(b"{"):
+            return self.server.line_client()
+        return self.server.json_line_client() if self.has_json_lines else self.server.json_client()
 
     def send(self, pending: tuple[str, list[bytes]] | None) -> None:
         if pending is None:
@@ -131,7 +137,7 @@ class Player:
 
     def receive(self) -> None:
         for name, client in self.clients.items():
-            if isinstance(client, JsonClient):
+            if isinstance(client, JsonClient) and not self.has_json_lines:
                 # The fake server has one address only.
                 web = [
                     message.replace("127.0.0.1:8081", "127.0.0.1:8082")

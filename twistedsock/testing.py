@@ -14,7 +14,8 @@ import msgspec
 from twistedsock.auth.identity import Identity, Policy, grants
 from twistedsock.backplanes.memory import MemoryBackplane
 from twistedsock.codecs import json_decoder
-from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER
+from twistedsock.codecs.json_decoder import JSON_LINE_DECODER
+from twistedsock.codecs.json_encoder import JSON_LINE_ENCODER, JSON_MESSAGE_ENCODER
 from twistedsock.codecs.line_decoder import LINE_DECODER, LINE_MESSAGE_DECODER, LineSplitter, split_messages
 from twistedsock.codecs.line_encoder import LINE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.errors import KEY_REUSED, UNAVAILABLE, CloseReason, Error, ErrorCode
@@ -449,14 +450,33 @@ class MessageClient(FakeClient):
 class JsonClient(FakeClient):
     """Uses the JSON protocol over WebSocket."""
 
-    def __init__(self, server: "FakeServer") -> None:
-        super().__init__(server, JSON_MESSAGE_ENCODER, json_decoder)
+    def __init__(
+        self, server: "FakeServer", encoder: Encoder = JSON_MESSAGE_ENCODER, decoder: Decoder = json_decoder
+    ) -> None:
+        super().__init__(server, encoder, decoder)
 
     def send(self, *messages: dict[str, Any]) -> None:
         self.send_messages(*(json.dumps(message).encode() for message in messages))
 
     def received(self) -> list[dict[str, Any]]:
         return [json.loads(message) for message in read_frames(self.received_bytes())]
+
+
+class JsonLineClient(JsonClient):
+    """Uses the JSON protocol on a socket of the line port, one message in each line."""
+
+    def __init__(self, server: "FakeServer") -> None:
+        self._splitter = LineSplitter(server.context.limits.max_line_bytes)
+        self._splitter.has_verbs = False
+        super().__init__(server, JSON_LINE_ENCODER, JSON_LINE_DECODER)
+
+    def send_messages(self, *messages: bytes) -> None:
+        data = b"".join(message + b"\n" for message in messages)
+        self.read(len(data))
+        self.pipeline.submit(self._splitter.feed(data))
+
+    def received(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.received_bytes().decode().split("\n")[:-1]]
 
 
 class FakeServer:
@@ -501,6 +521,9 @@ class FakeServer:
 
     def json_client(self) -> JsonClient:
         return JsonClient(self)
+
+    def json_line_client(self) -> JsonLineClient:
+        return JsonLineClient(self)
 
     def turn(self) -> None:
         """Run turns until the server is idle."""

@@ -291,6 +291,7 @@ KINDS: dict[str, Connect] = {
     "line": lambda server: LineClient(server, server.line_client()),
     "line-over-websocket": lambda server: LineClient(server, server.message_client()),
     "json": lambda server: JsonClient(server, server.json_client()),
+    "json-lines": lambda server: JsonClient(server, server.json_line_client()),
     "events": lambda server: JsonClient(server, FallbackClient(server)),
 }
 """A function for each kind of client that connects one."""

@@ -12,7 +12,7 @@ from tests.session.clients import settle
 from twistedsock.codecs.http_api import read_batch, read_body
 from twistedsock.codecs.payload import UNPAIRED_SURROGATE
 from twistedsock.codecs.problem_details import ApiError
-from twistedsock.testing import FakeServer
+from twistedsock.testing import FakeServer, JsonLineClient
 
 
 def event(publisher: ProtocolClient, offset: int, data: Any, name: str = "message", nick: str = "") -> dict[str, Any]:
@@ -53,7 +53,8 @@ def test_line_clients_receive_json_as_it_was_written(
 ) -> None:
     reader.request("subscribe", channel="kitchen")
     publisher.request("publish", channel="kitchen", raw=raw)
-    assert reader.client.outlet.sent.count(shown.encode() if isinstance(reader, LineClient) else raw.encode()) == 1
+    in_lines = isinstance(reader, LineClient) or isinstance(reader.client, JsonLineClient)
+    assert reader.client.outlet.sent.count((shown if in_lines else raw).encode()) == 1
 
 
 def test_line_clients_receive_spaces_for_line_breaks_in_json(server: FakeServer, reader: ProtocolClient) -> None:
@@ -61,7 +62,7 @@ def test_line_clients_receive_spaces_for_line_breaks_in_json(server: FakeServer,
     reader.request("subscribe", channel="kitchen")
     publisher.request("publish", channel="kitchen", raw='{\r\n"a":\n[1,\n2]}')
     sent = bytes(reader.client.outlet.sent)
-    in_lines = isinstance(reader, LineClient) or isinstance(reader.client, FallbackClient)
+    in_lines = isinstance(reader, LineClient) or isinstance(reader.client, JsonLineClient | FallbackClient)
     assert (b'{  "a": [1, 2]}' if in_lines else b'{\r\n"a":\n[1,\n2]}') in sent
     assert reader.received() == [event(publisher, 1, {"a": [1, 2]})]
 

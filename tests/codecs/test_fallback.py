@@ -3,7 +3,7 @@
 import pytest
 
 from tests.event_streams import read_events
-from twistedsock.codecs.fallback import FallbackOpening, close_message, read_messages
+from twistedsock.codecs.fallback import FallbackOpening, read_messages
 from twistedsock.codecs.problem_details import ApiError
 from twistedsock.codecs.sse import JSON_SSE_ENCODER
 from twistedsock.errors import CloseReason, ErrorCode
@@ -19,7 +19,7 @@ def test_welcome_has_the_key() -> None:
 
 
 def test_close_message_has_code_and_reason() -> None:
-    (close,), _ = read_events(close_message(CloseReason.GOING_AWAY, b'"bye"').decode())
+    (close,), _ = read_events(JSON_SSE_ENCODER.close(CloseReason.GOING_AWAY, b'"bye"').decode())
     assert close.kind == "close" and close.message == {"type": "close", "code": 1001, "reason": '"bye"'}
 
 

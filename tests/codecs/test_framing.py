@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.codecs.framing import Framing, Newline, TextMessage, decimal_runs
+from twistedsock.codecs.framing import Framing, JsonLine, Newline, TextMessage, decimal_runs
 from twistedsock.pubsub.future import Future
 from twistedsock.testing import read_frames
 
@@ -14,6 +14,14 @@ def test_line_ends_with_line_feed() -> None:
     assert Newline().frames([b"a", b"", b"b"]) == [b"a\n", b"\n", b"b\n"]
     assert b"".join(Newline().fragments(iter([b"a", b"b"]))) == b"ab\n"
     assert b"".join(Newline().fragments([])) == b"\n"
+
+
+def test_json_message_is_one_line_without_control_characters() -> None:
+    message, line = '{"a":\r\n "\x7f\x9b0m"}'.encode(), b'{"a":   "\\u007f\\u009b0m"}\n'
+    assert JsonLine().frame(message) == line
+    assert JsonLine().frames([message, b"{}"]) == [line, b"{}\n"]
+    wait = Future[None]()
+    assert list(JsonLine().fragments([message, wait, b"[]"])) == [line[:-1], wait, b"[]", b"\n"]
 
 
 def test_message_is_one_unmasked_text_frame() -> None:
@@ -48,7 +56,7 @@ def test_fragments_of_any_size_are_one_message(size: int) -> None:
     assert read_frames(b"".join(TextMessage().fragments(pieces))) == [b"".join(pieces).decode()]
 
 
-FRAMINGS = [Newline(), TextMessage()]
+FRAMINGS = [Newline(), JsonLine(), TextMessage()]
 FIRSTS = [0, 1, 9, 10, 99, 100, 998, 999, 1000, 10**6 - 1, 2**53 - 5]
 PAYLOADS = st.lists(
     st.sampled_from([b"", b"x", b"%b", b"%", b"%%d", b"\xc3\xa9", b"x" * 90, b"x" * 120, b"x" * 70_000]), min_size=1

@@ -11,6 +11,7 @@ from twistedsock.codecs.line_decoder import USAGE, is_verb
 from twistedsock.codecs.protocol_detection import MAX_LINE_START_BYTES, ProtocolDetector, WireProtocol
 
 LINES, HTTP, TLS, OTHER = WireProtocol.LINES, WireProtocol.HTTP, WireProtocol.TLS, WireProtocol.OTHER
+JSON_LINES = WireProtocol.JSON_LINES
 BOM = "\ufeff".encode()
 HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"r" * 32 + b"\x20" + b"\nPUB kitchen one\nPUB kitchen two\n"
 
@@ -28,6 +29,13 @@ TABLE = {
     "only U+FEFF": (BOM + b"\n", LINES),
     "a control character in the payload": (b"PUB kitchen \x01\x16\x1b[2J\n", LINES),
     "the line of a PROXY header": (b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", LINES),
+    # JSON
+    "a message": (b'{"type":"ping"}\n', JSON_LINES),
+    "spaces before a message": (b'  {"type":"ping"}\n', JSON_LINES),
+    "a message after U+FEFF": (BOM + b'{"type":"ping"}\n', JSON_LINES),
+    "the start of a message": (b"{", JSON_LINES),
+    "a brace before a version": (b"{ / HTTP/1.1\r\n", JSON_LINES),
+    "another JSON value": (b"[1]\n", LINES),
     # payloads that look like HTTP
     "a payload that ends with a version": (b"PUB news we now speak HTTP/3\n", LINES),
     "a payload that is a version": (b"PUB news HTTP/3\n", LINES),

@@ -1,5 +1,7 @@
 """The line protocol from the first byte of a connection to the end of both streams."""
 
+import json
+
 import pytest
 from OpenSSL.crypto import FILETYPE_PEM, load_certificate
 from twisted.internet.address import IPv4Address
@@ -444,3 +446,61 @@ class TestWithTLS:
         call.protocol.handshakeCompleted()
         assert call.received()[0].startswith("ERR limit ")
         assert len(server.context.sessions) == 0
+
+
+class TestJson:
+    """A first line that begins with a brace selects the JSON protocol."""
+
+    @pytest.mark.parametrize("before", [b"", b"\n \r\n", "\ufeff".encode()])
+    def test_messages_are_lines_and_replies_too(self, lines, before):
+        call = lines()
+        (welcome,) = call.received()
+        assert welcome.startswith("WELCOME sockbridge/1 id=p1 ")
+        call.send_bytes(before + b'{"type":"subscribe","id":1,"channel":"kitchen"}\r\n\n{"type":"ping"}\n')
+        assert call.received() == [
+            '{"type":"ok","id":1,"channel":"kitchen","offset":0,"epoch":"e1"}',
+            '{"type":"pong"}',
+        ]
+
+    def test_messages_can_be_split_at_any_byte(self, lines):
+        for call in split_calls(lines, b'{"type":"ping","id":1}\n{"type":"publish","channel":"a","data":"\xc3\xa9"}\n'):
+            assert call.received() == ['{"type":"pong","id":1}']
+
+    def test_payloads_cannot_break_lines_or_control_a_terminal(self, lines):
+        call, page = lines(), lines()
+        call.send('{"type":"subscribe","channel":"kitchen"}')
+        page.received(), call.received()
+        page.send('{"type":"publish","channel":"kitchen","data":["\x7f","\x9b2J",\r1]}')
+        (event,) = call.received()
+        assert event.endswith('"data":["\\u007f","\\u009b2J", 1]}')
+
+    def test_commands_of_the_line_protocol_are_errors(self, lines, server):
+        call = lines()
+        call.received()
+        call.send_bytes(b'{"type":"ping"}\nPUB kitchen 1\nPUB kitchen 2\nPUB kitchen \xe9\n\x04\n\x04')
+        pong, *errors = call.received()
+        assert [json.loads(error)["code"] for error in errors] == ["bad-json", "bad-json", "not-utf8", "bad-json"]
+        assert not call.transport.half_closed and not server.broker.channels
+
+    def test_first_message_over_the_limit_is_an_error_in_json(self, lines):
+        call = lines()
+        call.received()
+        call.send_bytes(b'{"type":"' + b"x" * 70_000)
+        call.send_bytes(b'"}\n{"type":"ping"}\n')
+        error, pong = call.received()
+        assert json.loads(error)["code"] == "too-long" and json.loads(pong) == {"type": "pong"}
+
+    def test_later_message_does_not_select_the_protocol(self, call):
+        call.send("PING", '{"type":"ping"}')
+        pong, error = call.received()
+        assert pong == "PONG" and error.startswith("ERR unknown-command ")
+
+    def test_last_message_has_the_reason(self, lines):
+        call = lines()
+        call.send('{"type":"ping"}')
+        call.received()
+        call.protocol.pipeline.session.close(CloseReason.GOING_AWAY, b"the server is going away")
+        notice, close = call.received()
+        assert json.loads(notice) == {"type": "notice", "text": "the server is going away"}
+        assert json.loads(close) == {"type": "close", "code": 1001, "reason": "the server is going away"}
+        assert call.transport.half_closed

@@ -8,8 +8,7 @@ from twistedsock.codecs.json_encoder import JsonEncoder
 from twistedsock.codecs.payload import is_utf8, quote
 from twistedsock.codecs.problem_details import ApiError
 from twistedsock.codecs.sse import SSEFraming
-from twistedsock.codecs.websocket import CLOSE_CODES
-from twistedsock.errors import CloseReason, Error, ErrorCode
+from twistedsock.errors import Error, ErrorCode
 from twistedsock.session.encoder import Endpoints
 
 MAX_BODY_BYTES = 256 * 1024
@@ -36,12 +35,6 @@ class FallbackOpening(JsonEncoder):
     def welcome(self, id: bytes, ends: Endpoints) -> bytes:
         end = b"}\n\n"
         return super().welcome(id, ends).removesuffix(end) + b',"key":' + quote(self._key) + end
-
-
-def close_message(ending: CloseReason, reason: bytes) -> bytes:
-    """The last message of a session, instead of a close frame."""
-    message = b'{"type":"close","code":%d,"reason":%b}' % (CLOSE_CODES[ending], quote(reason))
-    return SSEFraming().frame(message)
 
 
 def read_messages(body: bytes, content_type: bytes, max_bytes: int) -> list[bytes]:

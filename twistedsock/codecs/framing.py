@@ -5,6 +5,7 @@ Events in a row differ only in offset and payload, so thousands are formatted wi
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
+from twistedsock.codecs.payload import json_to_line
 from twistedsock.codecs.websocket import text_fragment, text_frame, text_head
 from twistedsock.pubsub.future import Future
 from twistedsock.session.encoder import Piece
@@ -101,6 +102,21 @@ class Newline:
 
     def fragments(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
         yield from pieces
+        yield b"\n"
+
+
+class JsonLine(Newline):
+    """Each JSON message is a line. Its payloads can contain line breaks, and the line can be shown on a terminal."""
+
+    def frame(self, message: bytes) -> bytes:
+        return json_to_line(message) + b"\n"
+
+    def frames(self, messages: list[bytes]) -> list[bytes]:
+        return [json_to_line(message) + b"\n" for message in messages]
+
+    def fragments(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
+        for piece in pieces:
+            yield piece if isinstance(piece, Future) else json_to_line(piece)
         yield b"\n"
 
 

@@ -1,8 +1,8 @@
 """The JSON protocol, inwards: messages to commands (docs/reference/json-protocol.md).
 
-``decode`` turns one message into a command. An error carries the ``id`` of the message, even if the message is not
-valid JSON, because the client waits for it. A busy publisher sends messages that differ only in their text, and
-``decode_alike`` reads those without parsing each."""
+``decode`` turns one message into a command, and ``JSON_LINE_DECODER`` one line. An error carries the ``id`` of the
+message, even if the message is not valid JSON, because the client waits for it. A busy publisher sends messages that
+differ only in their text, and ``decode_alike`` reads those without parsing each."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -15,11 +15,14 @@ from msgspec.structs import replace
 
 from twistedsock.codecs.payload import (
     BOM,
+    JSON_WHITESPACE,
     MAX_DEPTH,
     NOT_PLAIN_TEXT,
+    NOT_UTF8_LINE,
     UNPAIRED_SURROGATE,
     build_payloads,
     is_too_deep,
+    is_utf8,
     replace_unpaired_surrogates,
 )
 from twistedsock.codecs.times import parse_moment
@@ -350,3 +353,20 @@ _TYPES: dict[str, Callable[[_Request, Tag], Command]] = {
     "ping": _ping,
     "info": _info,
 }
+
+
+class JsonLineDecoder:
+    """Decodes JSON lines. Unlike WebSocket messages, they can be blank, or not UTF-8."""
+
+    find_tag = staticmethod(find_tag)
+    decode_alike = staticmethod(decode_alike)
+
+    def decode(self, line: bytes) -> Command | None:
+        """The command in a line; None for a blank line."""
+        if not line.isascii() and not is_utf8(line):
+            return InvalidCommand(NOT_UTF8_LINE)
+        return decode(line) if line.strip(JSON_WHITESPACE) else None
+
+
+JSON_LINE_DECODER = JsonLineDecoder()
+"""For JSON on the line port."""

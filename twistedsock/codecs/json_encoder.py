@@ -6,9 +6,10 @@ server-sent events use the same objects."""
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Self
 
-from twistedsock.codecs.framing import Framing, TextMessage
+from twistedsock.codecs.framing import Framing, JsonLine, TextMessage
 from twistedsock.codecs.payload import payload_to_json, quote, quote_name
-from twistedsock.errors import Error
+from twistedsock.codecs.websocket import CLOSE_CODES
+from twistedsock.errors import CloseReason, Error
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.values import JSON, Batch, Event, Lost, Member, Position, PresenceChange, Reset, Tag
 from twistedsock.session.encoder import Endpoints, HistoryItem, Piece, SessionInfo
@@ -231,8 +232,12 @@ class JsonEncoder:
         return self._frame(b'{"type":"notice","text":%b%b}' % (quote(text), more))
 
     def bye(self, text: bytes) -> bytes:
-        """Nothing: the close frame has the reason."""
+        """Nothing: the close frame or the message ``close`` has the reason."""
         return b""
+
+    def close(self, reason: CloseReason, text: bytes) -> bytes:
+        """The last message of a session without close frames."""
+        return self._frame(b'{"type":"close","code":%d,"reason":%b}' % (CLOSE_CODES[reason], quote(text)))
 
     def _ok(self, tag: Tag, rest: bytes) -> bytes:
         return self._frame(b'{"type":"ok","id":%b%b}' % (tag, rest)) if tag is not None else b""
@@ -242,5 +247,10 @@ def _id(tag: Tag) -> bytes:
     return b"" if tag is None else b',"id":' + tag
 
 
+# There is one object of each, because subscribers with the same encoder share the encoded bytes.
+
 JSON_MESSAGE_ENCODER = JsonEncoder(TextMessage())
-"""JSON over WebSocket. One object, because subscribers with the same encoder share the encoded bytes."""
+"""JSON over WebSocket."""
+
+JSON_LINE_ENCODER = JsonEncoder(JsonLine())
+"""JSON on the line port, one message in each line."""

@@ -15,6 +15,7 @@ from twistedsock.codecs.line_encoder import (
 )
 from twistedsock.codecs.payload import (
     JSON_START,
+    NOT_UTF8_LINE,
     UNPAIRED_SURROGATE,
     build_payloads,
     has_unpaired_surrogate,
@@ -29,7 +30,7 @@ from twistedsock.session import commands
 from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Notice, Publish, Quit, Reply
 from twistedsock.session.history_query import Bound, HistoryQuery
 
-_NOT_UTF8 = InvalidCommand(Error(ErrorCode.NOT_UTF8, "line skipped: not valid UTF-8"))
+_NOT_UTF8 = InvalidCommand(NOT_UTF8_LINE)
 
 _UNPAIRED = InvalidCommand(UNPAIRED_SURROGATE)
 
@@ -333,10 +334,12 @@ class LineSplitter:
     """Finds the lines of one connection. Lines of more than ``max_bytes`` are skipped; an ``InvalidCommand`` takes
     their place. ``partial`` is the line that is not complete yet."""
 
-    __slots__ = ("_max_bytes", "_skipped", "partial")
+    __slots__ = ("_max_bytes", "_skipped", "has_verbs", "partial")
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
+        # False on a connection that has changed to another protocol: then no line stands for ``PUB`` or ``QUIT``.
+        self.has_verbs = True
         # A bytes object would be copied by each feed; in a list, a piece of two bytes would take the memory of fifty.
         self.partial: bytearray | None = None
         # The last byte so far of a line that is being skipped.
@@ -366,7 +369,7 @@ class LineSplitter:
                 block = b"".join((self.partial, block))
                 self.partial = None
             block = block.replace(b"\r\n", b"\n")
-            command = decode_block(block, self._max_bytes)
+            command = decode_block(block, self._max_bytes) if self.has_verbs else None
             items = [command] if command is not None else self._lines(block)
         else:
             rest = data
@@ -390,13 +393,13 @@ class LineSplitter:
         return list[Line](lines)
 
     def _finish(self, line: bytes) -> Line:
-        if line.startswith(CTRL_D):
+        if line.startswith(CTRL_D) and self.has_verbs:
             return Quit()
         return line if len(line) <= self._max_bytes else InvalidCommand(self._too_long())
 
     def _keep(self, rest: bytes, items: list[Line]) -> None:
         if self.partial is None:
-            if rest.startswith(CTRL_D):
+            if rest.startswith(CTRL_D) and self.has_verbs:
                 items.append(Quit())
                 return
             self.partial = bytearray()

@@ -37,6 +37,9 @@ _check = msgspec.json.Decoder(msgspec.Raw).decode
 _encode = msgspec.json.Encoder().encode
 
 
+NOT_UTF8_LINE = Error(ErrorCode.NOT_UTF8, "line skipped: not valid UTF-8")
+
+
 def is_utf8(data: bytes) -> bool:
     """True for valid UTF-8 (RFC 3629)."""
     try:
@@ -149,7 +152,7 @@ def build_payloads(items: Sequence[bytes], kind: PayloadKind) -> Payloads:
 def payload_to_line(payload: bytes, kind: PayloadKind) -> bytes:
     """The payload as text without line breaks or control characters."""
     if kind is JSON:
-        return _escape(payload.translate(_BREAKS))
+        return json_to_line(payload)
     if (
         payload.startswith(JSON_START)
         or len(payload.translate(None, _C0_DEL)) != len(payload)
@@ -157,6 +160,11 @@ def payload_to_line(payload: bytes, kind: PayloadKind) -> bytes:
     ):
         return _escape(quote(payload))
     return payload
+
+
+def json_to_line(text: bytes) -> bytes:
+    """JSON text without line breaks, which can only be between tokens, or characters that control a terminal."""
+    return _escape(text.translate(_BREAKS))
 
 
 def _escape(text: bytes) -> bytes:

@@ -14,6 +14,7 @@ from twistedsock.codecs.payload import BOM
 
 class WireProtocol(Enum):
     LINES = auto()
+    JSON_LINES = auto()
     HTTP = auto()
     TLS = auto()
     OTHER = auto()
@@ -67,6 +68,8 @@ class ProtocolDetector:
             self._start = (self._start + line)[:MAX_LINE_START_BYTES]
         self._end = (self._end + line)[-MAX_LINE_END_BYTES:]
         self._spaces += line.count(b" ")
+        if self._text().startswith(b"{"):  # never HTTP: a method is a token (RFC 9110 section 9.1), without braces
+            return WireProtocol.JSON_LINES
         if not end:
             return None
         return WireProtocol.HTTP if self._is_request() else WireProtocol.LINES

@@ -21,7 +21,7 @@ CLOSE_CODES = {
     CloseReason.POLICY: 1008,
     CloseReason.TRY_AGAIN: 1013,
 }
-"""The close codes of RFC 6455 section 7.4.1 and the IANA registry. Fallback streams send them too."""
+"""The close codes of RFC 6455 section 7.4.1 and the IANA registry. Streams and JSON lines send them in a message."""
 
 
 def _head(size: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The line protocol over TCP, a Unix socket or TLS."""
+"""The line protocol over TCP, a Unix socket or TLS. If the first line is JSON, so are all others."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twistedsock.codecs.http import http_on_line_port
+from twistedsock.codecs.json_decoder import JSON_LINE_DECODER
+from twistedsock.codecs.json_encoder import JSON_LINE_ENCODER
 from twistedsock.codecs.line_decoder import INTERRUPT_NOTICE, LINE_DECODER, LineSplitter
 from twistedsock.codecs.line_encoder import LINE_ENCODER
 from twistedsock.codecs.payload import BOM
@@ -172,10 +174,16 @@ class LineProtocol(Protocol):
         return data, interrupts > 0, bool(answer)
 
     def _is_other_protocol(self, pipeline: InputPipeline, protocol: WireProtocol | None) -> bool:
-        """True if the client does not speak lines. Then the connection is closed and none of its lines is run."""
+        """Select the protocol. True if it is not one of the line port: then the connection is closed, and no command
+        is run."""
         if protocol is None:
             return False
         self._opening = None
+        if protocol is WireProtocol.JSON_LINES:
+            self._splitter.has_verbs = False
+            pipeline.decoder = JSON_LINE_DECODER
+            pipeline.session.set_encoder(JSON_LINE_ENCODER)
+            return False
         if protocol is WireProtocol.LINES:
             return False
         if protocol is WireProtocol.HTTP:
@@ -247,6 +255,10 @@ class LineProtocol(Protocol):
             context.connection_limiter.release(self._host)
 
     def _close(self, reason: CloseReason) -> None:
+        if self.pipeline is not None:
+            session = self.pipeline.session
+            if session.replies.encoder is JSON_LINE_ENCODER and not session.replies.has_unfinished_reply:
+                self._outlet.write(JSON_LINE_ENCODER.close(reason, session.close_message))
         detach_outlet(self._outlet, self.transport)
         self._closing = graceful_close(self.transport, self.factory.reactor.callLater)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from twistedsock.codecs.fallback import FallbackOpening, close_message, read_messages
+from twistedsock.codecs.fallback import FallbackOpening, read_messages
 from twistedsock.codecs.problem_details import ApiError
 from twistedsock.codecs.sse import JSON_SSE_ENCODER, RETRY_FIELD
 from twistedsock.errors import CloseReason, Error, ErrorCode
@@ -86,7 +86,7 @@ class FallbackStream(EventStream):
         session = self.session
         assert session is not None
         if not session.replies.has_unfinished_reply:
-            self._outlet.write(close_message(reason, session.close_message))
+            self._outlet.write(JSON_SSE_ENCODER.close(reason, session.close_message))
         self._reject_requests()
         super().close(reason)
 
