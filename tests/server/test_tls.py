@@ -16,7 +16,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface.verify import verifyObject
 
 from tests.authority import Authority
-from twistedsock.server.tls import CertificateError, Certificates, TLSEndpoint, subject_of
+from twistedsock.server.sockets import subject_of
+from twistedsock.server.tls import CertificateError, Certificates, TLSEndpoint
 
 ENDPOINT = "ssl:8443:privateKey=server.key:certKey=server.pem"
 

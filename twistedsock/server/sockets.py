@@ -1,4 +1,4 @@
-"""Addresses, listeners' configuration, socket options, and TCP statistics of connections."""
+"""Addresses, client certificates, listeners' configuration, socket options, and TCP statistics of connections."""
 
 import socket
 import struct
@@ -7,6 +7,8 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
+from cryptography.x509.oid import NameOID
+from OpenSSL.crypto import X509
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.protocol import Protocol, ServerFactory
 
@@ -100,6 +102,31 @@ def _local_address(address: Any) -> LocalAddress:
 def endpoints_of(transport: Any, client_address: Any) -> Endpoints:
     """Both ends of a connection."""
     return Endpoints(format_address(client_address).encode(), local_address_of(transport).text)
+
+
+MAX_COMMON_NAME_BYTES = 200
+"""X.520 allows 64 characters; some authorities write more."""
+
+
+def subject_of(transport: Any) -> bytes | None:
+    """The common name in the certificate of a client, or None if it has no certificate or one without exactly one
+    printable common name. Must not be called before the handshake is complete: only then is the certificate
+    verified."""
+    get_certificate = getattr(transport, "getPeerCertificate", None)
+    certificate: X509 | None = get_certificate() if get_certificate is not None else None
+    if certificate is None:
+        return None
+    try:
+        names = certificate.to_cryptography().subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except ValueError:  # cryptography rejects some certificates that OpenSSL accepts
+        return None
+    if len(names) != 1:
+        return None
+    name = names[0].value
+    if not isinstance(name, str) or not name or not name.isprintable():
+        return None
+    subject = name.encode()
+    return subject if len(subject) <= MAX_COMMON_NAME_BYTES else None
 
 
 def handshake_info(transport: Any, now: float, handshake: str = "", accepted_at: float | None = None) -> HandshakeInfo:

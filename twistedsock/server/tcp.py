@@ -29,10 +29,10 @@ from twistedsock.server.sockets import (
     endpoints_of,
     handshake_info,
     host_of,
+    subject_of,
     tune_socket,
 )
 from twistedsock.server.timeouts import ConnectionTimeouts, TimeoutQueue
-from twistedsock.server.tls import subject_of
 from twistedsock.server.transport import detach_outlet, outlet_of
 from twistedsock.session.commands import InvalidCommand
 from twistedsock.session.input_pipeline import InputPipeline

@@ -1,4 +1,4 @@
-"""TLS of listeners: certificates that can be replaced while the server runs, and the names in client certificates."""
+"""TLS of listeners: certificates that can be replaced while the server runs."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from cryptography.x509.oid import NameOID
 from OpenSSL.crypto import X509
 from OpenSSL.SSL import Connection
 from twisted.internet.defer import Deferred, execute
@@ -24,9 +23,6 @@ MIN_TLS_VERSION = TLSVersion.TLSv1_2
 
 EXPIRY_WARNING = timedelta(days=14)
 """Automatic renewal takes place about a month before a certificate expires. Half of that means that it has failed."""
-
-MAX_COMMON_NAME_BYTES = 200
-"""X.520 allows 64 characters; some authorities write more."""
 
 
 class CertificateError(Exception):
@@ -198,24 +194,3 @@ def _read_certificates(file: Path) -> list[x509.Certificate]:
 
 def _trust_root(file: Path) -> Any:
     return trustRootFromCertificates([Certificate(X509.from_cryptography(each)) for each in _read_certificates(file)])
-
-
-def subject_of(transport: Any) -> bytes | None:
-    """The common name in the certificate of a client, or None if it has no certificate or one without exactly one
-    printable common name. Must not be called before the handshake is complete: only then is the certificate
-    verified."""
-    get_certificate = getattr(transport, "getPeerCertificate", None)
-    certificate: X509 | None = get_certificate() if get_certificate is not None else None
-    if certificate is None:
-        return None
-    try:
-        names = certificate.to_cryptography().subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except ValueError:  # cryptography rejects some certificates that OpenSSL accepts
-        return None
-    if len(names) != 1:
-        return None
-    name = names[0].value
-    if not isinstance(name, str) or not name or not name.isprintable():
-        return None
-    subject = name.encode()
-    return subject if len(subject) <= MAX_COMMON_NAME_BYTES else None

@@ -40,10 +40,10 @@ from twistedsock.server.sockets import (
     handshake_info,
     host_of,
     local_address_of,
+    subject_of,
     tune_socket,
 )
 from twistedsock.server.timeouts import TimeoutQueue
-from twistedsock.server.tls import subject_of
 from twistedsock.server.web_endpoints import SOCKBRIDGE, WebSocketEndpoint
 from twistedsock.server.websocket import WebSocketFactory
 from twistedsock.session.context import ServerContext

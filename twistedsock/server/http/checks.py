@@ -9,8 +9,7 @@ from twistedsock.limits.rate import ENTRY_PRICE, token_price
 from twistedsock.server.http.origin_policy import RejectedRequest
 from twistedsock.server.http.request import BAD_TOKEN_HEADERS, HTTPRequest
 from twistedsock.server.proxy_protocol import twisted_address
-from twistedsock.server.sockets import host_of, local_address_of
-from twistedsock.server.tls import subject_of
+from twistedsock.server.sockets import host_of, local_address_of, subject_of
 
 NOT_FOUND = Error(ErrorCode.UNKNOWN_COMMAND, "no such resource: see /openapi.json")
 
