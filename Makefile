@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test check style format types layers unit-pure unit-rest coverage tests rest javascript announce web wstest conformance dist docs pythons fuzz simulate bench soak pictures clean commands
+.PHONY: help run cluster test check style format types layers unit-pure unit-rest coverage tests rest javascript announce web wstest conformance dist docs pythons fuzz simulate bench soak pictures clean commands
 
 bin := .venv/bin
 # The slowest tests with real processes: browsers and HTTP.
@@ -21,6 +21,10 @@ help: ## list the targets
 
 run: .venv/for-run ## start the server in the foreground; make run ARGS="--help" lists its options
 	@$(bin)/twistd -n --pidfile= sockbridge $(ARGS)
+
+cluster: .venv/for-cluster ## start a Redis, two servers on it, and a page that shows both
+	@command -v redis-server >/dev/null || tools/apt-install redis-server
+	@$(bin)/python tools/cluster.py -- $(ARGS)
 
 test: announce commands node_modules/.package-lock.json .venv/for-test ## run all checks and tests; prints first what it installs
 	@$(bin)/python tools/run_tests.py $(MAKE_COMMAND) test
@@ -118,9 +122,13 @@ node_modules/.package-lock.json: package.json package-lock.json | commands
 	$(pip_install) --editable .
 	@touch $@
 
+.venv/for-cluster: setup.cfg pyproject.toml $(bin)/python
+	$(pip_install) --editable '.[redis]'
+	@touch .venv/for-run $@
+
 .venv/for-test: setup.cfg pyproject.toml $(bin)/python
 	$(pip_install) --editable '.[test]'
-	@touch .venv/for-run $@
+	@touch .venv/for-run .venv/for-cluster $@
 
 $(bin)/python: | tools/make-environment
 	@tools/make-environment .venv

@@ -26,7 +26,9 @@ def run_tests() -> Any:
     return module
 
 
-@pytest.mark.parametrize("target", ["test", "check", "tests", "run", "dist", "clean", "bench", "soak", "pictures"])
+@pytest.mark.parametrize(
+    "target", ["test", "check", "tests", "run", "cluster", "dist", "clean", "bench", "soak", "pictures"]
+)
 def test_a_dry_run_runs_no_command(tmp_path, target):
     """In a copy without an environment, where each command would leave something behind."""
     for name in ("Makefile", "setup.cfg", "pyproject.toml", "package.json", "package-lock.json"):
