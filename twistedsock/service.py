@@ -58,11 +58,15 @@ from twistedsock.server.tcp import LineFactory
 from twistedsock.server.transport import Reachability, install_direct_writes
 from twistedsock.server.twisted_internals import install_half_close_tls, share_port
 from twistedsock.server.web import WebFactory
+from twistedsock.session.backplane_notices import BackplaneNotices
 from twistedsock.session.context import ServerContext, build_context
 from twistedsock.webhooks.manager import WebhookManager
 
 SWEEP_SECONDS = 5.0
 """How often history that is too old is dropped from channels without new events."""
+
+NOTICE_CHECK_SECONDS = 1.0
+"""How often the server checks whether its backplane is away."""
 
 EXPIRY_SECONDS = 1.0
 """How often expired tokens are looked for, which expire in whole seconds."""
@@ -168,10 +172,12 @@ class SockbridgeService(LoggingService):
         monitor.attach()
         if others is not None:
             others.reports[STATISTICS] = lambda asked: msgspec.json.encode(monitor.statistics())
+        notices = BackplaneNotices(self.context)
         self._reachability = Reachability(settings.unreachable_timeout, self.context.broker.scheduler.defer)
         self._loops += [
             (SWEEP_SECONDS, self._loop(lambda: self.context.broker.expire_histories(), "dropping old history failed")),
             (EXPIRY_SECONDS, self._loop(lambda: self.context.expiry_watcher.check(), "checking token expiry failed")),
+            (NOTICE_CHECK_SECONDS, self._loop(lambda: notices.check(), "notifying about the backplane failed")),
             (TICK_SECONDS, self._loop(lambda: monitor.tick(), "publishing the statistics failed")),
         ]
         if self._reachability.interval:

@@ -334,11 +334,16 @@ class Session:
         if seconds <= 0:
             self.close(CloseReason.POLICY, errors.TOKEN_EXPIRED)
         elif self.state is SessionState.OPEN:
-            warning = self.replies.encoder.notice(
-                b"token expires in %d seconds: authenticate with a new one" % seconds, b"token-expires"
-            )
-            self.replies.write_between_replies(warning)
-            self.replies.flush()
+            self._notify(b"token expires in %d seconds: authenticate with a new one" % seconds, b"token-expires")
+
+    def notify_subscriber(self, text: bytes, code: bytes) -> None:
+        """Send a notice if the client has subscriptions."""
+        if self.subscriptions and self.state is SessionState.OPEN:
+            self._notify(text, code)
+
+    def _notify(self, text: bytes, code: bytes) -> None:
+        self.replies.write_between_replies(self.replies.encoder.notice(text, code))
+        self.replies.flush()
 
     def pause_events(self) -> None:
         """Send no events until ``recheck_rights`` is complete. They stay in the histories meanwhile."""

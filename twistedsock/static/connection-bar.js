@@ -24,7 +24,22 @@ export function buildConnectionBar({ client, changed }) {
     changed();
   }
 
+  /** The server is connected, but cannot reach what orders its events. */
+  function showBackplane(isAway) {
+    byId('outage-title').textContent = isAway ? 'The server cannot reach its backplane.' : 'Not connected.';
+    byId('outage-detail').textContent = isAway ? 'Events are delayed.' : '';
+    byId('retry').hidden = isAway;
+    byId('outage').hidden = !isAway;
+    announce(isAway ? 'The server cannot reach its backplane. Events are delayed.' : 'The server reaches its backplane again.');
+  }
+
+  client.addEventListener('notice', ({ detail: { code } }) => {
+    if (code === 'backplane-away' || code === 'backplane-back') showBackplane(code === 'backplane-away');
+  });
+
   client.addEventListener('connecting', () => {
+    byId('outage-title').textContent = 'Not connected.';
+    byId('retry').hidden = false;
     clearInterval(countdown);
     byId('outage-detail').textContent = 'Connecting…';
     show();
