@@ -87,7 +87,8 @@ def test_a_client_recovers_on_another_server_after_its_own_was_killed(new_redis,
     epoch = ann.request("SUB a").partition("epoch=")[2].split()[0]
     bob.request("SUB a presence=on")
     for number in range(1, 6):
-        bob.request(f"PUB a {number}")
+        bob.send(f"PUB a {number}")
+    bob.receive_until("MSG a 5 ")
     one.kill()
     recovered = line_client(other.lines[0])
     assert recovered.request(f"SUB a since=2 epoch={epoch}").startswith(f"OK a offset=5 epoch={epoch} recovered=yes")
