@@ -27,6 +27,7 @@ class ErrorCode(bytes, Enum):
     BAD_CHANNEL = b"bad-channel"
     BAD_NAME = b"bad-name"
     BAD_JSON = b"bad-json"
+    BAD_BASE64 = b"bad-base64"
     BAD_TYPE = b"bad-type"
     TOO_LONG = b"too-long"
     NOT_UTF8 = b"not-utf8"

@@ -21,6 +21,7 @@ from twistedsock.pubsub.values import (
     Event,
     Member,
     NodeCommand,
+    PayloadKind,
     Payloads,
     Position,
     PresenceChange,
@@ -213,6 +214,18 @@ class BackplaneContract:
         stage.open(b"a")
         stage.publish(b"a", payload)
         assert stage.events(b"a")[0].payload == payload
+
+    @pytest.mark.parametrize("kind", PayloadKind)
+    def test_delivers_the_kind_of_payloads(self, stage: Stage, kind: PayloadKind) -> None:
+        """Also when the channel is opened again."""
+        stage.open(b"a")
+        payload = b"\xff\xd8" if kind is PayloadKind.BYTES else b"[1]"
+        stage.backplane.publish(Client(b"p7"), Publication(b"a", Payloads((payload,), len(payload), kind)))
+        stage.settle()
+        stage.close(b"a")
+        kept = [event for batch in stage.state(b"a").tail for event in batch.events()]
+        for event in (*stage.events(b"a"), *kept):
+            assert (event.payload, event.kind) == (payload, kind)
 
     def test_open_returns_the_epoch_of_the_events(self, stage: Stage) -> None:
         position = stage.open(b"a")

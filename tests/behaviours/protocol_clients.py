@@ -114,18 +114,21 @@ class LineClient(ProtocolClient):
         verb: str,
         channel: str = "",
         data: Any = None,
+        base64: str | None = None,
         name: str = "",
         nick: str = "",
         token: str = "",
         **options: Any,
     ) -> str:
         words = ["EMIT" if name else self.SHORT.get(verb, verb.upper())]
+        if base64 is not None:
+            words[0] += "BIN"
         words += [word for word in (channel, name, nick, token) if word]
         words += [f"{option}={self._value(option, value)}" for option, value in options.items() if option != "raw"]
         if self.with_time and verb in ("subscribe", "history"):
             words.append("time=on")
         if verb == "publish":
-            words.append(options.get("raw") or self._payload(data))
+            words.append(options.get("raw") or self._payload(data) if base64 is None else base64)
         return " ".join(words)
 
     def _value(self, option: str, value: Any) -> str:
@@ -154,11 +157,23 @@ class LineClient(ProtocolClient):
         channel, offset, *time, sender, name, payload = rest.split(" ", 4 + self.with_time)
         return self._event(channel, offset, time, sender, name, payload)
 
+    def _read_bin(self, rest: str) -> Message | None:
+        channel, offset, *time, sender, name, encoded = rest.split(" ")
+        assert len(time) == self.with_time
+        return self._event(channel, offset, time, sender, name, encoded, "base64")
+
     def _event(
-        self, channel: str, offset: str, time: list[str], sender: str, name: str, payload: str
+        self,
+        channel: str,
+        offset: str,
+        time: list[str],
+        sender: str,
+        name: str,
+        payload: str,
+        field: str = "data",
     ) -> Message | None:
         data = json.loads(payload) if payload.startswith(LOUD) else payload
-        event = {"channel": channel, "offset": int(offset), "from": sender, "name": name, "data": data}
+        event = {"channel": channel, "offset": int(offset), "from": sender, "name": name, field: data}
         if time:
             event["time"] = round(datetime.fromisoformat(time[0]).timestamp() * 1000)
         if self._asked and self._asked[0] == "history":  # then it belongs to the OK that follows

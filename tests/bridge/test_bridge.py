@@ -79,6 +79,7 @@ def test_publish_returns_the_position_of_the_event(bridge: Bridge) -> None:
         (None, "null"),
         (math.nan, "null"),
         (datetime(2026, 11, 29, tzinfo=UTC), '"2026-11-29T00:00:00Z"'),
+        ({"photo": b"\xff\xd8"}, '{"photo":"/9g="}'),
     ],
 )
 def test_publishes_str_as_text_and_other_values_as_json(
@@ -99,6 +100,7 @@ def test_publishes_str_as_text_and_other_values_as_json(
         ("kitchen", "", {"name": "a b"}, "bad-name"),
         ("kitchen", "", {"nick": "a b"}, "bad-name"),
         ("kitchen", "x" * 601, {}, "too-long"),
+        ("kitchen", b"x" * 601, {}, "too-long"),
         ("kitchen", "\ud83d", {}, "not-utf8"),
         ("kitchen", ["\ud83d"], {}, "not-utf8"),
         ("kitchen\ud83d", "", {}, "not-utf8"),
@@ -120,9 +122,21 @@ def test_publish_fails_with_the_code_of_the_catalogue(
         assert str(result) == f"{code}: {result.message}"
 
 
-@pytest.mark.parametrize("value", [b"bytes", bytearray(b"bytes"), memoryview(b"bytes"), object()])
-def test_publish_fails_for_values_that_are_no_json(bridge: Bridge, value: object) -> None:
-    assert isinstance(result_of(bridge.publish("kitchen", value)), TypeError)
+def test_publish_fails_for_values_that_are_no_json(bridge: Bridge) -> None:
+    assert isinstance(result_of(bridge.publish("kitchen", object())), TypeError)
+
+
+@pytest.mark.parametrize("value", [b"\xff\xd8", bytearray(b"\xff\xd8"), memoryview(b"\xff\xd8")])
+def test_publishes_bytes_and_delivers_them_as_bytes(server: FakeServer, bridge: Bridge, value: object) -> None:
+    received: list[BridgeEvent] = []
+    bridge.subscribe("kitchen", received.append)
+    client = server.line_client()
+    client.send("SUB kitchen")
+    bridge.publish("kitchen", value)
+    server.turn()
+    assert client.received()[-1] == f"BIN kitchen 1 {received[0].sender} message /9g="
+    assert values(received) == [b"\xff\xd8"] and "b'\\xff\\xd8'" in repr(received[0])
+    assert values(result_of(bridge.history("kitchen")).events) == [b"\xff\xd8"]
 
 
 def test_publish_waits_for_the_backplane() -> None:

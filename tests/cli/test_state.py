@@ -12,7 +12,7 @@ import pytest
 from twistedsock.backplanes.sqlite_damage import sign, verify
 from twistedsock.backplanes.sqlite_store import Addition, Store
 from twistedsock.cli import event_files, state_actions
-from twistedsock.pubsub.values import JSON, TEXT, Batch, PayloadKind, Payloads
+from twistedsock.pubsub.values import BYTES, JSON, TEXT, Batch, PayloadKind, Payloads
 
 NOON = 1_795_953_600_000
 """2026-11-29T12:00:00Z, before the tests run."""
@@ -291,6 +291,22 @@ def test_imports_what_it_exports(run_command, tmp_path):
     assert run_command("state", "state", "verify").status == 0
 
 
+def test_bytes_are_exported_and_imported_as_base64(run_command, store, tmp_path):
+    store.open()
+    store.append([Addition(b"photos", b"e1", [batch(1, b"\xff\xd8", b"", kind=BYTES)])])
+    store.close()
+    exported = run_command("state", "state", "export", "photos").out
+    assert [json.loads(line)["base64"] for line in exported.splitlines()] == ["/9g=", ""]
+    assert run_command("state", "state", "export", "photos", "--format", "csv").out.splitlines()[1:] == [
+        "1,2026-11-29T12:00:00.000Z,ann,message,/9g=",
+        "2,2026-11-29T12:00:00.000Z,ann,message,",
+    ]
+    (tmp_path / "photos.jsonl").write_text(exported)
+    assert run_command("state", "state", "import", "copy", "photos.jsonl").status == 0
+    assert run_command("state", "state", "export", "copy").out == exported
+    assert run_command("state", "state", "verify").status == 0
+
+
 @pytest.mark.usefixtures("store")
 def test_imported_events_get_the_next_offsets(run_command, tmp_path):
     (tmp_path / "more").write_text(f"{LINES[2]}\n\n{LINES[2]}\n")
@@ -318,7 +334,10 @@ OTHER = '{"time": "2026-11-29T13:00:00Z", "from": "ann", "name": "message", "dat
     [
         ("nonsense", "line 4: it is not a JSON object in UTF-8"),
         ("[]", "line 4: Expected `object`, got `array`"),
-        (OTHER.replace('"data": 1', '"date": 1'), "line 4: Object missing required field `data`"),
+        (OTHER.replace('"data": 1', '"date": 1'), "line 4: it has neither data nor base64"),
+        (OTHER.replace('"data": 1', '"base64": "/9g"'), "line 4: invalid base64: "),
+        (OTHER.replace('"data": 1', '"base64": 1'), "line 4: Expected `str`, got `int`"),
+        (OTHER.replace('"data": 1', '"data": 1, "base64": ""'), "line 4: it has both data and base64"),
         (OTHER.replace("13:", "25:"), "line 4: invalid time '2026-11-29T25:00:00Z': expected a time such as"),
         (OTHER.replace("2026-11-29T13:00:00Z", "-1h"), "line 4: invalid time '-1h': expected a time such as"),
         (OTHER.replace("2026", "2025"), "line 4: its time is before that of the event before it"),

@@ -12,7 +12,7 @@ from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER
 from twistedsock.codecs.line_encoder import LINE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.codecs.payload import build_payloads
 from twistedsock.errors import Error, ErrorCode
-from twistedsock.pubsub.values import JSON, TEXT, Batch, Member, Payloads, Position, PresenceChange
+from twistedsock.pubsub.values import BYTES, JSON, TEXT, Batch, Member, Payloads, Position, PresenceChange
 from twistedsock.session.encoder import Encoder, Endpoints, SessionInfo
 
 FIRST = st.sampled_from([1, 8, 9, 10, 98, 99, 998, 999, 1_000, 10**6 - 1, 2**53 - 60])
@@ -33,7 +33,9 @@ DIALECTS = st.sampled_from([LINE_ENCODER, LINE_MESSAGE_ENCODER, JSON_MESSAGE_ENC
     sender=ANY_NAMES,
     name=ANY_NAMES | st.just(b"message"),
     first=FIRST,
-    content=st.builds(build_payloads, PAYLOADS, st.just(TEXT)) | st.builds(build_payloads, VALUES, st.just(JSON)),
+    content=st.builds(build_payloads, PAYLOADS, st.just(TEXT))
+    | st.builds(build_payloads, VALUES, st.just(JSON))
+    | st.builds(build_payloads, st.lists(st.binary(max_size=40), min_size=1, max_size=4), st.just(BYTES)),
     tag=TAGS,
 )
 def test_events(

@@ -25,13 +25,13 @@ from twistedsock.codecs.http_api import (
     read_history_query,
     read_stream_request,
 )
-from twistedsock.codecs.payload import MAX_DEPTH, build_payloads, payload_to_json, payload_to_line
+from twistedsock.codecs.payload import BAD_BASE64, MAX_DEPTH, build_payloads, payload_to_json, payload_to_line
 from twistedsock.codecs.problem_details import ApiError
 from twistedsock.codecs.query import QueryParameters
 from twistedsock.errors import BAD_CHANNEL, Error, ErrorCode
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.channel_index import ChannelInfo, Page
-from twistedsock.pubsub.values import JSON, TEXT, Event, Lost, Member, Position, Publication
+from twistedsock.pubsub.values import BYTES, JSON, TEXT, Event, Lost, Member, Position, Publication
 from twistedsock.session.commands import Subscribe
 from twistedsock.session.history_query import HistoryQuery, Moment
 from twistedsock.session.request import HistoryPage
@@ -109,6 +109,12 @@ def test_rejects_invalid_body(body: bytes, kind: bytes, code: ErrorCode) -> None
         read_body(body, kind)
 
 
+@pytest.mark.parametrize("body", [b"", b"\xff\xd8", b'{"a":1}', b"\xef\xbb\xbfx"])
+@pytest.mark.parametrize("kind", [b"application/octet-stream", b"Application/Octet-Stream ; x=y"])
+def test_octet_stream_is_bytes(body: bytes, kind: bytes) -> None:
+    assert read_body(body, kind) == build_payloads((body,), BYTES)
+
+
 def test_accepts_json_at_the_depth_limit() -> None:
     body = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
     assert read(body, JSON_TYPE) == (body, True)
@@ -167,6 +173,8 @@ def test_reads_batch_in_order() -> None:
         (b"{}", JSON_TYPE, ErrorCode.BAD_ARGUMENT),
         (b'{"events":[{"channel":"a"}]}', JSON_TYPE, ErrorCode.BAD_ARGUMENT),
         (b'{"events":[{"channel":1,"data":1}]}', JSON_TYPE, ErrorCode.BAD_ARGUMENT),
+        (b'{"events":[{"channel":"a","data":1,"base64":""}]}', JSON_TYPE, ErrorCode.BAD_ARGUMENT),
+        (b'{"events":[{"channel":"a","base64":1}]}', JSON_TYPE, ErrorCode.BAD_ARGUMENT),
         (b'{"events":[{"channel":"a","data":"\\ud800"}]}', JSON_TYPE, ErrorCode.BAD_JSON),
         (b'{"events":[{"channel":"a","data":"\xff"}]}', JSON_TYPE, ErrorCode.NOT_UTF8),
         (b'{"events":' + b"[" * 9_000 + b"]" * 9_000 + b"}", JSON_TYPE, ErrorCode.BAD_ARGUMENT),
@@ -198,6 +206,16 @@ def test_invalid_event_does_not_affect_the_others() -> None:
     outcomes = [one[1].code if isinstance(one, tuple) else one.channel for one in read]
     assert outcomes == [ErrorCode.TOO_LONG, ErrorCode.BAD_JSON, b"c"]
     assert isinstance(read[0], tuple) and read[0][0] == b"a" and isinstance(read[0][1], Error)
+
+
+def test_reads_bytes_in_batch() -> None:
+    events = [{"channel": "a", "base64": text} for text in ("/9g=", "", "/9g", "/9g=" * 126)]
+    assert read_batch(batch(*events), JSON_TYPE, 500) == [
+        Publication(b"a", build_payloads((b"\xff\xd8",), BYTES)),
+        Publication(b"a", build_payloads((b"",), BYTES)),
+        (b"a", BAD_BASE64),
+        (b"a", Error(ErrorCode.TOO_LONG, "data too long: at most 500 bytes are allowed")),
+    ]
 
 
 def one(channel: bytes, payload: bytes, is_json: bool = False, name: bytes = b"message") -> Publication:

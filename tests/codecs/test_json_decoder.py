@@ -1,6 +1,7 @@
 """JSON messages, decoded to commands."""
 
 import json
+from base64 import b64encode
 from time import process_time
 from typing import Any
 
@@ -11,10 +12,10 @@ from tests.fuzz.grammars import MESSAGES, SOUND
 from tests.fuzz.properties import holds, reject_constant, split_publications
 from tests.fuzz.replies import KINDS
 from twistedsock.codecs.json_decoder import decode, decode_alike
-from twistedsock.codecs.payload import UNPAIRED_SURROGATE, build_payloads
+from twistedsock.codecs.payload import BAD_BASE64, UNPAIRED_SURROGATE, build_payloads
 from twistedsock.codecs.times import parse_moment
 from twistedsock.errors import Error, ErrorCode
-from twistedsock.pubsub.values import JSON, TEXT
+from twistedsock.pubsub.values import BYTES, JSON, TEXT
 from twistedsock.session.commands import (
     Auth,
     Command,
@@ -40,6 +41,10 @@ def published(
     return Publish(channel, build_payloads((payload,), JSON if is_json else TEXT), name, tags=(tag,))
 
 
+def published_bytes(channel: bytes, payload: bytes, name: bytes = b"message", tag: bytes | None = None) -> Publish:
+    return Publish(channel, build_payloads((payload,), BYTES), name, tags=(tag,))
+
+
 RIGHT: dict[str, Command] = {
     '{"type":"subscribe","id":1,"channel":"kitchen","last":5}': Subscribe(b"kitchen", last=5, tag=b"1"),
     '{"type":"subscribe","channel":"a","since":12,"epoch":"5f"}': Subscribe(b"a", since=12, epoch=b"5f"),
@@ -63,6 +68,9 @@ RIGHT: dict[str, Command] = {
     '{"type":"publish","channel":"a","data":{"a":1,"a":2}}': published(b"a", b'{"a":1,"a":2}', True),
     '{"type":"publish","channel":"a","data":1,"name":"alarm"}': published(b"a", b"1", True, b"alarm"),
     '{"type":"publish","channel":"a","data":1,"name":"message"}': published(b"a", b"1", True),
+    '{"type":"publish","channel":"a","base64":"3q2+7w=="}': published_bytes(b"a", b"\xde\xad\xbe\xef"),
+    '{"type":"publish","id":1,"channel":"a","base64":"\\/9g\\u003d"}': published_bytes(b"a", b"\xff\xd8", tag=b"1"),
+    '{"type":"publish","channel":"a","base64":"","name":"alarm"}': published_bytes(b"a", b"", b"alarm"),
     '{"type":"history","id":4,"channel":"a"}': ReadHistory(b"a", tag=b"4"),
     '{"type":"history","channel":"a","last":10,"since":0}': ReadHistory(b"a", HistoryQuery(10, 0)),
     '{"type":"history","channel":"a","after":12,"before":20}': ReadHistory(b"a", HistoryQuery(after=12, before=20)),
@@ -252,7 +260,8 @@ MISUSED = {
     + ['"channel":"a","since":-1', '"channel":"a","since":[]', '"channel":"a","epoch":5', '"channel":"a","epoch":null']
     + ['"channel":"a","presence":"on"', '"channel":"a","presence":1', '"channel":"a","echo":null', '"chanel":"a"'],
     "unsubscribe": ["", '"channel":["a"]'],
-    "publish": ["", '"channel":"a"', '"data":1', '"channel":"a","data":1,"name":1', '"channel":{},"data":1'],
+    "publish": ["", '"channel":"a"', '"base64":""', '"channel":"a","data":1,"base64":""', '"channel":"a","base64":1']
+    + ['"data":1', '"channel":"a","data":1,"name":1', '"channel":{},"data":1'],
     "history": ["", '"channel":"a","last":"1"', '"channel":"a","since":-1', '"channel":"a","after":-1']
     + ['"channel":"a","after":"17"', '"channel":"a","before":"yesterday"', '"channel":"a","before":1.5']
     + ['"channel":"a","after":null', '"channel":"a","after":{"x":[1]}', f'"channel":"a","before":{MAX_OFFSET + 1}'],
@@ -285,10 +294,16 @@ def test_rejects_data_over_the_depth_limit(levels: int, name: str) -> None:
 
 
 def test_error_names_missing_field() -> None:
-    assert mistake('{"type":"publish","channel":"a"}').error.message == "missing field: publish requires data"
+    assert mistake('{"type":"publish","channel":"a"}').error.message == "missing field: publish requires data or base64"
     assert mistake('{"type":"nick"}').error.message == "missing field: nick requires nick"
     assert "last" in mistake('{"type":"history","channel":"a","last":-1}').error.message
     assert "invalid before: " in mistake('{"type":"history","channel":"a","before":-1}').error.message
+
+
+@pytest.mark.parametrize("encoded", ["/9g", " /9g=", "é", "_9g="])
+def test_rejects_invalid_base64(encoded: str) -> None:
+    message = json.dumps({"type": "publish", "id": 7, "channel": "a", "base64": encoded})
+    assert decode(message.encode()) == InvalidCommand(BAD_BASE64, b"7")
 
 
 def test_ignores_unknown_fields() -> None:
@@ -386,7 +401,8 @@ def test_any_message(message: bytes) -> None:
     command = decode(message)
     assert isinstance(command, Command)
     if isinstance(command, InvalidCommand):
-        assert command.error.code in (ErrorCode.BAD_JSON, ErrorCode.BAD_TYPE, ErrorCode.BAD_ARGUMENT)
+        codes = (ErrorCode.BAD_JSON, ErrorCode.BAD_BASE64, ErrorCode.BAD_TYPE, ErrorCode.BAD_ARGUMENT)
+        assert command.error.code in codes
         if command.error.code is ErrorCode.BAD_JSON:
             return
     asked = read(message)
@@ -401,6 +417,9 @@ def test_any_message(message: bytes) -> None:
         assert command.channel.decode() == asked["channel"]
     if isinstance(command, Publish):
         (payload,) = command.payloads.items
+        if command.payloads.kind is BYTES:
+            assert b64encode(payload).decode() == asked["base64"] and "data" not in asked
+            return
         is_json = command.payloads.kind is JSON
         assert is_json is (not isinstance(asked["data"], str) or isinstance(asked["data"], Number))
         assert (read(payload) if is_json else payload.decode()) == asked["data"]

@@ -1,6 +1,7 @@
 """Replies and events as JSON messages."""
 
 import json
+from base64 import b64encode
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from twistedsock.codecs.sse import SSE_ENCODER
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.future import Future
-from twistedsock.pubsub.values import TEXT, Batch, Event, Lost, Member, PayloadKind, Position, PresenceChange
+from twistedsock.pubsub.values import BYTES, TEXT, Batch, Event, Lost, Member, PayloadKind, Position, PresenceChange
 from twistedsock.session.encoder import Endpoints, SessionInfo
 from twistedsock.testing import read_frames
 
@@ -192,6 +193,16 @@ def test_texts_and_names_are_unchanged(channel: str, name: str, payload: str) ->
     }
     assert json.loads(message(JSON.notice(payload.encode())))["text"] == payload
     assert json.loads(message(JSON.refused(None, Error(ErrorCode.LIMIT, payload))))["message"] == payload
+
+
+@pytest.mark.parametrize("payloads", [(b"\xff\xd8",), (b"", b"abc", b"\xfb\xef")], ids=["one", "several"])
+def test_bytes_are_base64_instead_of_data(payloads: tuple[bytes, ...]) -> None:
+    batch = Batch(1, 1 + len(payloads), b"p1", b"ann", b"photo", build_payloads(payloads, BYTES), 1_500)
+    head = {"type": "event", "channel": "kitchen", "time": 1_500, "from": "ann", "name": "photo"}
+    expected = [head | {"offset": n, "base64": b64encode(one).decode()} for n, one in enumerate(payloads, 1)]
+    assert [json.loads(text) for text in read_frames(JSON.batch(b"kitchen", batch))] == expected
+    history = json.loads(message(b"".join(JSON.history(b"1", b"kitchen", batch.events(), AT))))
+    assert history["events"] == expected
 
 
 def test_every_event_has_its_time() -> None:

@@ -7,9 +7,9 @@ import pytest
 
 from twistedsock.codecs.line_decoder import LINE_DECODER, USAGE, Line, LineSplitter, decode_block, split_messages
 from twistedsock.codecs.line_encoder import LINE_ENCODER
-from twistedsock.codecs.payload import UNPAIRED_SURROGATE, build_payloads
+from twistedsock.codecs.payload import BAD_BASE64, UNPAIRED_SURROGATE, build_payloads
 from twistedsock.errors import ErrorCode
-from twistedsock.pubsub.values import JSON, TEXT
+from twistedsock.pubsub.values import BYTES, JSON, TEXT
 from twistedsock.session.commands import (
     Auth,
     Command,
@@ -36,6 +36,10 @@ def published(channel: bytes, payload: bytes, json: bool = False, name: bytes = 
     return Publish(channel, build_payloads((payload,), JSON if json else TEXT), name)
 
 
+def published_bytes(channel: bytes, payload: bytes, name: bytes = b"message") -> Publish:
+    return Publish(channel, build_payloads((payload,), BYTES), name)
+
+
 RIGHT = {
     b"PUB kitchen 21.5": published(b"kitchen", b"21.5", False),
     b"PUB kitchen a  b ": published(b"kitchen", b"a  b ", False),
@@ -57,6 +61,11 @@ RIGHT = {
     b"emit   a   alarm  smoke ": published(b"a", b" smoke ", False, b"alarm"),
     b"EMIT a alarm ": published(b"a", b"", False, b"alarm"),
     b"EMIT a alarm [1]": published(b"a", b"[1]", True, b"alarm"),
+    b"PUBBIN kitchen 3q2+7w==": published_bytes(b"kitchen", b"\xde\xad\xbe\xef"),
+    b"  pubbin   kitchen /9g=": published_bytes(b"kitchen", b"\xff\xd8"),
+    b"PUBBIN a ": published_bytes(b"a", b""),
+    b"EMITBIN a photo /9g=": published_bytes(b"a", b"\xff\xd8", b"photo"),
+    b"emitbin  a  photo ": published_bytes(b"a", b"", b"photo"),
     b"SUB a": Subscribe(b"a"),
     b"sub  a ": Subscribe(b"a"),
     b"SUB a last=5": Subscribe(b"a", last=5),
@@ -122,6 +131,8 @@ def invalid(line: bytes) -> InvalidCommand:
 MISUSED = {
     "PUB": ["", " ", " a", "  a", "   "],
     "pub": ["", " ", " a", "  a", "   "],
+    "PUBBIN": ["", " ", " a", "  a"],
+    "EMITBIN": ["", " ", " a", " a ", " a b"],
     "EMIT": ["", " ", " a", " a ", " a b", " a  b", "  a  b", "   "],
     "SUB": ["", " ", " a b", " a last", " a last=", " a last=x", " a last=-1", " a last=+1", " a last=1.0"]
     + [" a last=1 last=1", " a since=1 since=2", " a LAST=1", " a Presence=on", " a frob=1", " a =", " a =1"]
@@ -152,6 +163,11 @@ def test_rejects_wrong_arguments_with_usage(line: str) -> None:
     verb = {"BYE": "QUIT", "?": "HELP"}.get(line.split()[0].upper(), line.split()[0].upper())
     assert command.error.message.endswith(USAGE[verb.encode()])
     assert len(command.error.message) < 300
+
+
+@pytest.mark.parametrize("line", [b"PUBBIN a x", b"PUBBIN a  /9g=", b"PUBBIN a /9g= ", b"EMITBIN a b {}"])
+def test_rejects_invalid_base64(line: bytes) -> None:
+    assert invalid(line).error == BAD_BASE64
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_any_line(line: bytes) -> None:
     command = decode(line)
     assert (command is None) is (not line.strip(b" "))
     if isinstance(command, InvalidCommand):
-        codes = (ErrorCode.NOT_UTF8, ErrorCode.UNKNOWN_COMMAND, ErrorCode.BAD_ARGUMENT)
+        codes = (ErrorCode.NOT_UTF8, ErrorCode.UNKNOWN_COMMAND, ErrorCode.BAD_ARGUMENT, ErrorCode.BAD_BASE64)
         assert command.error.code in codes or (command.error == UNPAIRED_SURROGATE and b"\\u" in line)
         assert (command.error.code is ErrorCode.NOT_UTF8) is (not is_utf8(line))
         assert "\n" not in command.error.message and len(command.error.message) < 400

@@ -1,6 +1,7 @@
 """Replies and events as lines, and the texts of HELP."""
 
 import pytest
+from msgspec.structs import replace
 
 from twistedsock.codecs.line_decoder import LINE_DECODER, USAGE
 from twistedsock.codecs.line_encoder import HELP_LINES, LINE_ENCODER, LINE_MESSAGE_ENCODER
@@ -8,7 +9,19 @@ from twistedsock.codecs.payload import build_payloads
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.future import Future
-from twistedsock.pubsub.values import JSON, TEXT, Batch, Event, Lost, Member, Position, PresenceChange, Reset, Tag
+from twistedsock.pubsub.values import (
+    BYTES,
+    JSON,
+    TEXT,
+    Batch,
+    Event,
+    Lost,
+    Member,
+    Position,
+    PresenceChange,
+    Reset,
+    Tag,
+)
 from twistedsock.session import commands
 from twistedsock.session.encoder import Endpoints, SessionInfo
 from twistedsock.testing import read_frames
@@ -133,12 +146,25 @@ EVENTS = {
 }
 
 
+PHOTO = Event(1, b"k3x9", b"ann", b"message", b"\xff\xd8", BYTES, 1_500)
+EVENTS |= {
+    "bytes": (PHOTO, b"BIN kitchen 1 ann message /9g=\n"),
+    "no bytes": (replace(PHOTO, payload=b""), b"BIN kitchen 1 ann message \n"),
+    "a name and bytes": (replace(PHOTO, name=b"photo"), b"BIN kitchen 1 ann photo /9g=\n"),
+}
+
+
 @pytest.mark.parametrize(("event", "line"), EVENTS.values(), ids=EVENTS.keys())
 def test_encodes_event(event: Event, line: bytes) -> None:
     """The same line live, in the history and in a message."""
     assert LINE_ENCODER.batch(b"kitchen", alone(event)) == line
     assert b"".join(LINE_ENCODER.history(None, b"kitchen", [event], AT)) == line + b"OK 1\n"
     assert read_frames(LINE_MESSAGE_ENCODER.batch(b"kitchen", alone(event))) == [line.decode().removesuffix("\n")]
+
+
+def test_bytes_have_times_where_requested() -> None:
+    batch = replace(alone(PHOTO), time=PHOTO.time)
+    assert LINE_ENCODER.with_time().batch(b"a", batch) == b"BIN a 1 1970-01-01T00:00:01.500Z ann message /9g=\n"
 
 
 def test_encodes_help() -> None:

@@ -1,6 +1,7 @@
 """Payloads: text and JSON, on lines and in JSON."""
 
 import json
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tests.fuzz.grammars import LAYOUTS, TEXTS, VALUES, written
 from tests.fuzz.properties import holds, is_printable
 from twistedsock.codecs.payload import (
     build_payloads,
+    decode_base64,
     has_unpaired_surrogate,
     is_json,
     is_utf8,
@@ -20,7 +22,7 @@ from twistedsock.codecs.payload import (
     quote_name,
     replace_unpaired_surrogates,
 )
-from twistedsock.pubsub.values import JSON, TEXT
+from twistedsock.pubsub.values import BYTES, JSON, TEXT
 from twistedsock.testing import FakeServer
 
 TYPED = {
@@ -131,6 +133,41 @@ def test_writes_payload_as_json() -> None:
     assert payload_to_json(b'{ "a":1.0 }', JSON) == b'{ "a":1.0 }'
     assert payload_to_json(b"21.5", TEXT) == b'"21.5"'
     assert payload_to_json(b'"\\\n\x1b\x7f', TEXT) == b'"\\"\\\\\\n\\u001b\x7f"'
+
+
+@given(st.binary())
+def test_bytes_are_base64_as_text(payload: bytes) -> None:
+    encoded = b64encode(payload)
+    assert payload_to_line(payload, BYTES) == encoded and payload_to_json(payload, BYTES) == b'"%b"' % encoded
+    assert decode_base64(encoded) == payload
+
+
+INVALID_BASE64 = {
+    "without padding": b"/9g",
+    "with half of the padding": b"/w=",
+    "with padding only": b"====",
+    "with too much padding": b"abcd====",
+    "padding in the middle": b"/w==/w==",
+    "white space behind": b"/9g= ",
+    "a line break within": b"/9\ng=",
+    "the alphabet for URLs": b"_9g=",
+    "one character": b"a",
+    "bits after the last byte": b"/9h=",
+    "not ASCII": "/9é=".encode(),
+    "a zero byte": b"/9g\x00",
+}
+
+
+@pytest.mark.parametrize("encoded", INVALID_BASE64.values(), ids=INVALID_BASE64.keys())
+def test_rejects_base64_in_another_form(encoded: bytes) -> None:
+    """RFC 4648 sections 3.2, 3.3, 3.5 and 4."""
+    assert decode_base64(encoded) is None
+
+
+def test_bytes_are_never_plain() -> None:
+    """Even if they are ASCII, because encoders must not copy them."""
+    content = build_payloads((b"abc", b"\xff"), BYTES)
+    assert (content.items, content.size, content.kind, content.is_plain) == ((b"abc", b"\xff"), 4, BYTES, False)
 
 
 def test_quotes_names() -> None:

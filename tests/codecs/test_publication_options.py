@@ -8,7 +8,7 @@ from twistedsock.codecs import json_decoder
 from twistedsock.codecs.http_api import read_batch
 from twistedsock.codecs.line_decoder import LINE_DECODER
 from twistedsock.codecs.payload import build_payloads
-from twistedsock.pubsub.values import JSON, TEXT, Publication
+from twistedsock.pubsub.values import BYTES, JSON, TEXT, Publication
 
 OPTIONS = {"name": b"alarm"}
 PLAIN = Publication(b"kitchen", build_payloads((b"smoke",), TEXT))
@@ -16,6 +16,12 @@ DECODED = {
     "lines": LINE_DECODER.decode(b"EMIT kitchen alarm smoke"),
     "JSON": json_decoder.decode(b'{"type":"publish","channel":"kitchen","data":"smoke","name":"alarm"}'),
     "HTTP": read_batch(b'{"events":[{"channel":"kitchen","data":"smoke","name":"alarm"}]}', b"", 100)[0],
+}
+
+BYTES_DECODED = {
+    "lines": LINE_DECODER.decode(b"EMITBIN kitchen alarm /9g="),
+    "JSON": json_decoder.decode(b'{"type":"publish","channel":"kitchen","base64":"/9g=","name":"alarm"}'),
+    "HTTP": read_batch(b'{"events":[{"channel":"kitchen","base64":"/9g=","name":"alarm"}]}', b"", 100)[0],
 }
 
 
@@ -31,12 +37,20 @@ def test_decodes_all_options(decoded: object) -> None:
     assert {option: getattr(decoded, option) for option in OPTIONS} == OPTIONS
 
 
+@pytest.mark.parametrize("decoded", BYTES_DECODED.values(), ids=BYTES_DECODED.keys())
+def test_decodes_all_options_of_bytes(decoded: object) -> None:
+    assert isinstance(decoded, Publication)
+    assert (decoded.channel, decoded.payloads) == (b"kitchen", build_payloads((b"\xff\xd8",), BYTES))
+    assert {option: getattr(decoded, option) for option in OPTIONS} == OPTIONS
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         *({option: value} for option, value in OPTIONS.items()),
         {"channel": b"attic"},
         {"payloads": build_payloads((b"[1]",), JSON)},
+        {"payloads": build_payloads((b"smoke",), BYTES)},
     ],
 )
 def test_joins_publications_only_if_all_options_are_equal(changes: dict[str, object]) -> None:

@@ -2,6 +2,7 @@
 check of a parser."""
 
 import json
+from base64 import b64encode
 from typing import Any
 
 from hypothesis import strategies as st
@@ -94,6 +95,8 @@ OPTION = (
 )
 OPTIONS = st.lists(OPTION, max_size=3, unique_by=lambda option: option.partition(b"=")[0])
 PAYLOAD = TEXTS.map(str.encode) | JSON_TEXTS
+BASE64 = st.binary(max_size=40).map(b64encode) | st.sampled_from([b"/9g", b"a", b"=", b"/9g= "])
+"""Bytes in base64, and some that is not valid."""
 PUBLISH = st.builds(lambda channel, payload: b"PUB %b %b" % (channel, payload), CHANNELS, PAYLOAD)
 USUAL = st.sampled_from(
     [b"SUB a", b"SUB a last=5", b"SUB a presence=on", b"SUB b presence=on echo=off", b"SUB a since=1 epoch=e1"]
@@ -107,6 +110,8 @@ LINE = st.one_of(
     PUBLISH,
     PUBLISH,
     st.builds(lambda channel, name, payload: b"EMIT %b %b %b" % (channel, name, payload), CHANNELS, CHANNELS, PAYLOAD),
+    st.builds(lambda channel, payload: b"PUBBIN %b %b" % (channel, payload), CHANNELS, BASE64),
+    st.builds(lambda channel, payload: b"EMITBIN %b a %b" % (channel, payload), CHANNELS, BASE64),
     st.builds(lambda channel, words: b" ".join([b"SUB", channel, *words]), CHANNELS, OPTIONS),
     st.builds(lambda channel, words: b" ".join([b"HIST", channel, *words]), CHANNELS, OPTIONS),
     st.builds(
@@ -149,6 +154,7 @@ ANY_FIELD = st.tuples(
 CHANNEL_FIELD = st.tuples(st.just(b"channel"), CHANNELS.map(_quoted))
 FIELDS: dict[str, list[st.SearchStrategy[tuple[bytes, bytes]]]] = {
     "publish": [CHANNEL_FIELD, st.tuples(st.just(b"data"), JSON_TEXTS | TEXTS.map(json.dumps).map(str.encode))],
+    "publish bytes": [CHANNEL_FIELD, st.tuples(st.just(b"base64"), BASE64.map(_quoted))],
     "subscribe": [CHANNEL_FIELD],
     "unsubscribe": [CHANNEL_FIELD],
     "history": [CHANNEL_FIELD],
@@ -174,7 +180,7 @@ FITTING = st.one_of(
 @st.composite
 def objects(draw: st.DrawFn) -> bytes:
     kind = draw(st.sampled_from(["publish", "publish", *FIELDS]))
-    pairs = [(b"type", b'"%b"' % kind.encode()), *[draw(field) for field in FIELDS[kind]]]
+    pairs = [(b"type", b'"%b"' % kind.partition(" ")[0].encode()), *[draw(field) for field in FIELDS[kind]]]
     pairs += draw(st.lists(FITTING, max_size=3))
     if draw(st.booleans()):
         pairs = draw(st.permutations(pairs))

@@ -6,6 +6,7 @@ import pytest
 
 from twistedsock.pubsub.values import (
     BATCH_COST,
+    BYTES,
     EVENT_COST,
     JSON,
     TEXT,
@@ -64,7 +65,7 @@ def test_iterates_over_the_events_of_a_batch() -> None:
     ]
 
 
-@pytest.mark.parametrize("kind, is_plain", [(JSON, False), (TEXT, True)])
+@pytest.mark.parametrize("kind, is_plain", [(JSON, False), (TEXT, True), (BYTES, False)])
 @pytest.mark.parametrize("start, stop", [(0, 9), (7, 10), (7, 8), (8, 10), (8, 9), (9, 99)])
 def test_part_has_the_events_between_two_offsets(start: int, stop: int, kind: PayloadKind, is_plain: bool) -> None:
     whole = Batch(7, 10, b"p1", b"ann", b"alarm", Payloads([b"21.5", b"", b"[1]"], 7, kind, is_plain))

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from twistedsock.pubsub.values import (
+    BYTES,
     JSON,
     TEXT,
     Batch,
@@ -20,14 +21,31 @@ from twistedsock.redis import wire
 def test_events_are_read_as_they_were_stored() -> None:
     plain = Publication(b"a", Payloads((b"x", b"yz"), 3, TEXT, is_plain=True), b"alarm")
     other = Publication(b"a", Payloads((b'{"a": 2.50}',), 11, JSON))
-    stored = [wire.store(b"n1-p1", "änn".encode(), plain), wire.store(b"n1-p2", b"bob", other)]
+    photo = Publication(b"a", Payloads((b"\xff\xd8",), 2, BYTES))
+    stored = [
+        wire.store(b"n1-p1", "änn".encode(), plain),
+        wire.store(b"n1-p2", b"bob", other),
+        wire.store(b"n1-p2", b"bob", photo),
+    ]
     assert list(wire.number(wire.decode_events(wire.encode_events(stored)), 5, 77)) == [
         Batch(5, 7, b"n1-p1", "änn".encode(), b"alarm", Payloads([b"x", b"yz"], 3, TEXT, is_plain=True), 77),
         Batch(7, 8, b"n1-p2", b"bob", b"message", Payloads([b'{"a": 2.50}'], 11, JSON), 77),
+        Batch(8, 9, b"n1-p2", b"bob", b"message", Payloads([b"\xff\xd8"], 2, BYTES), 77),
     ]
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff", b"\x81\xa1a\x01", msgspec.msgpack.encode([["a"]])])
+def test_nodes_without_bytes_can_read_text_and_json_of_others() -> None:
+    """For them, the kind is whether it is JSON. What they cannot read is lost for them."""
+    for kind, stored in ((TEXT, False), (JSON, True), (BYTES, "bytes")):
+        publication = Publication(b"a", Payloads((b"1",), 1, kind))
+        (entry,) = msgspec.msgpack.decode(wire.encode_events([wire.store(b"p1", b"ann", publication)]))
+        assert entry[3] == stored
+
+
+OF_A_NEWER_VERSION = msgspec.msgpack.encode([[b"p1", b"ann", b"message", "video", False, [b"1"]]])
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff", b"\x81\xa1a\x01", msgspec.msgpack.encode([["a"]]), OF_A_NEWER_VERSION])
 def test_other_data_is_not_events(data: bytes) -> None:
     with pytest.raises(msgspec.MsgspecError):
         wire.decode_events(data)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from twistedsock.pubsub.values import JSON, TEXT, Batch, Member, Payloads
+from twistedsock.pubsub.values import BYTES, JSON, TEXT, Batch, Member, Payloads
 from twistedsock.webhooks.payload import encode_body, encode_change, encode_dropped, encode_published, sign
 from twistedsock.webhooks.presence import Change
 
@@ -37,6 +37,12 @@ def test_encodes_events_with_their_offsets() -> None:
 def test_encodes_any_text(text: str) -> None:
     (event,) = published(text.encode(), channel=text.encode())
     assert (event["data"], event["channel"]) == (text, text)
+
+
+def test_encodes_bytes_as_base64() -> None:
+    batch = Batch(1, 2, b"id1", b"ann", b"message", Payloads((b"\xff\xd8",), 2, BYTES))
+    event = json.loads(next(encode_published(b"kitchen", b"5f2c1a", batch)))
+    assert event["base64"] == "/9g=" and "data" not in event
 
 
 def test_encodes_plain_payloads_without_escaping() -> None:

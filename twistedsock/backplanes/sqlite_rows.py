@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from twistedsock.backplanes.sqlite_damage import DamageError, sign, verify
-from twistedsock.pubsub.values import Batch, PayloadKind, Payloads, cost
+from twistedsock.pubsub.values import Batch, Payloads, StoredKind, cost, read_kind, store_kind
 
 MAX_ROW_BYTES = 256 * 1024
 """Cost of the batches in a row that has several. A row is read as a whole, also if only a part of it is needed."""
@@ -20,7 +20,7 @@ class _Batch(msgspec.Struct, array_like=True, gc=False):
     sender: bytes
     name: bytes
     time: int
-    is_json: bool
+    kind: StoredKind
     is_plain: bool
     items: tuple[bytes, ...]
 
@@ -38,7 +38,7 @@ def pack(batches: Sequence[Batch]) -> bytes:
                 batch.sender,
                 batch.name,
                 batch.time,
-                batch.payloads.kind is PayloadKind.JSON,
+                store_kind(batch.payloads.kind),
                 batch.payloads.is_plain,
                 tuple(batch.payloads.items),
             )
@@ -54,8 +54,7 @@ def unpack(last: int, data: bytes) -> list[Batch]:
     first = last + 1 - sum([len(each.items) for each in stored])
     batches = []
     for each in stored:
-        kind = PayloadKind.JSON if each.is_json else PayloadKind.TEXT
-        payloads = Payloads(each.items, sum(map(len, each.items)), kind, each.is_plain)
+        payloads = Payloads(each.items, sum(map(len, each.items)), read_kind(each.kind), each.is_plain)
         end = first + len(each.items)
         batches.append(Batch(first, end, each.publisher, each.sender, each.name, payloads, each.time))
         first = end

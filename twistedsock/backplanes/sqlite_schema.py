@@ -49,6 +49,9 @@ CREATE TABLE keys (
 ) WITHOUT ROWID;
 CREATE INDEX keys_by_time ON keys (time);
 """,
+    """
+-- The same tables. Rows can have payloads of bytes, which older versions would take for damage.
+""",
 )
 
 SCHEMA_VERSION = len(_VERSIONS)

@@ -36,7 +36,7 @@ from twistedsock.bridge.values import (
 from twistedsock.codecs.payload import MAX_DEPTH, build_payloads, is_too_deep
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.future import Future, Steps, complete, map_result, on_result
-from twistedsock.pubsub.values import JSON, TEXT, Event, Member, Payloads, Position, Publication
+from twistedsock.pubsub.values import BYTES, JSON, TEXT, Event, Member, PayloadKind, Payloads, Position, Publication
 from twistedsock.session.commands import Command, Nick, Subscribe
 from twistedsock.session.context import ServerContext
 from twistedsock.session.history_query import Bound, HistoryQuery, Moment
@@ -85,9 +85,10 @@ class Bridge:
     def publish(
         self, channel: str, value: object, *, name: str = "message", nick: str = ""
     ) -> Deferred[BridgePosition]:
-        """Publish an event. A ``str`` is text; any other value becomes JSON: numbers, None, lists, dicts, dataclasses,
-        dates … ``name`` is the name of the event, ``nick`` the sender. Returns the position after the event. Fails
-        with ``BridgeError``, or with ``TypeError`` if the value cannot be written as JSON."""
+        """Publish an event. A ``str`` is text; ``bytes``, a ``bytearray`` and a ``memoryview`` are bytes; any other
+        value becomes JSON: numbers, None, lists, dicts, dataclasses, dates … ``name`` is the name of the event,
+        ``nick`` the sender. Returns the position after the event. Fails with ``BridgeError``, or with ``TypeError`` if
+        the value cannot be written as JSON."""
         try:
             publication = Publication(encode_text(channel), self._payloads(value), encode_text(name))
             sender = encode_text(nick)
@@ -180,11 +181,8 @@ class Bridge:
             self._waiting.append((call, reject))
 
     def _payloads(self, value: object) -> Payloads:
-        if isinstance(value, bytes | bytearray | memoryview):
-            raise TypeError("payloads are text or JSON: decode bytes, or publish them in base64")
-        kind = TEXT if isinstance(value, str) else JSON
         try:
-            payload = value.encode() if isinstance(value, str) else msgspec.json.encode(value)
+            payload, kind = _encode(value)
         except UnicodeEncodeError:
             raise exception_of(NOT_UTF8) from None
         except RecursionError:
@@ -196,6 +194,14 @@ class Bridge:
         if len(payload) > limit:
             raise exception_of(Error(ErrorCode.TOO_LONG, f"value too long: at most {limit} bytes are allowed"))
         return build_payloads((payload,), kind)
+
+
+def _encode(value: object) -> tuple[bytes, PayloadKind]:
+    if isinstance(value, str):
+        return value.encode(), TEXT
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value), BYTES
+    return msgspec.json.encode(value), JSON
 
 
 def _bound(limit: int | datetime | None) -> Bound | None:

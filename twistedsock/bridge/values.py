@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from twistedsock.errors import Error, ErrorCode
-from twistedsock.pubsub.values import JSON, Event, Member, Position
+from twistedsock.pubsub.values import BYTES, JSON, Event, Member, Position
 
 NOT_UTF8 = Error(ErrorCode.NOT_UTF8, "invalid text: contains an unpaired surrogate, which UTF-8 cannot express")
 
@@ -79,11 +79,11 @@ class BridgeEvent:
 
     @property
     def value(self) -> Any:
-        """The text as ``str``, or the value of the JSON text: ``dict``, ``list``, ``str``, ``int``, ``float``,
-        ``bool`` or None. All receivers of this object share a ``dict`` or ``list``."""
+        """The text as ``str``, the bytes as ``bytes``, or the value of the JSON text: ``dict``, ``list``, ``str``,
+        ``int``, ``float``, ``bool`` or None. All receivers of this object share a ``dict`` or ``list``."""
         if not hasattr(self, "_value"):
-            payload = self._event.payload
-            self._value = _read_json(payload) if self._event.kind is JSON else payload.decode()
+            payload, kind = self._event.payload, self._event.kind
+            self._value = payload if kind is BYTES else _read_json(payload) if kind is JSON else payload.decode()
         return self._value
 
     def __repr__(self) -> str:

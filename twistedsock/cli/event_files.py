@@ -7,11 +7,19 @@ from typing import BinaryIO, TextIO
 import msgspec
 
 from twistedsock.codecs.http_api import read_body
-from twistedsock.codecs.payload import payload_to_json, quote_name
+from twistedsock.codecs.payload import (
+    BAD_BASE64,
+    build_payloads,
+    decode_base64,
+    encode_base64,
+    payload_field,
+    payload_to_json,
+    quote_name,
+)
 from twistedsock.codecs.problem_details import ApiError
 from twistedsock.codecs.times import format_time, parse_moment
 from twistedsock.pubsub.names import check_event_name, check_nick
-from twistedsock.pubsub.values import JSON, Batch, Event
+from twistedsock.pubsub.values import BYTES, JSON, Batch, Event, Payloads
 
 CSV_COLUMNS = ("offset", "time", "from", "name", "data")
 
@@ -34,7 +42,8 @@ class _ImportedEvent(msgspec.Struct, rename={"sender": "from"}):
     time: str
     sender: str
     name: str
-    data: msgspec.Raw
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    base64: str | msgspec.UnsetType = msgspec.UNSET
 
 
 _BREAKS = bytes.maketrans(b"\r\n", b"  ")
@@ -44,11 +53,12 @@ _read_line = msgspec.json.Decoder(_ImportedEvent).decode
 
 def write_json(events: Iterable[Event], out: TextIO) -> None:
     for event in events:
-        line = b'{"offset":%d,"time":"%b","from":%b,"name":%b,"data":%b}\n' % (
+        line = b'{"offset":%d,"time":"%b","from":%b,"name":%b,"%b":%b}\n' % (
             event.offset,
             format_time(event.time),
             quote_name(event.sender),
             quote_name(event.name),
+            payload_field(event.kind),
             payload_to_json(_payload(event), event.kind),
         )
         out.write(line.decode())
@@ -58,7 +68,8 @@ def write_csv(events: Iterable[Event], out: TextIO) -> None:
     write = csv.writer(out, lineterminator="\n").writerow
     write(CSV_COLUMNS)
     for event in events:
-        texts = (format_time(event.time), event.sender, event.name, _payload(event))
+        payload = encode_base64(event.payload) if event.kind is BYTES else _payload(event)
+        texts = (format_time(event.time), event.sender, event.name, payload)
         write((event.offset, *[text.decode() for text in texts]))
 
 
@@ -100,12 +111,25 @@ def read_batches(file: BinaryIO, first: int, oldest: int, newest: int) -> Iterat
         yield batches
 
 
+def _imported_payloads(found: _ImportedEvent) -> Payloads:
+    if isinstance(found.base64, str):
+        if found.data is not msgspec.UNSET:
+            raise EventFileError("it has both data and base64")
+        payload = decode_base64(found.base64.encode())
+        if payload is None:
+            raise EventFileError(BAD_BASE64.message)
+        return build_payloads((payload,), BYTES)
+    if found.data is msgspec.UNSET:
+        raise EventFileError("it has neither data nor base64")
+    return read_body(bytes(found.data), b"application/json")
+
+
 def _batch(line: bytes, offset: int) -> Batch:
     if len(line) == MAX_LINE_BYTES:
         raise EventFileError("it is too long to be an event")
     try:
         found = _read_line(line)
-        payloads = read_body(bytes(found.data), b"application/json")
+        payloads = _imported_payloads(found)
     except ApiError as error:
         raise EventFileError(error.error.message) from None
     except msgspec.ValidationError as error:

@@ -6,18 +6,20 @@ be long are generators of pieces of about one chunk.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated
+from typing import Annotated, cast
 
 import msgspec
-from msgspec import Meta, Raw
+from msgspec import UNSET, Meta, Raw, UnsetType
 
 from twistedsock.codecs.json_encoder import event_message, lost_field, member_object, stream_events
 from twistedsock.codecs.payload import (
+    BAD_BASE64,
     BOM,
     JSON_WHITESPACE,
     MAX_DEPTH,
     UNPAIRED_SURROGATE,
     build_payloads,
+    decode_base64,
     has_unpaired_surrogate,
     is_json,
     is_too_deep,
@@ -31,7 +33,7 @@ from twistedsock.codecs.sse import format_event_id, format_position, parse_event
 from twistedsock.errors import SINCE_WITHOUT_EPOCH, Error, ErrorCode
 from twistedsock.pubsub.channel_index import ChannelInfo, Page
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME, check_channel
-from twistedsock.pubsub.values import JSON, TEXT, Event, Member, Payloads, Position, Publication
+from twistedsock.pubsub.values import BYTES, JSON, TEXT, Event, Member, Payloads, Position, Publication
 from twistedsock.session.commands import MAX_OFFSET, Subscribe
 from twistedsock.session.encoder import Piece
 from twistedsock.session.history_query import HistoryQuery
@@ -47,6 +49,9 @@ MAX_BATCH_BYTES = 1024 * 1024
 FORM_TYPE = b"application/x-www-form-urlencoded"
 """The default of curl for all bodies. The API has no forms."""
 
+BYTES_TYPE = b"application/octet-stream"
+"""Bytes of no other type (RFC 2046 section 4.5.1)."""
+
 _NOT_UTF8 = Error(ErrorCode.NOT_UTF8, "invalid body: not valid UTF-8")
 
 _BAD_JSON = Error(ErrorCode.BAD_JSON, "invalid body: not one JSON value, as the Content-Type says")
@@ -57,7 +62,12 @@ _TOO_DEEP = Error(ErrorCode.BAD_JSON, f"data too deep: at most {MAX_DEPTH} level
 
 _CHARSET = Error(ErrorCode.BAD_TYPE, "unsupported charset: send UTF-8")
 
-_TYPE = Error(ErrorCode.BAD_TYPE, "unsupported Content-Type: send application/json, text/plain, or none to detect JSON")
+_TYPE = Error(
+    ErrorCode.BAD_TYPE,
+    "unsupported Content-Type: send application/json, text/plain, application/octet-stream, or none to detect JSON",
+)
+
+_ONE_PAYLOAD = Error(ErrorCode.BAD_ARGUMENT, "invalid event: each has either data or base64")
 
 _BATCH_TYPE = Error(ErrorCode.BAD_TYPE, "unsupported Content-Type: send application/json")
 
@@ -66,7 +76,8 @@ class _BatchEvent(msgspec.Struct, gc=False):
     """Unknown fields are ignored, as in the JSON protocol."""
 
     channel: str
-    data: Raw
+    data: Raw | UnsetType = UNSET
+    base64: str | UnsetType = UNSET
     name: str = DEFAULT_EVENT_NAME.decode()
 
 
@@ -90,6 +101,8 @@ def read_body(body: bytes, content_type: bytes) -> Payloads:
     """The payload in the body of a publish request. ``content_type`` is b"" if there is no such header. Raises
     ``ApiError``."""
     media_type = _media_type(content_type)
+    if media_type == BYTES_TYPE:
+        return build_payloads((body,), BYTES)
     _check_utf8(body)
     if _is_json_type(media_type):
         body = without_bom(body)
@@ -141,11 +154,15 @@ def _json_error(body: bytes, otherwise: Error) -> Error:
 
 
 def _publication(item: _BatchEvent, max_bytes: int) -> Publication | tuple[bytes, Error]:
-    channel, raw = item.channel.encode(), bytes(item.data)
+    channel, encoded = item.channel.encode(), item.base64
+    if isinstance(item.data, UnsetType) is isinstance(encoded, UnsetType):
+        raise ApiError(_ONE_PAYLOAD)
+    raw = encoded.encode() if isinstance(encoded, str) else bytes(cast(Raw, item.data))
     if len(raw) > max_bytes:
         return channel, Error(ErrorCode.TOO_LONG, f"data too long: at most {max_bytes} bytes are allowed")
     try:
-        return Publication(channel, _payloads(raw), item.name.encode())
+        payloads = _bytes_payloads(raw) if isinstance(encoded, str) else _payloads(raw)
+        return Publication(channel, payloads, item.name.encode())
     except ApiError as invalid:
         return channel, invalid.error
 
@@ -157,6 +174,13 @@ def _payloads(raw: bytes) -> Payloads:
     if is_too_deep(raw):
         raise ApiError(_TOO_DEEP)
     return build_payloads((raw,), JSON)
+
+
+def _bytes_payloads(encoded: bytes) -> Payloads:
+    payload = decode_base64(encoded)
+    if payload is None:
+        raise ApiError(BAD_BASE64)
+    return build_payloads((payload,), BYTES)
 
 
 def _media_type(content_type: bytes) -> bytes:

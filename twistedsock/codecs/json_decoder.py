@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 from msgspec.structs import replace
 
 from twistedsock.codecs.payload import (
+    BAD_BASE64,
     BOM,
     JSON_WHITESPACE,
     MAX_DEPTH,
@@ -21,6 +22,7 @@ from twistedsock.codecs.payload import (
     NOT_UTF8_LINE,
     UNPAIRED_SURROGATE,
     build_payloads,
+    decode_base64,
     is_too_deep,
     is_utf8,
     replace_unpaired_surrogates,
@@ -28,7 +30,7 @@ from twistedsock.codecs.payload import (
 from twistedsock.codecs.times import parse_moment
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
-from twistedsock.pubsub.values import JSON, TEXT, Tag
+from twistedsock.pubsub.values import BYTES, JSON, TEXT, Tag
 from twistedsock.session import commands
 from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Publish
 from twistedsock.session.history_query import Bound, HistoryQuery
@@ -43,6 +45,7 @@ class _Request(msgspec.Struct, gc=False):
     id: Raw | UnsetType = UNSET
     channel: str | UnsetType = UNSET
     data: Raw | UnsetType = UNSET
+    base64: Raw | UnsetType = UNSET  # only publications have it
     name: str | UnsetType = UNSET
     nick: str | UnsetType = UNSET
     token: str | UnsetType = UNSET
@@ -284,16 +287,31 @@ def _bound(field: str, raw: Raw | UnsetType) -> Bound | None:
 
 def _publish(request: _Request, tag: Tag) -> Command:
     channel = _required(request, "channel", request.channel)
-    if request.data is UNSET:
-        raise _missing(request, "data")
-    raw = bytes(request.data)
     name = DEFAULT_EVENT_NAME if request.name is UNSET else request.name.encode()
+    if request.base64 is not UNSET:
+        return _publish_bytes(request, channel, request.base64, name, tag)
+    if request.data is UNSET:
+        raise _missing(request, "data or base64")
+    raw = bytes(request.data)
     if not raw.startswith(b'"'):
         if is_too_deep(raw):
             return InvalidCommand(_TOO_DEEP, tag)
         return Publish(channel, build_payloads((raw,), JSON), name, tags=(tag,))
     text = _read_text(raw).encode() if b"\\" in raw else raw[1:-1]
     return Publish(channel, build_payloads((text,), TEXT), name, tags=(tag,))
+
+
+def _publish_bytes(request: _Request, channel: bytes, base64: Raw, name: bytes, tag: Tag) -> Command:
+    if request.data is not UNSET:
+        raise _InvalidField("too many fields: send either data or base64")
+    try:
+        encoded = _read_text(base64)
+    except msgspec.ValidationError:
+        raise _InvalidField("invalid base64: send a string") from None
+    payload = decode_base64(encoded.encode())
+    if payload is None:
+        return InvalidCommand(BAD_BASE64, tag)
+    return Publish(channel, build_payloads((payload,), BYTES), name, tags=(tag,))
 
 
 def _subscribe(request: _Request, tag: Tag) -> Command:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Self
 
 from twistedsock.codecs.framing import Framing, JsonLine, TextMessage
-from twistedsock.codecs.payload import payload_to_json, quote, quote_name
+from twistedsock.codecs.payload import payload_field, payload_to_json, quote, quote_name
 from twistedsock.codecs.websocket import CLOSE_CODES
 from twistedsock.errors import CloseReason, Error
 from twistedsock.limits.settings import CHUNK_BYTES
@@ -17,12 +17,13 @@ from twistedsock.session.encoder import Endpoints, HistoryItem, Piece, SessionIn
 
 def event_message(channel: bytes, event: Event) -> bytes:
     """One event. ``channel`` is quoted already, because many events have the same."""
-    return b'{"type":"event","channel":%b,"offset":%d,"time":%d,"from":%b,"name":%b,"data":%b}' % (
+    return b'{"type":"event","channel":%b,"offset":%d,"time":%d,"from":%b,"name":%b,"%b":%b}' % (
         channel,
         event.offset,
         event.time,
         quote_name(event.sender),
         quote_name(event.name),
+        payload_field(event.kind),
         payload_to_json(event.payload, event.kind),
     )
 

@@ -14,10 +14,12 @@ from twistedsock.codecs.line_encoder import (
     QuietLineEncoder,
 )
 from twistedsock.codecs.payload import (
+    BAD_BASE64,
     JSON_START,
     NOT_UTF8_LINE,
     UNPAIRED_SURROGATE,
     build_payloads,
+    decode_base64,
     has_unpaired_surrogate,
     is_json,
     is_utf8,
@@ -25,7 +27,7 @@ from twistedsock.codecs.payload import (
 from twistedsock.codecs.times import EXPECTED_BOUND, parse_bound
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
-from twistedsock.pubsub.values import JSON, TEXT
+from twistedsock.pubsub.values import BYTES, JSON, TEXT
 from twistedsock.session import commands
 from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Notice, Publish, Quit, Reply
 from twistedsock.session.history_query import Bound, HistoryQuery
@@ -33,6 +35,8 @@ from twistedsock.session.history_query import Bound, HistoryQuery
 _NOT_UTF8 = InvalidCommand(NOT_UTF8_LINE)
 
 _UNPAIRED = InvalidCommand(UNPAIRED_SURROGATE)
+
+_BAD_BASE64 = InvalidCommand(BAD_BASE64)
 
 _NO_HELP = InvalidCommand(Error(ErrorCode.BAD_ARGUMENT, "unknown command: send HELP for a list of commands"))
 
@@ -43,6 +47,11 @@ def _publish(channel: bytes, payload: bytes, name: bytes = DEFAULT_EVENT_NAME) -
     if has_unpaired_surrogate(payload):
         return _UNPAIRED
     return Publish(channel, build_payloads((payload,), JSON if is_json(payload) else TEXT), name)
+
+
+def _publish_bytes(channel: bytes, encoded: bytes, name: bytes = DEFAULT_EVENT_NAME) -> Command:
+    payload = decode_base64(encoded)
+    return _BAD_BASE64 if payload is None else Publish(channel, build_payloads((payload,), BYTES), name)
 
 
 def is_verb(word: bytes) -> bool:
@@ -102,6 +111,8 @@ USAGE = {
     b"UNSUB": "UNSUB <channel>",
     b"PUB": "PUB <channel> <payload>",
     b"EMIT": "EMIT <channel> <name> <payload>",
+    b"PUBBIN": "PUBBIN <channel> <base64>",
+    b"EMITBIN": "EMITBIN <channel> <name> <base64>",
     b"HIST": "HIST <channel> [last=<n>] [since=<offset>] [after=<offset|time>] [before=<offset|time>] [time=on]",
     b"WHO": "WHO <channel>",
     b"QUIET": "QUIET on|off",
@@ -136,19 +147,25 @@ def _none(command: Command) -> Callable[[bytes], Command]:
     return read
 
 
-def _read_publish(rest: bytes) -> Command:
-    channel, space, payload = rest.lstrip(b" ").partition(b" ")
-    if not space or not channel:
-        raise _UsageError
-    return _publish(channel, payload)
+def _unnamed(publish: Callable[[bytes, bytes], Command]) -> Callable[[bytes], Command]:
+    def read(rest: bytes) -> Command:
+        channel, space, payload = rest.lstrip(b" ").partition(b" ")
+        if not space or not channel:
+            raise _UsageError
+        return publish(channel, payload)
+
+    return read
 
 
-def _read_emit(rest: bytes) -> Command:
-    channel, _, rest = rest.lstrip(b" ").partition(b" ")
-    name, space, payload = rest.lstrip(b" ").partition(b" ")
-    if not space or not name:
-        raise _UsageError
-    return _publish(channel, payload, name)
+def _named(publish: Callable[[bytes, bytes, bytes], Command]) -> Callable[[bytes], Command]:
+    def read(rest: bytes) -> Command:
+        channel, _, rest = rest.lstrip(b" ").partition(b" ")
+        name, space, payload = rest.lstrip(b" ").partition(b" ")
+        if not space or not name:
+            raise _UsageError
+        return publish(channel, payload, name)
+
+    return read
 
 
 def _read_ping(rest: bytes) -> Command:
@@ -243,8 +260,10 @@ _VERBS: dict[bytes, Callable[[bytes], Command]] = {
     b"NICK": _one(commands.Nick),
     b"SUB": _read_subscribe,
     b"UNSUB": _one(commands.Unsubscribe),
-    b"PUB": _read_publish,
-    b"EMIT": _read_emit,
+    b"PUB": _unnamed(_publish),
+    b"EMIT": _named(_publish),
+    b"PUBBIN": _unnamed(_publish_bytes),
+    b"EMITBIN": _named(_publish_bytes),
     b"HIST": _read_history,
     b"WHO": _one(commands.Who),
     b"AUTH": _one(commands.Auth),

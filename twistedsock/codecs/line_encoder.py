@@ -13,13 +13,15 @@ from twistedsock.codecs.times import format_time
 from twistedsock.errors import Error
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
-from twistedsock.pubsub.values import Batch, Event, Lost, Member, Position, PresenceChange, Reset, Tag
+from twistedsock.pubsub.values import BYTES, Batch, Event, Lost, Member, Position, PresenceChange, Reset, Tag
 from twistedsock.session.encoder import Endpoints, HistoryItem, Piece, SessionInfo
 
 _LINES = {
     b"SUB": [b"SUB kitchen last=5", b"subscribe to a channel, here with its last 5 events first"],
     b"PUB": [b"PUB kitchen 21.5", b"publish text or JSON to all subscribers of a channel"],
     b"EMIT": [b"EMIT kitchen alarm smoke", b"publish an event with a name"],
+    b"PUBBIN": [b"PUBBIN kitchen 3q2+7w==", b"publish bytes in base64"],
+    b"EMITBIN": [b"EMITBIN kitchen pic /9g=", b"publish bytes in base64 with a name"],
     b"UNSUB": [b"UNSUB kitchen", b"unsubscribe from a channel"],
     b"HIST": [b"HIST kitchen last=10", b"list past events"],
     b"WHO": [b"WHO kitchen", b"list the subscribers of a channel"],
@@ -72,6 +74,8 @@ def _printable(text: bytes) -> bytes:
 
 def _event(channel: bytes, event: Event, time: bytes) -> bytes:
     payload = payload_to_line(event.payload, event.kind)
+    if event.kind is BYTES:
+        return b"BIN %b %d %b%b %b %b" % (channel, event.offset, time, event.sender, event.name, payload)
     if event.name == DEFAULT_EVENT_NAME:
         return b"MSG %b %d %b%b %b" % (channel, event.offset, time, event.sender, payload)
     return b"EVENT %b %d %b%b %b %b" % (channel, event.offset, time, event.sender, event.name, payload)

@@ -1,10 +1,12 @@
-"""Payloads: text or JSON, checked once when they are published, and written for lines or as JSON.
+"""Payloads: text, JSON or bytes, checked once when they are published, and written for lines or as JSON.
 
 In the line protocol (docs/reference/line-protocol.md, "Payloads") a payload stays on one line and cannot control the
-terminal that shows it. JSON from clients is checked and copied, never parsed and written again.
+terminal that shows it. JSON from clients is checked and copied, never parsed and written again. Bytes are base64 (RFC
+4648 section 4) wherever only text is possible.
 """
 
 import re
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
@@ -12,7 +14,7 @@ from itertools import accumulate
 import msgspec
 
 from twistedsock.errors import Error, ErrorCode
-from twistedsock.pubsub.values import JSON, TEXT, PayloadKind, Payloads
+from twistedsock.pubsub.values import BYTES, JSON, TEXT, PayloadKind, Payloads
 
 BOM = b"\xef\xbb\xbf"
 """Byte order mark, which some editors on Windows write at the start. It is not part of the text (RFC 8259 section
@@ -124,8 +126,36 @@ def quote_name(name: bytes) -> bytes:
     return quote(name)
 
 
+BAD_BASE64 = Error(
+    ErrorCode.BAD_BASE64,
+    "invalid base64: send the standard alphabet with padding and without white space (RFC 4648 section 4)",
+)
+
+
+def encode_base64(payload: bytes) -> bytes:
+    """Bytes as base64, without line breaks."""
+    return b2a_base64(payload, newline=False)
+
+
+def decode_base64(encoded: bytes) -> bytes | None:
+    """The bytes that ``encode_base64`` writes as ``encoded``, None if there are none. So all bytes have exactly one
+    form: unused bits of the last character must be zero (RFC 4648 section 3.5)."""
+    try:
+        decoded = a2b_base64(encoded)
+    except ValueError:
+        return None
+    return decoded if encode_base64(decoded) == encoded else None
+
+
+def payload_field(kind: PayloadKind) -> bytes:
+    """The name of the field that holds ``payload_to_json`` in JSON objects."""
+    return b"base64" if kind is BYTES else b"data"
+
+
 def payload_to_json(payload: bytes, kind: PayloadKind) -> bytes:
-    """The payload as JSON text."""
+    """The payload as JSON text. Bytes are a string in base64."""
+    if kind is BYTES:
+        return b'"%b"' % encode_base64(payload)
     return payload if kind is JSON else quote(payload)
 
 
@@ -140,6 +170,8 @@ _BRACE, _BRACKET = b"{["
 
 def build_payloads(items: Sequence[bytes], kind: PayloadKind) -> Payloads:
     """Payloads of one kind. They are checked together, because that is faster than one by one."""
+    if kind is BYTES:
+        return Payloads(tuple(items), sum(map(len, items)), kind)
     joined = b"".join(items)
     size = len(joined)
     is_plain = len(joined.translate(None, _NOT_PLAIN_JSON if kind is JSON else NOT_PLAIN_TEXT)) == size
@@ -150,7 +182,9 @@ def build_payloads(items: Sequence[bytes], kind: PayloadKind) -> Payloads:
 
 
 def payload_to_line(payload: bytes, kind: PayloadKind) -> bytes:
-    """The payload as text without line breaks or control characters."""
+    """The payload as text without line breaks or control characters. Bytes are base64."""
+    if kind is BYTES:
+        return encode_base64(payload)
     if kind is JSON:
         return json_to_line(payload)
     if (

@@ -14,6 +14,7 @@ HTTP_STATUS = {
     ErrorCode.BAD_CHANNEL: 400,
     ErrorCode.BAD_NAME: 400,
     ErrorCode.BAD_JSON: 400,
+    ErrorCode.BAD_BASE64: 400,
     ErrorCode.BAD_TYPE: 415,
     ErrorCode.TOO_LONG: 413,
     ErrorCode.NOT_UTF8: 400,

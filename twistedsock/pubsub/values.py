@@ -1,4 +1,5 @@
-"""The values of publish/subscribe: positions, events, publications, batches, members. Names and payloads are UTF-8.
+"""The values of publish/subscribe: positions, events, publications, batches, members. Names are UTF-8, and so are text
+and JSON.
 
 Those that pass between processes are ``array_like``: msgspec encodes them as arrays, without the names of their fields.
 """
@@ -26,14 +27,29 @@ class Position(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class PayloadKind(Enum):
-    """TEXT is any UTF-8 text, JSON is one JSON value as JSON text."""
+    """TEXT is any UTF-8 text, JSON is one JSON value as JSON text, BYTES are any bytes."""
 
     TEXT = "text"
     JSON = "json"
+    BYTES = "bytes"
 
 
 # As names of their own: on Python 3.11, `PayloadKind.TEXT` costs more than the check of a short payload.
-TEXT, JSON = PayloadKind.TEXT, PayloadKind.JSON
+TEXT, JSON, BYTES = PayloadKind.TEXT, PayloadKind.JSON, PayloadKind.BYTES
+
+StoredKind = bool | PayloadKind
+"""The kind of payloads in stored events: False for text and True for JSON, as versions without bytes write them, so
+that these can read all other events of newer nodes."""
+
+
+def store_kind(kind: PayloadKind) -> StoredKind:
+    return kind if kind is BYTES else kind is JSON
+
+
+def read_kind(stored: StoredKind) -> PayloadKind:
+    if isinstance(stored, PayloadKind):
+        return stored
+    return JSON if stored else TEXT
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -48,7 +64,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     """The nick of the publisher, or its id if it has none."""
     name: bytes
     payload: bytes
-    """The text that was sent. For a JSON value, its JSON text."""
+    """The text or the bytes that were sent. For a JSON value, its JSON text."""
     kind: PayloadKind
     time: int = 0
     """When it was published: milliseconds since 1970, UTC. 0 if unknown."""
@@ -64,7 +80,7 @@ class Payloads(msgspec.Struct, frozen=True, gc=False, array_like=True):
     is_plain: bool = False
     """True if every encoder can copy the items unchanged (text in JSON between quotes): ASCII without control
     characters, and text also without characters that JSON escapes or a start that the line protocol reads as JSON.
-    False also if this has not been checked."""
+    Always False for bytes, and also if this has not been checked."""
 
     def __len__(self) -> int:
         return len(self.items)

@@ -6,8 +6,6 @@ from itertools import pairwise
 import msgspec
 
 from twistedsock.pubsub.values import (
-    JSON,
-    TEXT,
     Batch,
     DisconnectClient,
     Member,
@@ -16,6 +14,9 @@ from twistedsock.pubsub.values import (
     Position,
     PresenceChange,
     Publication,
+    StoredKind,
+    read_kind,
+    store_kind,
 )
 
 KEY_PREFIX = b"sockbridge:"
@@ -59,7 +60,7 @@ class StoredBatch(msgspec.Struct, frozen=True, array_like=True, gc=False):
     publisher: bytes
     sender: bytes
     name: bytes
-    is_json: bool
+    kind: StoredKind
     is_plain: bool
     payloads: list[bytes]
 
@@ -72,7 +73,7 @@ def store(publisher: bytes, sender: bytes, publication: Publication) -> StoredBa
     """A publication as it is stored."""
     payloads = publication.payloads
     items = list(payloads.items)
-    return StoredBatch(publisher, sender, publication.name, payloads.kind is JSON, payloads.is_plain, items)
+    return StoredBatch(publisher, sender, publication.name, store_kind(payloads.kind), payloads.is_plain, items)
 
 
 def encode_events(batches: Sequence[StoredBatch]) -> bytes:
@@ -89,8 +90,7 @@ def number(batches: Sequence[StoredBatch], first: int, time: int) -> Iterator[Ba
     for batch in batches:
         items = batch.payloads
         end = first + len(items)
-        kind = JSON if batch.is_json else TEXT
-        payloads = Payloads(items, sum(map(len, items)), kind, batch.is_plain)
+        payloads = Payloads(items, sum(map(len, items)), read_kind(batch.kind), batch.is_plain)
         yield Batch(first, end, batch.publisher, batch.sender, batch.name, payloads, time)
         first = end
 

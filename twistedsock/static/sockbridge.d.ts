@@ -366,6 +366,7 @@ export type ClientCode =
 /** Error codes of the server. */
 export type ServerCode =
   | 'bad-json'
+  | 'bad-base64'
   | 'bad-type'
   | 'bad-argument'
   | 'bad-channel'

@@ -3,7 +3,7 @@
 import hmac
 from collections.abc import Iterable, Iterator
 
-from twistedsock.codecs.payload import payload_to_json, quote, quote_name
+from twistedsock.codecs.payload import payload_field, payload_to_json, quote, quote_name
 from twistedsock.pubsub.values import TEXT, Batch
 from twistedsock.webhooks.presence import Change
 
@@ -23,6 +23,7 @@ def encode_published(channel: bytes, epoch: bytes, batch: Batch) -> Iterator[byt
     """An item for each event of a batch. Times are in seconds, as those of all items."""
     payloads = batch.payloads
     is_plain_text = payloads.is_plain and payloads.kind is TEXT
+    field = payload_field(payloads.kind)
     head = b'{"type":"event-published","channel":%b,"time":%.3f,"epoch":%b,"from":%b,"name":%b,"offset":' % (
         quote_name(channel),
         batch.time / 1000,
@@ -32,7 +33,7 @@ def encode_published(channel: bytes, epoch: bytes, batch: Batch) -> Iterator[byt
     )
     for offset, payload in enumerate(payloads.items, batch.first):
         data = b'"%b"' % payload if is_plain_text else payload_to_json(payload, payloads.kind)
-        yield b'%b%d,"data":%b}' % (head, offset, data)
+        yield b'%b%d,"%b":%b}' % (head, offset, field, data)
 
 
 def encode_dropped(count: int, since: float, time: float) -> bytes:
