@@ -58,8 +58,9 @@ class State:
         present_settings: Callable[[], Settings],
         on_change: Callable[[], object] | None = None,
     ) -> None:
-        from twistedsock.backplanes.sqlite import TRIM_SECONDS, SQLiteBackplane, StoreThread
+        from twistedsock.backplanes.sqlite import TRIM_SECONDS, SQLiteBackplane
         from twistedsock.backplanes.sqlite_store import Store
+        from twistedsock.backplanes.sqlite_thread import StoreThread
 
         self.trim_seconds = TRIM_SECONDS
         self._present_settings = present_settings

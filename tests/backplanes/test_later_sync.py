@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.backplanes.disk_stage import DiskStage, StartDiskStage
-from twistedsock.backplanes import sqlite_store
-from twistedsock.backplanes.sqlite import SYNC_SECONDS
-from twistedsock.backplanes.sqlite_store import run_of_system
+from twistedsock.backplanes import sqlite_database, sqlite_store
+from twistedsock.backplanes.sqlite_commits import SYNC_SECONDS
+from twistedsock.backplanes.sqlite_database import run_of_system
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_another_run_keeps_epochs_if_all_was_synced(
 
 
 def test_log_does_not_grow_within_a_second(stage: DiskStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_store, "MAX_UNSYNCED_BYTES", 100_000)
+    monkeypatch.setattr(sqlite_database, "MAX_UNSYNCED_BYTES", 100_000)
     monkeypatch.setattr(sqlite_store, "TRIMMED_ROWS", 10)
     for _ in range(200):
         stage.publish(b"a", b"x" * 10_000)
@@ -109,5 +109,5 @@ def test_log_does_not_grow_within_a_second(stage: DiskStage, tmp_path: Path, mon
 
 def test_each_run_of_the_system_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_of_system() == run_of_system() != b""
-    monkeypatch.setattr(sqlite_store, "RUN_OF_SYSTEM", tmp_path / "missing")
+    monkeypatch.setattr(sqlite_database, "RUN_OF_SYSTEM", tmp_path / "missing")
     assert run_of_system() != run_of_system(), "each could be another one"

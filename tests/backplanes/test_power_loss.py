@@ -19,8 +19,8 @@ import pytest
 
 from tests.backplanes.disk_stage import DiskStage
 from tests.faulty_disk import FULL, IOERR_FSYNC, IOERR_WRITE, OK, FaultyDisk, faulty_disk
-from twistedsock.backplanes import sqlite_store
-from twistedsock.backplanes.sqlite_store import StoreError
+from twistedsock.backplanes import sqlite_database, sqlite_store
+from twistedsock.backplanes.sqlite_database import StoreError
 from twistedsock.pubsub.future import on_result
 from twistedsock.pubsub.values import Position
 
@@ -330,7 +330,7 @@ def test_weaker_stores_are_noticed(tmp_path: Path) -> None:
 
 @pytest.fixture
 def short_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_store, "MAX_UNSYNCED_BYTES", 300_000)
+    monkeypatch.setattr(sqlite_database, "MAX_UNSYNCED_BYTES", 300_000)
 
 
 @pytest.mark.usefixtures("short_log")
@@ -409,7 +409,7 @@ def test_log_that_is_not_written_again_after_an_error_of_fsync_is_noticed(
         with path.open("rb") as file:
             os.fsync(file.fileno())
 
-    monkeypatch.setattr(sqlite_store, "write_again", sync)
+    monkeypatch.setattr(sqlite_database, "write_again", sync)
     with pytest.raises(AssertionError, match="answered, and not on the disk"):
         lose_power_after_error_of_fsync(tmp_path)
 

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from tests.backplanes.contract import BackplaneContract, FailingContract, KeepingContract, Stage
 from tests.backplanes.disk_stage import DiskStage, StartDiskStage
 from tests.fuzz.properties import holds
-from twistedsock.backplanes import sqlite as sqlite_module
-from twistedsock.backplanes.sqlite import DISK_TOO_SLOW, RETRY_SECONDS
+from twistedsock.backplanes import sqlite_commits
+from twistedsock.backplanes.sqlite import RETRY_SECONDS
+from twistedsock.backplanes.sqlite_commits import DISK_TOO_SLOW
+from twistedsock.backplanes.sqlite_database import StoreError
 from twistedsock.backplanes.sqlite_rows import MAX_ROW_BYTES
-from twistedsock.backplanes.sqlite_store import Addition, Store, StoreError
+from twistedsock.backplanes.sqlite_store import Addition, Store
 from twistedsock.errors import UNAVAILABLE
 from twistedsock.pubsub.future import on_result
 from twistedsock.pubsub.subscription import Client
@@ -200,7 +202,7 @@ def test_any_error_of_the_disk_makes_the_store_unavailable(stage: DiskStage, act
 
 
 def test_publications_that_wait_have_a_limit(stage: DiskStage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_module, "MAX_GATHERED_BYTES", 1_000)
+    monkeypatch.setattr(sqlite_commits, "MAX_GATHERED_BYTES", 1_000)
     stage.open(b"a")
     for _ in range(3):
         stage.publish(b"a", b"x" * 500, settle=False)
@@ -217,7 +219,7 @@ def test_publications_that_wait_have_a_limit(stage: DiskStage, monkeypatch: pyte
 
 def test_many_publications_are_answered_in_several_turns(stage: DiskStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A transaction can have tens of thousands. What the store has done later is reported later."""
-    monkeypatch.setattr(sqlite_module, "TIME_SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(sqlite_commits, "TIME_SLICE_SECONDS", 0.0)
     stage.settle()
     for _ in range(3):
         stage.publish(b"a", b"x", settle=False)
@@ -235,7 +237,7 @@ def test_many_publications_are_answered_in_several_turns(stage: DiskStage, monke
 
 
 def test_failed_publications_are_answered_in_several_turns(stage: DiskStage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_module, "TIME_SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(sqlite_commits, "TIME_SLICE_SECONDS", 0.0)
     stage.open(b"a")
     for _ in range(2):
         stage.publish(b"a", b"x", settle=False)

@@ -12,9 +12,9 @@ import pytest
 
 from tests.backplanes.disk_stage import DiskStage
 from tests.faulty_disk import IOERR_WRITE, OK, FaultyDisk, faulty_disk
+from twistedsock.backplanes.sqlite_database import StoreError
 from twistedsock.backplanes.sqlite_reader import StateReader
 from twistedsock.backplanes.sqlite_schema import SCHEMA_VERSION
-from twistedsock.backplanes.sqlite_store import StoreError
 
 VERSION_1 = """
 DROP TABLE keys;

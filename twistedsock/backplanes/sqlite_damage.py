@@ -33,6 +33,10 @@ class DamageError(Exception):
     """The database has content that the store has not written."""
 
 
+DAMAGE_ERRORS = (sqlite3.Error, DamageError, msgspec.MsgspecError)
+"""Types of errors that damage can have; ``is_damage`` decides."""
+
+
 def is_damage(error: Exception) -> bool:
     """Whether the content of the file is wrong. Other errors of the disk can go away."""
     if isinstance(error, sqlite3.Error):

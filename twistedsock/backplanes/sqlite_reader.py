@@ -16,15 +16,11 @@ from urllib.parse import quote
 import msgspec
 
 from twistedsock.backplanes.sqlite_damage import channel_checksum
+from twistedsock.backplanes.sqlite_database import StoreError
+from twistedsock.backplanes.sqlite_lock import LOCK_NAME, read_mark
 from twistedsock.backplanes.sqlite_rows import unpack
 from twistedsock.backplanes.sqlite_schema import SCHEMA_VERSION
-from twistedsock.backplanes.sqlite_store import (
-    FILE_NAME,
-    LOCK_NAME,
-    SUM_OF_HEADS,
-    StoreError,
-    read_mark,
-)
+from twistedsock.backplanes.sqlite_store import FILE_NAME, SUM_OF_HEADS
 from twistedsock.pubsub.values import Batch
 
 PAGE_BYTES = 1024 * 1024

@@ -14,8 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
+from twistedsock.backplanes.sqlite_damage import DAMAGE_ERRORS
+from twistedsock.backplanes.sqlite_database import StoreError
 from twistedsock.backplanes.sqlite_reader import ChannelContent, StateReader
-from twistedsock.backplanes.sqlite_store import DAMAGE_ERRORS, Addition, Store, StoreError
+from twistedsock.backplanes.sqlite_store import Addition, Store
 from twistedsock.cli.event_files import FORMATS, EventFileError, read_batches
 from twistedsock.codecs.times import format_time
 from twistedsock.pubsub.names import check_channel, is_reserved
