@@ -389,6 +389,18 @@ def test_members_are_listed_again_when_redis_has_lost_them(new_redis, make_nodes
     assert not [line for line in bob.received() if line.startswith(("JOIN", "LEAVE"))]
 
 
+def test_members_are_right_after_an_old_snapshot(new_redis, make_nodes) -> None:
+    """The snapshot has a member that has left since, and lacks one that has joined."""
+    redis = new_redis()
+    nodes = make_nodes(redis)
+    watcher, ann, bob = nodes.client(1), nodes.client(0, "NICK ann", "SUB a", "WHO a"), nodes.client(0, "NICK bob")
+    redis.ask("SAVE")
+    nodes.send(ann, "UNSUB a")
+    nodes.send(bob, "SUB a", "WHO a")
+    restart(nodes)
+    nodes.until(lambda: nodes.send(watcher, "WHO a") == ["MEMBER a n1-p2 bob", "OK 1"])
+
+
 def test_members_that_come_and_go_while_redis_is_away_are_reported_later(new_redis, make_nodes) -> None:
     redis = new_redis("--appendonly", "yes", "--appendfsync", "always")
     nodes = make_nodes(redis, timing=SLOW)

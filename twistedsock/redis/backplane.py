@@ -149,7 +149,7 @@ class RedisBackplane:
             self._publications.end_unsure()
         connection = self._shard.connection
         self._shard.queue(Subscribe([self._names.nodes_topic]))
-        self._presence.connected()
+        self._presence.connected(self._shard.fence)
         self._channels.follow_again(self._publications.unsure_channels())
         self._publications.repeat_unsure()
         self._schedule(self._timing.renew, partial(self._renew, connection))

@@ -20,6 +20,9 @@ from twistedsock.redis.wire import Names
 CHANGES_PER_CALL = 500
 """Changes in one call, and channels that are listed again at a time, so that other calls are not delayed for long."""
 
+CHANNELS_PER_COMPARISON = 50
+"""Fewer, because the replies have the members."""
+
 JOIN, RENAME, LEAVE, LIST, LEFT = b"+", b"=", b"-", b"*", b"!"
 """The operations of ``presence_scripts.CHANGE_MEMBERS``."""
 
@@ -32,12 +35,6 @@ class _Change:
     def __init__(self, operation: bytes, member: Member) -> None:
         self.operation = operation
         self.member = member
-
-    def then(self, later: "_Change") -> "_Change":
-        """Both changes as one. The script does not report what others know already."""
-        if self.operation == JOIN and later.operation == RENAME:
-            return _Change(JOIN, later.member)
-        return later
 
 
 class Queue(Protocol):
@@ -65,8 +62,10 @@ class Presence:
         # The number of members of this node in each channel.
         self._counts: dict[bytes, int] = {}
         self._growing: dict[bytes, _Changes] = {}
-        # The last change of each member that the server may not have.
-        self._unsent: dict[bytes, dict[bytes, _Change]] = {}
+        # The members whose last change the server may not have, by channel and id.
+        self._unsent: dict[bytes, dict[bytes, Member]] = {}
+        # The operation for those of them that have left.
+        self._leave = LEAVE
         self._is_registered = False
         self._has_waited = False
         self._is_leaving = False
@@ -74,6 +73,8 @@ class Presence:
         self._unlisted = b""
         # Whether the registry has never had this name.
         self._is_new = True
+        # The run of the server, and that in which the server is known to have the members of this node.
+        self._fence = self._compared_fence = b""
 
     def start(self, node: Node) -> None:
         self._node = node
@@ -95,7 +96,7 @@ class Presence:
         if self._is_registered:
             self._gather(channel, change)
         else:
-            self._keep(channel, change, is_newer=True)
+            self._keep(channel, member)
 
     def _gather(self, channel: bytes, change: _Change) -> None:
         changes = self._growing.get(channel)
@@ -121,24 +122,25 @@ class Presence:
         """The connection was lost before the end of the turn."""
         self._growing.pop(changes.channel, None)
         for change in changes.items:
-            self._keep(changes.channel, change, is_newer=True)
+            self._keep(changes.channel, change.member)
 
     def _changed(self, channel: bytes, part: Sequence[_Change], reply: Any) -> None:
-        if isinstance(reply, Exception):  # another attempt follows; a change that was made is not reported again
-            for change in reversed(part):
-                self._keep(channel, change, is_newer=False)
+        if isinstance(reply, Exception):
+            for change in part:
+                self._keep(channel, change.member)
 
-    def _keep(self, channel: bytes, change: _Change, is_newer: bool) -> None:
-        changes = self._unsent.setdefault(channel, {})
-        other = changes.get(change.member.id)
-        if other is not None:
-            change = other.then(change) if is_newer else change.then(other)
-        changes[change.member.id] = change
+    def _keep(self, channel: bytes, member: Member) -> None:
+        """Try again later. Changes before and after this one may have been made, so the member is set then to what it
+        is then; a change that was made already is not reported again."""
+        self._unsent.setdefault(channel, {})[member.id] = member
 
     def _send_unsent(self) -> None:
         unsent, self._unsent = self._unsent, {}
-        for channel, changes in unsent.items():
-            for change in changes.values():
+        leave, self._leave = self._leave, LEAVE
+        for channel, members in unsent.items():
+            present = {member.id: member for member in self._node.local_members(channel)}
+            for id, member in members.items():
+                change = _Change(JOIN, present[id]) if id in present else _Change(leave, member)
                 self._gather(channel, change)
 
     def list_call(self, channel: bytes, done: Callable[[Any], None]) -> Call:
@@ -147,7 +149,9 @@ class Presence:
 
     # Leases.
 
-    def connected(self) -> None:
+    def connected(self, fence: bytes) -> None:
+        """``fence`` is the run of the server."""
+        self._fence = fence
         self.renew()
 
     def disconnected(self) -> None:
@@ -158,7 +162,9 @@ class Presence:
         if self._is_leaving:
             return
         names = self._names
-        arguments = (self._name, self._lease_milliseconds, self._draw_name())
+        # Otherwise a node that was removed would not learn it if the reply that says so is lost.
+        can_register = int(self._is_new)
+        arguments = (self._name, self._lease_milliseconds, self._draw_name(), can_register)
         self._queue(ScriptCall(scripts.RENEW_LEASE, [names.leases, names.registry], arguments, self._renewed))
 
     def _renewed(self, reply: Any) -> None:
@@ -176,6 +182,9 @@ class Presence:
         self._registry = registry
         self._is_registered = True
         self._send_unsent()
+        if self._compared_fence != self._fence:
+            self._compare()
+        self._compared_fence = self._fence
         if self._unlisted:
             operation, self._unlisted = self._unlisted, b""
             self._list_again(iter(list(self._counts)), operation)
@@ -192,11 +201,7 @@ class Presence:
         self._incarnation += 1
         self._is_new = True
         if not was_removed:
-            for channel, changes in unsent.items():
-                for change in changes.values():
-                    if change.operation == LEAVE:
-                        change = _Change(LEFT, change.member)
-                    self._keep(channel, change, is_newer=True)
+            self._unsent, self._leave = unsent, LEFT
         self.renew()
         self._list_again(iter(list(self._counts)), JOIN if was_removed else LIST)
 
@@ -215,6 +220,40 @@ class Presence:
             self._queue(changes)
         if part:
             self._queue(Call((b"PING",), partial(self._list_again, channels, operation)))
+
+    def _compare(self) -> None:
+        """Another run of the server can have old data: members that have left since, and not those that have joined.
+        Compare all channels in which this node has members, or has them according to the server."""
+
+        def compare_all(reply: Any) -> None:
+            if isinstance(reply, Exception):
+                self._compared_fence = b""
+            else:
+                self._compare_some(iter({*reply, *self._counts}))
+
+        self._queue(Call((b"SMEMBERS", self._names.channels_of(self._name)), compare_all))
+
+    def _compare_some(self, channels: Iterator[bytes]) -> None:
+        """Compare some channels, and the next when these have answered."""
+        part = list(islice(channels, CHANNELS_PER_COMPARISON))
+
+        def compared(channel: bytes, reply: Any) -> None:
+            if isinstance(reply, Exception):
+                self._compared_fence = b""
+                return
+            members = {member.id: member for member in self._node.local_members(channel)}
+            for id, nick in reply.items():
+                if id not in members:
+                    self._gather(channel, _Change(LEAVE, Member(id, nick)))
+            for id, member in members.items():
+                if id not in reply:
+                    self._gather(channel, _Change(JOIN, member))
+            if channel == part[-1]:
+                self._compare_some(channels)
+
+        for channel in part:
+            key = self._names.members_of(self._name) + channel
+            self._queue(Call((b"HGETALL", key), partial(compared, channel)))
 
     def _remove(self, name: bytes, is_forced: bytes, done: Callable[[], None]) -> None:
         names = self._names

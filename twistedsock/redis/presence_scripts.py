@@ -46,7 +46,8 @@ return members
 
 RENEW_LEASE = make_script(
     """\
--- KEYS: the leases of all nodes, the registry. ARGV: node, milliseconds, random name for a new registry.
+-- KEYS: the leases of all nodes, the registry.
+-- ARGV: node, milliseconds, random name for a new registry, 1 if the node is to be registered if it is not.
 -- Returns the name of the registry, whether the node was registered, and the nodes whose leases have ended.
 -- If no node has renewed its lease for half of the time, the server was away, and no lease ends.
 -- The end 0 marks a node that is being removed: it must register under another name.
@@ -57,7 +58,7 @@ local known = redis.call('HMGET', KEYS[2], 'name', 'renewed')
 redis.call('HSET', KEYS[2], 'renewed', string.format('%.0f', now))
 local ends, is_registered = string.format('%.0f', now + lease), 0
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
-if score ~= '0' then
+if score ~= '0' and (score or ARGV[4] == '1') then
     redis.call('ZADD', KEYS[1], ends, ARGV[1])
     is_registered = score and 1 or 0
 end
