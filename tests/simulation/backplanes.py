@@ -20,11 +20,17 @@ class Backplanes(Protocol):
     max_nodes: int
     """How many nodes can run at a time."""
 
+    shares_members: bool
+    """Whether each node knows the members of channels on all nodes."""
+
     def keeps(self, backplane: Any, channel: str, epoch: str, offset: int) -> bool:
         """Whether this backplane returns an event if its node asks for it and nothing fails."""
 
     def has_failed_to_read(self, backplane: Any, channel: str) -> bool:
         """Whether a request of its node for events of this channel has ever failed."""
+
+    def losses(self, backplane: Any) -> int:
+        """How often it has lost a connection, after which it asks again for the answers to publications."""
 
     def connect(self, name: str, after_call: Callable[[], None]) -> Any:
         """The backplane of a node that starts. ``after_call`` must be called when the backplane has called the node, or

@@ -138,6 +138,7 @@ class DiskBackplanes:
     """One disk, and the backplane of the node that runs."""
 
     max_nodes = 1
+    shares_members = True
 
     def __init__(self, world: World, rates: FaultRates) -> None:
         self._world = world
@@ -153,6 +154,9 @@ class DiskBackplanes:
 
     def has_failed_to_read(self, backplane: SQLiteBackplane, channel: str) -> bool:
         return self._workers[backplane].has_failed
+
+    def losses(self, backplane: SQLiteBackplane) -> int:
+        return 0
 
     def connect(self, name: str, after_call: Callable[[], None]) -> SQLiteBackplane:
         world = self._world

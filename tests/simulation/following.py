@@ -52,10 +52,10 @@ class Following:
         recovered = reply.get("recovered")
         if (recovered is None) is not (since is None):
             self.fail(f"the reply to a subscription since {since} has recovered={recovered}")
-        known = record.epoch(channel, self.epoch)
+        known = self.known = record.epoch(channel, self.epoch)
         if reply["offset"] > known.head:
             self.fail(f"the reply names offset {reply['offset']} of {self.epoch}, whose newest is {known.head}")
-        start = None if since is None else self._resumed_at(since, known)
+        start = None if since is None else self._resumed_at(since, known, "since" in reply or bool(recovered))
         self.since: int | None = None
         """The client's offset in the new epoch, if it continues from a position of the epoch before."""
         if start is not None and start <= self.next:
@@ -67,17 +67,19 @@ class Following:
                 self.fail(f"recovered from {since}, but the channel is at {self.position}")
             self.earliest = max(1, self.next - last)
 
-    def _resumed_at(self, since: Position, current: EpochRecord) -> int | None:
-        """The offset of the first event after a position, None if the client cannot continue there."""
-        offset, epoch = since
-        if epoch == self.epoch:
+    def _resumed_at(self, since: Position, current: EpochRecord, is_known: bool) -> int | None:
+        """The offset of the first event after a position, None if the client cannot continue there. ``is_known`` means
+        that the node knows the epoch before: it need not if the backplane can name several."""
+        offset, name = since
+        if name == self.epoch:
             return offset + 1
-        previous = current.previous
-        if previous is None or previous.name.decode() != epoch or previous.good is None or offset > previous.good:
+        max_former, former = self.record.max_former, self.record.epochs.get((self.channel, name))
+        good = None if former is None else current.valid_of(former, max_former)
+        if good is None or offset > good or not (is_known or max_former == 1):
             return None
-        if current.continues:
+        if current.continues or current.previous is not former:
             return offset + 1
-        return current.begin + 1 if offset == previous.good else None
+        return current.begin + 1 if offset == good else None
 
     @property
     def position(self) -> Position:
@@ -121,24 +123,26 @@ class Following:
     def receive_reset(self, epoch: str, good: int, offset: int) -> None:
         """The channel has a new epoch. ``good`` is the newest event of the old one that the client has received and
         that is still valid, and the events of the new one follow after ``offset``."""
-        former, current = self.record.epoch(self.channel, self.epoch), self.record.epoch(self.channel, epoch)
+        self._check_identity()
+        former, current = self.known, self.record.epoch(self.channel, epoch)
         if epoch == self.epoch:
             self.fail(f"received a reset to the epoch {epoch} that it has")
         first, after_own = self.lost_from or self.next, self._skipped_own(former.head + 1)
+        valid = current.valid_of(former, self.record.max_former)
+        continues = current.continues or (valid is not None and current.previous is not former)
         lowest, highest = 0, 0
-        if current.previous is former and former.good is not None:
-            lowest, highest = min(former.good, first - 1), min(former.good, after_own - 1)
-            if not current.continues and after_own <= former.good and self.earliest == self.next:
-                self.fail(f"{self.next} to {former.good} of {self.epoch} are valid, but were not reported as lost")
-        is_known = current.previous is former
-        is_offset_right = offset == good if is_known and current.continues else offset <= current.begin
+        if valid is not None:
+            lowest, highest = min(valid, first - 1), min(valid, after_own - 1)
+            if not continues and after_own <= valid and self.earliest == self.next:
+                self.fail(f"{self.next} to {valid} of {self.epoch} are valid, but were not reported as lost")
+        is_offset_right = offset == good if valid is not None and continues else offset <= current.begin
         is_replay = self.earliest < self.next
         if not is_replay and not (lowest <= good <= highest and is_offset_right):
             self.fail(
                 f"received a reset from {self.position} to {epoch} with good={good} offset={offset} "
                 f"instead of good={lowest} to {highest}, and the epoch begins after {current.begin}"
             )
-        self.epoch, self.must_lose = epoch, False
+        self.epoch, self.known, self.must_lose = epoch, current, False
         self._continue_at(offset + 1)
 
     def skip_own(self, offset: int) -> None:
@@ -155,8 +159,20 @@ class Following:
             following += 1
         return following
 
+    def _check_identity(self) -> None:
+        """The store has not lost events without a new epoch, so that their offsets were given a second time."""
+        current = self.record.epoch(self.channel, self.epoch)
+        if current is not self.known:
+            if self.next - 1 > current.begin and self.earliest == self.next:
+                self.fail(
+                    f"the store has lost the events after {current.begin} of {self.epoch}, and has given their offsets "
+                    f"to other events, but the client, at {self.next - 1}, was told nothing"
+                )
+            self.known = current
+
     def check_caught_up(self) -> None:
         """The client has received everything. It must be called when the whole system is quiet."""
+        self._check_identity()
         epoch = self.record.channels[self.channel]
         if self.epoch != epoch.name.decode():
             self.fail(f"at the end the client is at {self.position}, but the epoch is {epoch.name.decode()}")
@@ -173,6 +189,7 @@ class Following:
         self.lost_from = 0
 
     def _advance(self, offset: int) -> None:
+        self._check_identity()
         self.skip_own(offset)
         if self.earliest <= offset < self.next:  # a replay of the last events starts
             if offset == self.earliest or self.may_start_anywhere:

@@ -58,6 +58,7 @@ class RecordingNode:
 
 class MemoryBackplanes:
     max_nodes = 1
+    shares_members = True
 
     def __init__(self, world: World, rates: FaultRates) -> None:
         self.record = Record()
@@ -68,6 +69,9 @@ class MemoryBackplanes:
 
     def has_failed_to_read(self, backplane: RecordedBackplane, channel: str) -> bool:
         return False
+
+    def losses(self, backplane: RecordedBackplane) -> int:
+        return 0
 
     def connect(self, name: str, after_call: Callable[[], None]) -> RecordedBackplane:
         return RecordedBackplane(self._world, self.record)

@@ -49,6 +49,12 @@ class SimulatedNode:
         for client in clients:
             client.connection_broken()
 
+    @property
+    def losses(self) -> int:
+        """How often the backplane has lost its connection. A publication whose answer is lost with it is confirmed
+        later, and may be delivered to its publisher before."""
+        return self._backplanes.losses(self._backplane)
+
     def head(self, channel: str) -> int:
         """The newest offset of a channel that the node has open, otherwise 0."""
         known = self.context.broker.channels.get(channel.encode())

@@ -12,18 +12,20 @@ from twistedsock.pubsub.values import Batch
 
 class EpochRecord:
     """All events of one channel in one epoch, as they were stored. No event is removed: ``good`` is the offset of the
-    last one that is still valid after the next epoch has begun, and ``kept_from`` that of the first one that nodes can
-    still read."""
+    last event of the epoch before that is still valid, and ``kept_from`` that of the first event that nodes can still
+    read. A store that is in two halves for a while has two epochs that follow the same one."""
 
-    __slots__ = ("batches", "begin", "firsts", "good", "kept_from", "name", "previous", "times")
+    __slots__ = ("batches", "begin", "firsts", "good", "kept_from", "name", "number", "previous", "times")
 
-    def __init__(self, name: bytes, begin: int, previous: "EpochRecord | None") -> None:
+    def __init__(self, name: bytes, begin: int, previous: "EpochRecord | None", good: int = 0) -> None:
         self.name = name
+        self.number = 0
+        """Epochs that begin later have higher numbers."""
         self.begin = begin
         """The offset before the first event of the epoch."""
         self.previous = previous
         """The epoch before, if the backplane still knows it."""
-        self.good: int | None = None
+        self.good = good
         self.kept_from = begin + 1
         self.batches: list[Batch] = []
         self.firsts: list[int] = []
@@ -37,7 +39,20 @@ class EpochRecord:
     @property
     def continues(self) -> bool:
         """Whether the numbers continue those of the valid part of the epoch before."""
-        return self.previous is not None and self.previous.good == self.begin and self.begin > 0
+        return self.previous is not None and self.good == self.begin and self.begin > 0
+
+    def valid_of(self, former: "EpochRecord", max_links: int) -> int | None:
+        """The last event of a former epoch that is still valid in this one, None if that epoch does not precede it, or
+        is more than ``max_links`` epochs away."""
+        epoch: EpochRecord | None = self
+        for _ in range(max_links):
+            assert epoch is not None
+            if epoch.previous is former:
+                return epoch.good
+            epoch = epoch.previous
+            if epoch is None:
+                break
+        return None
 
     def append(self, batch: Batch, time: float) -> None:
         self.batches.append(batch)
@@ -71,15 +86,16 @@ class EpochRecord:
 
 
 class Sent:
-    """A publication of one event, as its client sent it. ``position`` is the epoch and the offset that it got."""
+    """A publication of one event, as its client sent it. ``positions`` are the epochs and offsets that it got: the
+    newest one last. It gets another one if the store has lost it before the client could be answered."""
 
-    __slots__ = ("channel", "name", "position", "value")
+    __slots__ = ("channel", "name", "positions", "value")
 
     def __init__(self, channel: str, name: str, value: Any) -> None:
         self.channel = channel
         self.name = name
         self.value = value
-        self.position: tuple[str, int] | None = None
+        self.positions: list[tuple[EpochRecord, int]] = []
 
 
 def number_of(value: Any) -> int:
@@ -92,18 +108,29 @@ def number_of(value: Any) -> int:
         return -1
 
 
-class Record:
-    """``channels`` are the current epochs. ``events`` counts the stored events."""
+ALL_EPOCHS = 1_000_000
+"""More than there are."""
 
-    def __init__(self) -> None:
+
+class Record:
+    """``channels`` are the current epochs. ``events`` counts the stored events. ``max_former`` is how many epochs
+    before the current one a node can know: if it is more than one, some nodes know fewer."""
+
+    def __init__(self, max_former: int = 1) -> None:
+        self.max_former = max_former
         self.channels: dict[str, EpochRecord] = {}
         self.epochs: dict[tuple[str, str], EpochRecord] = {}
         self.sent: dict[int, Sent] = {}
         self.events = 0
 
-    def begin_epoch(self, channel: str, epoch: EpochRecord) -> None:
-        self.channels[channel] = epoch
+    def add_epoch(self, channel: str, epoch: EpochRecord) -> None:
+        epoch.number = len(self.epochs)
         self.epochs[channel, epoch.name.decode()] = epoch
+
+    def begin_epoch(self, channel: str, epoch: EpochRecord) -> None:
+        """Add an epoch that is the current one from now on."""
+        self.add_epoch(channel, epoch)
+        self.channels[channel] = epoch
 
     def epoch(self, channel: str, name: str) -> EpochRecord:
         known = self.epochs.get((channel, name))
@@ -123,23 +150,30 @@ class Record:
             sent = self.sent.get(number_of(value))
             if sent is None or (sent.channel, sent.name, sent.value) != (channel, batch.name.decode(), value):
                 raise Violation(f"{channel}: {value!r} reached the backplane, but no client has published it", channel)
-            if sent.position is not None:
+            if any(self._is_valid(epoch, *position) for position in sent.positions):
                 raise Violation(f"{channel}: {value!r} was published twice", channel)
-            sent.position = epoch.name.decode(), offset
+            sent.positions.append((epoch, offset))
+
+    def _is_valid(self, epoch: EpochRecord, former: EpochRecord, offset: int) -> bool:
+        """Whether an event belongs to an epoch or to the valid part of those before."""
+        valid = former.head if former is epoch else epoch.valid_of(former, ALL_EPOCHS)
+        return valid is not None and offset <= valid
 
     def check_event(self, channel: str, epoch: str, offset: int, name: str, value: Any) -> Batch:
         """Check an event that a client received. Returns its batch."""
         sent = self.sent.get(number_of(value))
-        if sent is None or sent.position is None:
+        if sent is None or not sent.positions:
             raise Violation(f"received {value!r} as {offset} of {channel}, which was never published", channel)
         batch = self.epoch(channel, epoch).batch_at(offset)
         found = None if batch is None else batch.part(offset, offset + 1)
         if found is None:
             raise Violation(f"received {offset} of {channel}, but its epoch {epoch} has no such event", channel)
-        stored = self.epoch(channel, sent.position[0]).batch_at(sent.position[1])
-        if sent.channel != channel or stored is not batch or sent.position[1] != offset:
+        if sent.channel != channel or not any(
+            stored.batch_at(place) is batch and place == offset for stored, place in sent.positions
+        ):
+            positions = [f"{stored.name.decode()}:{place}" for stored, place in sent.positions]
             raise Violation(
-                f"received {value!r} as {offset} of {channel} in {epoch}, but it is {sent.position} of {sent.channel}",
+                f"received {value!r} as {offset} of {channel} in {epoch}, but it is {positions} of {sent.channel}",
                 channel,
             )
         if (sent.name, sent.value) != (name, value):
@@ -152,16 +186,17 @@ class Record:
 
     def check_confirmed(self, value: Any, channel: str, offset: int) -> str:
         """Check the offset with which the server has confirmed a publication. Returns its epoch."""
-        position = self.sent[number_of(value)].position
-        if position is None:
+        positions = self.sent[number_of(value)].positions
+        if not positions:
             raise Violation(f"{channel}: {value!r} was confirmed as {offset} before it was stored", channel)
-        if position[1] != offset:
-            raise Violation(f"{channel}: {value!r} was confirmed as {offset}, but is {position}", channel)
-        return position[0]
+        epochs = [epoch for epoch, place in positions if place == offset]
+        if not epochs:
+            raise Violation(f"{channel}: {value!r} was confirmed as {offset}, but is {positions[-1][1]}", channel)
+        return epochs[-1].name.decode()
 
-    def is_newer(self, epoch: str, other: str) -> bool:
+    def is_newer(self, channel: str, epoch: str, other: str) -> bool:
         """Whether an epoch has begun after another one of the same channel."""
-        return int(epoch[1:]) > int(other[1:])
+        return self.epoch(channel, epoch).number > self.epoch(channel, other).number
 
     def publisher(self, channel: str, epoch: str, offset: int) -> str:
         """The id of the client that published an event, "" if there is no such event."""

@@ -84,11 +84,11 @@ class RequestProgram(Client):
             if "offset" not in result:
                 self.check_error(channel, result["code"])
                 continue
-            epoch = self.run.record.check_confirmed(value, channel, result["offset"])
-            if epoch != result["epoch"]:
+            record, offset, named = self.run.record, result["offset"], result["epoch"]
+            epoch = record.check_confirmed(value, channel, offset)
+            if record.epoch(channel, epoch).batch_at(offset) is not record.epoch(channel, named).batch_at(offset):
                 raise Violation(
-                    f"{channel}: {value!r} was confirmed as {result['offset']} of {result['epoch']} instead of {epoch}",
-                    channel,
+                    f"{channel}: {value!r} was confirmed as {offset} of {named} instead of {epoch}", channel
                 )
 
     def request_history(self, channel: str) -> None:
@@ -134,6 +134,9 @@ class RequestProgram(Client):
             if not bounds:
                 self.positions[channel] = reply["offset"], reply["epoch"]
             return
+        first = items[0].get("offset", items[0].get("first")) if items else None
+        if since[1] != reply["epoch"] and first == since[0] + 1:
+            reply["since"] = since[0]  # the node knows the former epoch, which a page does not say
         following = Following(self.run.record, "", channel, reply, since, bounds.get("last", 0), _Everywhere(node))
         for item in items:
             if item["type"] == "lost":

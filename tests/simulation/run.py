@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from tests.simulation.backplanes import Backplanes
@@ -11,12 +12,16 @@ from tests.simulation.faults import FaultRates, draw_rates
 from tests.simulation.memory import MemoryBackplanes
 from tests.simulation.node import SimulatedNode
 from tests.simulation.record import Record
+from tests.simulation.redis import RedisBackplanes
 from tests.simulation.request_clients import RequestProgram
 from tests.simulation.session_clients import JsonSessionClient, LineSessionClient, MessageSessionClient
 from tests.simulation.shared import SharedBackplanes
 from tests.simulation.stream_clients import StreamClient
-from tests.simulation.world import World
+from tests.simulation.world import Violation, World
+from twistedsock.errors import Error
 from twistedsock.limits.settings import Limits
+from twistedsock.pubsub.future import on_result
+from twistedsock.pubsub.values import Member
 
 KINDS: tuple[type[Client], ...] = (
     LineSessionClient,
@@ -35,9 +40,25 @@ STEPS = (200, 600, 1_500)
 QUIET_SECONDS = 120.0
 """Time for the system to become quiet after the last fault: links connect again and compare positions."""
 
+LAST_SECONDS = 5.0
+"""Time for the last events to arrive."""
+
 MakeBackplanes = Callable[[World, FaultRates], Backplanes]
 
-BACKPLANES: tuple[MakeBackplanes, ...] = (*[SharedBackplanes] * 7, *[DiskBackplanes] * 2, MemoryBackplanes)
+BACKPLANES: tuple[MakeBackplanes, ...] = (
+    *[SharedBackplanes] * 7,
+    *[DiskBackplanes] * 2,
+    MemoryBackplanes,
+    RedisBackplanes,
+)
+
+ENGINES: dict[str, MakeBackplanes] = {
+    "shared": SharedBackplanes,
+    "disk": DiskBackplanes,
+    "memory": MemoryBackplanes,
+    "redis": RedisBackplanes,
+}
+"""By the name that the command has for them."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +99,10 @@ def draw_limits(random: Random) -> Limits:
 
 
 class Run:
-    """``make_backplanes`` makes the backplane of the nodes, by default one of several kinds."""
+    """``make_backplanes`` makes the backplane of the nodes, by default one of several kinds. ``steps`` is the number of
+    actions, random by default."""
 
-    def __init__(self, seed: int, make_backplanes: MakeBackplanes | None = None) -> None:
+    def __init__(self, seed: int, make_backplanes: MakeBackplanes | None = None, steps: int | None = None) -> None:
         self.world = World(seed)
         random = self.world.random
         self.rates = draw_rates(random)
@@ -100,7 +122,7 @@ class Run:
             kind = random.choice(KINDS)
             self.clients.append(kind(self, f"c{number} {kind.__name__[:4].lower()}"))
         self._pace = random.choice((0.3, 1.0, 3.0))
-        self._steps = random.choice(STEPS)
+        self._steps = steps or random.choice(STEPS)
 
     def simulate(self) -> Totals:
         """Raises ``Violation`` if a property does not hold."""
@@ -144,6 +166,42 @@ class Run:
                 client.finish()
         for client in self.clients:
             client.check_end()
+        self._publish_last()
+        for client in self.clients:
+            client.check_end()
+        if self.backplanes.shares_members:
+            self._check_members()
+
+    def _publish_last(self) -> None:
+        """All is quiet, so new events reach all subscribers at once, and not only when positions are compared."""
+        world, events = self.world, self.record.events
+        publisher = LineSessionClient(self, "last")
+        self.clients.append(publisher)
+        for channel in self.channels:
+            publisher.publish(channel, 1)
+        world.run_until(world.now + LAST_SECONDS)
+        for client in self.clients:
+            client.finish()
+        if self.record.events != events + len(self.channels):
+            raise Violation("the last publications have failed")
+
+    def _check_members(self) -> None:
+        """Each node knows the members of each channel on all nodes, and no other ones."""
+        answers: list[tuple[str, str, set[bytes]]] = []
+
+        def add(channel: str, name: str, outcome: list[Member] | Error) -> None:
+            answers.append((channel, name, set() if isinstance(outcome, Error) else {one.id for one in outcome}))
+
+        for channel in self.channels:
+            for node in self.nodes:
+                on_result(node.context.broker.members(channel.encode()), partial(add, channel, node.name))
+        self.world.run_until(self.world.now + LAST_SECONDS)
+        for channel, name, found in answers:
+            expected = {one.id for node in self.nodes for one in node.context.broker.local_members(channel.encode())}
+            if found != expected:
+                raise Violation(f"{name} has the members {found} of {channel} instead of {expected}", channel)
+        if len(answers) != len(self.channels) * len(self.nodes):
+            raise Violation("not all requests of members were answered")
 
     def _start_node(self, name: str) -> None:
         self.nodes.append(SimulatedNode(self.world, name, self.backplanes, self.limits, self._clock_step))

@@ -47,6 +47,8 @@ class SessionClient(Client):
         self.pending: deque[Command] = deque()
         self.buffer = b""
         self.own: set[str] = set()
+        self.confirmed: dict[str, tuple[str, int]] = {}
+        """Epoch and offset of its last publication in each channel: publications keep their order."""
         self.history: list[dict[str, Any]] = []
         self.note(f"connects to {node.name} as {self.client.id}")
 
@@ -65,7 +67,7 @@ class SessionClient(Client):
             return
         choice = self.random.random()
         if choice < 0.45:
-            self.publish(self.random.choice((1, 1, 1, 2, 6)))
+            self.publish(self.random.choice(self.run.channels), self.random.choice((1, 1, 1, 2, 6)))
         elif choice < 0.7:
             if self.reads_history:
                 self.request_history()
@@ -94,13 +96,13 @@ class SessionClient(Client):
             self.reconnect_and_recover()
         super().finish()
 
-    def publish(self, count: int) -> None:
-        channel, name = self.random.choice(self.run.channels), self.random.choice(NAMES)
-        commands = []
+    def publish(self, channel: str, count: int) -> None:
+        name, commands = self.random.choice(NAMES), list[Command]()
         for _ in range(count):
             value = draw_value(self.world)
             self.run.record.send(channel, name, value)
-            commands.append(Command(verb="publish", channel=channel, name=name, data=value))
+            losses = self.node.losses if self.node else 0
+            commands.append(Command(verb="publish", channel=channel, name=name, data=value, losses=losses))
         self.send(*commands)
 
     def subscribe(self, channel: str, recovers: bool) -> None:
@@ -189,10 +191,15 @@ class SessionClient(Client):
         if verb == "publish":
             epoch = self.run.record.check_confirmed(command["data"], channel, reply["offset"])
             following = self.followed.get(channel)
-            if following is not None and self.run.record.is_newer(epoch, following.epoch):
+            if following is not None and self.run.record.is_newer(channel, epoch, following.epoch):
                 following.fail(f"its event is {reply['offset']} of {epoch}, but the client has {following.epoch}")
-            if str(command["data"]) in self.own:
+            assert self.node is not None
+            if str(command["data"]) in self.own and self.node.losses == command["losses"]:
                 raise Violation(f"{channel}: {self.name} received its own {reply['offset']} before its OK", channel)
+            last_epoch, last_offset = self.confirmed.get(channel, ("", 0))
+            if epoch == last_epoch and reply["offset"] <= last_offset:
+                raise Violation(f"{channel}: {self.name} reads OK {reply['offset']} after {last_offset}", channel)
+            self.confirmed[channel] = epoch, reply["offset"]
             self.note(f"reads OK {reply['offset']}", channel)
         elif verb == "subscribe":
             since = (command["since"], command["epoch"]) if "since" in command else None
@@ -228,6 +235,9 @@ class SessionClient(Client):
         if self.client.exceptions:
             self.fail("an internal error has happened")
 
+
+NOT_SENT = ("verb", "is_prompt", "check", "losses")
+"""Items of a command that are not part of it."""
 
 VERBS = {"subscribe": "SUB", "unsubscribe": "UNSUB", "history": "HIST"}
 
@@ -359,7 +369,7 @@ class JsonSessionClient(SessionClient):
     client_class = JsonClient
 
     def encode(self, command: Command) -> dict[str, Any]:
-        fields = {name: value for name, value in command.items() if name not in ("verb", "is_prompt", "check")}
+        fields = {name: value for name, value in command.items() if name not in NOT_SENT}
         return {"type": command["verb"], "id": 1, **fields}
 
     def split(self) -> Iterator[dict[str, Any]]:

@@ -70,7 +70,7 @@ class Store:
         tail = epoch.batches_from(first)
         before = epoch.batch_at(first - 1)
         previous = epoch.previous
-        good = None if previous is None else Position(previous.name, previous.good or 0)
+        good = None if previous is None else Position(previous.name, epoch.good)
         return ChannelState(
             Position(epoch.name, epoch.head), tail, 0 if before is None else before.time, epoch.begin, good
         )
@@ -105,27 +105,26 @@ class Store:
                 for batch, time in zip(epoch.batches, epoch.times, strict=True)
                 if time <= self.world.now - seconds
             ]
-            epoch.good = left[-1].end - 1 if left else epoch.begin
-            begin = epoch.good if continues else 0
-            following = self._begin_epoch(channel, begin, epoch)
+            good = left[-1].end - 1 if left else epoch.begin
+            begin = good if continues else 0
+            following = self._begin_epoch(channel, begin, epoch, good)
             if following.continues:
                 following.kept_from = min(epoch.kept_from, begin + 1)
             self.world.note(
                 "store",
-                f"loses {seconds:.2f} s: {epoch.name.decode()} is good to {epoch.good} of {epoch.head}, "
+                f"loses {seconds:.2f} s: {epoch.name.decode()} is good to {good} of {epoch.head}, "
                 f"{following.name.decode()} begins after {begin}",
                 channel,
             )
 
     def forget(self, channel: str) -> None:
         """Lose all of a channel, also its position."""
-        self.record.channels[channel].good = 0
         epoch = self._begin_epoch(channel, 0, None)
         self.world.note("store", f"forgets the channel: {epoch.name.decode()} begins", channel)
 
-    def _begin_epoch(self, channel: str, begin: int, previous: EpochRecord | None) -> EpochRecord:
+    def _begin_epoch(self, channel: str, begin: int, previous: EpochRecord | None, good: int = 0) -> EpochRecord:
         self._epochs += 1
-        epoch = EpochRecord(b"e%d" % self._epochs, begin, previous)
+        epoch = EpochRecord(b"e%d" % self._epochs, begin, previous, good)
         self.record.begin_epoch(channel, epoch)
         return epoch
 
@@ -430,6 +429,7 @@ class SharedBackplanes:
     """One store, and a link for each node."""
 
     max_nodes = 3
+    shares_members = False
 
     def __init__(self, world: World, rates: FaultRates) -> None:
         random = world.random
@@ -446,6 +446,9 @@ class SharedBackplanes:
 
     def has_failed_to_read(self, backplane: Link, channel: str) -> bool:
         return channel in backplane.failed_reads
+
+    def losses(self, backplane: Link) -> int:
+        return 0
 
     def connect(self, name: str, after_call: Callable[[], None]) -> Link:
         link = Link(name, self._world, self._store, self._rates, self._keeps_history, after_call)

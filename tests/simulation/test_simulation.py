@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from tests.simulation.__main__ import main
-from tests.simulation.planted import PLANTED, find
+from tests.simulation.planted import PLANTED
+from tests.simulation.planting import find
 
 pytestmark = pytest.mark.slow
 
