@@ -86,8 +86,8 @@ pythons: .venv/for-test ## run the unit tests under every supported Python on th
 fuzz: .venv/for-test ## try random input for MINUTES=10; make fuzz ONLY="frames lines" MINUTES=1 selects properties
 	@$(bin)/python tools/fuzz.py --minutes $(or $(MINUTES),10) $(addprefix --only ,$(ONLY)) $(if $(REPEAT),--repeat $(REPEAT))
 
-simulate: .venv/for-test ## simulate nodes, clients and a failing backplane for MINUTES=1; SEED=7 repeats a run, FAULTS=1 plants faults
-	@$(bin)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults) --minutes $(or $(MINUTES),$(if $(SEED),0,1))
+simulate: .venv/for-test ## simulate nodes, clients and a failing backplane for MINUTES=1; SEED=7 repeats a run, ENGINE=redis simulates one backplane, FAULTS=1 plants faults
+	@$(bin)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(ENGINE),--engine $(ENGINE)) $(if $(FAULTS),--faults) --minutes $(or $(MINUTES),$(if $(SEED),0,1))
 
 docs: .venv/for-test ## build the documentation site in build/docs; broken links and anchors fail
 	$(bin)/sphinx-build -q -E -W --keep-going -n -d build/.doctrees docs build/docs

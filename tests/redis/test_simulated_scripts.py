@@ -81,7 +81,8 @@ class Pair:
             since = b"%d" % (self.microseconds // 1_000 - random.choice((0, 1_000, 5_000)))
         count, events = random.choice((1, 1, 2, 70)), b"x" * random.choice((1, 20, 300))
         arguments = (self.fence, b"topic", b"n1", *self.kept(), count, b"t%d" % token, since, events)
-        first, epoch, _ = self.compare(event_scripts.PUBLISH, keys, *arguments)
+        arguments += (random.choice((b"", b"", b"f 1")),)
+        first, epoch, *_ = self.compare(event_scripts.PUBLISH, keys, *arguments)
         if epoch:
             self.positions = [*self.positions[-30:], (epoch, first + count - 1)]
 

@@ -158,9 +158,14 @@ def publish(call: Call, keys: Arguments, arguments: Arguments) -> list[Any]:
     log_key, key = keys[0], keys[1] if len(keys) > 1 else None
     fence, topic, node, *numbers = arguments
     kept, size, age, count = map(int, numbers[:4])
-    token, since, events = numbers[4:]
+    token, since, events, fingerprint = numbers[4:]
     if key is not None and key in call.data.values:
-        return [int(call.data.values[key]), b"", b"0"]
+        known_first, known_token, known_fingerprint = call.data.values[key].split(b" ", 2)
+        if known_fingerprint != fingerprint:
+            return [0, b"", b"0", event_scripts.OTHER_FINGERPRINT]
+        is_same = known_token == token
+        source = event_scripts.THIS_REQUEST if is_same else event_scripts.OTHER_REQUEST
+        return [int(known_first), b"", b"0", source]
     if since:
         known = _find_token(call.log(log_key), token, int(since))
         if known is not None:
@@ -172,20 +177,20 @@ def publish(call: Call, keys: Arguments, arguments: Arguments) -> list[Any]:
         call.trim(log_key, entry, kept, size, age)
     call.rest(log_key, age)
     if key is not None:
-        call.data.set(key, b"%d" % first)
+        call.data.set(key, b"%d %b %b" % (first, token, fingerprint))
         call.data.ends[key] = call.microseconds / 1e6 + KEY_MEMORY_SECONDS
     call.publish(topic, b"E%d %d %d %b\n%b" % (entry.epoch, first, entry.time, node, events))
-    return [first, b"%d" % entry.epoch, b"%d" % entry.time]
+    return [first, b"%d" % entry.epoch, b"%d" % entry.time, event_scripts.THIS_REQUEST]
 
 
 def _find_token(log: Log, token: bytes, since: int) -> list[Any] | None:
     """The reply if an entry has this token, or if it may have been trimmed. None if it was never written."""
     for entry in reversed(log):
         if entry.token == token:
-            return [entry.first, b"%d" % entry.epoch, b"%d" % entry.time]
+            return [entry.first, b"%d" % entry.epoch, b"%d" % entry.time, event_scripts.THIS_REQUEST]
         if entry.time < since:
             return None
-    return [0, b"", b"0"] if log and log[0].last > log[0].count else None
+    return [0, b"", b"0", event_scripts.THIS_REQUEST] if log and log[0].last > log[0].count else None
 
 
 def open_log(call: Call, keys: Arguments, arguments: Arguments) -> list[Any]:
