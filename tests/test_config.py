@@ -312,6 +312,11 @@ def test_accepts_a_backplane_with_a_password_in_a_file(write, tmp_path):
         ({"backplane": "redis://host", "state": "/state"}, "backplane and state cannot be used together"),
         ({"backplane": "redis://host", "workers": "2"}, "backplane and workers cannot be used together"),
         ({"backplane-password-file": "/file"}, "backplane-password-file: requires backplane"),
+        ({"backplane-sentinel-password-file": "/file"}, "backplane-sentinel-password-file: requires backplane"),
+        (
+            {"backplane": "redis://host", "backplane-sentinel-password-file": "/file"},
+            "backplane-sentinel-password-file: requires a backplane that begins with redis+sentinel://",
+        ),
     ],
 )
 def test_rejects_a_backplane_that_cannot_be_used(given, words):

@@ -83,7 +83,11 @@ def test_parses_do_not_share_lists():
 @pytest.mark.parametrize("name", NAMES)
 def test_each_setting_is_an_option(name):
     default = msgspec.to_builtins(Settings())[name]
-    required = {"proxy-protocol": "trusted-proxy=::1", "backplane-password-file": "backplane=redis://host"}
+    required = {
+        "proxy-protocol": "trusted-proxy=::1",
+        "backplane-password-file": "backplane=redis://host",
+        "backplane-sentinel-password-file": "backplane=redis+sentinel://host/mymaster",
+    }
     values = {
         "allow-insecure": [],
         "slow-consumer": ["close"],
@@ -95,7 +99,7 @@ def test_each_setting_is_an_option(name):
         "backplane": ["redis://host"],
     }.get(name)
     if name in required:
-        values = ["/file" if name == "backplane-password-file" else Settings().tcp[0], f"--{required[name]}"]
+        values = ["/file" if name.endswith("-file") else Settings().tcp[0], f"--{required[name]}"]
     if values is None:
         values = ["tcp:1"] if isinstance(default, tuple) else [str(default + 1)]
     changed = msgspec.to_builtins(parse(f"--{name}", *values))
@@ -129,7 +133,15 @@ def test_error_is_one_sentence_that_refers_to_help(error, arguments, word):
     assert "--help" in words
 
 
-@pytest.mark.parametrize("url", ["redis://ann:secret@host", "redis://:secret@host/x", "unix://:secret@/run/redis"])
+URLS_WITH_PASSWORDS = [
+    "redis://ann:secret@host",
+    "redis://:secret@host/x",
+    "unix://:secret@/run/redis",
+    "redis+sentinel://host/main?sentinel_password=secret",
+]
+
+
+@pytest.mark.parametrize("url", URLS_WITH_PASSWORDS)
 def test_rejects_a_password_that_other_users_could_read(error, url):
     words = error("--backplane", url)
     assert "contains a password" in words and "SOCKBRIDGE_BACKPLANE_PASSWORD" in words and "secret" not in words

@@ -28,6 +28,9 @@ _NODE_NAME_LENGTH = 6
 PASSWORD_VARIABLE = "SOCKBRIDGE_BACKPLANE_PASSWORD"
 """The environment variable with the password of Redis."""
 
+SENTINEL_PASSWORD_VARIABLE = "SOCKBRIDGE_BACKPLANE_SENTINEL_PASSWORD"
+"""The environment variable with the password of the Sentinels."""
+
 
 def draw_id(length: int = ID_LENGTH) -> bytes:
     """Return a random client id, from a single random number, because each one is a system call."""
@@ -109,16 +112,21 @@ def build_redis(settings: Settings, reactor: Any) -> Backplane:
         raise SettingsError("backplane: requires hiredis: pip install 'sockbridge[redis]'") from None
     from twistedsock.redis.address import parse_address
     from twistedsock.redis.backplane import RedisBackplane
-    from twistedsock.redis.link import LogReporter, RedisLink, Timing
+    from twistedsock.redis.connection import Timing
+    from twistedsock.redis.link import LogReporter, RedisLink
+    from twistedsock.redis.sentinel import Sentinels
 
     address, reporter, timing = parse_address(settings.backplane), LogReporter(), Timing()
 
-    def read_password() -> str:
-        if settings.backplane_password_file:
-            return Path(settings.backplane_password_file).read_text().strip()
-        return os.environ.get(PASSWORD_VARIABLE, "")
+    def read_password(file: str, variable: str) -> str:
+        return Path(file).read_text().strip() if file else os.environ.get(variable, "")
 
-    link = RedisLink(address, read_password, reactor, reporter, random.random, timing)
+    locator = None
+    if address.sentinels:
+        read = partial(read_password, settings.backplane_sentinel_password_file, SENTINEL_PASSWORD_VARIABLE)
+        locator = Sentinels(address, read, reactor, reporter, random.random, timing)
+    read = partial(read_password, settings.backplane_password_file, PASSWORD_VARIABLE)
+    link = RedisLink(address, read, reactor, reporter, random.random, timing, locator)
     name = draw_id(_NODE_NAME_LENGTH)
     return RedisBackplane(
         link, name, address.database, settings, reactor.callLater, reporter.danger, draw_epoch, timing

@@ -166,13 +166,22 @@ class Settings(Limits, frozen=True, kw_only=True, rename="kebab", forbid_unknown
         option(
             "Backplane",
             "URL",
-            "join other servers through Redis or Valkey: redis://host:6379/0, rediss:// for TLS, unix:///path",
+            "join other servers through Redis or Valkey: redis://host:6379/0, rediss:// for TLS, unix:///path, "
+            "redis+sentinel://host1,host2/mymaster/0",
         ),
     ] = ""
     backplane_password_file: Annotated[
         str,
         option(
             "Backplane", "FILE", "read the password of Redis from this file, not from SOCKBRIDGE_BACKPLANE_PASSWORD"
+        ),
+    ] = ""
+    backplane_sentinel_password_file: Annotated[
+        str,
+        option(
+            "Backplane",
+            "FILE",
+            "read the password of the Sentinels from this file, not from SOCKBRIDGE_BACKPLANE_SENTINEL_PASSWORD",
         ),
     ] = ""
     access: AccessTable | None = None
@@ -244,10 +253,10 @@ def read_settings(file: str | None, given: dict[str, Any]) -> Settings:
 
 def _with_absolute_paths(settings: Settings, given: dict[str, Any], folder: Path) -> Settings:
     """Absolute paths, because a daemon changes its current directory. Those of the file are relative to ``folder``."""
-    for name, field in (("state", "state"), ("backplane-password-file", "backplane_password_file")):
+    for field in ("state", "backplane_password_file", "backplane_sentinel_password_file"):
         path = getattr(settings, field)
         if path:
-            absolute = (Path.cwd() if name in given else folder) / path
+            absolute = (Path.cwd() if field.replace("_", "-") in given else folder) / path
             settings = msgspec.structs.replace(settings, **{field: str(absolute)})
     return settings
 
@@ -256,15 +265,19 @@ def _check_backplane(settings: Settings) -> None:
     if not settings.backplane:
         if settings.backplane_password_file:
             raise SettingsError("backplane-password-file: requires backplane")
+        if settings.backplane_sentinel_password_file:
+            raise SettingsError("backplane-sentinel-password-file: requires backplane")
         return
     if settings.state:
         raise SettingsError("backplane and state cannot be used together: Redis keeps the events")
     if settings.workers > 1:
         raise SettingsError("backplane and workers cannot be used together: start several servers instead")
     try:
-        parse_address(settings.backplane)
+        address = parse_address(settings.backplane)
     except ValueError as error:
         raise SettingsError(f"backplane: {error}") from None
+    if settings.backplane_sentinel_password_file and not address.sentinels:
+        raise SettingsError("backplane-sentinel-password-file: requires a backplane that begins with redis+sentinel://")
 
 
 def _convert(values: dict[str, Any], where: str, strict: bool) -> Settings:

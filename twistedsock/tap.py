@@ -43,7 +43,8 @@ Documentation: docs/reference/options.md in the source code of sockbridge
 
 PASSWORD_ON_COMMAND_LINE = (
     "backplane: contains a password, which all users of this machine can read in the list of processes: use "
-    "backplane-password-file or the environment variable SOCKBRIDGE_BACKPLANE_PASSWORD"
+    "backplane-password-file or the environment variable SOCKBRIDGE_BACKPLANE_PASSWORD, and for the Sentinels "
+    "backplane-sentinel-password-file or SOCKBRIDGE_BACKPLANE_SENTINEL_PASSWORD"
 )
 
 HELP_COLUMN = 34

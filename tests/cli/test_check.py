@@ -277,10 +277,12 @@ def test_explains_the_backplane_without_its_password(check, tmp_path):
         ("redis://:secret@10.1.2.3:6380/2", "10.1.2.3:6380, database 2: no TLS"),
         ("rediss://ann:secret@redis.example", "redis.example:6379, database 0: TLS"),
         ("unix://:secret@/run/redis.sock", "/run/redis.sock, database 0: Unix socket"),
+        ("redis+sentinel://:secret@10.1.2.3,10.1.2.4:1/main", "main of 10.1.2.3:26379,10.1.2.4:1, database 0: no TLS"),
     ):
         status, shown = check(LOCAL, f'backplane = "{url}"')
         assert status == 0 and f"Backplane\n  Redis at {words}\n" in shown and "secret" not in shown
-        assert ("backplane sends events and the password without encryption" in shown) is url.startswith("redis:")
+        is_warned = "backplane sends events and the password without encryption" in shown
+        assert is_warned is url.startswith(("redis:", "redis+"))
         assert "the password of Redis" not in shown
     (tmp_path / "sockbridge.toml").chmod(0o644)
     words = "users other than the owner can read sockbridge.toml, which contains the password of Redis: chmod 600"

@@ -118,13 +118,15 @@ def serving(folder: Path) -> Iterator[str]:
 
 class CuttingProxy:
     """Forwards bytes between clients and ``port``, and can cut all its connections. It accepts no new ones while
-    ``refuses`` is set."""
+    ``refuses`` is set, and forwards nothing while ``holds`` is, as a network that is interrupted."""
 
     def __init__(self, port: int) -> None:
         self.port = port
         self.refuses = False
+        self.holds = False
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.origin = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.own_port = self._listener.getsockname()[1]
+        self.origin = f"http://127.0.0.1:{self.own_port}"
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -160,6 +162,8 @@ class CuttingProxy:
     def _forward(self, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
+                while self.holds:
+                    time.sleep(0.01)
                 target.sendall(data)
         for each in (source, target):
             with suppress(OSError):

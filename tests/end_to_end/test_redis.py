@@ -11,7 +11,7 @@ import pytest
 from tests.authority import Authority
 from tests.end_to_end.conftest import TIMEOUT_SECONDS, TWISTD
 from tests.end_to_end.programs import free_ports, wait_until
-from tests.redis.servers import RedisServer
+from tests.redis.servers import RedisServer, SentinelServer
 
 pytestmark = pytest.mark.end_to_end
 
@@ -196,6 +196,26 @@ def test_passwords_are_read_from_a_file_or_the_environment_and_never_shown(new_r
     )
     assert refused.returncode == 1 and "contains a password, which all users" in refused.stderr
     assert "hidden" not in refused.stderr + refused.stdout
+
+
+def test_finds_redis_through_a_sentinel_with_a_password_of_its_own(new_redis, start, tmp_path_factory, line_client):
+    redis = new_redis("--requirepass", "f7Kq-secret")
+    (port,) = free_ports(1)
+    folder = tmp_path_factory.mktemp("sentinel")
+    passwords = ("requirepass s3ntinel", "sentinel auth-pass mymaster f7Kq-secret")
+    sentinel = SentinelServer(folder, port, redis.port, *passwords, program="redis-server")
+    sentinel.start()
+    (folder / "redis").write_text("f7Kq-secret\n")
+    (folder / "sentinel").write_text("s3ntinel\n")
+    files = ("--backplane-password-file", folder / "redis", "--backplane-sentinel-password-file", folder / "sentinel")
+    server = start("--backplane", f"redis+sentinel://127.0.0.1:{port}/mymaster", *map(str, files))
+    wait_until_ready(server)
+    assert line_client(server.lines[0]).request("PUB a 1") == "OK 1"
+    wrong = start("--backplane", f"redis+sentinel://127.0.0.1:{port}/mymaster", *map(str, files[:2]))
+    wait_until(lambda: "the Sentinel refuses the connection" in wrong.log(), "the words")
+    sentinel.kill()
+    for log in (server.log(), wrong.log()):
+        assert "f7Kq" not in log and "s3ntinel" not in log
 
 
 def test_connects_with_tls(new_redis, start, line_client, tmp_path):

@@ -4,7 +4,7 @@ REDIS_SERVERS names the programs of other servers to test with, separated by col
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -52,3 +52,37 @@ def stages(server: RedisServer) -> Iterator[tuple[Any, Any]]:
 @pytest.fixture
 def stage(stages: tuple[Any, Any]) -> Any:
     return stages[0]
+
+
+@pytest.fixture
+def new_redis(program: str) -> Iterator[Callable[..., RedisServer]]:
+    """Makes a server with some options, which is killed at the end."""
+    servers: list[RedisServer] = []
+    with TemporaryDirectory() as directory:
+
+        def start(*options: str) -> RedisServer:
+            servers.append(RedisServer(Path(directory), *options, program=program))
+            servers[-1].start()
+            return servers[-1]
+
+        yield start
+        for server in servers:
+            server.kill()
+
+
+@pytest.fixture
+def make_nodes() -> Iterator[Callable[..., Any]]:
+    """Makes nodes, whose connections are closed at the end."""
+    from tests.redis.nodes import Nodes, Timing  # not before the contract is registered
+    from tests.redis.stage import REACTOR, TIMING
+
+    made: list[Nodes] = []
+
+    def make(redis: Any, count: int = 2, timing: Timing = TIMING) -> Nodes:
+        made.append(Nodes(redis, count, timing))
+        return made[-1]
+
+    yield make
+    for nodes in made:
+        nodes.kill()
+    REACTOR.iterate(0)

@@ -4,27 +4,34 @@ import contextlib
 import signal
 import socket
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.end_to_end.programs import free_ports, wait_until
+from twistedsock.redis.address import Address, Sentinel
 from twistedsock.redis.resp import Call, Conversation, RedisError
 
 START_SECONDS = 10.0
 
 
 class RedisServer:
-    """A server with its files in ``directory``. ``program`` is its executable file."""
+    """A server with its files in ``directory``. ``program`` is its executable file. ``port`` is that of TCP, 0 for
+    none."""
 
-    def __init__(self, directory: Path, *options: str, program: str = "redis-server") -> None:
+    def __init__(self, directory: Path, *options: str, program: str = "redis-server", port: int = 0) -> None:
         self.path = str(directory / "redis.sock")
+        self.port = port
         self.directory = directory
-        self._command = [
-            program,
-            *("--port", "0", "--unixsocket", self.path, "--dir", str(directory), "--save", "", "--loglevel", "warning"),
-            *options,
-        ]
+        files = ("--unixsocket", self.path, "--dir", str(directory))
+        self._command = [program, *files, "--port", str(port), "--save", "", "--loglevel", "warning", *options]
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> Address:
+        return Address(path=self.path)
 
     def start(self) -> None:
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
@@ -62,6 +69,19 @@ class RedisServer:
             raise replies[0]
         return replies[0]
 
+    @contextlib.contextmanager
+    def running(self, *words: str | bytes | int) -> Iterator[None]:
+        """A command that runs meanwhile, and may fail."""
+
+        def run() -> None:
+            with contextlib.suppress(RedisError):
+                self.ask(*words)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        yield
+        thread.join()
+
     def kill(self) -> None:
         """End it as a crash does."""
         assert self._process is not None
@@ -84,3 +104,97 @@ class RedisServer:
     def resume(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+
+
+class SentinelServer(RedisServer):
+    """A Sentinel that watches one master. ``options`` are lines of its configuration."""
+
+    def __init__(self, directory: Path, port: int, master: int, *options: str, program: str, quorum: int = 1) -> None:
+        super().__init__(directory, program=program, port=port)
+        # Failovers are quick, so that the tests are.
+        lines = [
+            *(f"port {port}", f"unixsocket {self.path}", f"dir {directory}", "loglevel warning"),
+            f"sentinel monitor mymaster 127.0.0.1 {master} {quorum}",
+            *("sentinel down-after-milliseconds mymaster 1000", "sentinel failover-timeout mymaster 2000"),
+            *options,
+        ]
+        file = directory / "sentinel.conf"
+        file.write_text("\n".join(lines) + "\n")
+        self._command = [program, str(file), "--sentinel"]
+
+    def start(self) -> None:
+        super().start()
+        with contextlib.suppress(RedisError):  # since Redis 7.0: how often it looks, in milliseconds
+            self.ask("SENTINEL", "DEBUG", "INFO-PERIOD", 200, "PUBLISH-PERIOD", 200)
+
+
+class SentinelGroup:
+    """Two servers, of which one is the master of the other, and Sentinels that watch them. ``options`` are those of the
+    servers."""
+
+    def __init__(self, directory: Path, program: str, *options: str, sentinels: int = 1) -> None:
+        ports = free_ports(2 + sentinels)
+        self.servers: list[RedisServer] = []
+        self.sentinels: list[SentinelServer] = []
+        for number, port in enumerate(ports):
+            folder = directory / str(number)
+            folder.mkdir()
+            if number < 2:
+                quick = ("--repl-diskless-sync-delay", "0", *options)
+                self.servers.append(RedisServer(folder, *quick, program=program, port=port))
+            else:
+                quorum = sentinels // 2 + 1
+                self.sentinels.append(SentinelServer(folder, port, ports[0], program=program, quorum=quorum))
+
+    @property
+    def address(self) -> Address:
+        sentinels = tuple(Sentinel("127.0.0.1", sentinel.port) for sentinel in self.sentinels)
+        return Address(sentinels=sentinels, master="mymaster")
+
+    def start(self) -> None:
+        master, replica = self.servers
+        master.start()
+        replica.start()
+        replica.ask("REPLICAOF", "127.0.0.1", master.port)
+        wait_until(lambda: is_in_step(replica), "the replica to have the data of the master")
+        for sentinel in self.sentinels:
+            sentinel.start()
+        wait_until(lambda: all(map(self._knows_all, self.sentinels)), "the Sentinels to find all")
+
+    def _knows_all(self, sentinel: SentinelServer) -> bool:
+        """A Sentinel finds the others through the master."""
+        known = sentinel.ask("SENTINEL", "MASTER", "mymaster")
+        replicas = sentinel.ask("SENTINEL", "REPLICAS", "mymaster")
+        if known[b"num-other-sentinels"] != b"%d" % (len(self.sentinels) - 1):
+            return False
+        return [replica[b"master-link-status"] for replica in replicas] == [b"ok"]
+
+    def ask(self, *words: str | bytes | int) -> Any:
+        return self.master.ask(*words)
+
+    def kill(self) -> None:
+        for server in (*self.sentinels, *self.servers):
+            server.kill()
+
+    @property
+    def master(self) -> RedisServer:
+        """The server that the first Sentinel calls the master."""
+        port = int(self.sentinels[0].ask("SENTINEL", "MASTER", "mymaster")[b"port"])
+        return next(server for server in self.servers if server.port == port)
+
+    @property
+    def replica(self) -> RedisServer:
+        master = self.master
+        return next(server for server in self.servers if server is not master)
+
+
+def is_in_step(replica: RedisServer) -> bool:
+    """Whether a replica receives what its master does."""
+    return b"master_link_status:up" in replica.ask("INFO", "replication")
+
+
+def stop_replication(master: RedisServer, replica: RedisServer) -> None:
+    """Let a replica miss what its master does from now on: it connects with a password that the master rejects."""
+    replica.ask("CONFIG", "SET", "masterauth", "wrong")
+    master.ask("CLIENT", "KILL", "TYPE", "replica")
+    wait_until(lambda: not is_in_step(replica), "the replica to lose its master")

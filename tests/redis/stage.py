@@ -8,12 +8,14 @@ from typing import Any
 from twisted.internet.epollreactor import EPollReactor
 
 from tests.backplanes.contract import Stage
-from tests.redis.servers import RedisServer
+from tests.redis.servers import RedisServer, SentinelGroup
 from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.future import on_result
 from twistedsock.redis.address import Address
 from twistedsock.redis.backplane import RedisBackplane
-from twistedsock.redis.link import RedisLink, Timing
+from twistedsock.redis.connection import Timing
+from twistedsock.redis.link import RedisLink
+from twistedsock.redis.sentinel import Sentinels
 
 REACTOR = EPollReactor()
 """Turned by the tests, so that they see every turn."""
@@ -48,7 +50,10 @@ class ConnectedNode:
 
     def __init__(self, address: Address, name: bytes, timing: Timing = TIMING, **limits: Any) -> None:
         self.log = Log()
-        self.link = RedisLink(address, lambda: "", REACTOR, self.log, lambda: 1.0, timing)
+        locator = None
+        if address.sentinels:
+            locator = Sentinels(address, lambda: "", REACTOR, self.log, lambda: 1.0, timing)
+        self.link = RedisLink(address, lambda: "", REACTOR, self.log, lambda: 1.0, timing, locator)
         self.backplane = RedisBackplane(
             self.link,
             name,
@@ -66,9 +71,9 @@ class ConnectedNode:
         REACTOR.iterate(0.01)
 
 
-def turn_until(condition: Callable[[], object], log: Log) -> None:
+def turn_until(condition: Callable[[], object], log: Log, seconds: float = MAX_SECONDS) -> None:
     """Turn the reactor until a condition is true."""
-    deadline = time.monotonic() + MAX_SECONDS
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, log.lines
         REACTOR.iterate(0.01)
@@ -77,11 +82,11 @@ def turn_until(condition: Callable[[], object], log: Log) -> None:
 class RedisStage(Stage):
     """One node of a real server."""
 
-    def __init__(self, server: RedisServer, name: bytes) -> None:
+    def __init__(self, server: RedisServer | SentinelGroup, name: bytes) -> None:
         self.server = server
         self.peers: list[RedisStage] = []
         """The other nodes of a test."""
-        self.node = ConnectedNode(Address(path=server.path), name)
+        self.node = ConnectedNode(server.address, name)
         self._asked = 0
         self._is_failing = False
         super().__init__(self.node.backplane)

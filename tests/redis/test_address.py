@@ -2,7 +2,7 @@
 
 import pytest
 
-from twistedsock.redis.address import Address, parse_address
+from twistedsock.redis.address import Address, Sentinel, has_password, parse_address
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,21 @@ from twistedsock.redis.address import Address, parse_address
         (
             "unix://ann:secret@/run/redis.sock?db=2",
             Address("", 6379, 2, "/run/redis.sock", user="ann", password="secret"),
+        ),
+        ("redis+sentinel://host/main", Address(sentinels=(Sentinel("host", 26379),), master="main")),
+        (
+            "rediss+sentinel://ann:p%40@[::1]:1,host:2/ma%69n/3?ca=/ca&sentinel_username=b&sentinel_password=p%26",
+            Address(
+                database=3,
+                is_tls=True,
+                ca_file="/ca",
+                user="ann",
+                password="p@",
+                sentinels=(Sentinel("::1", 1), Sentinel("host", 2)),
+                master="main",
+                sentinel_user="b",
+                sentinel_password="p&",
+            ),
         ),
     ],
 )
@@ -49,6 +64,12 @@ def test_reads_addresses(url: str, address: Address) -> None:
         "unix:///",
         "unix:///path?db=x",
         "unix:///path?ca=/file",
+        "redis://host1,host2",
+        "redis+sentinel://host",
+        "redis+sentinel://host,/main",
+        "redis+sentinel://host/main/secret",
+        "redis+sentinel://host/main?ca=/secret",
+        "redis+cluster://host",
     ],
 )
 def test_rejects_other_addresses_without_repeating_any_part_of_them(url: str) -> None:
@@ -64,7 +85,15 @@ def test_rejects_other_addresses_without_repeating_any_part_of_them(url: str) ->
         ("redis://ann:secret@host/1", "host:6379"),
         ("redis://[::1]", "[::1]:6379"),
         ("unix://:secret@/run/redis.sock", "/run/redis.sock"),
+        ("redis+sentinel://:secret@a,b:1/main?sentinel_password=secret", "main of a:26379,b:1"),
     ],
 )
 def test_is_shown_without_user_and_password(url: str, text: str) -> None:
     assert str(parse_address(url)) == repr(parse_address(url)) == text
+
+
+def test_knows_which_addresses_may_contain_a_password() -> None:
+    for url in ("redis://:secret@host", "redis+sentinel://host/main?sentinel_password=secret", "x://a:b@"):
+        assert has_password(url)
+    for url in ("redis://ann@host:6379", "redis+sentinel://a:1,b:2/main"):
+        assert not has_password(url)

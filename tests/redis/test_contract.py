@@ -1,7 +1,9 @@
 """The Redis backplane on a real server: the contract."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -12,9 +14,22 @@ from tests.backplanes.contract import (
     SharedContract,
     TwoNodesContract,
 )
+from tests.redis.servers import RedisServer, SentinelGroup
 from tests.redis.stage import TIMING, RedisStage
 
 pytestmark = pytest.mark.end_to_end
+
+
+@pytest.fixture(scope="module", params=["standalone", "sentinel"])
+def running_server(request: pytest.FixtureRequest, program: str) -> Iterator[RedisServer | SentinelGroup]:
+    with TemporaryDirectory() as directory:
+        folder = Path(directory)
+        server = (
+            RedisServer(folder, program=program) if request.param == "standalone" else SentinelGroup(folder, program)
+        )
+        server.start()
+        yield server
+        server.kill()
 
 
 @pytest.fixture

@@ -1,157 +1,31 @@
 """Whole servers without sockets for clients, on a real Redis that fails."""
 
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from msgspec.structs import replace
 
+from tests.end_to_end.programs import CuttingProxy, free_ports
+from tests.redis.nodes import SLOW, Nodes, epoch_of, payloads, restart
 from tests.redis.servers import RedisServer
-from tests.redis.stage import REACTOR, TIMING, ConnectedNode, turn_until
+from tests.redis.stage import REACTOR, TIMING
 from twistedsock.errors import Error
 from twistedsock.pubsub.future import on_result
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Payloads, Publication, RepeatedOffset
 from twistedsock.redis.address import Address
-from twistedsock.redis.link import Timing
-from twistedsock.testing import FakeServer, LineClient
+from twistedsock.redis.connection import Timing
 
 pytestmark = pytest.mark.end_to_end
 
-SLOW = Timing(probe=5, connect=5, first_retry=0.01, longest_retry=0.05, unsure=0.3, lease=15, renew=3, check=30)
-
-
-class Nodes:
-    """Servers on one Redis. Ids begin with n1, n2 …"""
-
-    def __init__(self, redis: RedisServer, count: int = 2, timing: Timing = TIMING) -> None:
-        self.redis = redis
-        self.connections: list[ConnectedNode] = []
-        self.servers: list[FakeServer] = []
-        for _ in range(count):
-            self.add(timing)
-
-    def add(self, timing: Timing = TIMING) -> int:
-        """Start another server. Returns its number."""
-        connection = ConnectedNode(Address(path=self.redis.path), b"n%d" % (len(self.servers) + 1), timing)
-        server = FakeServer(backplane=connection.backplane)
-        server.wall = time.time()
-        self.connections.append(connection)
-        self.servers.append(server)
-        self.until(lambda: connection.backplane.is_ready)
-        return len(self.servers) - 1
-
-    def kill(self) -> None:
-        for connection in self.connections:
-            connection.kill()
-
-    def until(self, condition: Callable[[], object]) -> None:
-        def turn() -> object:
-            for server in self.servers:
-                server.turn()
-            return condition()
-
-        turn_until(turn, self.connections[0].log)
-
-    def wait(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        self.until(lambda: time.monotonic() > end)
-
-    def are_ready(self) -> bool:
-        return all(connection.backplane.is_ready for connection in self.connections)
-
-    def wait_for_loss(self) -> None:
-        """Wait until all nodes have noticed it."""
-        self.until(lambda: not any(connection.backplane.is_ready for connection in self.connections))
-
-    def client(self, node: int, *commands: str) -> LineClient:
-        client = self.servers[node].line_client()
-        self.send(client, *commands)
-        return client
-
-    def send(self, client: LineClient, *commands: str) -> list[str]:
-        """The lines up to the reply to the last of some commands."""
-        client.send(*commands)
-        lines: list[str] = []
-        replies = 0
-
-        def is_answered() -> bool:
-            nonlocal replies
-            received = client.received()
-            lines.extend(received)
-            replies += sum(line.startswith(("OK", "ERR")) for line in received)
-            return replies >= len(commands)
-
-        self.until(is_answered)
-        return lines
-
-    def lines(self, client: LineClient, count: int) -> list[str]:
-        """The next lines of a client."""
-        lines: list[str] = []
-
-        def are_there() -> bool:
-            lines.extend(client.received())
-            return len(lines) >= count
-
-        self.until(are_there)
-        return lines
-
-
-@pytest.fixture
-def new_redis(program: str) -> Iterator[Callable[..., RedisServer]]:
-    """Makes a server with some options, which is killed at the end."""
-    servers: list[RedisServer] = []
-    with TemporaryDirectory() as directory:
-
-        def start(*options: str) -> RedisServer:
-            servers.append(RedisServer(Path(directory), *options, program=program))
-            servers[-1].start()
-            return servers[-1]
-
-        yield start
-        for server in servers:
-            server.kill()
-
-
-@pytest.fixture
-def make_nodes() -> Iterator[Callable[..., Nodes]]:
-    """Makes nodes, whose connections are closed at the end."""
-    made: list[Nodes] = []
-
-    def make(redis: RedisServer, count: int = 2, timing: Timing = TIMING) -> Nodes:
-        made.append(Nodes(redis, count, timing))
-        return made[-1]
-
-    yield make
-    for nodes in made:
-        nodes.kill()
-    REACTOR.iterate(0)
-
-
-def payloads(lines: list[str]) -> list[str]:
-    return [line.rpartition(" ")[2] for line in lines if line.startswith("MSG")]
-
-
-def epoch_of(line: str) -> str:
-    """The epoch in a reply to SUB."""
-    return line.partition("epoch=")[2].split(" ")[0]
-
-
-def restart(nodes: Nodes) -> None:
-    nodes.redis.kill()
-    nodes.wait_for_loss()
-    nodes.redis.start()
-    nodes.until(nodes.are_ready)
-
 
 def test_redis_that_is_killed_with_its_data_on_disk_loses_nothing(new_redis, make_nodes) -> None:
-    nodes = make_nodes(new_redis("--appendonly", "yes", "--appendfsync", "always"))
+    redis = new_redis("--appendonly", "yes", "--appendfsync", "always")
+    nodes = make_nodes(redis)
     ann, bob = nodes.client(0, "SUB a"), nodes.client(1, "SUB a")
     nodes.send(ann, "PUB a 1", "PUB a 2")
     nodes.lines(bob, 2)
-    restart(nodes)
+    restart(nodes, redis)
     (reset,) = nodes.lines(bob, 1)
     assert reset.startswith("RESET a epoch=") and reset.endswith(" good=2 offset=2")
     nodes.send(ann, "PUB a 3")
@@ -159,11 +33,12 @@ def test_redis_that_is_killed_with_its_data_on_disk_loses_nothing(new_redis, mak
 
 
 def test_redis_that_is_killed_without_data_begins_again(new_redis, make_nodes) -> None:
-    nodes = make_nodes(new_redis())
+    redis = new_redis()
+    nodes = make_nodes(redis)
     ann, bob = nodes.client(0, "SUB a"), nodes.client(1, "SUB a")
     nodes.send(ann, "PUB a 1", "PUB a 2")
     nodes.lines(bob, 2)
-    restart(nodes)
+    restart(nodes, redis)
     (reset,) = nodes.lines(bob, 1)
     assert reset.endswith(" good=0 offset=0")
     nodes.send(ann, "PUB a new")
@@ -180,7 +55,7 @@ def test_redis_with_an_old_snapshot_tells_every_reader_what_was_lost(new_redis, 
     redis.ask("SAVE")
     nodes.send(ann, *[f"PUB a {number}" for number in range(6, 11)])
     assert len(nodes.lines(bob, 10)) == 10
-    restart(nodes)
+    restart(nodes, redis)
     (reset,) = nodes.lines(bob, 1)
     assert reset.endswith(" good=5 offset=5")
     nodes.send(ann, *[f"PUB a new{number}" for number in range(1, 8)])
@@ -199,11 +74,11 @@ def test_two_old_snapshots_in_a_row_are_told_truthfully(new_redis, make_nodes) -
     nodes.send(ann, "PUB a 1", "PUB a 2")
     redis.ask("SAVE")
     nodes.send(ann, "PUB a 3")
-    restart(nodes)
+    restart(nodes, redis)
     nodes.send(ann, "PUB a 4")
     redis.ask("SAVE")
     nodes.send(ann, "PUB a 5")
-    restart(nodes)
+    restart(nodes, redis)
     assert nodes.lines(ann, 1)[-1].endswith(" good=3 offset=3")
     fresh = nodes.client(nodes.add())
     for since in (1, 2, 3):  # two epochs ago: it is not claimed that nothing was missed
@@ -226,6 +101,79 @@ def test_a_paused_redis_is_noticed_and_continues(new_redis, make_nodes) -> None:
     nodes.send(bob, "PUB a 4")
     assert payloads(nodes.lines(ann, 1)) == ["4"]
     assert payloads(nodes.send(nodes.client(0), "HIST a")) == ["1", "2", "4"]
+
+
+def test_a_redis_that_is_paused_for_ten_seconds_has_each_publication_once(new_redis, make_nodes) -> None:
+    """With the times of a real server."""
+    redis = new_redis()
+    nodes = make_nodes(redis, timing=Timing())
+    ann, bob = nodes.client(0, "SUB a"), nodes.client(1, "SUB a")
+    redis.pause()
+    ann.send("PUB a 1")
+    nodes.wait(10)
+    assert not nodes.are_ready() and nodes.send(bob, "PUB a 2")[-1].startswith("ERR unavailable")
+    redis.resume()
+    lines = nodes.lines(ann, 2)
+    assert "OK 1" in lines and payloads(lines) == ["1"]
+    nodes.until(nodes.are_ready)
+    nodes.send(bob, "PUB a 3")
+    assert payloads(nodes.send(nodes.client(0), "HIST a")) == ["1", "3"]
+
+
+def test_a_slow_script_of_another_program_makes_publications_fail_and_loses_none(new_redis, make_nodes) -> None:
+    """Redis answers BUSY to all commands while a script runs for longer than a limit."""
+    redis = new_redis("--lua-time-limit", "50")
+    nodes = make_nodes(redis, timing=SLOW)
+    ann, bob = nodes.client(0, "SUB a"), nodes.client(1, "SUB a")
+    nodes.send(ann, "PUB a 1")
+    with redis.running("EVAL", "while true do end", 0):
+        time.sleep(0.2)
+        nodes.until(lambda: nodes.send(ann, "PUB a 2")[-1].startswith("ERR unavailable"))
+        assert "Redis has rejected a call: BUSY" in nodes.connections[0].log.lines[-1]
+        redis.ask("SCRIPT", "KILL")
+    nodes.send(ann, "PUB a 3")
+    assert payloads(nodes.lines(bob, 2)) == ["1", "3"]
+
+
+def test_a_network_that_is_interrupted_is_noticed_and_nothing_is_lost(new_redis, make_nodes) -> None:
+    """Both ends of the connection stay open, and what was on its way arrives late."""
+    (port,) = free_ports(1)
+    redis = new_redis("--port", str(port))
+    proxy = CuttingProxy(port)
+    nodes = make_nodes(redis, count=1)
+    nodes.add(address=Address("127.0.0.1", proxy.own_port))
+    bob, ann = nodes.client(0, "SUB a"), nodes.client(1, "SUB a")
+    nodes.send(ann, "PUB a 1")
+    proxy.holds = True
+    ann.send("PUB a 2")
+    nodes.until(lambda: not nodes.connections[1].backplane.is_ready)
+    assert "OK 2" in nodes.send(bob, "PUB a 3")
+    proxy.holds = False
+    nodes.until(nodes.are_ready)
+    nodes.send(bob, "PUB a 4")
+    lines = nodes.lines(ann, 4)
+    proxy.close()
+    history = payloads(nodes.send(nodes.client(0), "HIST a"))
+    assert history[:2] == ["1", "3"] and sorted(history[2:]) == ["2", "4"]
+    assert payloads(lines) == history[1:] and sum(line.startswith("OK ") for line in lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--user default on nopass ~* &* +@all -info", "NOPERM"),
+        ("--rename-command INFO hidden", "ERR unknown command"),
+    ],
+)
+def test_a_server_that_hides_its_run_is_refused_in_words(new_redis, make_nodes, options: str, words: str) -> None:
+    """As some managed services do."""
+    redis = new_redis(*options.split())
+    nodes = make_nodes(redis, count=0)
+    nodes.add_unready(redis.address)
+    log = nodes.connections[0].log
+    nodes.until(lambda: log.lines)
+    assert log.lines[0].startswith(f"unavailable: the server does not answer INFO ({words}")
+    assert "hides master_replid" in log.lines[0] and not nodes.connections[0].backplane.is_ready
 
 
 def test_publications_in_flight_are_published_once_when_the_connection_is_cut(new_redis, make_nodes) -> None:
@@ -255,14 +203,14 @@ def test_publications_in_flight_are_published_once_when_the_connection_is_cut(ne
     assert confirmed.items() <= published.items() and len(confirmed) > 5
 
 
-def lose_reply(nodes: Nodes) -> None:
+def lose_reply(nodes: Nodes, redis: RedisServer) -> None:
     """Resume Redis, which executes a publication, and cut the connection before its reply is read."""
     for _ in range(5):
         nodes.servers[0].turn()
         REACTOR.iterate(0)
-    nodes.redis.resume()
+    redis.resume()
     deadline = time.monotonic() + 5
-    while nodes.redis.ask("XLEN", "sockbridge:log:a") < 2:  # meanwhile, nothing is read
+    while redis.ask("XLEN", "sockbridge:log:a") < 2:  # meanwhile, nothing is read
         assert time.monotonic() < deadline
         time.sleep(0.01)
     nodes.connections[0].link.fail("test")
@@ -274,7 +222,7 @@ def test_a_publication_that_redis_has_done_before_the_cut_is_found_by_its_token(
     ann, bob = nodes.client(0, "SUB a"), nodes.client(1, "SUB a")
     redis.pause()
     ann.send("PUB a 1")
-    lose_reply(nodes)
+    lose_reply(nodes, redis)
     nodes.until(nodes.are_ready)
     assert nodes.lines(ann, 2) == ["OK 1", "MSG a 1 n1-p1 1"]
     assert payloads(nodes.lines(bob, 1)) == ["1"]
@@ -289,7 +237,7 @@ def test_a_publication_with_a_key_that_redis_has_done_before_the_cut_is_no_repea
     answers: list[int | Error] = []
     publication = Publication(b"a", Payloads((b"x",), 1), key=b"k", fingerprint=b"f")
     on_result(nodes.servers[0].broker.publish(Client(b"n1-p9"), publication), answers.append)
-    lose_reply(nodes)
+    lose_reply(nodes, redis)
     nodes.until(lambda: answers)
     assert answers == [1] and not isinstance(answers[0], RepeatedOffset)
     assert redis.ask("XLEN", "sockbridge:log:a") == 2
@@ -381,10 +329,11 @@ def test_members_of_a_node_that_was_silent_leave_and_join_again(new_redis, make_
 
 
 def test_members_are_listed_again_when_redis_has_lost_them(new_redis, make_nodes) -> None:
-    nodes = make_nodes(new_redis())
+    redis = new_redis()
+    nodes = make_nodes(redis)
     nodes.client(0, "NICK ann", "SUB a", "WHO a")  # the reply to the last means that others know of it
     bob = nodes.client(1, "SUB a presence=on")
-    restart(nodes)
+    restart(nodes, redis)
     nodes.until(lambda: nodes.send(bob, "WHO a")[-1] == "OK 2")
     assert not [line for line in bob.received() if line.startswith(("JOIN", "LEAVE"))]
 

@@ -8,7 +8,8 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
 from twistedsock.redis.address import Address
-from twistedsock.redis.link import RedisLink, Timing
+from twistedsock.redis.connection import Timing
+from twistedsock.redis.link import RedisLink
 from twistedsock.redis.resp import SCRIPTS, Call, ConnectionLost
 from twistedsock.redis.server import CHECKED_SETTINGS, Server
 

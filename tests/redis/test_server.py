@@ -33,7 +33,7 @@ def test_a_good_server_can_be_used() -> None:
         ({"redis_version": "6.0.16"}, "Redis 6.0.16 is too old"),
         ({"redis_version": ""}, "Redis of unknown version is too old"),
         ({"redis_mode": "cluster"}, "Redis 7.0.15 is a node of a Cluster, which is not supported yet"),
-        ({"redis_mode": "sentinel"}, "this is the address of a Sentinel, which is not supported yet"),
+        ({"redis_mode": "sentinel"}, "this is a Sentinel: use an address such as"),
         ({"loading": "1"}, "Redis 7.0.15 is loading its data"),
         ({"role": "slave"}, "the server is a replica"),
         ({"master_replid": ""}, "the server, or a proxy before it, hides master_replid"),
@@ -51,15 +51,16 @@ SAFE = {
     "maxmemory-policy": "noeviction",
     "save": "3600 1 300 100",
     "appendonly": "yes",
+    "min-replicas-to-write": "1",
     "client-output-buffer-limit": "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",
 }
 
 
 def test_safe_settings_are_not_reported() -> None:
-    assert find_dangers(SAFE) == []
-    assert find_dangers({}) == []  # a server that does not show its settings
-    assert find_dangers({**SAFE, "maxmemory": "0", "maxmemory-policy": "allkeys-lru"}) == []
-    assert find_dangers({**SAFE, "client-output-buffer-limit": "pubsub 0 0 0"}) == []
+    assert find_dangers(SAFE, True) == []
+    assert find_dangers({}, True) == []  # a server that does not show its settings
+    assert find_dangers({**SAFE, "maxmemory": "0", "maxmemory-policy": "allkeys-lru"}, True) == []
+    assert find_dangers({**SAFE, "client-output-buffer-limit": "pubsub 0 0 0"}, True) == []
 
 
 @pytest.mark.parametrize(
@@ -68,12 +69,17 @@ def test_safe_settings_are_not_reported() -> None:
         ({"maxmemory-policy": "allkeys-lru"}, "maxmemory-policy is allkeys-lru: when memory is full"),
         ({"save": "", "appendonly": "no"}, "neither save nor appendonly is on: a restart of Redis loses all events"),
         ({"appendonly": "no"}, "appendonly is off: a crash of Redis loses the events since its last snapshot"),
+        ({"min-replicas-to-write": "0"}, "min-replicas-to-write is 0: a master that has lost its replicas accepts"),
         ({"client-output-buffer-limit": "pubsub 65536 0 0"}, "client-output-buffer-limit pubsub is 65536 bytes"),
     ],
 )
 def test_dangerous_settings_are_reported_in_words(changes: dict[str, str], start: str) -> None:
-    (danger,) = find_dangers({**SAFE, **changes})
+    (danger,) = find_dangers({**SAFE, **changes}, True)
     assert danger.startswith(start)
+
+
+def test_replicas_are_missed_only_where_one_can_become_the_master() -> None:
+    assert find_dangers({**SAFE, "min-replicas-to-write": "0"}, False) == []
 
 
 def test_reads_replies_to_config_get() -> None:

@@ -15,7 +15,7 @@ from twistedsock.auth.policy import TablePolicy, build_policy
 from twistedsock.cli.memory_estimate import estimate_memory
 from twistedsock.config import NO_POLICY, Settings, SettingsError, listeners, read_settings
 from twistedsock.limits.principal import is_loopback
-from twistedsock.redis.address import Address, parse_address
+from twistedsock.redis.address import Address, has_password, parse_address
 from twistedsock.webhooks.config import WebhookError, read_targets
 
 SUMMARY = "explain a configuration file: rights, risky settings, memory"
@@ -224,8 +224,11 @@ def _explain_backplane(settings: Settings, report: Report) -> None:
         return
     address = parse_address(settings.backplane)
     report.lines += ["Backplane", f"  Redis at {address}, database {address.database}: {_describe_protection(address)}"]
-    if not (address.path or address.is_tls or is_loopback(address.host) or address.host == "localhost"):
-        report.warnings.append("backplane sends events and the password without encryption: use rediss://")
+    is_local = all(is_loopback(host) or host == "localhost" for host in address.hosts)
+    if not (address.path or address.is_tls or is_local):
+        report.warnings.append(
+            "backplane sends events and the password without encryption: use rediss:// or rediss+sentinel://"
+        )
 
 
 def _describe_protection(address: Address) -> str:
@@ -257,7 +260,7 @@ def _check_inline_secrets(settings: Settings, file: str, report: Report) -> None
     found = []
     if any(table.secret is not None for table in settings.webhook):
         found.append("the secret of a webhook: chmod 600, or use secret-file")
-    if settings.backplane and parse_address(settings.backplane).password:
+    if has_password(settings.backplane):
         found.append("the password of Redis: chmod 600, or use backplane-password-file")
     if os.stat(file).st_mode & 0o077:
         report.warnings += [f"users other than the owner can read {file}, which contains {secret}" for secret in found]

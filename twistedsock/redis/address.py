@@ -1,23 +1,49 @@
-"""The address of a Redis server: ``redis://``, ``rediss://`` for TLS, or ``unix://`` for a Unix socket.
+"""The address of Redis: ``redis://``, ``rediss://`` for TLS, ``unix://`` for a Unix socket, or ``redis+sentinel://``.
 
-No message of this module contains any part of an address, because a part can be a password.
+The last form is that of the Python package redis-sentinel-url, which several programs use. No message of this module
+contains any part of an address, because a part can be a password.
 """
 
+import re
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from msgspec import Struct
 
 DEFAULT_PORT = 6379
 
+DEFAULT_SENTINEL_PORT = 26379
+
 EXAMPLES = (
-    "expected redis://host:6379/0, rediss://host:6379/0 for TLS, or unix:///run/redis.sock?db=0; a user is written "
-    "before the host, with an @ between them"
+    "expected redis://host:6379/0, rediss://host:6379/0 for TLS, unix:///run/redis.sock?db=0, or "
+    "redis+sentinel://host1:26379,host2:26379/mymaster/0; a user is written before the host, with an @ between them"
 )
+
+_PARTS = re.compile(r"(redis|rediss|unix|redis\+sentinel|rediss\+sentinel)://([^/?#]*)([^?#]*)(?:\?([^#]*))?")
+"""Scheme, user and hosts, path, options."""
+
+_OPTIONS = {
+    "redis": set[str](),
+    "rediss": {"ca"},
+    "unix": {"db"},
+    "redis+sentinel": {"sentinel_username", "sentinel_password"},
+    "rediss+sentinel": {"ca", "sentinel_username", "sentinel_password"},
+}
+
+
+class Sentinel(Struct, frozen=True):
+    """The address of one Sentinel."""
+
+    host: str
+    port: int = DEFAULT_SENTINEL_PORT
+
+    def __str__(self) -> str:
+        return _join(self.host, self.port)
 
 
 class Address(Struct, frozen=True):
     """``path`` is that of a Unix socket, and ``ca_file`` that of the certificates which TLS trusts, instead of those of
-    the system. Do not log an address: use ``str``, which contains neither user nor password."""
+    the system. With ``sentinels``, they know the host: that of the server which they call ``master``. Do not log an
+    address: use ``str``, which contains neither user nor password."""
 
     host: str = ""
     port: int = DEFAULT_PORT
@@ -27,47 +53,88 @@ class Address(Struct, frozen=True):
     ca_file: str = ""
     user: str = ""
     password: str = ""
+    sentinels: tuple[Sentinel, ...] = ()
+    master: str = ""
+    sentinel_user: str = ""
+    sentinel_password: str = ""
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return self.path or f"{host}:{self.port}"
+        if self.path:
+            return self.path
+        if self.sentinels and not self.host:
+            return f"{self.master} of {','.join(map(str, self.sentinels))}"
+        return _join(self.host, self.port)
 
     __repr__ = __str__
+
+    @property
+    def hosts(self) -> list[str]:
+        """The hosts that it names."""
+        return [sentinel.host for sentinel in self.sentinels] or [self.host]
 
 
 def parse_address(url: str) -> Address:
     """Raises ValueError with a sentence for the operator."""
+    found = _PARTS.fullmatch(url)
     try:
-        parts = urlsplit(url)
-        options = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
-        host, port = parts.hostname or "", parts.port
+        if found is None:
+            raise ValueError
+        scheme, place, path, query = found.groups()
+        login, _, hosts = place.rpartition("@")
+        options = dict(parse_qsl(query, strict_parsing=True)) if query else {}
+        servers = [_split(host) for host in hosts.split(",")] if hosts else []
     except ValueError:
         raise ValueError(f"invalid address: {EXAMPLES}") from None
-    if parts.scheme not in ("redis", "rediss", "unix") or parts.fragment:
-        raise ValueError(f"invalid address: {EXAMPLES}")
-    is_unix, is_tls = parts.scheme == "unix", parts.scheme == "rediss"
-    database = options.pop("db", "0") if is_unix else parts.path.strip("/") or "0"
-    ca_file = options.pop("ca", "") if is_tls else ""
-    if is_unix and (host or not parts.path.strip("/")):
-        raise ValueError("invalid address: unix:// needs an absolute path, for example unix:///run/redis.sock")
-    if not (is_unix or host):
+    if options.keys() - _OPTIONS[scheme]:
+        known = ", ".join(sorted(_OPTIONS[scheme])) or "nothing"
+        raise ValueError(f"invalid address: {scheme}:// accepts {known} after the ?")
+    user, _, password = login.partition(":")
+    options_of_all = {
+        "is_tls": scheme.startswith("rediss"),
+        "ca_file": options.get("ca", ""),
+        "user": unquote(user),
+        "password": unquote(password),
+    }
+    if scheme == "unix":
+        if servers or not path.strip("/"):
+            raise ValueError("invalid address: unix:// needs an absolute path, for example unix:///run/redis.sock")
+        return Address(path=path, database=_database(options.get("db", "0")), **options_of_all)
+    if not servers or not all(host for host, _ in servers):
         raise ValueError(f"invalid address: no host; {EXAMPLES}")
-    if not (database.isascii() and database.isdigit()):
-        raise ValueError("invalid address: the database must be a number, for example redis://host:6379/0")
-    if options:
-        raise ValueError("invalid address: after ? only db (with unix://) and ca (with rediss://) are known")
-    return Address(
-        host,
-        DEFAULT_PORT if port is None else port,
-        int(database),
-        parts.path if is_unix else "",
-        is_tls,
-        ca_file,
-        unquote(parts.username or ""),
-        unquote(parts.password or ""),
-    )
+    if scheme.endswith("+sentinel"):
+        master, _, database = path.strip("/").partition("/")
+        if not master:
+            raise ValueError("invalid address: no name of the master, for example redis+sentinel://host:26379/mymaster")
+        return Address(
+            database=_database(database or "0"),
+            sentinels=tuple(Sentinel(host, port or DEFAULT_SENTINEL_PORT) for host, port in servers),
+            master=unquote(master),
+            sentinel_user=options.get("sentinel_username", ""),
+            sentinel_password=options.get("sentinel_password", ""),
+            **options_of_all,
+        )
+    if len(servers) > 1:
+        raise ValueError(f"invalid address: only one host can be given; {EXAMPLES}")
+    ((host, port),) = servers
+    return Address(host, port or DEFAULT_PORT, _database(path.strip("/") or "0"), **options_of_all)
 
 
 def has_password(url: str) -> bool:
     """Whether an address, valid or not, may contain a password."""
-    return ":" in url.partition("://")[2].rpartition("@")[0]
+    return ":" in url.partition("://")[2].rpartition("@")[0] or "sentinel_password=" in url
+
+
+def _split(server: str) -> tuple[str, int]:
+    """Host, and port or 0. Raises ValueError."""
+    parts = urlsplit("//" + server)
+    return parts.hostname or "", parts.port or 0
+
+
+def _join(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _database(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError("invalid address: the database must be a number, for example redis://host:6379/0")
+    return int(text)

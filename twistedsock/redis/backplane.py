@@ -19,8 +19,8 @@ from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Batch, ChannelState, Member, NodeCommand, Position, Publication
 from twistedsock.redis import wire
 from twistedsock.redis.channels import Channels
+from twistedsock.redis.connection import Timing
 from twistedsock.redis.event_scripts import Kept
-from twistedsock.redis.link import Timing
 from twistedsock.redis.presence import Presence
 from twistedsock.redis.publications import Publications
 from twistedsock.redis.resp import Call, Subscribe

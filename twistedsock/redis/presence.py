@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from twistedsock.pubsub.backplane import Node
 from twistedsock.pubsub.values import Member
 from twistedsock.redis import presence_scripts as scripts
-from twistedsock.redis.link import Timing
+from twistedsock.redis.connection import Timing
 from twistedsock.redis.resp import Call, ConnectionLost, ScriptCall, Unsent
 from twistedsock.redis.wire import Names
 

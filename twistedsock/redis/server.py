@@ -8,7 +8,14 @@ from msgspec import Struct
 OLDEST_VERSION = (6, 2)
 """XTRIM MINID and exclusive ranges are new in Redis 6.2."""
 
-CHECKED_SETTINGS = ("maxmemory", "maxmemory-policy", "save", "appendonly", "client-output-buffer-limit")
+CHECKED_SETTINGS = (
+    "maxmemory",
+    "maxmemory-policy",
+    "save",
+    "appendonly",
+    "client-output-buffer-limit",
+    "min-replicas-to-write",
+)
 
 MIN_PUBSUB_BYTES = 16 * 1024 * 1024
 """A node that was busy for a moment can have that much to read."""
@@ -45,11 +52,19 @@ def examine(info: Mapping[str, str]) -> Server:
     if info.get("redis_mode") == "cluster":
         raise Unusable(f"{name} is a node of a Cluster, which is not supported yet: use a standalone server")
     if info.get("redis_mode") == "sentinel":
-        raise Unusable("this is the address of a Sentinel, which is not supported yet: use that of the server itself")
+        raise Unusable("this is a Sentinel: use an address such as redis+sentinel://host:26379/mymaster")
     if info.get("loading", "0") not in ("0", ""):
         raise Unusable(f"{name} is loading its data")
     fence = read_fence(info)
     return Server(name, fence, info.get("run_id", "").encode())
+
+
+def without_info(reply: Exception) -> Unusable:
+    """What an error reply to INFO means."""
+    return Unusable(
+        f"the server does not answer INFO ({reply}), and so hides master_replid: without it, events that the server "
+        "loses would be lost without notice; allow the user +info, or use another server"
+    )
 
 
 def read_fence(info: Mapping[str, str]) -> bytes:
@@ -65,9 +80,15 @@ def read_fence(info: Mapping[str, str]) -> bytes:
     return fence.encode()
 
 
-def find_dangers(settings: Mapping[str, str]) -> list[str]:
-    """The dangers of the server's settings, as sentences. Settings that are not known are not judged."""
+def find_dangers(settings: Mapping[str, str], has_replicas: bool) -> list[str]:
+    """The dangers of the server's settings, as sentences. Settings that are not known are not judged. ``has_replicas``
+    means that a replica can become the master."""
     dangers = []
+    if has_replicas and settings.get("min-replicas-to-write", "1") == "0":
+        dangers.append(
+            "min-replicas-to-write is 0: a master that has lost its replicas accepts events that are lost when one of "
+            "them becomes the master, and clients receive RESET; min-replicas-to-write 1 makes it reject them"
+        )
     policy = settings.get("maxmemory-policy", "noeviction")
     if policy != "noeviction" and settings.get("maxmemory", "0") != "0":
         dangers.append(

@@ -11,6 +11,8 @@ from twistedsock.redis.server import Server
 
 OUT_OF_MEMORY = Error(ErrorCode.UNAVAILABLE, "Redis is out of memory: try again later")
 
+TOO_FEW_REPLICAS = Error(ErrorCode.UNAVAILABLE, "Redis has too few replicas: try again later")
+
 
 class Link(Protocol):
     """The connection to a server."""
@@ -134,4 +136,6 @@ class Shard:
             self._report(f"Redis has rejected a call: {text}")
         if "OOM" in text:
             return OUT_OF_MEMORY
+        if "NOREPLICAS" in text:
+            return TOO_FEW_REPLICAS
         return UNAVAILABLE
