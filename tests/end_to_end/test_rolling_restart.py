@@ -52,13 +52,13 @@ class Cluster:
         self._options: list[tuple[str, str]] = []
         self.servers: list[ServerProcess] = []
         self.changes: dict[str, str] = {}
-        for name, host in (("one", "10.0.0.11"), ("two", "10.0.0.12")):
+        for name, host in (("one", "10.87.0.11"), ("two", "10.87.0.12")):
             web, lines = free_ports(2)
             changes = {
-                "redis://10.0.0.6:6379/0": f"unix://{redis.path}?db=0",
+                "redis://10.87.0.6:6379/0": f"unix://{redis.path}?db=0",
                 '"tcp:8083"': f'"tcp:{lines}:interface=127.0.0.1"',
                 '"tcp:8082"': f'"tcp:{web}:interface=127.0.0.1"',
-                "10.0.0.5": "127.0.0.1",
+                "10.87.0.5": "127.0.0.1",
             }
             file = folder / f"{name}.toml"
             file.write_text(replaced((CONFIGURATIONS / "sockbridge.toml").read_text(), changes))
