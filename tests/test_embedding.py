@@ -54,6 +54,7 @@ from twistedsock.errors import UNAVAILABLE
 from twistedsock.pubsub.future import Future
 from twistedsock.reload import TWO_POLICIES
 from twistedsock.service import SockbridgeService, StartFailed
+from twistedsock.socketio import SocketIO
 from twistedsock.testing import FakeServer
 
 Make = Callable[..., SockbridgeService]
@@ -369,6 +370,26 @@ def test_resources_are_served_by_the_web_port(start: Make, reactor: Reactor) -> 
     for name in ("channels", "console", "healthz"):
         with pytest.raises(ValueError, match="invalid name of a resource"):
             start({"tcp": "none", "web": LOOPBACK}, resources={name: page})
+
+
+def test_socketio_application_is_served_until_the_stop(start: Make, reactor: Reactor) -> None:
+    application, reasons = SocketIO(), list[str]()
+    application.on("disconnect")(lambda socket, reason: reasons.append(reason))
+    settings = {"tcp": "none", "web": LOOPBACK}
+    service = start(settings, socketio=application)
+    opening = get(reactor.factories[0], "/socket.io/?EIO=4&transport=polling")
+    sid = re.findall(rb'"sid":"([\w-]{20})"', opening)[0].decode()
+    assert get(reactor.factories[0], f"/socket.io/?EIO=4&transport=polling&sid={sid}", b"40").endswith(b"ok")
+    assert len(application.sockets) == 1
+    service.stopService()
+    assert reasons == ["server shutting down"]
+    with pytest.raises(ValueError, match="invalid name of a resource"):
+        start(settings, socketio=application, resources={"socket.io": Resource()})
+
+
+def test_socketio_needs_an_application(start: Make, reactor: Reactor) -> None:
+    start({"tcp": "none", "web": LOOPBACK})
+    assert b" 404 " in get(reactor.factories[0], "/socket.io/?EIO=4&transport=polling")
 
 
 def test_site_of_the_program_serves_the_web_port(start: Make, reactor: Reactor) -> None:

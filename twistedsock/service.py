@@ -44,7 +44,9 @@ from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.values import Lost
 from twistedsock.reload import TWO_POLICIES, Reloader, client_authorities, read_policy, read_webhooks
 from twistedsock.server.accept_errors import install_accept_backoff
+from twistedsock.server.engineio import EngineEndpoint
 from twistedsock.server.http.docs_site import built_docs, docs_files
+from twistedsock.server.http.engineio import PollingRequests
 from twistedsock.server.http.hosted import hosted_routes, own_segments
 from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.http.routes import build_routes
@@ -60,6 +62,7 @@ from twistedsock.server.twisted_internals import install_half_close_tls, share_p
 from twistedsock.server.web import WebFactory
 from twistedsock.session.backplane_notices import BackplaneNotices
 from twistedsock.session.context import ServerContext, build_context
+from twistedsock.socketio.server import SocketIO, generate_id
 from twistedsock.webhooks.manager import WebhookManager
 
 SWEEP_SECONDS = 5.0
@@ -123,6 +126,7 @@ class SockbridgeService(LoggingService):
         observers: Iterable[BridgeObserver] = (),
         endpoints: Iterable[Any] = (),
         resources: Mapping[str, IResource] | None = None,
+        socketio: SocketIO | None = None,
         ports: Sequence[PassedPort] | None = None,
         others: OtherProcesses | None = None,
     ) -> None:
@@ -197,6 +201,10 @@ class SockbridgeService(LoggingService):
             monitor.journal,
             others,
         )
+        self._engine: EngineEndpoint | None = None
+        if socketio is not None:
+            self._engine = EngineEndpoint(self.context, reactor, socketio, generate_id, socketio.engine_settings)
+            routes += PollingRequests(self._engine).routes()
         self._routes = Routes([*routes, *hosted_routes(resources or {}, own_segments(routes))])
         self._trusted = trusted_proxies(settings)
         self.lines = self._build_listeners(settings.tcp, self._line_factory)
@@ -274,6 +282,7 @@ class SockbridgeService(LoggingService):
             self.line_ports,
             config,
             self._routes,
+            self._engine,
         )
 
     # Start.
@@ -417,6 +426,8 @@ class SockbridgeService(LoggingService):
             self.context.close_all(CloseReason.GOING_AWAY, b"the server is going away")
         except Exception:  # twistd would ignore it
             self._log.failure("notifying the clients of the shutdown failed")
+        if self._engine is not None:
+            self._engine.close_all()
         drained: Deferred[None] = Deferred()
         timeout = self._reactor.callLater(self._settings.shutdown_timeout, self._abort_connections, drained)
         self._shutdown_timeout = timeout
@@ -502,6 +513,7 @@ def make_service(
     observers: Iterable[BridgeObserver] = (),
     endpoints: Iterable[Any] = (),
     resources: Mapping[str, IResource] | None = None,
+    socketio: SocketIO | None = None,
     reactor: Any = None,
 ) -> SockbridgeService:
     """Return the server as a service for your own application. Its attribute ``bridge`` publishes and subscribes.
@@ -510,7 +522,7 @@ def make_service(
     ``Settings``. ``policy`` decides who a client is and what it can do, in place of ``[access]`` in the file.
     ``backplane`` orders the events; by default, they are in memory. Each of ``observers`` is a ``BridgeObserver``, each
     of ``endpoints`` provides ``IBridgeEndpoint``. ``resources`` are resources of twisted.web for the web port, by the
-    first segment of their paths. Raises ``SettingsError``."""
+    first segment of their paths. ``socketio`` is an application for Socket.IO clients. Raises ``SettingsError``."""
     if reactor is None:
         from twisted.internet import reactor
     read = _settings_reader(settings)
@@ -524,6 +536,7 @@ def make_service(
         observers=observers,
         endpoints=endpoints,
         resources=resources,
+        socketio=socketio,
     )
 
 

@@ -10,7 +10,7 @@ from tests.fuzz.grammars import frame
 from tests.server.clients import CLOSE, PING, PONG, TEXT, LineConnection, LinePort, MakeLinePort, WebSocketClient
 from twistedsock.limits.settings import TIME_SLICE_SECONDS
 from twistedsock.server.timeouts import TimeoutQueue
-from twistedsock.server.websocket import PARSE_BYTES
+from twistedsock.server.websocket_transport import PARSE_BYTES
 from twistedsock.testing import FakeServer, limit_session
 
 

@@ -53,6 +53,11 @@ def text_frame(message: bytes) -> bytes:
     return text_head(len(message)) + message
 
 
+def binary_frame(message: bytes) -> bytes:
+    """A binary message in one frame."""
+    return b"\x82" + text_head(len(message))[1:] + message
+
+
 def text_fragment(piece: bytes, first: bool, last: bool) -> bytes:
     """A fragment of a text message (RFC 6455 section 5.4)."""
     frame = text_frame(piece)

@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twistedsock.auth.identity import Identity
+from twistedsock.codecs.engineio import PATH as ENGINE_PATH
 from twistedsock.codecs.http import (
     MAX_HEAD_BYTES,
     RequestHead,
@@ -19,11 +20,14 @@ from twistedsock.codecs.http import (
     has_too_many_headers,
     read_head,
 )
+from twistedsock.codecs.problem_details import HTTP_STATUS
 from twistedsock.errors import MEMORY_LIMIT_REACHED, TOO_FAST, Error, ErrorCode
 from twistedsock.limits.principal import LOCAL, Principal, address_principal, subject_principal
 from twistedsock.limits.rate import ENTRY_PRICE, TLS_HANDSHAKE_PRICE, token_price
 from twistedsock.limits.shares import UNCOUNTED_BYTES
 from twistedsock.server.connection import graceful_close
+from twistedsock.server.engineio import EngineEndpoint
+from twistedsock.server.engineio_websocket import EngineWebSocketFactory
 from twistedsock.server.http.checks import INVALID_FORWARDED_FOR, INVALID_HOST
 from twistedsock.server.http.connection import HTTPConnection
 from twistedsock.server.http.origin_policy import OriginPolicy
@@ -44,7 +48,7 @@ from twistedsock.server.sockets import (
     tune_socket,
 )
 from twistedsock.server.timeouts import TimeoutQueue
-from twistedsock.server.web_endpoints import SOCKBRIDGE, WebSocketEndpoint
+from twistedsock.server.web_endpoints import ENDPOINTS, SOCKBRIDGE, WebSocketEndpoint
 from twistedsock.server.websocket import WebSocketFactory
 from twistedsock.session.context import ServerContext
 from twistedsock.session.encoder import Endpoints
@@ -184,6 +188,8 @@ class HTTPDispatcher(Protocol):
                 return
         if isinstance(authenticated, Error) and credentials is not None and credentials.in_header:
             self._reject(authenticated, 401, (("WWW-Authenticate", 'Bearer error="invalid_token"'),))
+        elif isinstance(endpoint, EngineWebSocketFactory):
+            self._hand_over_to_engine(endpoint, head, authenticated, data)
         elif head.key:
             self._open_websocket(endpoint, head, authenticated, data[end:])
         else:
@@ -197,7 +203,18 @@ class HTTPDispatcher(Protocol):
                 websocket.proxied_address = self._client_address
             self._hand_over(websocket, data)
 
-    def _check_handshake(self, head: RequestHead) -> WebSocketEndpoint | None:
+    def _hand_over_to_engine(
+        self, engine: EngineWebSocketFactory, head: RequestHead, authenticated: Identity | Error | None, data: bytes
+    ) -> None:
+        if isinstance(authenticated, Error):
+            self._reject(authenticated, HTTP_STATUS[authenticated.code])
+            return
+        subject = b"" if authenticated is None else authenticated.subject
+        principal = subject_principal(subject) if subject else self._principal()
+        query = head.query.encode("latin-1")
+        self._hand_over(engine.build(self._client_address, principal, query, authenticated), data)
+
+    def _check_handshake(self, head: RequestHead) -> WebSocketEndpoint | EngineWebSocketFactory | None:
         """The endpoint of a handshake. None if the handshake has been rejected."""
         if not head.has_valid_host:
             self._reject(INVALID_HOST, 400)
@@ -207,11 +224,13 @@ class HTTPDispatcher(Protocol):
         if rejection is not None:
             self._reject(rejection.error, rejection.status, about=head.origin if rejection.status == 403 else head.host)
             return None
-        endpoint = self.factory.websockets.endpoints.get(head.path)
+        endpoint = self.factory.endpoints.get(head.path)
         if endpoint is None:
             self._reject(UNKNOWN_PATH, 404)
         elif head.has_body:  # a proxy would take the first messages for the content
             self._reject(UNEXPECTED_CONTENT, 400)
+        elif isinstance(endpoint, EngineWebSocketFactory):
+            return endpoint
         elif head.subprotocols and endpoint.select(head.subprotocols) is None:
             unsupported = f"no supported subprotocol: offer {endpoint.supported}"
             self._reject(Error(ErrorCode.BAD_ARGUMENT, unsupported), 400)
@@ -361,8 +380,8 @@ class HTTPDispatcher(Protocol):
 
 @implementer(IProtocolNegotiationFactory)
 class WebFactory(ListenerFactory):
-    """Creates the connections of one web listener. ``origin_policy`` and, if given, ``routes`` are shared by all web
-    listeners. ``lines`` returns the line ports, for the page."""
+    """Creates the connections of one web listener. ``origin_policy`` and, if given, ``routes`` and ``engine`` are
+    shared by all web listeners. ``lines`` returns the line ports, for the page."""
 
     protocol: Any = HTTPDispatcher
 
@@ -377,6 +396,7 @@ class WebFactory(ListenerFactory):
         lines: Callable[[], list[dict[str, object]]],
         listening: ListenerConfig = DEFAULT_LISTENER,
         routes: Routes | None = None,
+        engine: EngineEndpoint | None = None,
     ) -> None:
         self.context = context
         self.reactor = reactor
@@ -387,8 +407,12 @@ class WebFactory(ListenerFactory):
             reactor, context.limits.handshake_timeout, HTTPDispatcher.reject_late
         )
         self.websockets = WebSocketFactory(context, reactor, send_buffer_bytes, ping_interval, ping_timeout, listening)
+        self.endpoints: dict[str, WebSocketEndpoint | EngineWebSocketFactory] = {**ENDPOINTS}
         routes = routes or Routes(build_routes(context, reactor, lines))
         self.site = HTTPSite(reactor, context, origin_policy, routes, listening)
+        if engine is not None:
+            websockets = EngineWebSocketFactory(engine, send_buffer_bytes, listening)
+            self.endpoints[ENGINE_PATH] = self.site.engine_websockets = websockets
 
     def acceptableProtocols(self) -> list[bytes]:
         """The protocols for ALPN (RFC 7301). If a client offers protocols, as browsers and curl do, the handshake fails

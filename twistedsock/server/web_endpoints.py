@@ -1,6 +1,7 @@
 """The WebSocket paths of the web port, and the dialects of each: another protocol is one more entry in ``ENDPOINTS``.
 
-HTTP requests have a table of their own, in ``server.http.routes``.
+HTTP requests have a table of their own, in ``server.http.routes``. If the server has an Engine.IO application, the web
+port adds its path, whose connections are those of ``server.engineio_websocket``.
 """
 
 from collections.abc import Mapping, Sequence

@@ -5,7 +5,7 @@ frames are parsed here, and outgoing frames arrive here as bytes. A handshake in
 port, see ``open_accepted``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import txaio
@@ -16,16 +16,17 @@ from twistedsock.auth.identity import Identity
 from twistedsock.codecs.http import RequestHead
 from twistedsock.codecs.line_decoder import split_messages
 from twistedsock.codecs.payload import BOM, JSON_WHITESPACE
-from twistedsock.codecs.websocket import CLOSE_CODES, PlainFrames, are_extensions, split_extensions, switching_protocols
+from twistedsock.codecs.websocket import CLOSE_CODES, PlainFrames, switching_protocols
 from twistedsock.errors import MEMORY_LIMIT_REACHED, CloseReason, Error
 from twistedsock.limits.shares import UNCOUNTED_BYTES
 from twistedsock.pubsub.subscription import SOCKET_FULL, Client
 from twistedsock.server.autobahn_internals import AutobahnConnection, configure
-from twistedsock.server.connection import LINGER_SECONDS, close_description, log_exception, open_session
+from twistedsock.server.connection import close_description, log_exception, open_session
 from twistedsock.server.sockets import DEFAULT_LISTENER, ListenerConfig, endpoints_of
 from twistedsock.server.timeouts import ConnectionTimeouts
-from twistedsock.server.transport import detach_outlet, outlet_of
-from twistedsock.server.web_endpoints import ENDPOINTS, SOCKBRIDGE, WebSocketEndpoint
+from twistedsock.server.transport import outlet_of
+from twistedsock.server.web_endpoints import SOCKBRIDGE, WebSocketEndpoint
+from twistedsock.server.websocket_transport import WebSocketTransport
 from twistedsock.session.context import ServerContext
 from twistedsock.session.encoder import Endpoints
 from twistedsock.session.input_pipeline import InputPipeline
@@ -34,10 +35,6 @@ from twistedsock.session.timeline import HandshakeInfo
 CLOSE_TIMEOUT_SECONDS = 5
 """Time for the client to answer a close frame, before the connection is dropped."""
 
-PARSE_BYTES = 256
-"""Input that Autobahn receives at a time. The smallest frames cost it tens of microseconds each, so the clock is
-checked after each part."""
-
 MAX_CLOSE_REASON_BYTES = 123
 """RFC 6455 section 5.5: a close frame has 125 bytes, and the code takes two."""
 
@@ -45,7 +42,7 @@ UNSUPPORTED_DATA = 1003
 """RFC 6455 section 7.4.1: a type of data that cannot be accepted."""
 
 
-class WebSocketConnection(AutobahnConnection):
+class WebSocketConnection(WebSocketTransport):
     """A connection of a WebSocket client. The web port sets the attributes without underscore before it opens."""
 
     factory: "WebSocketFactory"
@@ -60,8 +57,6 @@ class WebSocketConnection(AutobahnConnection):
     pipeline: InputPipeline | None = None
     _plain_frames: PlainFrames | None = None
     """Parses complete text frames. None before the connection opens and after it closes."""
-    _unparsed = b""
-    """Input that waits for the next time slice."""
     _messages: Sequence[bytes] = ()
     """Messages that Autobahn has completed."""
     _awaits_first_message = True
@@ -73,7 +68,6 @@ class WebSocketConnection(AutobahnConnection):
     _is_input_ignored = False
     _has_input_ended = False
     _close_description = ""
-    _linger: Any = None
 
     # The handshake.
 
@@ -84,27 +78,6 @@ class WebSocketConnection(AutobahnConnection):
         if selected is None:
             raise ConnectionDeny(400, f"no supported subprotocol: offer {self.endpoint.supported}")
         return selected
-
-    def processHandshake(self) -> None:
-        """Hide the offered extensions from Autobahn: none is accepted here, and it would fail the handshake for some
-        offers that only have to be declined."""
-        end = self.data.find(b"\r\n\r\n") + 4
-        if end >= 4:
-            head, offers = split_extensions(self.data[:end])
-            if not are_extensions(offers):
-                self.failHandshake("malformed Sec-WebSocket-Extensions: send extensions as in RFC 6455 section 9.1")
-                return
-            self.data = head + self.data[end:]
-        super().processHandshake()
-
-    def succeedHandshake(self, res: Any) -> None:
-        """Abort the connection if an exception is raised. Autobahn would leave it in a Deferred, and the client would
-        wait for ever."""
-        try:
-            super().succeedHandshake(res)
-        except Exception:
-            log_exception()
-            self.transport.abortConnection()
 
     def onOpen(self) -> None:
         self.drop_handshake_state()
@@ -154,12 +127,12 @@ class WebSocketConnection(AutobahnConnection):
         elif selected is not None or self.endpoint.default_for_text is None:
             self._awaits_first_message = False
         self._plain_frames = PlainFrames(factory.context.limits.max_message_bytes)
-        self._outlet = outlet_of(transport, factory.reactor)
+        self.outlet = outlet_of(transport, factory.reactor)
         self.pipeline = open_session(
             factory.context,
             dialect.encoder,
             dialect.decoder,
-            self._outlet,
+            self.outlet,
             endpoints,
             close=self._send_close,
             pause=transport.pauseProducing,
@@ -201,31 +174,17 @@ class WebSocketConnection(AutobahnConnection):
         return self._plain_frames is not None and self._plain_frames.partial is not None
 
     def _parse(self, data: bytes) -> None:
-        """Let Autobahn parse input. After a time slice the rest waits until other clients have been served."""
-        if self._is_input_ignored:
-            return
-        scheduler = self.factory.context.broker.scheduler
-        time_slice = scheduler.time_slice()
-        position, end = 0, len(data)
-        while position < end:
-            self.parse(data[position : position + PARSE_BYTES])
-            self._handle_completed()
-            position += PARSE_BYTES
-            if position < end and time_slice.is_over():
-                self._unparsed = data[position:]
-                self.transport.pauseProducing()
-                scheduler.defer(self._parse_unparsed)
-                break
-        self._watch_partial_input()
+        if not self._is_input_ignored:
+            self.parse_in_slices(data)
 
-    def _parse_unparsed(self) -> None:
-        data, self._unparsed = self._unparsed, b""
-        if data:
-            self._parse(data)
-            if self.pipeline is None or not self.pipeline.is_paused:
-                self._resume()
-            if self._has_input_ended:
-                self._finish()
+    def slice_parsed(self) -> None:
+        if self.pipeline is None or not self.pipeline.is_paused:
+            self._resume()
+        if self._has_input_ended:
+            self._finish()
+
+    def input_parsed(self) -> None:
+        self._watch_partial_input()
 
     def _watch_partial_input(self) -> None:
         """Start or stop the timeout of unfinished frames and messages, and count their memory."""
@@ -233,7 +192,7 @@ class WebSocketConnection(AutobahnConnection):
         if pipeline is None:
             return
         partial = self._plain_frames.partial if self._plain_frames is not None else None
-        size = len(self._unparsed) + len(self.data) + self.assembled_bytes + (0 if partial is None else len(partial))
+        size = self.unfinished_bytes + (0 if partial is None else len(partial))
         if (self._counted_bytes or size > UNCOUNTED_BYTES) and self._exceeds_memory_budget(size, pipeline):
             return
         has_partial = partial is not None or bool(self.data) or self.current_frame is not None or self.inside_message
@@ -269,7 +228,7 @@ class WebSocketConnection(AutobahnConnection):
         else:
             self._messages = [*self._messages, bytes(payload)]
 
-    def _handle_completed(self) -> None:
+    def messages_parsed(self) -> None:
         """Run the messages that Autobahn has completed together, so that they share one time slice."""
         if self._messages:
             messages, self._messages = self._messages, ()
@@ -312,13 +271,13 @@ class WebSocketConnection(AutobahnConnection):
         return []
 
     def onPing(self, payload: bytes) -> None:
-        self._handle_completed()  # they arrived before the ping
+        self.messages_parsed()  # they arrived before the ping
         pipeline = self.pipeline
         if pipeline is not None and not pipeline.is_within_rate():
             return
         super().onPing(payload)
         # A client that does not read its pongs is not read either.
-        if pipeline is not None and self.state == self.STATE_OPEN and self._outlet.blocked & SOCKET_FULL:
+        if pipeline is not None and self.state == self.STATE_OPEN and self.outlet.blocked & SOCKET_FULL:
             pipeline.pause()
 
     def _resume(self) -> None:
@@ -337,7 +296,7 @@ class WebSocketConnection(AutobahnConnection):
 
     def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:
         """Send a close frame, for whatever reason. No data follows it (RFC 6455 section 5.5.1)."""
-        self._handle_completed()
+        self.messages_parsed()
         if self.pipeline is not None:
             close_code, reason = (self.remoteCloseCode, self.remoteCloseReason) if isReply else (code, reasonUtf8)
             description = "a close frame" if close_code is None else f"a close frame with code {close_code}"
@@ -351,15 +310,9 @@ class WebSocketConnection(AutobahnConnection):
             self.dropConnection()
 
     def dropConnection(self, abort: bool = False) -> None:
-        """Called by Autobahn to close the transport. A client that does not read the last bytes has
-        ``LINGER_SECONDS``."""
-        if self.pipeline is not None:
-            if abort:
-                self.pipeline.session.mark_closing(self.wasNotCleanReason or "")
-            detach_outlet(self._outlet, self.transport)
+        if abort and self.pipeline is not None:
+            self.pipeline.session.mark_closing(self.wasNotCleanReason or "")
         super().dropConnection(abort)
-        if not abort and self._linger is None:
-            self._linger = self.factory.reactor.callLater(LINGER_SECONDS, self.transport.abortConnection)
 
     def readConnectionLost(self) -> None:
         """The client has ended its stream without a close frame. Its commands are run and answered, then the connection
@@ -384,8 +337,7 @@ class WebSocketConnection(AutobahnConnection):
         self.end(reason)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
-        if self._linger is not None and self._linger.active():
-            self._linger.cancel()
+        super().onClose(wasClean, code, reason)
         if self.pipeline is not None:
             self.factory.timeouts.stop(self.pipeline)
             self.pipeline.connection_lost(self._close_description)
@@ -394,10 +346,10 @@ class WebSocketConnection(AutobahnConnection):
 
 class WebSocketFactory(WebSocketServerFactory):
     """Creates the WebSocket connections of one web listener. ``ping_interval`` and ``ping_timeout`` are whole seconds,
-    0 for never."""
+    0 for never. ``max_message_bytes`` is None for the limit of the server."""
 
     noisy = False
-    endpoints: Mapping[str, WebSocketEndpoint] = ENDPOINTS
+    connection_class: type[AutobahnConnection] = WebSocketConnection
 
     def __init__(
         self,
@@ -407,6 +359,7 @@ class WebSocketFactory(WebSocketServerFactory):
         ping_interval: int,
         ping_timeout: int,
         listening: ListenerConfig = DEFAULT_LISTENER,
+        max_message_bytes: int | None = None,
     ) -> None:
         txaio.use_twisted()
         super().__init__(reactor=reactor)
@@ -416,11 +369,12 @@ class WebSocketFactory(WebSocketServerFactory):
         self.listening = listening
         self.timeouts = ConnectionTimeouts(context.limits, reactor)
         limits = context.limits
+        maximum = max_message_bytes or limits.max_message_bytes
         self.setProtocolOptions(
             webStatus=False,
             utf8validateIncoming=True,
-            maxFramePayloadSize=limits.max_message_bytes,
-            maxMessagePayloadSize=limits.max_message_bytes,
+            maxFramePayloadSize=maximum,
+            maxMessagePayloadSize=maximum,
             # Autobahn's timers count whole seconds and take three at least.
             openHandshakeTimeout=limits.handshake_timeout,
             closeHandshakeTimeout=CLOSE_TIMEOUT_SECONDS,
@@ -433,4 +387,4 @@ class WebSocketFactory(WebSocketServerFactory):
             allowedOrigins=["*"],
             allowNullOrigin=True,
         )
-        configure(self, WebSocketConnection)
+        configure(self, self.connection_class)

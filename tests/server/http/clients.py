@@ -13,7 +13,9 @@ from tests.fakes import FakeTransport, connect
 from tests.server.clients import Connection, request_bytes
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.metrics.connection_journal import ConnectionJournal
+from twistedsock.server.engineio import EngineEndpoint
 from twistedsock.server.http.connection import HTTPConnection
+from twistedsock.server.http.engineio import PollingRequests
 from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.http.routes import build_routes
 from twistedsock.server.http.routing import Route, Routes
@@ -226,11 +228,13 @@ class WebPort:
         origins: AllowedOrigins | None = None,
         listening: ListenerConfig = DEFAULT_LISTENER,
         ping_interval: int = 0,
+        engine: EngineEndpoint | None = None,
     ) -> None:
         self.server = server
-        routes = Routes(build_routes(server.context, reactor, list, ping_interval=ping_interval))
+        more = [] if engine is None else PollingRequests(engine).routes()
+        routes = Routes([*build_routes(server.context, reactor, list, ping_interval=ping_interval), *more])
         policy = OriginPolicy(origins or AllowedOrigins())
-        self.factory = WebFactory(server.context, reactor, policy, 0, 0, 3, list, listening, routes)
+        self.factory = WebFactory(server.context, reactor, policy, 0, 0, 3, list, listening, routes, engine)
 
     def __call__(self, here: str = "127.0.0.1", there: str = "127.0.0.1") -> WebClient:
         return WebClient(self.factory, connect(here, 8082, there))

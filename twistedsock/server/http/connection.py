@@ -369,7 +369,7 @@ class HTTPConnection(ChannelInternals):
         """Respond with an error to the request that is being received, and close."""
         request = self.requests[-1] if self.requests and not self.is_handling_request else None
         if request is not None and request.has_head:
-            self._close_after(lambda: request.respond_error(problem, status))
+            self._close_after(lambda: request.reject(problem, status))
         elif self.is_handling_request:  # responses keep the order of requests, and an earlier one is not answered yet
             self._stop_input()
             self.transport.abortConnection()

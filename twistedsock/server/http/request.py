@@ -323,6 +323,12 @@ class HTTPRequest(RequestInternals):
             extra.setdefault(b"Retry-After", b"%d" % (limiter.retry_after if limiter is not None else 1))
         self.respond(status, PROBLEM_TYPE, problem_details(error, status), {**DATA_HEADERS, **extra})
 
+    def reject(self, error: Error, status: int | None = None, headers: Mapping[bytes, bytes] | None = None) -> None:
+        """Send an error instead of calling the handler."""
+        if self.route is not None and self.route.on_rejected is not None:
+            self.route.on_rejected(self)
+        self.respond_error(error, status, headers)
+
     def respond_without_body(self, headers: Mapping[bytes, bytes]) -> None:
         """Respond to HEAD if the length of the body is unknown."""
         if self.is_finished:
@@ -341,6 +347,19 @@ class HTTPRequest(RequestInternals):
         head = self._head(200, b"", None, header_block(headers))
         self.connection.hand_over(protocol)
         return head
+
+    def switch_protocols(self, protocol: Any) -> None:
+        """Give the connection to a protocol that responds to this request itself, from its head on."""
+        self._has_responded = True
+        self.context.stats.count_response(self.method, 101)
+        lines = [b"%b %b %b\r\n" % (self.method, self.uri, self.clientproto)]
+        lines += [
+            b"%b: %b\r\n" % (name, value) for name, values in self.requestHeaders.getAllRawHeaders() for value in values
+        ]
+        transport = self.transport
+        self.connection.hand_over(protocol)
+        protocol.makeConnection(transport)
+        protocol.dataReceived(b"".join([*lines, b"\r\n"]))
 
     def begin_response(self, status: int) -> None:
         """The caller writes a response with this status to the connection."""
@@ -412,7 +431,7 @@ class HTTPRequest(RequestInternals):
         """Respond, or call the handler, which responds."""
         if self.rejection is not None:
             self._report_refusal(self.rejection.error)
-            self.respond_error(self.rejection.error, self.rejection.status, self.rejection.headers)
+            self.reject(self.rejection.error, self.rejection.status, self.rejection.headers)
         elif self.method == b"OPTIONS":
             self._respond_to_options()
         elif self.static_file is not None:

@@ -28,6 +28,8 @@ class Route(msgspec.Struct, frozen=True):
     available_during_shutdown: bool = False
     allows_every_origin: bool = False
     """Pages of every origin can read the response, without credentials."""
+    on_rejected: Callable[[Any], object] | None = None
+    """Called with a request whose body is too long or not complete in time. The handler is not called."""
 
 
 class RouteMatch(msgspec.Struct, frozen=True):

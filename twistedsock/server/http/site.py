@@ -52,6 +52,8 @@ class HTTPSite:
         self.origin_policy = origin_policy
         self.routes = routes
         self.listener = listener
+        self.engine_websockets: Any = None
+        """Creates the WebSockets of Engine.IO clients, if the server has an application for them."""
         self.files: Mapping[bytes, ServedFile] = static_files()
         """Files by URL path."""
         self.connections: dict[SiteConnection, None] = {}

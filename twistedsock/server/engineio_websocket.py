@@ -1,0 +1,204 @@
+"""The WebSockets of Engine.IO clients. A WebSocket opens a session, or a session that polls moves to it."""
+
+from typing import Any, cast
+
+from autobahn.websocket.types import ConnectionRequest
+
+from twistedsock.auth.identity import Identity
+from twistedsock.codecs.engineio import HandshakeError, InvalidPacket, Packet, Query, encode_text, read_query
+from twistedsock.codecs.engineio_session import CloseCause
+from twistedsock.codecs.websocket import CLOSE_CODES, binary_frame, text_frame
+from twistedsock.errors import CloseReason, Error
+from twistedsock.limits.principal import Principal
+from twistedsock.pubsub.subscription import SOCKET_FULL
+from twistedsock.server.engineio import EngineConnection, EngineEndpoint, Handshake
+from twistedsock.server.sockets import DEFAULT_LISTENER, ListenerConfig, endpoints_of
+from twistedsock.server.transport import outlet_of
+from twistedsock.server.websocket import WebSocketFactory
+from twistedsock.server.websocket_transport import WebSocketTransport
+
+
+class EngineWebSocket(WebSocketTransport):
+    """Built by ``EngineWebSocketFactory.build``."""
+
+    factory: "EngineWebSocketFactory"
+    client_address: Any = None
+    principal: Principal = b""
+    identity: Identity | None = None
+    query = b""
+    _headers: dict[str, str] = {}
+    _connection: EngineConnection | None = None
+
+    # Opening.
+
+    def onConnect(self, request: ConnectionRequest) -> None:
+        self._headers = dict(request.headers)
+
+    def onOpen(self) -> None:
+        self.drop_handshake_state()
+        self.outlet = outlet_of(self.transport, self.factory.reactor)
+        self.outlet.principal = self.principal
+        self.outlet.on_drained = self._drained
+        headers, self._headers = self._headers, {}
+        error = self._open(headers)
+        if error is not None:
+            # After the handshake, because programs and pages cannot read the response to one that fails.
+            self._end(CloseReason.TRY_AGAIN if isinstance(error, Error) else CloseReason.POLICY, error.message)
+
+    def _open(self, headers: dict[str, str]) -> HandshakeError | Error | None:
+        endpoint, query = self.factory.engine, read_query(self.query)
+        if isinstance(query, HandshakeError):
+            return query
+        if query.sid:
+            return self._upgrade(endpoint, query)
+        endpoints, secure = endpoints_of(self.transport, self.client_address), self.factory.listening.secure
+        connection = endpoint.open(
+            Handshake(self.client_address, endpoints, self.principal, query, headers, secure, self.identity)
+        )
+        if isinstance(connection, Error):
+            return connection
+        self._connection = connection
+        connection.session.open_with_socket(self)
+        connection.start()
+        return None
+
+    def _upgrade(self, endpoint: EngineEndpoint, query: Query) -> HandshakeError | None:
+        connection = endpoint.find(query.sid)
+        if connection is None:
+            return HandshakeError.UNKNOWN_SESSION
+        if not connection.session.upgrade(self, query.revision, endpoint.reactor.seconds()):
+            return HandshakeError.BAD_REQUEST
+        self._connection = connection
+        connection.update()
+        return None
+
+    # Output, called by the session.
+
+    @property
+    def is_blocked(self) -> bool:
+        return bool(self.outlet.blocked)
+
+    def send(self, packet: Packet) -> None:
+        if self.state == self.STATE_OPEN:
+            frame = binary_frame(packet.data) if packet.is_binary else text_frame(encode_text(packet))
+            self.factory.context.stats.sent += len(frame)
+            self.outlet.write(frame)
+
+    def close(self) -> None:
+        self._connection = None
+        self._end(CloseReason.NORMAL)
+
+    def _end(self, reason: CloseReason, message: str = "") -> None:
+        self.transport.resumeProducing()  # or the close frame of the client would never be read
+        self.sendCloseFrame(CLOSE_CODES[reason], message.encode() or None)
+
+    def _drained(self) -> None:
+        if not self._unparsed:
+            self.transport.resumeProducing()
+        if self._connection is not None:
+            self._connection.session.flush()
+            self._connection.update()
+
+    # Input.
+
+    def dataReceived(self, data: bytes) -> None:
+        self.factory.context.stats.received += len(data)
+        connection = self._connection
+        if connection is not None and not self.factory.engine.charge(connection.handshake, 0, len(data)):
+            connection.fail(CloseCause.TRANSPORT)
+        elif self._unparsed:
+            self._unparsed += data
+        else:
+            self.parse_in_slices(data)
+
+    def input_parsed(self) -> None:
+        """Count the input that is not complete in the memory budget."""
+        connection = self._connection
+        if connection is not None and connection.unfinished_bytes != self.unfinished_bytes:
+            connection.unfinished_bytes = self.unfinished_bytes
+            connection.update()
+
+    def slice_parsed(self) -> None:
+        if not self.outlet.blocked:
+            self.transport.resumeProducing()
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        connection = self._connection
+        if connection is None or not self._is_within_rate(connection):
+            return
+        try:
+            connection.session.socket_received(self, payload, isBinary, self.factory.reactor.seconds())
+        except InvalidPacket:
+            connection.session.fail(CloseCause.INVALID)
+        connection.update()
+
+    def onPing(self, payload: bytes) -> None:
+        """Answer a ping of WebSocket. Engine.IO has pings of its own."""
+        if self._connection is not None and not self._is_within_rate(self._connection):
+            return
+        super().onPing(payload)
+        # A client that does not read its pongs is not read either.
+        if self.state == self.STATE_OPEN and self.outlet.blocked & SOCKET_FULL:
+            self.transport.pauseProducing()
+
+    def _is_within_rate(self, connection: EngineConnection) -> bool:
+        if self.factory.engine.charge(connection.handshake, 1):
+            return True
+        connection.fail(CloseCause.TRANSPORT)
+        return False
+
+    # The end.
+
+    def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:
+        """Send a close frame, for whatever reason. No message can be sent or received after it."""
+        super().sendCloseFrame(code, reasonUtf8, isReply)
+        self._leave_session()
+
+    def readConnectionLost(self) -> None:
+        """The client has ended its stream without a close frame."""
+        self.dropConnection()
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.end(reason)
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        super().onClose(wasClean, code, reason)
+        self._leave_session()
+
+    def _leave_session(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.unfinished_bytes = 0
+            connection.session.socket_lost(self)
+            connection.update()
+
+
+class EngineWebSocketFactory(WebSocketFactory):
+    """Creates the WebSockets of one web listener. They have no pings of WebSocket, because Engine.IO has its own."""
+
+    connection_class = EngineWebSocket
+
+    def __init__(
+        self,
+        engine: EngineEndpoint,
+        send_buffer_bytes: int,
+        listening: ListenerConfig = DEFAULT_LISTENER,
+    ) -> None:
+        self.engine = engine
+        super().__init__(
+            engine.context,
+            engine.reactor,
+            send_buffer_bytes,
+            0,
+            0,
+            listening,
+            max_message_bytes=engine.settings.max_payload,
+        )
+
+    def build(self, address: Any, principal: Principal, query: bytes, identity: Identity | None) -> EngineWebSocket:
+        """The protocol of a connection whose handshake has passed the checks of the web port. It receives the handshake
+        next. ``address`` is that of the client."""
+        websocket: Any = self.buildProtocol(address)
+        websocket.client_address, websocket.principal = address, principal
+        websocket.query, websocket.identity = query, identity
+        return cast(EngineWebSocket, websocket)

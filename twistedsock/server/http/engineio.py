@@ -1,0 +1,168 @@
+"""The requests of Engine.IO clients that poll: GET waits for packets, POST carries them."""
+
+from collections.abc import Iterator
+
+from twistedsock.codecs.engineio import (
+    PATH,
+    POLL_TYPE,
+    POLLING,
+    SEPARATOR,
+    HandshakeError,
+    InvalidPacket,
+    Packet,
+    Query,
+    decode_payload,
+    read_query,
+)
+from twistedsock.codecs.engineio_session import CloseCause
+from twistedsock.errors import TOO_FAST, Error
+from twistedsock.limits.rate import answer_price
+from twistedsock.server.engineio import EngineConnection, EngineEndpoint, Handshake
+from twistedsock.server.http.headers import JSON
+from twistedsock.server.http.request import HTTPRequest
+from twistedsock.server.http.routing import Route
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+"""The methods whose error is in the form of the protocol."""
+
+
+class WaitingPoll:
+    """A GET request that waits for packets."""
+
+    def __init__(self, request: HTTPRequest, connection: EngineConnection) -> None:
+        self._request = request
+        self._connection = connection
+        request.on_disconnect, request.on_shutdown = self._disconnected, connection.close
+
+    def respond(self, body: bytes) -> None:
+        self._request.charge_afterwards(int(answer_price(len(body))))
+        self._request.respond(200, POLL_TYPE, body)
+
+    def _disconnected(self) -> None:
+        self._connection.session.poll_lost(self)
+        self._connection.update()
+
+
+class PollingRequests:
+    """Handles the requests of one path."""
+
+    def __init__(self, endpoint: EngineEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def routes(self) -> list[Route]:
+        maximum = self._endpoint.settings.max_payload
+        return [
+            Route(
+                method,
+                PATH,
+                self.handle,
+                max_body=maximum,
+                answers_head=False,
+                takes_body=method != "GET",
+                on_rejected=self.rejected,
+            )
+            for method in METHODS
+        ]
+
+    def handle(self, request: HTTPRequest) -> None:
+        error = self._handle(request)
+        if error is not None:
+            request.respond(error.status, JSON, error.body)
+
+    def _handle(self, request: HTTPRequest) -> HandshakeError | None:
+        query = read_query(request.query)
+        if isinstance(query, HandshakeError):
+            return query
+        if query.transport != POLLING:
+            return self._open_websocket(request)
+        if not query.sid:
+            if request.method != b"GET":
+                return HandshakeError.BAD_METHOD
+            self._open(request, query)
+            return None
+        connection = self._endpoint.find(query.sid)
+        if connection is None:
+            return HandshakeError.UNKNOWN_SESSION
+        if request.method == b"GET":
+            error = connection.session.poll(WaitingPoll(request, connection))
+        elif request.method == b"POST":
+            error = self._receive(request, connection)
+        else:
+            error = HandshakeError.BAD_REQUEST
+        connection.update()
+        return error
+
+    def _open_websocket(self, request: HTTPRequest) -> HandshakeError | None:
+        """A WebSocket handshake on a connection that has carried requests before. Programs do that, browsers do not."""
+        if request.method != b"GET" or request.header(b"upgrade").lower() != b"websocket":
+            return HandshakeError.BAD_REQUEST
+        websockets, address = request.connection.site.engine_websockets, request.connection.client_address
+        request.switch_protocols(websockets.build(address, request.principal, request.query, request.identity))
+        return None
+
+    def _open(self, request: HTTPRequest, query: Query) -> None:
+        handshake = Handshake(
+            request.connection.client_address,
+            request.endpoints,
+            request.principal,
+            query,
+            {
+                name.decode("latin-1").lower(): b", ".join(values).decode("latin-1")
+                for name, values in request.requestHeaders.getAllRawHeaders()
+            },
+            request.listener.secure,
+            request.identity,
+        )
+        connection = self._endpoint.open(handshake)
+        if isinstance(connection, Error):
+            request.respond_error(connection)
+            return
+        connection.session.open_with_poll(WaitingPoll(request, connection))
+        connection.start()
+
+    def _receive(self, request: HTTPRequest, connection: EngineConnection) -> HandshakeError | None:
+        """The packets in a body, in fair time slices. The response follows them, so that the client waits with more."""
+        session, body = connection.session, request.body
+        if request.header(b"content-type").startswith(b"application/octet-stream"):
+            session.fail(CloseCause.INVALID)
+            return HandshakeError.BAD_REQUEST
+        error = session.begin_post()
+        if error is not None:
+            return error
+        if not self._endpoint.charge(connection.handshake, body.count(SEPARATOR)):
+            session.fail(CloseCause.TRANSPORT)
+            request.respond_error(TOO_FAST)
+            return None
+        request.on_disconnect = lambda: connection.fail(CloseCause.TRANSPORT)
+        failed: list[InvalidPacket] = []
+
+        def done() -> None:
+            if failed:
+                session.fail(CloseCause.INVALID)
+                request.respond(400, JSON, HandshakeError.BAD_REQUEST.body)
+            else:
+                request.respond(200, POLL_TYPE, b"ok")
+            session.end_post()
+            connection.update()
+
+        steps = self._receive_packets(connection, decode_payload(body), failed)
+        self._endpoint.context.broker.scheduler.run_steps(steps, done)
+        return None
+
+    def _receive_packets(
+        self, connection: EngineConnection, packets: Iterator[Packet], failed: list[InvalidPacket]
+    ) -> Iterator[None]:
+        try:
+            for packet in packets:
+                connection.session.receive(packet, self._endpoint.reactor.seconds())
+                yield
+        except InvalidPacket as invalid:
+            failed.append(invalid)
+
+    def rejected(self, request: HTTPRequest) -> None:
+        """The body of a request was too long, or not complete in time: the packets in it are lost, so the session is
+        over."""
+        query = read_query(request.query)
+        connection = None if isinstance(query, HandshakeError) else self._endpoint.find(query.sid)
+        if connection is not None:
+            connection.fail(CloseCause.TRANSPORT)

@@ -1,0 +1,101 @@
+"""What all WebSocket connections of the web port share, whatever protocol their messages have: a handshake without
+extensions, input that is parsed in fair time slices, and a close that lets the client read the last bytes.
+"""
+
+from typing import Any
+
+from twistedsock.codecs.websocket import are_extensions, split_extensions
+from twistedsock.server.autobahn_internals import AutobahnConnection
+from twistedsock.server.connection import LINGER_SECONDS, log_exception
+from twistedsock.server.transport import detach_outlet
+
+PARSE_BYTES = 256
+"""Input that Autobahn receives at a time. The smallest frames cost it tens of microseconds each, so the clock is
+checked after each part."""
+
+
+class WebSocketTransport(AutobahnConnection):
+    """A subclass sets ``outlet`` when the connection opens, and receives the messages of ``onMessage``."""
+
+    factory: Any
+    transport: Any
+    outlet: Any = None
+    _unparsed = b""
+    """Input that waits for the next time slice."""
+    _linger: Any = None
+
+    # The handshake.
+
+    def processHandshake(self) -> None:
+        """Hide the offered extensions from Autobahn: none is accepted here, and it would fail the handshake for some
+        offers that only have to be declined."""
+        end = self.data.find(b"\r\n\r\n") + 4
+        if end >= 4:
+            head, offers = split_extensions(self.data[:end])
+            if not are_extensions(offers):
+                self.failHandshake("malformed Sec-WebSocket-Extensions: send extensions as in RFC 6455 section 9.1")
+                return
+            self.data = head + self.data[end:]
+        super().processHandshake()
+
+    def succeedHandshake(self, res: Any) -> None:
+        """Abort the connection if an exception is raised. Autobahn would leave it in a Deferred, and the client would
+        wait for ever."""
+        try:
+            super().succeedHandshake(res)
+        except Exception:
+            log_exception()
+            self.transport.abortConnection()
+
+    # Input.
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """The size of frames and messages that are not complete."""
+        return len(self._unparsed) + len(self.data) + self.assembled_bytes
+
+    def parse_in_slices(self, data: bytes) -> None:
+        """Let Autobahn parse input. After a time slice the rest waits until other clients have been served."""
+        scheduler = self.factory.context.broker.scheduler
+        time_slice = scheduler.time_slice()
+        position, end = 0, len(data)
+        while position < end:
+            self.parse(data[position : position + PARSE_BYTES])
+            self.messages_parsed()
+            position += PARSE_BYTES
+            if position < end and time_slice.is_over():
+                self._unparsed = data[position:]
+                self.transport.pauseProducing()
+                scheduler.defer(self._parse_unparsed)
+                break
+        self.input_parsed()
+
+    def _parse_unparsed(self) -> None:
+        data, self._unparsed = self._unparsed, b""
+        if data:
+            self.parse_in_slices(data)
+            self.slice_parsed()
+
+    def messages_parsed(self) -> None:
+        """Called when messages may have been completed."""
+
+    def input_parsed(self) -> None:
+        """Called when input has been parsed, or a part of it, and the rest waits."""
+
+    def slice_parsed(self) -> None:
+        """Called in a later time slice, when input that waited has been parsed. Reading is paused."""
+
+    # Closing.
+
+    def dropConnection(self, abort: bool = False) -> None:
+        """Called by Autobahn to close the transport. A client that does not read the last bytes has
+        ``LINGER_SECONDS``."""
+        if self.outlet is not None:
+            detach_outlet(self.outlet, self.transport)
+        super().dropConnection(abort)
+        if not abort and self._linger is None:
+            self._linger = self.factory.reactor.callLater(LINGER_SECONDS, self.transport.abortConnection)
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        if self._linger is not None and self._linger.active():
+            self._linger.cancel()
