@@ -548,6 +548,16 @@ def test_large_commit_is_divided_into_rows(store: Store, tmp_path: Path) -> None
     """Also because reading a row again for each part of it takes long."""
     store.append(rows([1] * 2_000, size=1_000))
     with closing(sqlite3.connect(tmp_path / "state" / "events.sqlite")) as connection:
-        sizes = [size for (size,) in connection.execute("SELECT length(data) FROM batches")]
+        sizes = [size for (size,) in connection.execute("SELECT length(data) FROM large_data")]
     assert len(sizes) > 8 and max(sizes) <= 1.1 * MAX_ROW_BYTES
     assert store.read_channel(b"a", 2_000, 10**9, 0).tail[0].first == 1
+
+
+@pytest.mark.parametrize("size", [600, 850, 950, 1_100, 1_900])
+def test_file_is_little_larger_than_its_payloads(store: Store, size: int) -> None:
+    empty = store.used_bytes()
+    store.append(rows(*[[time] for time in range(400)], size=size))
+    assert 400 * size < store.used_bytes() - empty < 1.4 * 400 * size
+    while store.trim(10**6, 10**12, b"e2"):
+        pass
+    assert store.used_bytes() < 2 * empty

@@ -160,6 +160,7 @@ def test_verifies_an_intact_directory(run_command):
         ("UPDATE batches SET size = 5 WHERE last = 2", "channel kitchen: the row of event 2 has a wrong size"),
         ("UPDATE batches SET time = 5 WHERE last = 2", "channel kitchen: the row of event 2 has a wrong time"),
         ("UPDATE batches SET channel = 7 WHERE last = 2", "rows without a channel: 1"),
+        ("INSERT INTO large_data (data) VALUES (x'00')", "data without a row: 1"),
     ],
 )
 def test_verification_reports_faults_of_events(run_command, change, statement, fault):

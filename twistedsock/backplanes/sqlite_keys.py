@@ -28,7 +28,10 @@ class NewKey(NamedTuple):
 def read_keys(connection: sqlite3.Connection, oldest: int) -> dict[bytes, StoredKey]:
     """Those that were used at ``oldest`` or later."""
     rows = connection.execute("SELECT key, epoch, first, time, fingerprint FROM keys WHERE time >= ?", (oldest,))
-    return {key: StoredKey(*answer) for key, *answer in rows}
+    # Damage can change types, and a time that is no number is larger than any.
+    return {
+        key: StoredKey(*answer) for key, *answer in rows if isinstance(answer[1], int) and isinstance(answer[2], int)
+    }
 
 
 def add_keys(connection: sqlite3.Connection, keys: Sequence[NewKey], epoch: bytes, time: int) -> None:

@@ -18,7 +18,7 @@ import msgspec
 from twistedsock.backplanes.sqlite_damage import channel_checksum
 from twistedsock.backplanes.sqlite_database import StoreError
 from twistedsock.backplanes.sqlite_lock import LOCK_NAME, read_mark
-from twistedsock.backplanes.sqlite_rows import unpack
+from twistedsock.backplanes.sqlite_rows import data_column, unpack
 from twistedsock.backplanes.sqlite_schema import SCHEMA_VERSION
 from twistedsock.backplanes.sqlite_store import FILE_NAME, SUM_OF_HEADS
 from twistedsock.pubsub.values import Batch
@@ -85,6 +85,7 @@ class StateReader:
             self.close()
             writer = "a newer version of sockbridge" if version else "another program"
             raise StoreError(f"{self.path} was written by {writer}")
+        self._data_column = data_column(self._connection)
 
     def __enter__(self) -> Self:
         return self
@@ -164,7 +165,8 @@ class StateReader:
             page: list[_StoredRow] = []
             size = 0
             cursor = self._connection.execute(
-                "SELECT last, time, size, data FROM batches WHERE channel = ? AND last > ? ORDER BY last LIMIT ?",
+                f"SELECT last, time, size, {self._data_column} FROM batches WHERE channel = ? AND last > ?"
+                " ORDER BY last LIMIT ?",
                 (id, last, page_rows),
             )
             for row in map(_StoredRow._make, cursor):
@@ -219,6 +221,12 @@ class StateReader:
         ).fetchone()
         if count:
             yield f"rows without a channel: {count}"
+        if self._data_column != "data":
+            (count,) = self._connection.execute(
+                "SELECT count(*) FROM large_data WHERE id NOT IN (SELECT large FROM batches WHERE large NOT NULL)"
+            ).fetchone()
+            if count:
+                yield f"data without a row: {count}"
 
     def _channel_faults(self) -> Iterator[str]:
         for id, name, _, head, time, checksum in self._channel_rows():

@@ -13,6 +13,11 @@ MAX_ROW_BYTES = 256 * 1024
 """Cost of the batches in a row that has several. A row is read as a whole, also if only a part of it is needed."""
 
 
+MAX_SMALL_BYTES = 900
+"""Data in the table ``batches`` itself. A row of it that exceeds 1,002 bytes takes a further page
+(https://sqlite.org/fileformat2.html#b_tree_pages), so the file would be up to five times as large as the payloads."""
+
+
 class _Batch(msgspec.Struct, array_like=True, gc=False):
     """A batch without its offsets, which follow from those of the row."""
 
@@ -49,7 +54,10 @@ def pack(batches: Sequence[Batch]) -> bytes:
 
 
 def unpack(last: int, data: bytes) -> list[Batch]:
-    """The batches of a row. ``last`` is the offset of its last event. Raises MsgspecError if the row is damaged."""
+    """The batches of a row. ``last`` is the offset of its last event. Raises MsgspecError if the row is damaged, which
+    can change the types of columns."""
+    if not (isinstance(last, int) and isinstance(data, bytes)):
+        raise msgspec.ValidationError("its columns have wrong types")
     stored = _decode(verify(data, last))
     first = last + 1 - sum([len(each.items) for each in stored])
     batches = []
@@ -72,6 +80,27 @@ def divide(batches: Sequence[Batch]) -> Iterator[Sequence[Batch]]:
     yield batches[start:]
 
 
+def insert_row(connection: sqlite3.Connection, channel: int, last: int, time: int, size: int, data: bytes) -> None:
+    large = None
+    if len(data) > MAX_SMALL_BYTES:
+        large = connection.execute("INSERT INTO large_data (data) VALUES (?)", (data,)).lastrowid
+        data = b""
+    connection.execute(
+        "INSERT INTO batches (channel, last, time, size, data, large) VALUES (?, ?, ?, ?, ?, ?)",
+        (channel, last, time, size, data, large),
+    )
+
+
+_DATA = "coalesce((SELECT large_data.data FROM large_data WHERE large_data.id = batches.large), batches.data)"
+"""The data of a row of ``batches``."""
+
+
+def data_column(connection: sqlite3.Connection) -> str:
+    """The expression for the data of a row of ``batches`` in a file that can have an older version."""
+    has_large = connection.execute("SELECT 1 FROM pragma_table_info('batches') WHERE name = 'large'").fetchone()
+    return "data" if has_large is None else _DATA
+
+
 class Row(NamedTuple):
     last: int
     time: int
@@ -80,21 +109,22 @@ class Row(NamedTuple):
     batches: list[Batch]
 
 
-def newest_rows(connection: sqlite3.Connection, id: int, head: int) -> Iterator[Row]:
+def newest_rows(connection: sqlite3.Connection, id: int, head: int, data_column: str = _DATA) -> Iterator[Row]:
     """The rows of a channel, beginning with the newest. Raises an error of damage if one is wrong or missing."""
-    rows = connection.execute("SELECT last, time, size, data FROM batches WHERE channel = ? ORDER BY last DESC", (id,))
-    for last, time, size, data in rows:
+    rows = connection.execute(f"SELECT last, {data_column} FROM batches WHERE channel = ? ORDER BY last DESC", (id,))
+    for last, data in rows:
         batches = unpack(last, data)
         if last != head:
             raise DamageError(f"event {head} of a channel is missing")
         head = batches[0].first - 1
-        yield Row(last, time, size, data, batches)
+        yield Row(last, batches[-1].time, sum([batch.payloads.size for batch in batches]), data, batches)
 
 
 def batches_from(connection: sqlite3.Connection, id: int, head: int, offset: int) -> Iterator[Batch]:
     """The events of a channel from an offset on. Raises an error of damage if one is wrong or missing."""
     rows = connection.execute(
-        "SELECT last, data FROM batches WHERE channel = ? AND last >= ? ORDER BY last", (id, offset)
+        f"SELECT last, {_DATA} FROM batches WHERE channel = ? AND last >= ? ORDER BY last",
+        (id, offset),
     )
     end = 0
     for last, data in rows:
@@ -119,13 +149,16 @@ def offset_before(connection: sqlite3.Connection, id: int, head: int, time: int)
         found = connection.execute(
             "SELECT last, time FROM batches WHERE channel = ? AND last > ? ORDER BY last LIMIT 1", (id, middle)
         ).fetchone()
+        if found is not None and not (isinstance(found[0], int) and isinstance(found[1], int)):
+            raise DamageError("a row of a channel has wrong types")
         if found is not None and found[1] < time:
             older = found[0]
         else:
             newer = middle
     # The next row can begin with older events.
     row = connection.execute(
-        "SELECT last, data FROM batches WHERE channel = ? AND last > ? ORDER BY last LIMIT 1", (id, older)
+        f"SELECT last, {_DATA} FROM batches WHERE channel = ? AND last > ? ORDER BY last LIMIT 1",
+        (id, older),
     ).fetchone()
     batches = [] if row is None else unpack(*row)
     return max([older, *(batch.end - 1 for batch in batches if batch.time < time)])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from twistedsock.backplanes.sqlite_damage import DAMAGE_ERRORS, channel_checksum, open_damaged
-from twistedsock.backplanes.sqlite_rows import newest_rows
+from twistedsock.backplanes.sqlite_rows import data_column, insert_row, newest_rows
 
 T = TypeVar("T")
 
@@ -19,15 +19,12 @@ def copy_events(path: Path, connection: sqlite3.Connection, epoch: bytes) -> int
     with open_damaged(path) as damaged:
         for id, name, head, time, checksum in _until_damage(_channels(damaged)):
             if checksum == channel_checksum(name, head, time):
-                new_id = connection.execute(
-                    "INSERT INTO channels (name, epoch, head, time, checksum) VALUES (?, ?, ?, ?, ?)",
+                (new_id,) = connection.execute(
+                    "INSERT INTO channels (name, epoch, head, time, checksum) VALUES (?, ?, ?, ?, ?) RETURNING id",
                     (name, epoch, head, time, checksum),
-                ).lastrowid
-                for row in _until_damage(newest_rows(damaged, id, head)):
-                    connection.execute(
-                        "INSERT INTO batches (channel, last, time, size, data) VALUES (?, ?, ?, ?, ?)",
-                        (new_id, row.last, row.time, row.size, row.data),
-                    )
+                ).fetchone()
+                for row in _until_damage(newest_rows(damaged, id, head, data_column(damaged))):
+                    insert_row(connection, new_id, row.last, row.time, row.size, row.data)
                     events += row.last + 1 - row.batches[0].first
     return events
 

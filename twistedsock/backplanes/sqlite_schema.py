@@ -38,6 +38,15 @@ CREATE INDEX keys_by_time ON keys (time);
 CREATE INDEX channels_by_time ON channels (time);
 """,
     """
+-- SQLite gives large rows of ``batches`` a page of their own, so their data is in this row of ``large_data``. That of
+-- older versions stays where it is.
+ALTER TABLE batches ADD COLUMN large INTEGER;
+CREATE TABLE large_data (
+    id INTEGER PRIMARY KEY,
+    data BLOB NOT NULL
+);
+CREATE TRIGGER large_data_of_batches AFTER DELETE ON batches WHEN old.large IS NOT NULL
+    BEGIN DELETE FROM large_data WHERE id = old.large; END;
 -- Keys of older versions are others, and are remembered for ten minutes only.
 DROP TABLE keys;
 CREATE TABLE keys (

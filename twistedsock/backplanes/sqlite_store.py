@@ -22,7 +22,7 @@ from twistedsock.backplanes.sqlite_damage import (
 from twistedsock.backplanes.sqlite_database import TRANSACTION_BYTES, Database, StoreError, run_of_system
 from twistedsock.backplanes.sqlite_keys import NewKey, StoredKey, add_keys, delete_keys_before, read_keys
 from twistedsock.backplanes.sqlite_lock import DirectoryLock
-from twistedsock.backplanes.sqlite_rows import batches_from, divide, newest_rows, offset_before, pack
+from twistedsock.backplanes.sqlite_rows import batches_from, divide, insert_row, newest_rows, offset_before, pack
 from twistedsock.backplanes.sqlite_salvage import copy_events
 from twistedsock.backplanes.sqlite_trim import AgeLimit, OldEvents
 from twistedsock.pubsub.history import take
@@ -237,10 +237,7 @@ class Store:
                 ).fetchone()
                 for row in divide(batches):
                     size = sum([batch.payloads.size for batch in row])
-                    connection.execute(
-                        "INSERT INTO batches (channel, last, time, size, data) VALUES (?, ?, ?, ?, ?)",
-                        (id, row[-1].end - 1, row[-1].time, size, pack(row)),
-                    )
+                    insert_row(connection, id, row[-1].end - 1, row[-1].time, size, pack(row))
                     written += size
                 if keys:
                     add_keys(connection, keys, epoch, newest.time)
@@ -296,6 +293,8 @@ class Store:
         found: tuple[int, int] | None = self._connection.execute(
             "SELECT id, head FROM channels WHERE name = ? AND epoch = ?", (channel, epoch)
         ).fetchone()
+        if found is not None and not isinstance(found[1], int):
+            raise DamageError("the row of a channel is wrong")
         return found
 
     def offset_before(self, channel: bytes, epoch: bytes, time: int) -> int:

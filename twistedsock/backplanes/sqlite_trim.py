@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from twistedsock.backplanes.sqlite_damage import DamageError
 from twistedsock.pubsub.names import Pattern
 
 EXAMINED_CHANNELS = 200
@@ -68,6 +69,8 @@ class OldEvents:
                 for last, time in connection.execute(
                     "SELECT last, time FROM batches WHERE channel = ? ORDER BY last", (id,)
                 ):
+                    if not isinstance(time, int):
+                        raise DamageError("a row of a channel has wrong types")
                     if time >= age.oldest:
                         break
                     if len(rows) >= limit:
