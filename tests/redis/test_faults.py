@@ -346,7 +346,7 @@ def test_members_are_right_after_an_old_snapshot(new_redis, make_nodes) -> None:
     redis.ask("SAVE")
     nodes.send(ann, "UNSUB a")
     nodes.send(bob, "SUB a", "WHO a")
-    restart(nodes)
+    restart(nodes, redis)
     nodes.until(lambda: nodes.send(watcher, "WHO a") == ["MEMBER a n1-p2 bob", "OK 1"])
 
 
