@@ -19,7 +19,7 @@ from twisted.logger import Logger, globalLogBeginner
 from twisted.python.reflect import namedModule
 
 from twistedsock.backplane_builder import State, draw_epoch
-from twistedsock.backplanes.hub import Hub
+from twistedsock.backplanes.hub import HUB_NAME, Hub
 from twistedsock.backplanes.hub_client import WorkerBackplane
 from twistedsock.backplanes.hub_counts import ConnectionCounts
 from twistedsock.backplanes.hub_messages import MAX_TAIL_BYTES
@@ -34,7 +34,7 @@ from twistedsock.server.reactor import use_monotonic_clock
 from twistedsock.server.twisted_internals import adopt_unix_port
 from twistedsock.service import SWEEP_SECONDS, SockbridgeService, StartFailed
 from twistedsock.tap import prepare_process
-from twistedsock.workers.assignment import FIRST_PORT, STARTED, Assignment, worker_settings
+from twistedsock.workers.assignment import FIRST_PORT, STARTED, Assignment, worker_name, worker_settings
 from twistedsock.workers.hub_sockets import HubConnector, HubFactory
 from twistedsock.workers.relayed_logs import PipeObserver, write_line
 from twistedsock.workers.watchdog import report_life
@@ -96,6 +96,8 @@ def _stop(reactor: Any) -> None:
 
 def _run_worker(assignment: Assignment, reactor: Any) -> None:
     backplane = WorkerBackplane(assignment.name.encode(), partial(reactor.callLater, 0))
+    backplane.names = [*map(worker_name, range(assignment.settings.workers)), HUB_NAME]
+    backplane.restarts = assignment.restarts
     connector = HubConnector(backplane, assignment.hub_path, reactor)
     ports = [PassedPort(FIRST_PORT + index, family) for index, family in enumerate(assignment.families)]
     settings = worker_settings(assignment.settings)
@@ -166,6 +168,7 @@ def _run_hub(assignment: Assignment, reactor: Any) -> None:
                 history_bytes(),
                 process.memory_bytes(),
                 round(process.cpu_seconds(), 3),
+                assignment.restarts,
             )
         )
 

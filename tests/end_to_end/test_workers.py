@@ -57,6 +57,11 @@ def get(page: str, path: str) -> Any:
         return json.loads(response.read())
 
 
+def next_figures(client: LineClient) -> Any:
+    """The next event of ``$sys/figures``, which the client has subscribed to."""
+    return json.loads(client.receive_until("EVENT $sys/figures")[-1].split(" ", 5)[5])
+
+
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """Two workers, for all tests that only exchange events."""
@@ -126,13 +131,12 @@ def test_each_worker_answers_for_all(workers: ServerProcess, on_each: Any, chann
         assert int(float(re.search(r"^sockbridge_connections (\S+)$", metrics, re.MULTILINE)[1])) >= 2  # type: ignore[index]
     one.send("SUB $sys/figures")
 
-    def names_of_processes() -> list[str]:
-        line = one.receive_until("EVENT $sys/figures")[-1]
-        figures = json.loads(line.partition("figures {")[2].join(("{", "")) or "{}")
+    def running_processes() -> list[str]:
+        figures = next_figures(one)
         assert figures["peers"]["total"] == sum(process["peers"] for process in figures["processes"])
-        return [process["name"] for process in figures["processes"]]
+        return [process["name"] for process in figures["processes"] if process["is_running"]]
 
-    wait_until(lambda: names_of_processes() == ["1", "2", "hub"], "the figures of all processes")
+    wait_until(lambda: running_processes() == ["1", "2", "hub"], "the figures of all processes")
 
 
 def test_idempotency_keys_are_those_of_all_workers(workers: ServerProcess, channel: str) -> None:
@@ -240,6 +244,12 @@ def test_processes_that_hang_are_killed_and_started_again(start: Starter, on_eac
     again, _ = on_each(server.lines[0])
     again.request("SUB a")
     assert two.request("PUB a 1") == "OK 1" and again.receive() == f"MSG a 1 {two.id} 1"
+    again.send("SUB $sys/figures")
+
+    def restarts() -> dict[str, int]:
+        return {process["name"]: process["restarts"] for process in next_figures(again)["processes"]}
+
+    wait_until(lambda: restarts() == {"1": 1, "2": 0, "hub": 1}, "the figures of all processes")
     processes = processes_of(server.process.pid)
     server.kill()  # its log has errors
     wait_for_the_end(processes)

@@ -14,12 +14,27 @@ import {
 } from '../../twistedsock/static/console/health.js';
 import { describeEntry, describeReason, titleOfEntry } from '../../twistedsock/static/console/log.js';
 import { identityWords } from '../../twistedsock/static/console/peers.js';
-import { pointBetween, Series, SPAN_SECONDS } from '../../twistedsock/static/console/series.js';
+import { inWords } from '../../twistedsock/static/console/processes.js';
+import { loadOf, pointBetween, Series, SPAN_SECONDS } from '../../twistedsock/static/console/series.js';
 import { CHANNEL_ORDERS, channelOf, searchError, PEER_ORDERS, readRoute, writeRoute } from '../../twistedsock/static/console/routes.js';
 import { snippetsFor } from '../../twistedsock/static/console/snippets.js';
 import { intervalBetween, timelineText, titleOf } from '../../twistedsock/static/console/timeline.js';
 
 const plain = (text) => text.replaceAll('\u202f', ' ');
+
+// ---- processes ----
+
+test('computes the load of each process, except of those that were started again', () => {
+  const processes = (...all) => all.map(([name, uptime, cpu, runs = true]) => ({ name, uptime, cpu_seconds: cpu, is_running: runs }));
+  const before = { time: 10, processes: processes(['1', 50, 5], ['2', 50, 5], ['3', 50, 5]) };
+  const after = { time: 12, processes: processes(['1', 52, 6], ['2', 1, 0.5], ['3', 0, 0, false], ['hub', 52, 1]) };
+  assert.deepEqual([...loadOf(before, after)], [['1', 50], ['2', undefined], ['3', undefined], ['hub', undefined]]);
+  assert.deepEqual([...loadOf(undefined, after).values()], [undefined, undefined, undefined, undefined]);
+});
+
+test('names processes as people do', () => {
+  assert.deepEqual(['1', 'a', 'hub'].map(inWords), ['worker 1', 'worker a', 'hub']);
+});
 
 // ---- routes ----
 
@@ -223,6 +238,10 @@ test('describes a healthy server and names its slow clients', () => {
   assert.deepEqual(health({ clients: 1 }), ['good', 'Healthy · [1 client](#/peers)']);
   const slow = '[1 slow](#/peers?order=lag): [old-tablet](#/peers/id0)';
   assert.deepEqual(health({ slow: 1, slowest: clientsNamed('old-tablet') }), ['good', `Healthy · [40 clients](#/peers) · ${slow}`]);
+});
+
+test('names the processes that do not answer', () => {
+  assert.deepEqual(health({ away: ['worker 2', 'hub'] }), ['warning', 'Incomplete · [40 clients](#/peers) · no answer from worker 2, hub']);
 });
 
 test('names at most two slow clients, and none that it does not know', () => {

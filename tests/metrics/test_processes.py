@@ -27,6 +27,8 @@ class Others:
     """The other processes: their answers are ``answer``."""
 
     node_name = b"1"
+    names = ("1", "2", "hub")
+    restarts = 0
 
     def __init__(self) -> None:
         self.reports: dict[bytes, Callable[[bytes], bytes]] = {}
@@ -51,29 +53,33 @@ def test_statistics_of_all_processes_are_added_up(others: Others) -> None:
     own = replace(read_statistics(FakeServer().context, 100, 1.5), connections=3, channels=7, published=10)
     own = replace(own, peers={"total": 3, "line": 3}, refused={"limit": 1}, turn_longest=0.1, uptime=5.0)
     other = replace(own, connections=2, channels=9, published=1, peers={"total": 2, "json": 2}, turn_longest=0.2)
-    hub = hub_statistics(1.0, 9.0, "1", channels=12, log_bytes=50, memory_bytes=30, cpu_seconds=0.5)
+    hub = hub_statistics(1.0, 9.0, "1", channels=12, log_bytes=50, memory_bytes=30, cpu_seconds=0.5, restarts=1)
+    others.restarts = 3
     others.will_report(**{"2": msgspec.json.encode(other), "hub": msgspec.json.encode(hub)})
     of_all = StatisticsOfAll(others)
     of_all.refresh()
-    whole = of_all.of_all(own)
+    whole = of_all.of_all(of_all.with_restarts(own))
     assert others.asked == [STATISTICS] and of_all.connections_elsewhere == 2
     assert (whole.connections, whole.published, whole.memory_bytes, whole.cpu_seconds) == (5, 11, 230, 3.5)
     assert (whole.channels, whole.uptime, whole.turn_longest) == (12, 9.0, 0.2), "the largest"
     assert (whole.peers, whole.refused) == ({"total": 5, "line": 3, "json": 2}, {"limit": 2})
-    assert [(each.name, each.peers, each.memory_bytes) for each in whole.processes] == [
-        ("1", 3, 100),
-        ("2", 2, 100),
-        ("hub", 0, 30),
+    assert whole.restarts == 4 and all(each.is_running for each in whole.processes)
+    assert [(each.name, each.peers, each.memory_bytes, each.restarts) for each in whole.processes] == [
+        ("1", 3, 100, 3),
+        ("2", 2, 100, 0),
+        ("hub", 0, 30, 1),
     ]
 
 
-def test_processes_that_do_not_answer_are_left_out(others: Others) -> None:
+def test_processes_that_do_not_answer_are_not_added_up(others: Others) -> None:
     own, of_all = read_statistics(FakeServer().context, 100, 1.5), StatisticsOfAll(others)
     others.will_report(**{"2": msgspec.json.encode(own)})
     of_all.refresh()
     others.answer = UNAVAILABLE
     of_all.refresh()
-    assert [process.name for process in of_all.of_all(own).processes] == ["1"]
+    whole = of_all.of_all(own)
+    assert [(each.name, each.is_running) for each in whole.processes] == [("1", True), ("2", False), ("hub", False)]
+    assert whole.memory_bytes == 100
     received: list[Any] = []
     gather(others, b"x", received.append)
     others.answer = failed = Future()

@@ -30,6 +30,9 @@ from twistedsock.pubsub.values import (
     RepeatedOffset,
 )
 
+HUB_NAME = "hub"
+"""The name of the hub in reports of processes."""
+
 LEASE_SECONDS = 3.0
 """The time after the end of a connection in which a worker can connect again before its members leave. A process that
 has ended does not; one that was interrupted connects within a second."""
@@ -79,7 +82,7 @@ class Hub:
         first, because it can then recognise members that have reconnected."""
         self.counts = ConnectionCounts(Limits())
         self.reports: dict[bytes, Callable[[], bytes]] = {}
-        """The reports of the hub itself, by topic. Its name in answers is ``hub``."""
+        """The reports of the hub itself, by topic. Its name in answers is ``HUB_NAME``."""
 
     def start(self) -> Future[bool] | None:
         return self.backplane.start(self)
@@ -307,7 +310,7 @@ class Hub:
 
     def _gather(self, link: Link, request: int, message: messages.Gather) -> None:
         topic = message.topic
-        reports = {b"hub": self.reports[topic]()} if topic in self.reports else {}
+        reports = {HUB_NAME.encode(): self.reports[topic]()} if topic in self.reports else {}
         others = [other for other in self._links.values() if other is not link]
         self._gatherings.begin(link, request, topic, others, reports)
 

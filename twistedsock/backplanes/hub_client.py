@@ -65,6 +65,8 @@ class WorkerBackplane:
 
     def __init__(self, node_name: bytes, schedule: Callable[[Callable[[], None]], object]) -> None:
         self.node_name = node_name
+        self.names: Sequence[str] = ()
+        self.restarts = 0
         self.reports: dict[bytes, Callable[[bytes], bytes]] = {}
         """The reports of this worker: functions by the first word of a topic. They get the rest of it."""
         self.on_ready: Callable[[], object] | None = None

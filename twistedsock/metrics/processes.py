@@ -25,6 +25,10 @@ class OtherProcesses(Protocol):
     first word is called with the rest."""
 
     node_name: bytes
+    names: Sequence[str]
+    """The names of all processes, also of those that do not run now. This one is among them."""
+    restarts: int
+    """How often this process has been started again."""
     reports: dict[bytes, Callable[[bytes], bytes]]
 
     def gather(self, topic: bytes) -> Error | Future[dict[bytes, bytes]]:
@@ -48,6 +52,8 @@ class ProcessFigures(msgspec.Struct, frozen=True):
     """One process in ``$sys/figures``."""
 
     name: str
+    is_running: bool
+    """Whether it has answered within the last second. If not, all numbers are 0."""
     uptime: float
     peers: int
     subscriptions: int
@@ -57,6 +63,7 @@ class ProcessFigures(msgspec.Struct, frozen=True):
     memory_bytes: int
     cpu_seconds: float
     turn_longest: float
+    restarts: int
 
 
 class WholeStatistics(ServerStatistics, frozen=True, kw_only=True):
@@ -66,7 +73,14 @@ class WholeStatistics(ServerStatistics, frozen=True, kw_only=True):
 
 
 def hub_statistics(
-    time: float, uptime: float, version: str, channels: int, log_bytes: int, memory_bytes: int, cpu_seconds: float
+    time: float,
+    uptime: float,
+    version: str,
+    channels: int,
+    log_bytes: int,
+    memory_bytes: int,
+    cpu_seconds: float,
+    restarts: int,
 ) -> ServerStatistics:
     """The statistics of the hub, which has no clients."""
     return ServerStatistics(
@@ -91,6 +105,7 @@ def hub_statistics(
         turns=0,
         turn_seconds=0.0,
         turn_longest=0.0,
+        restarts=restarts,
     )
 
 
@@ -113,6 +128,10 @@ class StatisticsOfAll:
     def connections_elsewhere(self) -> int:
         return sum([statistics.connections for statistics in self._last.values()])
 
+    def with_restarts(self, own: ServerStatistics) -> ServerStatistics:
+        """The statistics of this process, which does not count its restarts itself."""
+        return msgspec.structs.replace(own, restarts=self._others.restarts)
+
     def refresh(self) -> None:
         """Ask the other processes. Those that do not answer are left out."""
 
@@ -122,7 +141,8 @@ class StatisticsOfAll:
         gather(self._others, STATISTICS, received)
 
     def of_all(self, own: ServerStatistics) -> WholeStatistics:
-        by_name = dict(sorted({self._others.node_name.decode(): own, **self._last}.items()))
+        by_name = {self._others.node_name.decode(): own, **self._last}
+        names = sorted({*self._others.names, *by_name})
         every = list(by_name.values())
         fields = asdict(own)
         for field, value in fields.items():
@@ -133,7 +153,7 @@ class StatisticsOfAll:
                 fields[field] = _add(values)
             elif field not in _OWN:
                 fields[field] = round(sum(values), 6)
-        return WholeStatistics(**fields, processes=[_figures(name, each) for name, each in by_name.items()])
+        return WholeStatistics(**fields, processes=[_figures(name, by_name.get(name)) for name in names])
 
 
 def _add(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
@@ -144,9 +164,12 @@ def _add(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return total
 
 
-def _figures(name: str, statistics: ServerStatistics) -> ProcessFigures:
+def _figures(name: str, statistics: ServerStatistics | None) -> ProcessFigures:
+    if statistics is None:
+        return ProcessFigures(name, False, 0.0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0)
     return ProcessFigures(
         name,
+        True,
         statistics.uptime,
         statistics.peers.get("total", 0),
         statistics.subscriptions,
@@ -156,6 +179,7 @@ def _figures(name: str, statistics: ServerStatistics) -> ProcessFigures:
         statistics.memory_bytes,
         statistics.cpu_seconds,
         statistics.turn_longest,
+        statistics.restarts,
     )
 
 

@@ -47,6 +47,8 @@ class ServerStatistics(msgspec.Struct, frozen=True):
     turn_seconds: float
     turn_longest: float
     """The longest turn since the previous statistics."""
+    restarts: int = 0
+    """How often a process has been started again by its supervisor."""
 
 
 def read_statistics(context: ServerContext, memory_bytes: int, cpu_seconds: float) -> ServerStatistics:

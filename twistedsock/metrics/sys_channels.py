@@ -163,7 +163,8 @@ class Monitor:
 
     def statistics(self) -> ServerStatistics:
         """The statistics of this process."""
-        return read_statistics(self._context, self._memory_bytes(), self._cpu_seconds())
+        statistics = read_statistics(self._context, self._memory_bytes(), self._cpu_seconds())
+        return statistics if self._others is None else self._others.with_restarts(statistics)
 
     def _publish_statistics(self) -> None:
         statistics, others = self.statistics(), self._others

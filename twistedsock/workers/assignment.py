@@ -37,6 +37,8 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     given: dict[str, Any] = {}
     """The options of the command line, as they were written."""
     hub_path: str
+    restarts: int = 0
+    """How often the process has been started again."""
     families: tuple[int, ...]
     """The address families of the listening sockets."""
 

@@ -235,13 +235,15 @@ class _Process:
         self._watchdog: Watchdog | None = None
         self._stopped: Deferred[None] | None = None
         self._started_at = 0.0
+        self._starts = 0
         self._pause = FIRST_PAUSE_SECONDS
         self._failed_starts = 0
         self._reloads = 0
 
     def start(self) -> None:
         self._restart = None
-        assignment = self._build()
+        assignment = msgspec.structs.replace(self._build(), restarts=self._starts)
+        self._starts += 1
         self._timeout = assignment.settings.worker_timeout
         self._reloads = self._supervisor.reloads
         self._started_at = self._reactor.seconds()

@@ -29,7 +29,8 @@ const MAX_NAMES = 2;
  * @property {number} slow clients that are behind
  * @property {{id: string, nick: string}[]} slowest those that are furthest behind
  * @property {number} lost events that were lost in the last minute
- * @property {number} cpu mean of the last ten seconds, in percent of one core
+ * @property {number} cpu mean of the busiest process in the last ten seconds, in percent of one core
+ * @property {string[]} [away] processes that do not answer
  * @property {number} longest the longest batch of the last ten seconds, in seconds
  */
 
@@ -38,15 +39,16 @@ const MAX_NAMES = 2;
  * @returns {{level: 'good' | 'warning' | 'bad', parts: {text: string, href?: string}[][]}} the parts of the sentence; each
  *   consists of texts, some of which are links
  */
-export function describeHealth({ silence, clients, slow, slowest, lost, cpu, longest }) {
+export function describeHealth({ silence, clients, slow, slowest, lost, cpu, longest, away = [] }) {
   if (silence >= MAX_SILENCE_SECONDS) {
     return { level: 'bad', parts: [[{ text: 'Not responding' }], [{ text: `no statistics for ${age(silence)}` }]] };
   }
   const busy = cpu >= BUSY_CPU || longest >= BUSY_BATCH_SECONDS;
-  const [level, state] = lost ? ['bad', 'Losing events'] : busy ? ['warning', 'Busy'] : ['good', 'Healthy'];
+  const [level, state] = lost ? ['bad', 'Losing events'] : away.length ? ['warning', 'Incomplete'] : busy ? ['warning', 'Busy'] : ['good', 'Healthy'];
   const parts = [[{ text: state }], [{ text: plural(clients, 'client'), href: writeRoute({ view: 'peers' }) }]];
   if (slow) parts.push(describeSlow(slow, slowest));
   if (lost) parts.push([{ text: `${count(lost)} lost in the last minute`, href: writeRoute({ view: 'log', order: 'lost' }) }]);
+  if (away.length) parts.push([{ text: `no answer from ${away.join(', ')}` }]);
   if (cpu >= BUSY_CPU) parts.push([{ text: `CPU ${percent(cpu)}` }]);
   if (longest >= BUSY_BATCH_SECONDS) parts.push([{ text: `a batch took ${duration(longest)}` }]);
   return { level, parts };

@@ -7,6 +7,7 @@ import { buildCharts } from './charts.js';
 import { describeHealth, LOAD_SECONDS, LOSS_SECONDS } from './health.js';
 import { describeReason, traffic } from './log.js';
 import { counted, identityWords, nameOf, protocolOf } from './peers.js';
+import { buildProcesses, inWords } from './processes.js';
 import { writeRoute } from './routes.js';
 import { Series, SPAN_SECONDS } from './series.js';
 import { write, writeLink } from './table.js';
@@ -106,6 +107,7 @@ export function buildOverview({ sysChannels, snippets }) {
   const charts = buildCharts(byId('charts'), CHARTS, series);
   const tiles = FACTS.map(([name, , title, href]) => buildTile(name, title, href));
   const rejected = buildTile('Rejected', 'Rejected connections, requests and commands, by error code', writeRoute({ view: 'log', order: 'refused' }));
+  const processes = buildProcesses();
   let slowest = [];
   let receivedAt = 0;
   let silenceTimer;
@@ -113,7 +115,7 @@ export function buildOverview({ sysChannels, snippets }) {
   function showHealth() {
     const { figures } = series;
     if (!figures) return;
-    const load = series.over('cpu', LOAD_SECONDS);
+    const load = series.over('busiest', LOAD_SECONDS);
     const { level, parts } = describeHealth({
       silence: Math.floor((performance.now() - receivedAt) / 1000),
       clients: figures.peers.total,
@@ -121,6 +123,7 @@ export function buildOverview({ sysChannels, snippets }) {
       slowest,
       lost: series.over('lost', LOSS_SECONDS).total,
       cpu: load.mean,
+      away: (figures.processes ?? []).filter((one) => one.is_running === false).map(({ name }) => inWords(name)),
       longest: series.over('longest', LOAD_SECONDS).maximum,
     });
     byId('facts').dataset.level = level;
@@ -143,6 +146,7 @@ export function buildOverview({ sysChannels, snippets }) {
     write(rejected.value, codes.map(([code, times]) => `${code} ${count(times)}`).join(', '));
     showHealth();
     showIdle(data.peers.total <= 1);
+    processes.show(data);
     charts.draw();
   }
 

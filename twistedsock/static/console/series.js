@@ -8,6 +8,17 @@ const MAX_INTERVAL_SECONDS = 4;
 
 const sum = (counts) => Object.values(counts ?? {}).reduce((total, one) => total + one, 0);
 
+/** The CPU of each process between two metrics, in percent of one core; undefined if the process was started again. */
+export function loadOf(before, after) {
+  const seconds = after.time - (before?.time ?? after.time);
+  const former = new Map(before?.processes?.map((one) => [one.name, one]));
+  return new Map(after.processes.map(({ name, cpu_seconds: now, uptime, is_running: runs }) => {
+    const known = former.get(name);
+    const isSame = runs && known?.is_running && uptime >= known.uptime && seconds > 0;
+    return [name, isSame ? 100 * Math.max(0, now - known.cpu_seconds) / seconds : undefined];
+  }));
+}
+
 /**
  * Computes a point: rates from the difference of two consecutive metrics, states from the later ones.
  * Returns undefined if they are not consecutive, for example after a restart of the server.
@@ -34,6 +45,7 @@ export function pointBetween(before, after) {
     turn: turns > 0 ? (after.turn_seconds - before.turn_seconds) / turns : 0,
     longest: after.turn_longest,
     cpu: 100 * each('cpu_seconds'),
+    busiest: after.processes ? Math.max(0, ...[...loadOf(before, after).values()].map((one) => one ?? 0)) : 100 * each('cpu_seconds'),
     memory: after.memory_bytes,
     log: after.log_bytes,
   };
