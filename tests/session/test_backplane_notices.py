@@ -47,22 +47,22 @@ def test_subscribers_receive_one_notice_and_one_at_the_end(watched: Watched) -> 
 
 def test_short_outages_cause_no_notice(watched: Watched) -> None:
     for _ in range(5):
-        watched.pass_seconds(2, ready=False)
-        watched.pass_seconds(2, ready=True)
+        watched.pass_seconds(5, ready=False)
+        watched.pass_seconds(5, ready=True)
     assert watched.story == []
 
 
 def test_a_backplane_that_fails_again_and_again_causes_one_notice(watched: Watched) -> None:
-    watched.pass_seconds(5, ready=False)
+    watched.pass_seconds(10, ready=False)
     for _ in range(5):
-        watched.pass_seconds(1, ready=True)
-        watched.pass_seconds(2, ready=False)
+        watched.pass_seconds(4, ready=True)
+        watched.pass_seconds(4, ready=False)
     assert watched.story == [AWAY]
 
 
 def test_clients_without_subscriptions_are_not_notified(watched: Watched) -> None:
     publisher = welcomed(watched.server)
-    watched.pass_seconds(5, ready=False)
+    watched.pass_seconds(10, ready=False)
     assert publisher.received() == []
 
 
@@ -71,18 +71,18 @@ def test_programs_recognise_the_notices_by_their_codes(watched: Watched) -> None
     page.send({"type": "subscribe", "id": 1, "channel": "kitchen"})
     settle(watched.server)
     page.received()
-    watched.pass_seconds(5, ready=False)
-    watched.pass_seconds(5, ready=True)
+    watched.pass_seconds(10, ready=False)
+    watched.pass_seconds(10, ready=True)
     assert [message["code"] for message in page.received()] == ["backplane-away", "backplane-back"]
 
 
 def test_a_server_that_starts_without_its_backplane_notifies_no_client() -> None:
-    watched = Watched(seconds=5)
-    watched.pass_seconds(5, ready=True)
+    watched = Watched(seconds=10)
+    watched.pass_seconds(10, ready=True)
     assert watched.story == []
 
 
 def test_a_server_that_stops_sends_no_notices(watched: Watched) -> None:
     watched.server.context.draining = True
-    watched.pass_seconds(5, ready=False)
+    watched.pass_seconds(10, ready=False)
     assert watched.story == []

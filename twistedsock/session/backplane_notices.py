@@ -4,7 +4,7 @@ from functools import partial
 
 from twistedsock.session.context import ServerContext
 
-NOTICE_AFTER_SECONDS = 2.0
+NOTICE_AFTER_SECONDS = 5.0
 """How long the backplane must have been away, or back, before clients are notified: a hub is started again in less, and
 a connection that fails again and again must not cause a notice each time."""
 
