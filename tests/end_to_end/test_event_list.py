@@ -3,6 +3,9 @@
 import csv
 import json
 import re
+import struct
+import zlib
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
 
@@ -253,6 +256,43 @@ def test_copies_an_event_as_commands_that_publish_it_again(visit_page, publish, 
     assert json.loads(reader.receive().split(" ", 4)[4]) == text
     shell(copied(2, "curl"), check=True)
     assert reader.receive().endswith(f" {text}")
+
+
+def png(width: int, height: int) -> bytes:
+    """A picture in one colour (RFC 2083)."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    rows = zlib.compress((b"\0" + b"\x2f\x6f\xbf" * width) * height)
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def test_shows_pictures_and_saves_bytes(visit, server, line_client, channel, tmp_path):
+    picture, markup = png(64, 48), b'<svg xmlns="http://www.w3.org/2000/svg"><script>document.title = 1</script></svg>'
+    client = line_client(server.lines[0])
+    for payload in (picture, markup, png(8, 8)[:33]):
+        client.request(f"PUBBIN {channel} {b64encode(payload).decode()}")
+    page = visit(accept_downloads=True)
+    expect(event(page, 1).locator(".payload")).to_have_text(f"PNG image, 64 × 48, {len(picture)} bytes")
+    expect(event(page, 2).locator(".payload")).to_have_text(f"{len(markup)} bytes")
+    open_details(page, 1)
+    image = page.locator("#drawer img")
+    expect(image).to_have_js_property("naturalWidth", 64)
+    with page.expect_download() as saved:
+        page.locator("#drawer").get_by_role("button", name="Download").click()
+    assert saved.value.suggested_filename.endswith(".png")
+    assert saved.value.path().read_bytes() == picture
+    page.keyboard.press("Escape")
+    open_details(page, 2)
+    expect(image).to_have_count(0)
+    with page.expect_download() as saved:
+        page.locator("#drawer").get_by_role("button", name="Download").click()
+    assert saved.value.suggested_filename.endswith(".bin")
+    page.keyboard.press("Escape")
+    open_details(page, 3)
+    expect(page.locator("#drawer")).to_contain_text("The picture is damaged.")
 
 
 def test_explains_what_a_line_cannot_publish(visit_page, publish, server, channel):

@@ -19,6 +19,26 @@ test('publishes text and JSON unchanged and resolves with the offset', async () 
   }
 });
 
+test('publishes bytes as base64', () => {
+  const { client, socket } = buildOpen();
+  const bytes = Uint8Array.from({ length: 256 }, (_, index) => index);
+  const part = new DataView(bytes.buffer, 254, 2);
+  for (const [data, base64] of [
+    [bytes, Buffer.from(bytes).toString('base64')], [bytes.subarray(1, 3), 'AQI='], [bytes.buffer.slice(0, 1), 'AA=='], [part, '/v8='],
+    [new Uint16Array([258]), 'AgE='], [new Uint8Array(), ''],
+  ]) {
+    client.publish('kitchen', data, { name: 'photo' }).catch(() => {});
+    const { id, ...message } = socket.last('publish');
+    assert.deepEqual(message, { type: 'publish', channel: 'kitchen', base64, name: 'photo' });
+  }
+});
+
+test('rejects bytes whose base64 is too long', async () => {
+  const { client } = buildOpen();
+  client.publish('kitchen', new Uint8Array(49_000)).catch(() => {});
+  await assert.rejects(client.publish('kitchen', new Uint8Array(49_200)), { code: 'too-long' });
+});
+
 test('assigns replies to their commands in any order', async () => {
   const world = buildOpen();
   const results = ['a', 'b', 'c'].map((data) => world.client.publish('kitchen', data));

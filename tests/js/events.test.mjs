@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { test } from 'node:test';
 
+import { describeBytes, pictureIn, withBytes } from '../../twistedsock/static/bytes.js';
 import { describeBeginning, EarlierEvents } from '../../twistedsock/static/earlier-events.js';
 import { readFilter } from '../../twistedsock/static/event-filter.js';
 import { curlCommand, eventJson, fileName, pubLine, toCsv, toJson } from '../../twistedsock/static/event-formats.js';
@@ -46,6 +47,76 @@ test('writes numbers beyond the range of JavaScript as numbers', () => {
   assert.match(curlCommand(eventOf(data), 'http://h', false), /"x":1e400,/);
   for (const text of [toJson([eventOf(data)]), eventJson(eventOf(data)), toCsv([eventOf(data)])]) assert.match(text, /x"*: ?1e400,/);
   assert.deepEqual(jsonTokens({ x: Infinity }, false, 100).tokens.filter(([kind]) => kind === 'number'), [['number', '1e400']]);
+});
+
+// ---- bytes ----
+
+const PNG = Uint8Array.from(Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAoAAAAHgCAYAAAA=', 'base64')); // 640 × 480, cut off
+const LINE = Uint8Array.from([0, 255, 10]);
+
+const withSize = (head, ...rest) => Uint8Array.from([...Buffer.from(head, 'latin1'), ...rest]);
+
+test('recognises pictures and their size', () => {
+  const jpeg = withSize('\xff\xd8\xff\xe0\x00\x04ab\xff\xc4\x00\x02\xff\xc2\x00\x11\x08', 1, 0xe0, 2, 0x80);
+  for (const [bytes, type, width, height] of [
+    [PNG, 'image/png', 640, 480],
+    [withSize('GIF89a', 0x80, 2, 0xe0, 1), 'image/gif', 640, 480],
+    [jpeg, 'image/jpeg', 640, 480],
+    [withSize('RIFF....WEBPVP8 ....\x00\x00\x00\x9d\x01\x2a', 0x80, 2, 0xe0, 0x41), 'image/webp', 640, 480],
+    [withSize('RIFF....WEBPVP8L....\x2f', 0x7f, 0xc2, 0x77, 0), 'image/webp', 640, 480],
+    [withSize('RIFF....WEBPVP8X....\x10\x00\x00\x00', 0x7f, 2, 0, 0xdf, 1, 0), 'image/webp', 640, 480],
+  ]) {
+    const picture = pictureIn(bytes);
+    assert.deepEqual([picture.type, picture.width, picture.height, picture.shown], [type, width, height, true]);
+  }
+});
+
+test('shows no picture that is too large, has no size or could run a script', () => {
+  const large = PNG.slice();
+  large.set([0, 0, 0x4e, 0x20], 16); // 20,000 pixels wide
+  assert.equal(pictureIn(large.slice()).shown, true);
+  large.set([0, 0, 0x4e, 0x20], 20);
+  assert.equal(pictureIn(large).shown, false);
+  for (const bytes of [PNG.subarray(0, 18), withSize('GIF89a'), withSize('\xff\xd8\xff'), withSize('\xff\xd8\xff\xe0\x00\x04ab\x00'), withSize('RIFF....WEBPVP8 ')]) {
+    assert.equal(pictureIn(bytes).shown, false);
+  }
+  for (const text of ['<svg xmlns="http://www.w3.org/2000/svg">', '<html>', '%PDF-1.7', 'BM', '', 'RIFF....WAVEfmt ']) assert.equal(pictureIn(withSize(text)), undefined);
+});
+
+test('describes bytes', () => {
+  assert.equal(describeBytes(LINE), '3 bytes');
+  assert.equal(describeBytes(LINE.subarray(0, 1)), '1 byte');
+  assert.equal(describeBytes(new Uint8Array(12_345)), '12.3 kB');
+  assert.equal(describeBytes(PNG), 'PNG image, 640 × 480, 29 bytes');
+  assert.equal(describeBytes(withSize('GIF89a')), 'GIF image, 6 bytes');
+  assert.equal(payloadText(LINE), '3 bytes');
+  assert.deepEqual(fieldsOf(LINE), [['size', 3]]);
+});
+
+test('finds the differences between bytes', () => {
+  assert.deepEqual(differences(LINE, LINE.slice()), []);
+  const other = Uint8Array.from([1, 2, 3]);
+  assert.deepEqual(differences(LINE, other), [{ path: 'bytes', before: LINE, after: other }]);
+  assert.deepEqual(differences(LINE, PNG), [{ path: 'size', before: 3, after: PNG.length }]);
+});
+
+test('filters bytes by their description and size', () => {
+  for (const [text, wanted] of [['png', true], ['size>20', true], ['size>2000', false], ['gif', false]]) assert.equal(readFilter(text).matches(eventOf(PNG)), wanted);
+});
+
+test('copies and saves bytes as base64', () => {
+  const event = eventOf(LINE, { name: 'photo' });
+  assert.equal(pubLine(event), 'PUBBIN kitchen AP8K');
+  assert.equal(curlCommand(event, 'http://h', false), "printf %s 'AP8K' | base64 -d | curl -H 'Content-Type: application/octet-stream' --data-binary @- 'http://h/channels/kitchen/events?name=photo'");
+  const { base64, data } = JSON.parse(eventJson(event));
+  assert.deepEqual([base64, data], ['AP8K', undefined]);
+  assert.equal(toCsv([event]), 'time,channel,offset,from,name,data\r\n2026-11-29T22:30:00.000Z,kitchen,3,ann,photo,AP8K\r\n');
+  assert.match(toCsv([eventOf(new Uint8Array([0xfb, 0xef, 0xbe]))]), /,'\+\+\+\+\r\n$/);
+});
+
+test('reads events of the HTTP API', () => {
+  assert.deepEqual(withBytes({ offset: 3, base64: 'AP8K' }), { offset: 3, data: LINE });
+  assert.deepEqual(withBytes({ offset: 3, data: null }), { offset: 3, data: null });
 });
 
 // ---- filter ----

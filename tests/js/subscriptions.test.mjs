@@ -57,6 +57,21 @@ test('accepts replies in any order', async () => {
   assert.equal((await garden.ready).epoch, 'g');
 });
 
+test('delivers bytes as an array of their own to each subscriber', () => {
+  const { world } = buildSubscribed(0);
+  const received = [];
+  const channel = world.socket.all('subscribe')[0].channel;
+  world.client.subscribe(channel, ({ data }) => received.push(data));
+  world.socket.reply('subscribe', { offset: 0, epoch: 'e1' });
+  world.client.subscribe(channel, ({ data }) => received.push(data));
+  world.socket.reply('subscribe', { offset: 0, epoch: 'e1' });
+  for (const [offset, base64] of [[1, '/9g='], [2, '']]) {
+    world.socket.deliver({ type: 'event', channel, offset, time: 5, from: 'ann', name: 'photo', base64 });
+  }
+  assert.deepEqual(received, [Uint8Array.of(255, 216), Uint8Array.of(255, 216), new Uint8Array(), new Uint8Array()]);
+  assert.notEqual(received[0], received[1]);
+});
+
 test('ends a rejected subscription', async () => {
   const world = buildOpen();
   const subscriber = subscribe(world);

@@ -33,7 +33,7 @@ test('finds numbers in texts, numbers and nested JSON', () => {
 });
 
 test('finds no numbers in other payloads', () => {
-  for (const data of ['', ' ', 'hello', '21.5 °C', '0x10', 'Infinity', 'NaN', '1e999', '1,5', '1'.repeat(41), null, true, {}, [], { a: '5' }]) assert.deepEqual(numbersIn(data), []);
+  for (const data of ['', ' ', 'hello', '21.5 °C', '0x10', 'Infinity', 'NaN', '1e999', '1,5', '1'.repeat(41), null, true, {}, [], { a: '5' }, new Uint8Array(3)]) assert.deepEqual(numbersIn(data), []);
 });
 
 test('ignores numbers beyond the limits of a payload', () => {
@@ -166,6 +166,7 @@ test('formats ages and summaries', () => {
   assert.deepEqual([-5, NaN, 999, 12_000, 59_999, 200_000, 7_300_000, 200_000_000].map(formatAge).map(plain), ['now', '', 'now', '12 s ago', '59 s ago', '3 min ago', '2 h ago', '2 d ago']);
   assert.equal(summarize(' the bread\n is ready '), 'the bread is ready');
   assert.equal(summarize({ on: true }), '{"on":true}');
+  assert.equal(summarize(new Uint8Array(3)), '3 bytes');
   assert.equal(summarize('x'.repeat(100), 10), `${'x'.repeat(9)}…`);
 });
 

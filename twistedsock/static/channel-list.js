@@ -1,5 +1,6 @@
 /** The channels of the server that this client can read, with their newest events, over HTTP. */
 
+import { withBytes } from './bytes.js';
 import { currentToken } from './identity.js';
 
 /** Maximum number of channels in one answer of the server. */
@@ -21,7 +22,9 @@ export async function listChannels(prefix = '') {
   const token = currentToken();
   try {
     const reply = await fetch(`channels?${query}`, { headers: token ? { Authorization: `Bearer ${token}` } : {}, cache: 'no-store' });
-    return reply.ok ? await reply.json() : undefined;
+    if (!reply.ok) return undefined;
+    const { channels, total } = await reply.json();
+    return { channels: channels.map((channel) => ({ ...channel, last: channel.last && withBytes(channel.last) })), total };
   } catch {
     return undefined; // the connection bar shows that the server is not reachable
   }

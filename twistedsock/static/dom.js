@@ -16,6 +16,15 @@ export function makeButton(className, text, whenPressed) {
   return button;
 }
 
+/** Offers a file to save. */
+export function saveFile(blob, name) {
+  const link = make('a');
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // the browser has read it by then
+}
+
 /** Shows an error in the element with the id `FIELD-error`. An empty string removes it. */
 export function showFieldError(field, error) {
   byId(`${field}-error`).textContent = error;

@@ -1,5 +1,6 @@
-/** Cells of event rows: time, sender and payload. JSON is coloured. */
+/** Cells of event rows: time, sender and payload. JSON is coloured, and bytes are described. */
 
+import { describeBytes, isBytes } from './bytes.js';
 import { make, makeButton } from './dom.js';
 import { clockTime, exactTime, jsonTokens, timeSince, UNVERIFIED, UNVERIFIED_HINT } from './format.js';
 
@@ -35,6 +36,10 @@ export function fromCell({ from }) {
 export function payloadCell({ name, data }, pretty, budget = CHARACTERS_SHOWN) {
   const cell = make('div', 'payload');
   if (name !== 'message') cell.append(make('span', 'name', name), ' ');
+  if (isBytes(data)) {
+    cell.append(make('code', 'bytes', describeBytes(data)));
+    return cell;
+  }
   const isText = typeof data === 'string';
   const body = make('code', isText ? 'text' : 'json');
   const { tokens, cut } = isText ? { tokens: [['plain', data.slice(0, budget)]], cut: data.length > budget } : jsonTokens(data, pretty, budget);

@@ -1,10 +1,11 @@
 /** The drawer with the details of one event: its payload, what has changed since the event before, and copies of it. */
 
+import { isBytes, pictureIn, toBase64 } from './bytes.js';
 import { copyFrom } from './copy.js';
 import { buildChoice } from './dialog.js';
-import { byId, make, makeButton } from './dom.js';
+import { byId, make, makeButton, saveFile } from './dom.js';
 import { fromCell, payloadCell } from './event-cells.js';
-import { curlCommand, eventJson, pubLine } from './event-formats.js';
+import { curlCommand, eventJson, fileName, pubLine } from './event-formats.js';
 import { describeError, exactTime, plural } from './format.js';
 import { SHELL_SPECIAL } from './line-endpoints.js';
 import { differences, jsonText, numberIn, payloadText } from './payloads.js';
@@ -101,12 +102,34 @@ export function buildDrawer({ find, hasToken, actions, closed }) {
       title.textContent = `${event.channel} ${event.offset.toLocaleString('en')}`;
       facts.replaceChildren(fromCell(event), `, ${exactTime(new Date(event.time))}${event.name === 'message' ? '' : `, ${event.name}`}`);
       payload.replaceChildren(payloadCell({ name: 'message', data: event.data }, true, PAYLOAD_CHARACTERS));
+      if (isBytes(event.data)) payload.append(...bytesParts(event));
       showCopy();
       drawer.hidden = false;
       drawer.scrollTop = 0;
       showChanges(event);
     },
   };
+}
+
+/** A picture, if the bytes are one, and a button that saves them as a file. */
+function bytesParts({ channel, time, data }) {
+  const picture = pictureIn(data);
+  const parts = [];
+  if (picture?.shown) {
+    const image = make('img', 'picture');
+    image.alt = `${picture.name} image of this event`;
+    image.src = URL.createObjectURL(new Blob([data], { type: picture.type }));
+    const release = () => URL.revokeObjectURL(image.src);
+    image.addEventListener('load', release);
+    image.addEventListener('error', () => {
+      release();
+      image.replaceWith(make('p', 'muted', 'The picture is damaged.'));
+    });
+    parts.push(image);
+  }
+  // Never with a type that a browser opens.
+  const save = () => saveFile(new Blob([data], { type: 'application/octet-stream' }), fileName([channel], new Date(time), picture?.extension ?? 'bin'));
+  return [...parts, makeButton('', 'Download', save)];
 }
 
 function changeRow({ path, before, after }) {
@@ -126,6 +149,7 @@ function shorten(value) {
 
 function copyOf(kind, event, hasToken) {
   if (kind === 'json') return { text: eventJson(event) };
+  if (kind === 'payload' && isBytes(event.data)) return { text: toBase64(event.data), hint: 'In base64.' };
   if (kind === 'payload') return { text: typeof event.data === 'string' ? event.data : jsonText(event.data, 2) };
   if (kind === 'curl') return { text: curlCommand(event, location.origin, hasToken), hint: hasToken ? 'Set TOKEN to your token first.' : '' };
   if (SHELL_SPECIAL.test(event.channel)) return { text: '', hint: 'The name of this channel has a special meaning in shells, so there is no line to copy.' };

@@ -1,7 +1,7 @@
 /** The dialog that saves events as CSV or JSON: those that are shown, or all that the histories contain. */
 
 import { buildChoice, buildDialog } from './dialog.js';
-import { announce, byId, make, makeButton } from './dom.js';
+import { announce, byId, make, makeButton, saveFile } from './dom.js';
 import { EarlierEvents } from './earlier-events.js';
 import { fileName, toCsv, toJson } from './event-formats.js';
 import { describeError, plural } from './format.js';
@@ -75,11 +75,7 @@ export function buildExport({ history, shownEvents, channels }) {
       return;
     }
     const [write, type] = FORMATS[format];
-    const link = make('a');
-    link.href = URL.createObjectURL(new Blob([write(events)], { type }));
-    link.download = fileName(names, new Date(), format);
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // the browser has read it by then
+    saveFile(new Blob([write(events)], { type }), fileName(names, new Date(), format));
     const result = `${plural(events.length, 'event')} saved${events.length >= MAX_EVENTS ? '. Earlier ones were left out' : ''}.`;
     dialog.close();
     announce(result);

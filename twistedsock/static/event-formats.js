@@ -3,6 +3,7 @@
  * no text can run as a command where it is pasted, nor as a formula in a spreadsheet. Uses no DOM.
  */
 
+import { isBytes, toBase64 } from './bytes.js';
 import { CHANNEL_BYTES } from './format.js';
 import { shellQuote } from './line-endpoints.js';
 import { fieldsOf, jsonText, payloadText } from './payloads.js';
@@ -29,6 +30,7 @@ const beginsLikeJson = (text) => /^[{["]/.test(text);
 
 /** Returns the line that publishes the payload again. It publishes nothing else, even if it is pasted into a shell. */
 export function pubLine({ channel, data }) {
+  if (isBytes(data)) return `PUBBIN ${channel} ${toBase64(data)}`;
   const plain = typeof data === 'string' && data !== '' && !beginsLikeJson(data) && !/^\s|\s$/.test(data) && !UNSAFE.test(data);
   return `PUB ${channel} ${plain ? data : harmlessJson(data)}`;
 }
@@ -40,16 +42,20 @@ export function eventsAddress(origin, channel) {
 
 /** Returns the shell command that publishes an event again, with its name. The token comes from the environment. */
 export function curlCommand({ channel, name, data }, origin, hasToken) {
+  const bytes = isBytes(data);
   const plain = typeof data === 'string' && !CONTROLS.test(data);
-  const type = plain ? 'text/plain' : 'application/json';
+  const type = bytes ? 'application/octet-stream' : plain ? 'text/plain' : 'application/json';
   // Not -d, which reads a file if the payload begins with @.
-  const body = shellQuote(plain ? data : harmlessJson(data)) || "''";
+  const body = bytes ? '--data-binary @-' : `--data-raw ${shellQuote(plain ? data : harmlessJson(data)) || "''"}`;
+  const source = bytes ? `printf %s '${toBase64(data)}' | base64 -d | ` : '';
   const auth = hasToken ? '-H "Authorization: Bearer $TOKEN" ' : '';
   const query = name === 'message' ? '' : `?name=${encodeURIComponent(name)}`;
-  return `curl ${auth}-H 'Content-Type: ${type}' --data-raw ${body} ${shellQuote(eventsAddress(origin, channel) + query)}`;
+  return `${source}curl ${auth}-H 'Content-Type: ${type}' ${body} ${shellQuote(eventsAddress(origin, channel) + query)}`;
 }
 
-const exported = ({ channel, offset, time, from, name, data }) => ({ channel, offset, time: new Date(time).toISOString(), from, name, data });
+const exported = ({ channel, offset, time, from, name, data }) => (
+  { channel, offset, time: new Date(time).toISOString(), from, name, ...(isBytes(data) ? { base64: toBase64(data) } : { data }) }
+);
 
 /** Returns one event as JSON for people. */
 export function eventJson(event) {
@@ -73,13 +79,13 @@ function cell(value) {
   return /[",\r\n;\t]/.test(harmless) ? `"${harmless.replaceAll('"', '""')}"` : harmless;
 }
 
-/** Returns CSV (RFC 4180) with a column for each field of JSON payloads. A text that looks like a formula gets an apostrophe. */
+/** Returns CSV (RFC 4180) with a column for each field of JSON payloads. Bytes are base64 in the column `data`. A text that looks like a formula gets an apostrophe. */
 export function toCsv(events) {
-  const fields = events.map(({ data }) => (data !== null && typeof data === 'object' ? new Map(fieldsOf(data)) : new Map()));
+  const fields = events.map(({ data }) => (data !== null && typeof data === 'object' && !isBytes(data) ? new Map(fieldsOf(data)) : new Map()));
   const columns = [...new Set(fields.flatMap((one) => [...one.keys()]))].slice(0, MAX_FIELD_COLUMNS);
   const rows = events.map((event, index) => {
-    const { time, channel, offset, from, name, data } = exported(event);
-    return [time, channel, offset, from, name, data, ...columns.map((column) => fields[index].get(column))];
+    const { time, channel, offset, from, name, data, base64 } = exported(event);
+    return [time, channel, offset, from, name, base64 ?? data, ...columns.map((column) => fields[index].get(column))];
   });
   return [['time', 'channel', 'offset', 'from', 'name', 'data', ...columns], ...rows].map((row) => `${row.map(cell).join(',')}\r\n`).join('');
 }

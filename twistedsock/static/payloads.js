@@ -1,10 +1,16 @@
 /** Reads payloads: their fields by path, and the differences between two of them. Uses no DOM. */
 
+import { describeBytes, isBytes, toBase64 } from './bytes.js';
+
 /** Maximum number of fields read from one payload. Arrays of 64 KiB have more, which nobody compares by hand. */
 const MAX_FIELDS = 1000;
 
-/** Returns the fields of a payload as [path, value], such as `['limits.max', 30]`. A payload without fields is one field, `value`. */
+/**
+ * Returns the fields of a payload as [path, value], such as `['limits.max', 30]`. A payload without fields is one field, `value`.
+ * Bytes have the field `size`.
+ */
 export function fieldsOf(data) {
+  if (isBytes(data)) return [['size', data.length]];
   if (data === null || typeof data !== 'object') return [['value', data]];
   const fields = [];
   const walk = (node, path) => {
@@ -40,7 +46,9 @@ export function jsonText(value, indent) {
   return JSON.stringify(value, (_, one) => marks.get(one) ?? one, indent).replace(PLACEHOLDERS, `$1${BEYOND}`);
 }
 
+/** Returns a payload as text for people. Bytes are described. */
 export function payloadText(data) {
+  if (isBytes(data)) return describeBytes(data);
   return typeof data === 'string' ? data : jsonText(data);
 }
 
@@ -49,6 +57,9 @@ export function payloadText(data) {
  * @returns {{path: string, before?: unknown, after?: unknown}[]} `before` is missing for a new field, `after` for a removed one
  */
 export function differences(before, after) {
+  if (isBytes(before) && isBytes(after) && before.length === after.length) {
+    return toBase64(before) === toBase64(after) ? [] : [{ path: 'bytes', before, after }];
+  }
   const earlier = new Map(fieldsOf(before));
   const found = [];
   for (const [path, value] of fieldsOf(after)) {

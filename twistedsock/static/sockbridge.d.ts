@@ -113,7 +113,7 @@ export interface ChannelEvent<Data = unknown> {
   from: string;
   /** The name of the event. Default `message`. */
   name: string;
-  /** Text payloads are strings. All other values were published as JSON. */
+  /** Text payloads are strings, bytes are a Uint8Array. All other values were published as JSON. */
   data: Data;
 }
 
@@ -203,7 +203,10 @@ export class RawJson {
   readonly text: string;
 }
 
-/** A JSON value. `undefined`, functions, symbols and bigints are rejected. */
+/**
+ * A JSON value, or bytes: an ArrayBuffer, a typed array or a DataView. `undefined`, functions, symbols and bigints are
+ * rejected.
+ */
 export type Publishable = string | number | boolean | null | object;
 
 /**

@@ -80,6 +80,16 @@ export class RawJson {
   }
 }
 
+const isBytes = (data) => data instanceof ArrayBuffer || ArrayBuffer.isView(data);
+
+/** `toBase64` and `fromBase64` of Uint8Array are missing in browsers before 2025 and in Node.js before 25. */
+function encodeBytes(data) {
+  const bytes = ArrayBuffer.isView(data) ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength) : new Uint8Array(data);
+  return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(''));
+}
+
+const decodeBytes = (base64) => Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+
 /** Returns a message as JSON that every parser accepts: lone surrogates become U+FFFD, as WebSocket does with text. */
 function serialize(message) {
   const raw = message.data instanceof RawJson;
@@ -92,7 +102,9 @@ function serialize(message) {
 const wellFormed = (name) => (/[\ud800-\udfff]/.test(name) ? JSON.parse(serialize(name)) : name);
 
 /** Returns an event as declared in the types, without the fields of the protocol. */
-const eventOf = ({ channel, offset, time, from, name, data }) => ({ channel, offset, time, from, name, data });
+const eventOf = ({ channel, offset, time, from, name, data, base64 }) => (
+  { channel, offset, time, from, name, data: base64 === undefined ? data : decodeBytes(base64) }
+);
 
 /** The reason of every rejected promise. The documentation lists the codes of the server and of the client. */
 export class SockbridgeError extends Error {
@@ -565,7 +577,8 @@ export class Client extends ErrorReporter {
     if (['undefined', 'function', 'symbol'].includes(typeof data)) {
       return Promise.reject(new SockbridgeError('bad-argument', `${typeof data} is not a JSON value`));
     }
-    return this.#request({ type: 'publish', channel, data, name }, ({ offset }) => {
+    const payload = isBytes(data) ? { base64: encodeBytes(data) } : { data };
+    return this.#request({ type: 'publish', channel, ...payload, name }, ({ offset }) => {
       this.#channels.get(wellFormed(channel))?.addOwn(offset);
       return offset;
     });

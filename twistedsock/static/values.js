@@ -3,6 +3,7 @@
  * whatever clients publish. Uses no DOM.
  */
 
+import { describeBytes, isBytes } from './bytes.js';
 import { jsonText } from './payloads.js';
 
 /** Maximum number of fields kept per channel. */
@@ -49,6 +50,7 @@ const MAX_NUMBER_CHARACTERS = 40;
  * @returns {[string, number][]}
  */
 export function numbersIn(data) {
+  if (isBytes(data)) return [];
   if (typeof data === 'string') {
     const text = data.length <= MAX_NUMBER_CHARACTERS ? data.trim() : '';
     return NUMBER.test(text) && isShown(Number(text)) ? [[WHOLE, Number(text)]] : [];
@@ -307,6 +309,7 @@ export function formatAge(milliseconds) {
 
 /** Shortens a payload to one line, for lists of last values. */
 export function summarize(data, characters = 80) {
+  if (isBytes(data)) return describeBytes(data);
   const text = (typeof data === 'string' ? data.slice(0, 4 * characters) : jsonText(data)).replace(/\s+/g, ' ').trim();
   return text.length > characters ? `${text.slice(0, characters - 1)}…` : text;
 }

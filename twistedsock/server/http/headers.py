@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 
 PAGE_HEADERS = {
-    b"Content-Security-Policy": b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    b"Content-Security-Policy": b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     b"connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     b"X-Content-Type-Options": b"nosniff",
     b"Referrer-Policy": b"no-referrer",
     b"Cross-Origin-Opener-Policy": b"same-origin",
 }
-"""Sent with every file. The pages load only their own files and connect only to their own server."""
+"""Sent with every file. The pages load only their own files and connect only to their own server. ``blob:`` is for
+pictures that the page has received as the bytes of an event."""
 
 DATA_HEADERS = {
     b"Content-Security-Policy": b"default-src 'none'; frame-ancestors 'none'",
