@@ -95,8 +95,9 @@ docs: .venv/for-test ## build the documentation site in build/docs; broken links
 bench: .venv/for-test ## compare with other servers; make bench BENCH="fan-out pairs" ROUNDS=1 SERVERS="sockbridge nats" runs a part
 	@$(if $(filter-out sockbridge bare,$(or $(SERVERS),all)),bench/install $(filter crossbar,$(or $(SERVERS),crossbar)))
 	@$(if $(filter-out sockbridge bare,$(or $(SERVERS),all)),$(bin)/pytest -q bench/tests)
-	@$(if $(filter-out durable,$(or $(BENCH),all)),$(bin)/python -m bench $(filter-out durable,$(BENCH)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SERVERS),--servers $(SERVERS)))
+	@$(if $(filter-out durable cluster,$(or $(BENCH),all)),$(bin)/python -m bench $(filter-out durable cluster,$(BENCH)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SERVERS),--servers $(SERVERS)))
 	@$(if $(filter durable,$(or $(BENCH),durable)),$(if $(SERVERS),,$(bin)/python -m bench.durable $(if $(ROUNDS),--rounds $(ROUNDS))))
+	@$(if $(filter cluster,$(or $(BENCH),cluster)),$(if $(SERVERS),,$(bin)/python -m bench.cluster $(if $(ROUNDS),--rounds $(ROUNDS))))
 
 soak: .venv/for-run ## load a server for ten minutes with clients that come and go, and check that memory stays flat; make soak MINUTES=60
 	@$(bin)/python -m bench.soak $(if $(MINUTES),--minutes $(MINUTES))

@@ -1,4 +1,5 @@
-// The smallest relay over Socket.IO that is fair: node socketio.mjs HOST PORT FOLDER, where node_modules lies in FOLDER.
+// The smallest relay over Socket.IO that is fair: node socketio.mjs HOST PORT FOLDER [REDIS], where node_modules lies in
+// FOLDER. With the port of a Redis, the Redis Streams adapter joins it with other relays, with its defaults.
 //
 // Fair: rooms are what Socket.IO itself offers for this, and it encodes an event for a room once, frame included. The
 // WebSocket transport from the start spares it the polling; compression is off, as is its default. The request of the
@@ -6,14 +7,22 @@
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 
-const [host, port, folder] = process.argv.slice(2);
-const { Server } = createRequire(`${folder}/`)("socket.io");
+const [host, port, folder, redis] = process.argv.slice(2);
+const require = createRequire(`${folder}/`);
+const { Server } = require("socket.io");
+
+async function adapter() {
+  const client = require("redis").createClient({ url: `redis://${host}:${redis}` });
+  await client.connect();
+  return require("@socket.io/redis-streams-adapter").createAdapter(client);
+}
 
 const http = createServer();
 const server = new Server(http, {
   transports: ["websocket"],
   pingInterval: 3_600_000,
   serveClient: false,
+  ...(redis ? { adapter: await adapter() } : {}),
 });
 
 server.engine.on("connection", (connection) => {
