@@ -207,6 +207,8 @@ test('draws the newest value of a sparkline on the right and the greatest at the
   assert.equal(sparklinePoints([9, 1, 2, 3, 2], size), '0.0,11.5 10.0,6.5 20.0,1.5 30.0,6.5');
   assert.equal(sparklinePoints([5], size), '20.0,6.5 30.0,6.5');
   assert.equal(sparklinePoints([], size), '');
+  const first = (values) => sparklinePoints(values, { width: 110, height: 13, count: 60 }).split(',')[0];
+  assert.deepEqual([2, 12, 23, 60, 90].map((count) => first(Array(count).fill(1))), ['100.0', '0.0', '0.0', '0.0', '0.0']); // all fill the width, but a few do not
   assert.equal(sparklinePoints([1, 1], { ...size, least: 0, room: 2 }), '20.0,6.5 30.0,6.5');
 });
 
