@@ -459,6 +459,7 @@ def test_shows_one_of_several_channels(server, open_page, publish, channel):
     page.locator(f'#events .event[data-channel="{channel}-b"] .event-channel').click()
     expect(payloads(page)).to_have_text(["other"])
     expect(page.locator("#only")).to_have_text(f"Only {channel}-b ×")
+    expect(page.locator("#channel-select")).to_have_value(f"{channel}-b")
     publish(3)
     publish("another", on=f"{channel}-b")
     expect(payloads(page)).to_have_text(["other", "another"])

@@ -27,8 +27,9 @@ const PAGES_SEARCHED = 5;
  * @param {() => {name: string, hue: number, isEmpty?: boolean}[]} page.channels the channels of the list that can be read
  * @param {() => boolean} page.hasToken
  * @param {boolean} [page.several] true if the list can have several channels
+ * @param {(channel: string) => void} [page.shownAlone] called when one of several channels is shown alone
  */
-export function buildEventTools({ client, eventList, channels, hasToken, several = false }) {
+export function buildEventTools({ client, eventList, channels, hasToken, several = false, shownAlone = () => {} }) {
   const scroller = byId('event-scroll');
   const shownChannels = () => channels().filter(({ name }) => !eventList.only || name === eventList.only);
 
@@ -69,6 +70,7 @@ export function buildEventTools({ client, eventList, channels, hasToken, several
     onlyButton.textContent = `Only ${name} ×`;
     onlyButton.dataset.hue = channels().find((channel) => channel.name === name)?.hue ?? 0;
     drawerOnly.textContent = name ? 'Show all channels' : 'Show only this channel';
+    if (name) shownAlone(name);
     announce(name ? `Only ${name} is shown` : 'All channels are shown');
   }
 

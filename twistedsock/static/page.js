@@ -120,6 +120,7 @@ const eventTools = buildEventTools({
     { name, hue, isEmpty: subscription.current && !head && !newest })),
   hasToken: () => identity.hasToken,
   several: true,
+  shownAlone: selectTarget,
 });
 
 buildComposer({
@@ -314,7 +315,7 @@ function showChannels() {
   const longest = Math.max(0, ...names.map(({ length }) => length));
   document.documentElement.style.setProperty('--channel-width', `${CHANNEL_MARK_REM + CHARACTER_REM * longest}rem`);
   const refused = [...channels.values()].filter(({ accessError }) => accessError).length;
-  byId('panel-summary').textContent = names.length ? `${plural(names.length, 'channel')}${refused ? `, ${refused} locked` : ''}` : 'Add a channel';
+  byId('panel-summary').textContent = names.length ? `${plural(names.length, 'channel')}${refused ? `, ${refused} locked` : ''}` : 'Channels';
   showTitle();
   showTarget();
   showMembers();
@@ -328,8 +329,7 @@ function channelItem(channel) {
   const item = make('li', 'channel');
   Object.assign(item.dataset, { channel: name, hue });
   const target = makeButton('channel-name', name, () => {
-    byId('channel-select').value = name;
-    showTarget();
+    selectTarget(name);
     byId('message').focus();
   });
   target.title = `Send to ${name}, and show its chart`;
@@ -375,6 +375,11 @@ function showTarget() {
   valueChart.show(name, channels.get(name)?.values);
   for (const item of byId('channels').children) item.toggleAttribute('data-target', item.dataset.channel === name);
   showInstructions(name);
+}
+
+function selectTarget(name) {
+  byId('channel-select').value = name;
+  showTarget();
 }
 
 byId('channel-select').addEventListener('change', showTarget);
