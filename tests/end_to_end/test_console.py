@@ -322,7 +322,7 @@ def test_sorts_searches_and_pages_ten_thousand_channels(start, open_page, line_c
     expect(rows(page)).to_have_count(PAGE)
 
 
-WIDTHS = [390, 421, 500, 560, 561, 700, 760, 761, 850, 930, 1000, 1100, 1180, 1181, 1280, 1700]
+WIDTHS = [390, 421, 561, 760, 761, 850, 900, 930, 1000, 1001, 1080, 1081, 1180, 1181, 1280, 1340, 1341, 1700]
 
 CLIPPED = """(selector) => [...document.querySelectorAll(selector)]
   .filter((cell) => cell.scrollWidth > cell.clientWidth)
@@ -344,6 +344,7 @@ def test_parts_of_the_header_do_not_overlap_at_any_width(visit):
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 700})
         assert page.evaluate(OVERLAPPING) == [], width
+        assert page.evaluate(CLIPPED, ".top :is(.address, .nav a)") == [], width
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 

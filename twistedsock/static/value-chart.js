@@ -318,7 +318,7 @@ export function buildValueChart({ client, clock }) {
     show(name, next) {
       if (values === next && channel === name) return;
       [channel, values, names, plotted, pointed] = [name, next, '', '', null];
-      title.textContent = name;
+      title.textContent = title.title = name;
       box.hidden = !values?.names.length;
       chips.replaceChildren();
       fill();

@@ -108,6 +108,8 @@ function drawClient(cell, entry) {
     more = make('span', 'aside');
     cell.append(more, make('span', 'detail'));
   }
-  write(cell.lastChild, describeEntry(entry)); // shown on phones, where the column of details is hidden
+  const detail = describeEntry(entry);
+  write(cell.lastChild, `${titleOfEntry(entry)}${detail && ': '}${detail}`); // shown on phones, instead of two columns
+  cell.lastChild.dataset.kind = entry.kind;
   write(more, id ? identityWords(entry) : from.replace(/:\d+$/, ''));
 }
