@@ -13,7 +13,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -110,7 +109,14 @@ class Household:
     def _rooms(self) -> list[str]:
         return [f"SUB {room}" for room in self._chance.sample(ROOMS[1:], 3)]
 
-    def play_round(self) -> None:
+    def play(self) -> None:
+        """Publish until the server stops."""
+        with suppress(OSError):
+            while True:
+                self._play_round()
+                time.sleep(PACE)
+
+    def _play_round(self) -> None:
         self._rounds += 1
         rounds, chance = self._rounds, self._chance
         if rounds % 6 == 0:
@@ -123,14 +129,14 @@ class Household:
             if chance.random() < (0.01 if room in ("chat", "doorbell") else 0.3):
                 self._door.sendall(f"PUB {room} {reading_of(room, rounds, chance)}\n".encode())
         frames = int(14 + 12 * math.sin(rounds / 40) + 60 * (rounds % 130 < 12))
-        self._camera.sendall(b"PUB camera " + b"x" * 900 + b"\n" if frames < 2 else self._frames(frames))
+        self._camera.sendall(self._frames(max(1, frames)))
         if rounds % 90 == 80:
             self._let_slow_read()
         if rounds % 40 == 0:
             self._let_visitor_come_or_go()
 
     def _frames(self, count: int) -> bytes:
-        return b"".join(b"PUB camera %d%s\n" % (number, b"x" * 900) for number in range(count))
+        return b"".join(b'PUB camera {"frame": %d, "jpeg": "%s"}\n' % (n, b"x" * 900) for n in range(count))
 
     def _let_slow_read(self) -> None:
         self._slow.settimeout(0.3)
@@ -161,13 +167,21 @@ def start() -> subprocess.Popen[bytes]:
     return bridge
 
 
+def show_whole_rows(page: Page) -> None:
+    """Make the window smaller, so that no event is cut at the top of the list."""
+    excess: float = page.evaluate(
+        "document.querySelector('#event-scroll').clientHeight % document.querySelector('#events .event').offsetHeight"
+    )
+    page.set_viewport_size({**SIZE, "height": SIZE["height"] - round(excess)})
+
+
 def take(page: Page, name: str) -> None:
     page.mouse.move(0, 0)
     page.screenshot(path=IMAGES / f"{name}.png")
     print(f"{name}.png: {(IMAGES / f'{name}.png').stat().st_size // 1024} KiB", flush=True)
 
 
-def take_all(live: Callable[[float], None], seconds: float) -> None:
+def take_all(seconds: float) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
@@ -182,14 +196,16 @@ def take_all(live: Callable[[float], None], seconds: float) -> None:
         page, overview = opened("#kitchen,garden,cellar/boiler,chat"), opened("console")
         page.fill("#nick", "you")
         page.click("#nick-set")
-        live(seconds)
+        time.sleep(seconds)
         dark = opened("console", color_scheme="dark")
         board = opened("#board")
         channel, peers = opened("console#/channels/kitchen"), opened("console#/peers?order=lag")
-        live(6)
+        time.sleep(6)
+        for shown in (page, channel):
+            show_whole_rows(shown)
         page.fill("#message", "I am on my way")
         page.click("#send")
-        live(1)
+        time.sleep(1)
         take(page, "page")
         take(board, "board")
         take(overview, "console-overview")
@@ -198,7 +214,7 @@ def take_all(live: Callable[[float], None], seconds: float) -> None:
         take(peers, "console-peers")
         peers.click("text=slowpoke")
         peers.wait_for_selector("#steps .step")
-        live(3)
+        time.sleep(3)
         take(peers, "console-peer")
         for other in others:
             other.close()
@@ -214,14 +230,8 @@ def main() -> None:
     bridge = start()
     try:
         household = Household(random.Random(7))
-
-        def live(duration: float) -> None:
-            end = time.monotonic() + duration
-            while time.monotonic() < end:
-                household.play_round()
-                time.sleep(PACE)
-
-        take_all(live, seconds)
+        threading.Thread(target=household.play, daemon=True).start()
+        take_all(seconds)
     finally:
         bridge.terminate()
         bridge.wait()
