@@ -35,7 +35,7 @@ from twistedsock.config import Settings, SettingsError, listeners, read_settings
 from twistedsock.endpoints import load_endpoints
 from twistedsock.errors import CloseReason, Error
 from twistedsock.limits.shared_counts import KeepsCounts, SharedCounts
-from twistedsock.metrics.processes import STATISTICS, OtherProcesses, StatisticsOfAll
+from twistedsock.metrics.processes import PAGES, STATISTICS, OtherProcesses, StatisticsOfAll
 from twistedsock.metrics.prometheus import StateStatistics
 from twistedsock.metrics.statistics import ProcessStatistics
 from twistedsock.metrics.sys_channels import TICK_SECONDS, Monitor
@@ -175,6 +175,7 @@ class SockbridgeService(LoggingService):
         monitor = Monitor(self.context, process.memory_bytes, process.cpu_seconds, whole)
         monitor.attach()
         if others is not None:
+            others.reports[PAGES] = monitor.report
             others.reports[STATISTICS] = lambda asked: msgspec.json.encode(monitor.statistics())
         notices = BackplaneNotices(self.context)
         self._reachability = Reachability(settings.unreachable_timeout, self.context.broker.scheduler.defer)

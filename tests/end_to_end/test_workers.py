@@ -129,6 +129,15 @@ def test_each_worker_answers_for_all(workers: ServerProcess, on_each: Any, chann
         metrics = urllib.request.urlopen(workers.page + "metrics").read().decode()
         assert re.search(r'^process_resident_memory_bytes\{process="hub"\}', metrics, re.MULTILINE)
         assert int(float(re.search(r"^sockbridge_connections (\S+)$", metrics, re.MULTILINE)[1])) >= 2  # type: ignore[index]
+    for name, words in (
+        (f"$sys/channels/find/{channel}", f'"channel":"{channel}","readers":2,'),
+        ("$sys/peers/id/0", f'"id":"{two.id}"'),
+        (f"$sys/peer/{two.id}", f'"id":"{two.id}"'),
+        (f"$sys/log/find/{two.id}", f'"id":"{two.id}"'),
+    ):
+        one.send(f"SUB {name}")
+        wait_until(lambda name=name, words=words: words in one.receive_until(f"EVENT {name}")[-1], words)
+        one.send(f"UNSUB {name}")
     one.send("SUB $sys/figures")
 
     def running_processes() -> list[str]:

@@ -15,13 +15,17 @@ from twistedsock.metrics.connection_journal import (
     printable,
 )
 from twistedsock.metrics.sys_channels import Monitor
-from twistedsock.metrics.tables import LOG_ROWS_PER_PAGE, MAX_PAGE_BYTES, Topic, encode_log_page
+from twistedsock.metrics.tables import LOG_ROWS_PER_PAGE, MAX_PAGE_BYTES, Topic, encode_log_entries, log_entries
 from twistedsock.session.encoder import Endpoints
 from twistedsock.testing import FakePolicy, FakeServer, LineClient
 
 FOREIGN_ORIGIN = Error(ErrorCode.FORBIDDEN, "origin not allowed: allow it with --allow-origin")
 
 LONG = Error(ErrorCode.RATE, "😀" * 10_000)
+
+
+def encode_page(journal: ConnectionJournal, topic: Topic) -> bytes:
+    return encode_log_entries(topic, log_entries(journal, topic))
 
 
 class RecordingServer(FakeServer):
@@ -44,7 +48,7 @@ class RecordingServer(FakeServer):
         return [json.loads(msgspec.json.encode(entry)) for entry in found]
 
     def page(self, kind: str = "all", page: int = 0, text: bytes = b"") -> Any:
-        return json.loads(encode_log_page(self.journal, Topic("log", kind, page, text)))
+        return json.loads(encode_page(self.journal, Topic("log", kind, page, text)))
 
 
 @pytest.fixture
@@ -215,5 +219,5 @@ def test_finds_entries_by_name_address_and_reason(server: RecordingServer) -> No
 def test_pages_of_long_entries_fit_into_an_event(server: RecordingServer) -> None:
     for address in range(MAX_ENTRIES_PER_KIND):
         server.refuse(f"198.51.100.{address}:1", LONG)
-    page = encode_log_page(server.journal, Topic("log", "all"))
+    page = encode_page(server.journal, Topic("log", "all"))
     assert len(page) <= MAX_PAGE_BYTES and json.loads(page)["pages"] > 1

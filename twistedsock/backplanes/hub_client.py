@@ -15,7 +15,7 @@ from twistedsock.backplanes.hub_messages import FrameReader, encode
 from twistedsock.errors import KEY_REUSED, UNAVAILABLE, Error, ErrorCode
 from twistedsock.limits.shared_counts import Counts, SharedCounts
 from twistedsock.pubsub.backplane import Node
-from twistedsock.pubsub.future import Future
+from twistedsock.pubsub.future import Future, on_result
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import (
     Batch,
@@ -67,7 +67,7 @@ class WorkerBackplane:
         self.node_name = node_name
         self.names: Sequence[str] = ()
         self.restarts = 0
-        self.reports: dict[bytes, Callable[[bytes], bytes]] = {}
+        self.reports: dict[bytes, Callable[[bytes], bytes | Future[bytes]]] = {}
         """The reports of this worker: functions by the first word of a topic. They get the rest of it."""
         self.on_ready: Callable[[], object] | None = None
         """Called once, when the first connection is established."""
@@ -298,10 +298,10 @@ class WorkerBackplane:
     def leave(self, channel: bytes, member: Member) -> None:
         self._send_if_connected(messages.Leave(channel, member))
 
-    def _send_if_connected(self, message: messages.Message) -> None:
+    def _send_if_connected(self, message: messages.Message, request: int = 0) -> None:
         """Without a connection, nothing is lost: the next one begins with all members."""
         if self._is_welcome:
-            self._send(message)
+            self._send(message, request)
 
     def members(self, channel: bytes) -> Error | Future[list[Member]]:
         return self._request(messages.ListMembers(channel))
@@ -342,7 +342,12 @@ class WorkerBackplane:
     def _asked(self, request: int, message: messages.Ask) -> None:
         topic, _, asked = message.topic.partition(b" ")
         report = self.reports.get(topic)
-        self._send(messages.WorkerReport(b"" if report is None else report(asked)), request)
+        content: bytes | Future[bytes] = b"" if report is None else report(asked)
+
+        def send(outcome: bytes | Error) -> None:
+            self._send_if_connected(messages.WorkerReport(b"" if isinstance(outcome, Error) else outcome), request)
+
+        on_result(content, send)
 
 
 def _error(message: messages.Failure) -> Error:

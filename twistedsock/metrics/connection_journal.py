@@ -28,6 +28,10 @@ MAX_BYTES_PER_KIND = 48 * 1024
 MAX_TEXT_LENGTH = 120
 """Characters of a reason or an error message."""
 
+NUMBERS_PER_MILLISECOND = 32
+"""The maximum of worker processes. Numbers stay below 2^53, the largest integer that JavaScript reads exactly, for
+6,000 years."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -99,10 +103,12 @@ class _Share:
 
 
 class ConnectionJournal:
-    """Records the events of connections, as the monitor receives them."""
+    """Records the events of connections, as the monitor receives them. ``process`` is the index of this process if the
+    server has several."""
 
-    def __init__(self, context: ServerContext) -> None:
+    def __init__(self, context: ServerContext, process: int | None = None) -> None:
         self._context = context
+        self._process = process
         self.newest = 0
         """The number of the newest event."""
         self._shares = {kind: _Share() for kind in KINDS}
@@ -159,13 +165,20 @@ class ConnectionJournal:
 
     def _add(self, kind: str, key: Key, entry: JournalEntry) -> None:
         share = self._shares[kind]
-        self.newest += 1
+        self.newest = self._next_number()
         entry.number, entry.at = self.newest, self._now()
         earlier = share.get(key)
         if earlier is not None:
             entry.times = earlier.times + 1
             entry.since = earlier.at if earlier.since is None else earlier.since
         share.add(key, entry)
+
+    def _next_number(self) -> int:
+        """With several processes, numbers are times, so that one order holds for all, and no two are the same."""
+        if self._process is None:
+            return self.newest + 1
+        time = max(self.newest // NUMBERS_PER_MILLISECOND + 1, int(self._context.wall_clock() * 1000))
+        return time * NUMBERS_PER_MILLISECOND + self._process
 
     def _now(self) -> float:
         return round(self._context.wall_clock(), 3)

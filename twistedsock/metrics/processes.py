@@ -17,7 +17,9 @@ STATISTICS = b"figures"
 METRICS = b"metrics"
 
 PEERS = b"peers"
-"""Topics of reports. After that of ``PEERS``, there is what is asked for."""
+
+PAGES = b"pages"
+"""Topics of reports. After those of ``PEERS`` and ``PAGES``, there is what is asked for."""
 
 
 class OtherProcesses(Protocol):
@@ -29,7 +31,7 @@ class OtherProcesses(Protocol):
     """The names of all processes, also of those that do not run now. This one is among them."""
     restarts: int
     """How often this process has been started again."""
-    reports: dict[bytes, Callable[[bytes], bytes]]
+    reports: dict[bytes, Callable[[bytes], bytes | Future[bytes]]]
 
     def gather(self, topic: bytes) -> Error | Future[dict[bytes, bytes]]:
         """The reports of all others, by their names. A process that does not answer is missing, and the report is empty
@@ -127,6 +129,15 @@ class StatisticsOfAll:
     @property
     def connections_elsewhere(self) -> int:
         return sum([statistics.connections for statistics in self._last.values()])
+
+    @property
+    def index(self) -> int:
+        """The place of this process among all."""
+        return self._others.names.index(self._others.node_name.decode())
+
+    def gather_pages(self, channel: bytes, received: Callable[[Sequence[bytes]], None]) -> None:
+        """Ask the others for their parts of the page of a channel under ``$sys/``."""
+        gather(self._others, PAGES + b" " + channel, lambda reports: received(list(filter(None, reports.values()))))
 
     def with_restarts(self, own: ServerStatistics) -> ServerStatistics:
         """The statistics of this process, which does not count its restarts itself."""

@@ -5,13 +5,15 @@ short steps between other work.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 
 from twistedsock.codecs.payload import build_payloads
 from twistedsock.errors import Error
 from twistedsock.metrics.connection_journal import ConnectionJournal
+from twistedsock.metrics.merged_pages import Part, encode_part, merged_page, own_part
 from twistedsock.metrics.processes import StatisticsOfAll
 from twistedsock.metrics.statistics import ServerStatistics, read_statistics
 from twistedsock.metrics.tables import (
@@ -25,13 +27,15 @@ from twistedsock.metrics.tables import (
     Steps,
     Topic,
     encode_closed_page,
-    encode_log_page,
+    encode_log_entries,
     encode_top_page,
+    log_entries,
     max_name_bytes,
     page_count,
     parse_topic,
 )
 from twistedsock.metrics.timelines import UNKNOWN, subscription_rows, timeline
+from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import JSON, Member, Publication
 from twistedsock.session.connection_info import (
@@ -92,7 +96,7 @@ class Monitor:
         others: StatisticsOfAll | None = None,
     ) -> None:
         self._others = others
-        self.journal = ConnectionJournal(context)
+        self.journal = ConnectionJournal(context, None if others is None else others.index)
         self._published_number = 0
         self._context = context
         self._broker = context.broker
@@ -120,6 +124,12 @@ class Monitor:
         self._channels: ChannelTable | None = None
         self._connections: ConnectionTable | None = None
         self._steps: Steps[None] | None = None
+        # Work for other processes, and with their reports: some for each page that has subscribers in any of them.
+        self._jobs: deque[Steps[None]] = deque()
+        # When others have asked for a kind of list. Its table is kept, because rates need two.
+        self._asked_at: dict[str, float] = {}
+        # The last merged pages of lists that seldom change.
+        self._merged: dict[bytes, bytes] = {}
         self._cpu_seconds_spent = self._snapshot_at = self._next_snapshot_at = 0.0
         self._known_epoch = 0.0
         # Maximum over all connections so far: computing it for each page would cost more than anything else.
@@ -138,6 +148,7 @@ class Monitor:
         self._publish_statistics()
         now = self._broker.clock()
         kinds = {topic.kind for topic in self._topics.values()}
+        kinds |= {kind for kind, at in self._asked_at.items() if now - at < 3 * SNAPSHOT_INTERVAL_SECONDS}
         if kinds.isdisjoint(("channels", "top")):
             self._channels = None
         if kinds.isdisjoint(("peers", "top")):
@@ -147,7 +158,7 @@ class Monitor:
             self._next_snapshot_at = now + max(SNAPSHOT_INTERVAL_SECONDS, self._cpu_seconds_spent / MAX_CPU_SHARE)
             self._cpu_seconds_spent = 0.0
             self._due.update(
-                dict.fromkeys([name for name, topic in self._topics.items() if topic.kind not in ("closed", "log")])
+                dict.fromkeys([name for name, topic in self._topics.items() if self._changes_unnoticed(topic)])
             )
         else:
             self._due.update(dict.fromkeys([channel for channel in self._changed if channel in self._topics]))
@@ -160,6 +171,10 @@ class Monitor:
             self._due.update(dict.fromkeys([name for name, topic in self._topics.items() if topic.kind == "log"]))
         if self._due:
             self._schedule()
+
+    def _changes_unnoticed(self, topic: Topic) -> bool:
+        """Whether a page is published with each snapshot, because this process is not told that it has changed."""
+        return topic.kind not in ("closed", "log") or self._others is not None
 
     def statistics(self) -> ServerStatistics:
         """The statistics of this process."""
@@ -192,6 +207,7 @@ class Monitor:
                 self._unread.append(channel)
                 self._schedule()
             self._published_at.pop(channel, None)
+            self._merged.pop(channel, None)
             self._final.discard(channel)
 
     # Connections, called by their journal.
@@ -245,8 +261,10 @@ class Monitor:
     def _work(self) -> None:
         started_at, cpu_before = self._broker.clock(), self._cpu_seconds()
         self._publish_closed()
-        while self._steps is not None or self._due:
-            if self._steps is None:
+        while self._steps is not None or self._jobs or self._due:
+            if self._steps is None and self._jobs:
+                self._steps = self._jobs.popleft()
+            elif self._steps is None:
                 channel = next(iter(self._due))
                 del self._due[channel]
                 self._steps = self._publish_page(channel)
@@ -277,6 +295,13 @@ class Monitor:
         if topic is None:  # the last subscriber has left
             return
         now = self._broker.clock()
+        if self._others is not None and topic.kind != "peer":
+            own = yield from self._part(topic, now)
+            self._others.gather_pages(channel, partial(self._merge_later, channel, topic, own))
+            return
+        if self._others is not None and self._context.sessions.is_remote_id(topic.text):
+            self._others.gather_pages(channel, partial(self._publish_remote_timeline, channel))
+            return
         if topic.kind == "channels":
             page = yield from (yield from self._channel_table(now)).page(topic)
         elif topic.kind == "peers":
@@ -288,7 +313,7 @@ class Monitor:
         elif topic.kind == "closed":
             page = self._closed_page(topic.page)
         elif topic.kind == "log":
-            page = encode_log_page(self.journal, topic)
+            page = encode_log_entries(topic, log_entries(self.journal, topic))
         elif channel in self._final:
             return
         else:
@@ -296,23 +321,73 @@ class Monitor:
             page = self._timeline_page(channel, topic.text, now)
         self._publish(channel, b"steps" if topic.kind == "peer" else topic.kind.encode(), [page])
 
+    def _newest_closed(self) -> list[ClosedConnectionInfo]:
+        return [ended.record for ended in reversed(self._ended)]
+
     def _closed_page(self, page: int) -> bytes:
-        newest = [ended.record for ended in reversed(self._ended)]
+        newest = self._newest_closed()
         start = page * CLOSED_ROWS_PER_PAGE
         rows = newest[start : start + CLOSED_ROWS_PER_PAGE]
         return encode_closed_page(page, page_count(len(newest), CLOSED_ROWS_PER_PAGE), len(newest), rows)
 
     def _timeline_page(self, channel: bytes, id: bytes, now: float) -> bytes:
         """The timeline of a present or recent session, or the page of an unknown id."""
+        if not isinstance(self._context.sessions.get(id), Session):
+            self._final.add(channel)
+        return self._find_timeline(id, now) or UNKNOWN
+
+    def _find_timeline(self, id: bytes, now: float) -> bytes:
+        """The timeline of a session, empty for an unknown id."""
         session = self._context.sessions.get(id)
         if isinstance(session, Session):
             info, steps = connection_info(session, now), session.timeline.steps
             return timeline(info, steps, self._epoch(now), subscription_rows(session))
-        self._final.add(channel)
         for ended in reversed(self._ended):
             if ended.info.id == id.decode():
                 return timeline(ended.info, ended.steps, self._epoch(now))
-        return UNKNOWN
+        return b""
+
+    # Several processes.
+
+    def report(self, channel: bytes) -> bytes | Future[bytes]:
+        """Another process asks for the part of this one in a page."""
+        topic, now = parse_topic(channel), self._broker.clock()
+        if topic is None:
+            return b""
+        if topic.kind == "peer":
+            return self._find_timeline(topic.text, now)
+        self._asked_at[topic.kind] = now
+        if now - self._snapshot_at >= SNAPSHOT_INTERVAL_SECONDS:
+            self._snapshot_at = now
+        answer = Future[bytes]()
+        self._add_job(self._answer(topic, answer))
+        return answer
+
+    def _answer(self, topic: Topic, answer: Future[bytes]) -> Steps[None]:
+        part = yield from self._part(topic, self._broker.clock())
+        answer.settle(encode_part(part))
+
+    def _part(self, topic: Topic, now: float) -> Steps[Part]:
+        return own_part(topic, now, self._channel_table, self._connection_table, self._newest_closed, self.journal)
+
+    def _merge(self, channel: bytes, topic: Topic, own: Part, reports: Sequence[bytes]) -> Steps[None]:
+        page = yield from merged_page(topic, own, reports)
+        if channel in self._topics and self._merged.get(channel) != page:
+            if topic.kind in ("closed", "log"):
+                self._merged[channel] = page
+            self._publish(channel, topic.kind.encode(), [page])
+
+    def _merge_later(self, channel: bytes, topic: Topic, own: Part, reports: Sequence[bytes]) -> None:
+        self._add_job(self._merge(channel, topic, own, reports))
+
+    def _publish_remote_timeline(self, channel: bytes, reports: Sequence[bytes]) -> None:
+        """Only the process of the client has its timeline."""
+        if channel in self._topics:
+            self._publish(channel, b"steps", [reports[0] if reports else UNKNOWN])
+
+    def _add_job(self, job: Steps[None]) -> None:
+        self._jobs.append(job)
+        self._schedule()
 
     def _channel_table(self, now: float) -> Steps[ChannelTable]:
         table = self._channels

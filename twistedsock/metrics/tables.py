@@ -177,18 +177,21 @@ LOG_ROWS_PER_PAGE = 50
 """With the longest names and details, half as many stay below ``MAX_PAGE_BYTES``."""
 
 
-def encode_log_page(journal: ConnectionJournal, topic: Topic) -> bytes:
-    """A page of the connection log, the newest entries first. It is empty behind the last one."""
+def log_entries(journal: ConnectionJournal, topic: Topic) -> list[JournalEntry]:
+    """The entries of the connection log for a topic, the newest first."""
     if topic.text:
         text = topic.text.decode(errors="replace")
-        entries = [entry for entry in journal.entries() if text in _log_text(entry)]
-    else:
-        entries = journal.entries(KINDS if topic.order == "all" else (topic.order,))
+        return [entry for entry in journal.entries() if text in _log_text(entry)]
+    return journal.entries(KINDS if topic.order == "all" else (topic.order,))
+
+
+def encode_log_entries(topic: Topic, entries: Sequence[JournalEntry]) -> bytes:
+    """A page of these entries. It is empty behind the last one."""
     longest = max([len(_encode(entry)) for entry in entries], default=1)
     rows = max(1, min(LOG_ROWS_PER_PAGE, MAX_PAGE_BYTES // longest))
     pages = 1 if topic.text else page_count(len(entries), rows)
     start = topic.page * rows
-    return _encode(LogPage(topic.page, pages, len(entries), entries[start : start + rows]))
+    return _encode(LogPage(topic.page, pages, len(entries), list(entries[start : start + rows])))
 
 
 def _log_text(entry: JournalEntry) -> str:
@@ -236,7 +239,7 @@ class ChannelTable:
         self.channels: list[Channel] = []
         self.rates: list[float] = []
         self.heads: Heads = {}
-        self._max_name_bytes = 0
+        self.max_name_bytes = 0
         self._orders: dict[str, list[int]] = {}
 
     def fill(self, channels: Iterable[Channel], previous: "ChannelTable | None") -> Steps[None]:
@@ -250,7 +253,7 @@ class ChannelTable:
             self.channels += part
             self.heads.update([(channel, channel.head) for channel in part])
             self.rates += [max(0, channel.head - heads.get(channel, channel.head)) / seconds for channel in part]
-            self._max_name_bytes = max([self._max_name_bytes, *[len(channel.name) for channel in part]])
+            self.max_name_bytes = max([self.max_name_bytes, *[len(channel.name) for channel in part]])
             yield
 
     def order(self, name: str) -> Steps[list[int]]:
@@ -275,27 +278,34 @@ class ChannelTable:
 
     def page(self, topic: Topic) -> Steps[bytes]:
         """The encoded page of a topic. It is empty behind the last one."""
-        if topic.text:
-            return (yield from self._find(topic.text))
-        order = yield from self.order(topic.order)
-        rows = rows_per_page(self._max_name_bytes)
+        order = yield from self._order_for(topic)
+        rows = rows_per_page(self.max_name_bytes)
         start = topic.page * rows
-        shown = [self._row(index) for index in order[start : start + rows]]
-        return encode_channels_page(topic.page, page_count(len(order), rows), len(order), shown)
+        pages = 1 if topic.text else page_count(len(order), rows)
+        return encode_channels_page(topic.page, pages, len(order), self._rows(order[start : start + rows]))
+
+    def first(self, topic: Topic, limit: int) -> Steps[tuple[list[ChannelRow], int]]:
+        """The first rows of a topic, and how many there are."""
+        order = yield from self._order_for(topic)
+        return self._rows(order[:limit]), len(order)
+
+    def _order_for(self, topic: Topic) -> Steps[list[int]]:
+        return (yield from self._find(topic.text) if topic.text else self.order(topic.order))
+
+    def _rows(self, indices: Sequence[int]) -> list[ChannelRow]:
+        return [self._row(index) for index in indices]
 
     def busiest(self) -> Steps[list[ChannelRow]]:
         """The first rows of the order by rate."""
-        order = yield from self.order("rate")
-        return [self._row(index) for index in order[:TOP_ROWS]]
+        return self._rows((yield from self.order("rate"))[:TOP_ROWS])
 
-    def _find(self, text: bytes) -> Steps[bytes]:
+    def _find(self, text: bytes) -> Steps[list[int]]:
         order, found = (yield from self.order("rate")), list[int]()
         for start in range(0, len(order), CHANNELS_PER_STEP):
             part = order[start : start + CHANNELS_PER_STEP]
             found += [index for index in part if text in self.channels[index].name.lower()]
             yield
-        rows = rows_per_page(self._max_name_bytes)
-        return encode_channels_page(0, 1, len(found), [self._row(index) for index in found[:rows]])
+        return found
 
     def _row(self, index: int) -> ChannelRow:
         channel = self.channels[index]
@@ -329,7 +339,7 @@ class ConnectionTable:
         self.sessions: list[Session] = []
         self.sent: dict[Session, int] = {}
         self.next_socket = 0
-        self._max_name_bytes = max_name_bytes
+        self.max_name_bytes = max_name_bytes
         self._orders: dict[str, list[int]] = {}
         self._texts: list[bytes] = []
 
@@ -388,15 +398,20 @@ class ConnectionTable:
 
     def page(self, topic: Topic, now: float) -> Steps[bytes]:
         """The encoded page of a topic. It is empty behind the last one."""
-        if topic.text:
-            order = yield from self._find(topic.text)
-        else:
-            order = yield from self.order(topic.order)
-        rows = rows_per_page(self._max_name_bytes)
+        order = yield from self._order_for(topic)
+        rows = rows_per_page(self.max_name_bytes)
         pages = 1 if topic.text else page_count(len(order), rows)
         start = topic.page * rows
         shown = [connection_info(self.sessions[index], now) for index in order[start : start + rows]]
         return encode_peers_page(topic.page, pages, len(order), shown)
+
+    def first(self, topic: Topic, now: float, limit: int) -> Steps[tuple[list[ConnectionInfo], int]]:
+        """The first rows of a topic, and how many there are."""
+        order = yield from self._order_for(topic)
+        return [connection_info(self.sessions[index], now) for index in order[:limit]], len(order)
+
+    def _order_for(self, topic: Topic) -> Steps[list[int]]:
+        return (yield from self._find(topic.text) if topic.text else self.order(topic.order))
 
     def slowest(self, now: float) -> Steps[list[ConnectionInfo]]:
         """The clients that are furthest behind. Clients that are not behind are left out."""
