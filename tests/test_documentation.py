@@ -15,7 +15,7 @@ from twistedsock.codecs.problem_details import HTTP_STATUS
 from twistedsock.config import HEADINGS, OPTIONS, Option, read_settings
 from twistedsock.errors import ErrorCode
 from twistedsock.limits.settings import Limits
-from twistedsock.server.web_endpoints import JSON_PROTOCOL, LINE_PROTOCOL
+from twistedsock.server.web_endpoints import BINARY_PROTOCOL, JSON_PROTOCOL, LINE_PROTOCOL
 
 PAGES = sorted([CHECKOUT / "README.md", CHECKOUT / "examples" / "README.md", *(CHECKOUT / "docs").rglob("*.md")])
 
@@ -44,9 +44,9 @@ def contract_files() -> list[Path]:
 
 def test_files_name_only_supported_subprotocols() -> None:
     named = {file: set(re.findall(r"sockbridge\.v\d+\.\w+", text_of(file))) for file in contract_files()}
-    assert [file for file, names in named.items() if names - {JSON_PROTOCOL, LINE_PROTOCOL}] == []
+    assert [file for file, names in named.items() if names - {JSON_PROTOCOL, LINE_PROTOCOL, BINARY_PROTOCOL}] == []
     for place in ("docs/reference/json-protocol.md", "twistedsock/static/openapi.json"):
-        assert named[CHECKOUT / place] == {JSON_PROTOCOL, LINE_PROTOCOL}
+        assert named[CHECKOUT / place] == {JSON_PROTOCOL, LINE_PROTOCOL, BINARY_PROTOCOL}
     assert named[CHECKOUT / "twistedsock/static/sockbridge.js"] == {JSON_PROTOCOL}
 
 

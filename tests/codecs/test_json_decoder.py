@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.fuzz.grammars import MESSAGES, SOUND
 from tests.fuzz.properties import holds, reject_constant, split_publications
 from tests.fuzz.replies import KINDS
-from twistedsock.codecs.json_decoder import decode, decode_alike
+from twistedsock.codecs.json_decoder import decode, decode_alike, decode_binary
 from twistedsock.codecs.payload import BAD_BASE64, UNPAIRED_SURROGATE, build_payloads
 from twistedsock.codecs.times import parse_moment
 from twistedsock.errors import Error, ErrorCode
@@ -304,6 +304,33 @@ def test_error_names_missing_field() -> None:
 def test_rejects_invalid_base64(encoded: str) -> None:
     message = json.dumps({"type": "publish", "id": 7, "channel": "a", "base64": encoded})
     assert decode(message.encode()) == InvalidCommand(BAD_BASE64, b"7")
+
+
+def test_decodes_binary_message() -> None:
+    """The bytes behind the first line feed are the payload."""
+    header = b'{"type":"publish","id":7,"channel":"a","name":"photo","x":1}'
+    for payload in (b"", b"\xff\n\x00{}", b"\n"):
+        assert decode_binary(header + b"\n" + payload) == published_bytes(b"a", payload, b"photo", b"7")
+    assert decode_binary(b'{"type":"publish","channel":"a"}\r\nx') == published_bytes(b"a", b"x")
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "tag"),
+    [
+        (b"", ErrorCode.BAD_JSON, None),
+        (b'{"type":"publish","id":7,"channel":"a"}', ErrorCode.BAD_JSON, None),
+        (b'{"type":"publish","channel":"\xff"}\n', ErrorCode.BAD_JSON, None),
+        (b'{"type":"publish","id":7,\n"channel":"a"}\nx', ErrorCode.BAD_JSON, b"7"),
+        (b'{"type":"ping","id":7}\nx', ErrorCode.BAD_TYPE, b"7"),
+        (b'{"type":"publish","id":7}\nx', ErrorCode.BAD_ARGUMENT, b"7"),
+        (b'{"type":"publish","id":7,"channel":"a","data":1}\nx', ErrorCode.BAD_ARGUMENT, b"7"),
+        (b'{"type":"publish","id":7,"channel":"a","base64":""}\nx', ErrorCode.BAD_ARGUMENT, b"7"),
+    ],
+)
+def test_rejects_invalid_binary_message(message: bytes, code: ErrorCode, tag: bytes | None) -> None:
+    command = decode_binary(message)
+    assert isinstance(command, InvalidCommand)
+    assert (command.error.code, command.tag) == (code, tag)
 
 
 def test_ignores_unknown_fields() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twistedsock.codecs.json_encoder import BINARY_MESSAGE_ENCODER
 from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER as JSON
 from twistedsock.codecs.payload import build_payloads
 from twistedsock.codecs.sse import SSE_ENCODER
@@ -203,6 +204,23 @@ def test_bytes_are_base64_instead_of_data(payloads: tuple[bytes, ...]) -> None:
     assert [json.loads(text) for text in read_frames(JSON.batch(b"kitchen", batch))] == expected
     history = json.loads(message(b"".join(JSON.history(b"1", b"kitchen", batch.events(), AT))))
     assert history["events"] == expected
+
+
+def test_bytes_are_binary_messages_on_request() -> None:
+    """One for each event: the event without payload, a line feed, and the bytes. All else is JSON."""
+    batch = Batch(1, 3, b"p1", b"ann", b"photo", build_payloads((b"\n\xff", b"x" * 70_000), BYTES), 1_500)
+    encoded, position = BINARY_MESSAGE_ENCODER.batch(b"kitchen", batch), 0
+    for offset, payload in enumerate(batch.payloads.items, 1):
+        fields = b'{"type":"event","channel":"kitchen","offset":%d,"time":1500,"from":"ann","name":"photo"}\n' % offset
+        size = len(fields + payload)
+        length = bytes((size,)) if size < 126 else b"\x7f" + size.to_bytes(8)
+        frame = b"\x82" + length + fields + payload
+        assert encoded[position : position + len(frame)] == frame
+        position += len(frame)
+    assert position == len(encoded)
+    history = message(b"".join(BINARY_MESSAGE_ENCODER.history(b"1", b"kitchen", batch.part(1, 2).events(), AT)))
+    assert json.loads(history)["events"][0]["base64"] == "Cv8="
+    assert BINARY_MESSAGE_ENCODER.batch(b"kitchen", alone(ALARM)) == JSON.batch(b"kitchen", alone(ALARM))
 
 
 def test_every_event_has_its_time() -> None:

@@ -23,6 +23,7 @@ from twistedsock.codecs.websocket import (
     text_frame,
     unmask,
 )
+from twistedsock.session.commands import Command, Ping
 
 ASCII = bytes(byte & 0x7F for byte in range(256))
 MASK = b"\x37\xfa\x21\x3d"
@@ -446,3 +447,27 @@ def test_splits_extensions_from_head(lines: list[bytes], left: list[bytes], offe
 def test_checks_grammar_of_extensions(offers: str, are_well_formed: bool) -> None:
     """RFC 6455 section 9.1. Unknown extensions and parameters are valid."""
     assert are_extensions(offers) is are_well_formed
+
+
+def binary_command(message: bytes) -> Command:
+    return Ping(message)
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 1_000])
+def test_decodes_binary_frames_on_request(size: int) -> None:
+    """Between text frames, and cut anywhere."""
+    payload = bytes(index % 256 for index in range(size))
+    stream = frame(0x81, b"one") + frame(0x82, payload) + frame(0x82, b"\xff") + frame(0x81, b"two")
+    expected = [b"one", Ping(payload), Ping(b"\xff"), b"two"]
+    for place in (0, 1, 8, 10, 12, 15, 20, len(stream) - 10):
+        frames = PlainFrames(1_000, binary_command)
+        messages, rest = frames.feed(stream[:place]) if place else ([], b"")
+        following, more = frames.feed(stream[place:])
+        assert messages + following == expected and not rest and not more and frames.partial is None
+
+
+@pytest.mark.parametrize("other", [frame(0x02, b"x"), frame(0x82, b"x" * 1_001), b"\x82\x01x", frame(0x89, b"")])
+def test_leaves_other_binary_frames_to_autobahn(other: bytes) -> None:
+    stream = frame(0x82, b"x") + other
+    assert PlainFrames(1_000, binary_command).feed(stream) == ([Ping(b"x")], other)
+    assert PlainFrames(1_000).feed(stream) == ([], stream)

@@ -1,6 +1,7 @@
 """The handshake of WebSocket connections, the dialects, rejected input, and fragments."""
 
 import tracemalloc
+from json import loads
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from tests.server.clients import (
 )
 from twistedsock.codecs.websocket import unmask
 from twistedsock.limits.settings import Limits
-from twistedsock.server.web_endpoints import JSON_PROTOCOL, LINE_PROTOCOL
+from twistedsock.server.web_endpoints import BINARY_PROTOCOL, JSON_PROTOCOL, LINE_PROTOCOL
 from twistedsock.server.websocket import WebSocketFactory
 from twistedsock.testing import FakeServer
 
@@ -38,6 +39,7 @@ LINE_WELCOME = "WELCOME sockbridge/1 id=p1 from=127.0.0.1:50000 to=127.0.0.1:808
         ([], None, JSON_WELCOME),
         ([JSON_PROTOCOL], JSON_PROTOCOL, JSON_WELCOME),
         ([LINE_PROTOCOL], LINE_PROTOCOL, LINE_WELCOME),
+        ([BINARY_PROTOCOL, JSON_PROTOCOL], BINARY_PROTOCOL, JSON_WELCOME),
         ([LINE_PROTOCOL, JSON_PROTOCOL], LINE_PROTOCOL, LINE_WELCOME),
         ([JSON_PROTOCOL, LINE_PROTOCOL], JSON_PROTOCOL, JSON_WELCOME),
         (["chat", JSON_PROTOCOL], JSON_PROTOCOL, JSON_WELCOME),
@@ -336,3 +338,41 @@ def test_drops_client_that_does_not_answer_the_close_frame(port, clock):
     client.is_closed_with(1009)
     pass_time(clock, 20)
     assert client.transport.is_closed
+
+
+# Binary messages.
+
+
+HEADER = b'{"type":"publish","id":1,"channel":"kitchen"}\n'
+EVENT = {"type": "event", "channel": "kitchen", "offset": 1, "time": 1_800_000_000_000, "from": "p1", "name": "message"}
+
+
+@pytest.mark.parametrize("fragmented", [False, True])
+def test_binary_clients_publish_and_receive_bytes_as_they_are(
+    port: WebSocketPort, server: FakeServer, fragmented: bool
+) -> None:
+    """Other clients receive them as base64."""
+    binary, json, lines = (port.open(protocol) for protocol in (BINARY_PROTOCOL, JSON_PROTOCOL, LINE_PROTOCOL))
+    for client in (binary, json):
+        client.send({"type": "subscribe", "channel": "kitchen"})
+    lines.send("SUB kitchen")
+    server.turn()
+    lines.received()
+    message = HEADER + b"\xff\n\x00"
+    binary.send_bytes(frame(0x02, message[:9]) + frame(0x80, message[9:]) if fragmented else frame(BINARY, message))
+    binary.send({"type": "ping"})
+    server.turn()
+    *replies, (first, event) = binary.frames()
+    assert replies == [(TEXT, b'{"type":"ok","id":1,"offset":1}'), (TEXT, b'{"type":"pong"}')]
+    header, _, payload = event.partition(b"\n")
+    assert (first, payload, loads(header)) == (BINARY, b"\xff\n\x00", EVENT)
+    assert json.received() == [EVENT | {"base64": "/woA"}]
+    assert lines.received() == ["BIN kitchen 1 p1 message /woA"]
+
+
+def test_invalid_binary_message_is_an_error(port: WebSocketPort) -> None:
+    client = port.open(BINARY_PROTOCOL)
+    client.send_bytes(frame(BINARY, b"\xff"))
+    client.send({"type": "ping"})
+    error, pong = client.received()
+    assert error["code"] == "bad-json" and pong == {"type": "pong"}

@@ -85,6 +85,12 @@ _BAD_TYPE = Error(
     "unknown type: send subscribe, unsubscribe, publish, history, who, nick, auth, ping or info",
 )
 
+_BAD_BINARY = InvalidCommand(
+    Error(ErrorCode.BAD_JSON, "invalid binary message: send one JSON object on one line, a line feed, and the bytes")
+)
+
+_NOT_PUBLISH = Error(ErrorCode.BAD_TYPE, "unknown type: the type of a binary message is publish")
+
 _TOO_DEEP = Error(ErrorCode.BAD_JSON, f"data too deep: at most {MAX_DEPTH} levels are allowed")
 
 _EXPECTED_BOUND = 'expected an offset, as a number, or a time such as "2026-11-29T05:00:00Z" or "-1h"'
@@ -96,8 +102,15 @@ class _InvalidField(Exception):
     """A required field is missing, or the value of a field is not valid."""
 
 
-def decode(message: bytes) -> Command:
-    """The command in a message, which is valid UTF-8."""
+def decode_binary(message: bytes) -> Command:
+    """The command in a binary message: a publication without its payload in JSON, a line feed, and the payload."""
+    header, line_end, payload = message.partition(b"\n")
+    return decode(header, payload) if line_end and is_utf8(header) else _BAD_BINARY
+
+
+def decode(message: bytes, payload: bytes | None = None) -> Command:
+    """The command in a message, which is valid UTF-8. ``payload`` are the bytes that the message publishes, if they are
+    not part of it."""
     try:
         request = _read(message)
     except msgspec.ValidationError as error:
@@ -113,7 +126,7 @@ def decode(message: bytes) -> Command:
     if build is None:
         return InvalidCommand(_BAD_TYPE, tag)
     try:
-        return build(request, tag)
+        return build(request, tag) if payload is None else _publish_binary(request, tag, payload)
     except _InvalidField as invalid:
         return InvalidCommand(Error(ErrorCode.BAD_ARGUMENT, str(invalid)), tag)
 
@@ -286,10 +299,10 @@ def _bound(field: str, raw: Raw | UnsetType) -> Bound | None:
 
 
 def _publish(request: _Request, tag: Tag) -> Command:
+    if request.base64 is not UNSET:
+        return _publish_base64(request, tag, request.base64)
     channel = _required(request, "channel", request.channel)
     name = DEFAULT_EVENT_NAME if request.name is UNSET else request.name.encode()
-    if request.base64 is not UNSET:
-        return _publish_bytes(request, channel, request.base64, name, tag)
     if request.data is UNSET:
         raise _missing(request, "data or base64")
     raw = bytes(request.data)
@@ -301,7 +314,7 @@ def _publish(request: _Request, tag: Tag) -> Command:
     return Publish(channel, build_payloads((text,), TEXT), name, tags=(tag,))
 
 
-def _publish_bytes(request: _Request, channel: bytes, base64: Raw, name: bytes, tag: Tag) -> Command:
+def _publish_base64(request: _Request, tag: Tag, base64: Raw) -> Command:
     if request.data is not UNSET:
         raise _InvalidField("too many fields: send either data or base64")
     try:
@@ -311,6 +324,20 @@ def _publish_bytes(request: _Request, channel: bytes, base64: Raw, name: bytes, 
     payload = decode_base64(encoded.encode())
     if payload is None:
         return InvalidCommand(BAD_BASE64, tag)
+    return _publish_bytes(request, tag, payload)
+
+
+def _publish_binary(request: _Request, tag: Tag, payload: bytes) -> Command:
+    if request.type != "publish":
+        return InvalidCommand(_NOT_PUBLISH, tag)
+    if request.data is not UNSET or request.base64 is not UNSET:
+        raise _InvalidField("too many fields: the bytes behind the line feed are the payload")
+    return _publish_bytes(request, tag, payload)
+
+
+def _publish_bytes(request: _Request, tag: Tag, payload: bytes) -> Command:
+    channel = _required(request, "channel", request.channel)
+    name = DEFAULT_EVENT_NAME if request.name is UNSET else request.name.encode()
     return Publish(channel, build_payloads((payload,), BYTES), name, tags=(tag,))
 
 

@@ -7,25 +7,35 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Self
 
 from twistedsock.codecs.framing import Framing, JsonLine, TextMessage
-from twistedsock.codecs.payload import payload_field, payload_to_json, quote, quote_name
-from twistedsock.codecs.websocket import CLOSE_CODES
+from twistedsock.codecs.payload import payload_to_json, quote, quote_name
+from twistedsock.codecs.websocket import CLOSE_CODES, binary_frame
 from twistedsock.errors import CloseReason, Error
 from twistedsock.limits.settings import CHUNK_BYTES
-from twistedsock.pubsub.values import JSON, Batch, Event, Lost, Member, Position, PresenceChange, Reset, Tag
+from twistedsock.pubsub.values import BYTES, JSON, Batch, Event, Lost, Member, Position, PresenceChange, Reset, Tag
 from twistedsock.session.encoder import Endpoints, HistoryItem, Piece, SessionInfo
+
+_HEAD = b'{"type":"event","channel":%b,"offset":%d,"time":%d,"from":%b,"name":%b'
+
+_EVENT, _BASE64_EVENT, _BYTES_EVENT = _HEAD + b',"data":%b}', _HEAD + b',"base64":%b}', _HEAD + b"}\n%b"
 
 
 def event_message(channel: bytes, event: Event) -> bytes:
     """One event. ``channel`` is quoted already, because many events have the same."""
-    return b'{"type":"event","channel":%b,"offset":%d,"time":%d,"from":%b,"name":%b,"%b":%b}' % (
+    kind = event.kind
+    return (_BASE64_EVENT if kind is BYTES else _EVENT) % (
         channel,
         event.offset,
         event.time,
         quote_name(event.sender),
         quote_name(event.name),
-        payload_field(event.kind),
-        payload_to_json(event.payload, event.kind),
+        payload_to_json(event.payload, kind),
     )
+
+
+def bytes_message(channel: bytes, event: Event) -> bytes:
+    """One event with bytes as a binary message. ``channel`` is quoted already."""
+    names = quote_name(event.sender), quote_name(event.name)
+    return _BYTES_EVENT % (channel, event.offset, event.time, *names, event.payload)
 
 
 def event_parts(channel: bytes, batch: Batch) -> tuple[bytes, bytes, bytes]:
@@ -244,6 +254,19 @@ class JsonEncoder:
         return self._frame(b'{"type":"ok","id":%b%b}' % (tag, rest)) if tag is not None else b""
 
 
+class BinaryMessageEncoder(JsonEncoder):
+    """JSON over WebSocket, except that events with bytes are binary messages."""
+
+    def __init__(self) -> None:
+        super().__init__(TextMessage())
+
+    def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
+        if batch.payloads.kind is not BYTES:
+            return super().batch(channel, batch, epoch)
+        quoted = quote_name(channel)
+        return b"".join([binary_frame(bytes_message(quoted, event)) for event in batch.events()])
+
+
 def _id(tag: Tag) -> bytes:
     return b"" if tag is None else b',"id":' + tag
 
@@ -252,6 +275,9 @@ def _id(tag: Tag) -> bytes:
 
 JSON_MESSAGE_ENCODER = JsonEncoder(TextMessage())
 """JSON over WebSocket."""
+
+BINARY_MESSAGE_ENCODER = BinaryMessageEncoder()
+"""JSON over WebSocket, for clients that ask for binary messages."""
 
 JSON_LINE_ENCODER = JsonEncoder(JsonLine())
 """JSON on the line port, one message in each line."""

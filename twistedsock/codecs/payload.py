@@ -154,9 +154,9 @@ def payload_field(kind: PayloadKind) -> bytes:
 
 def payload_to_json(payload: bytes, kind: PayloadKind) -> bytes:
     """The payload as JSON text. Bytes are a string in base64."""
-    if kind is BYTES:
-        return b'"%b"' % encode_base64(payload)
-    return payload if kind is JSON else quote(payload)
+    if kind is TEXT:
+        return quote(payload)
+    return payload if kind is JSON else b'"%b"' % encode_base64(payload)
 
 
 _NOT_PLAIN_JSON = bytes({*range(32), *range(127, 256)})

@@ -9,11 +9,12 @@ only printable ASCII, and no extension other than permessage-deflate, which it d
 
 import re
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha1
 
 from twistedsock.codecs.payload import is_utf8
 from twistedsock.errors import CloseReason
+from twistedsock.session.commands import Command
 
 CLOSE_CODES = {
     CloseReason.NORMAL: 1000,
@@ -97,12 +98,13 @@ def count_alike(data: bytes, start: int, head: bytes, size: int) -> int:
     return count
 
 
-def plain_frame(data: bytes, start: int, max_bytes: int) -> tuple[int, int]:
+def plain_frame(data: bytes, start: int, max_bytes: int, first: int = 0x81) -> tuple[int, int]:
     """The end of the plain frame at ``start``, and the start of its payload. The end is beyond the data if the frame is
     incomplete. It is 0 for anything else than a plain frame, for payloads of more than ``max_bytes``, and for lengths
-    that are not in their shortest form."""
+    that are not in their shortest form. ``first`` is the first byte of the frame: final and text, or final and
+    binary."""
     available = len(data) - start
-    if data[start] != 0x81:
+    if data[start] != first:
         return 0, 0
     if available < 2:
         return start + 2, 0
@@ -122,29 +124,36 @@ def plain_frame(data: bytes, start: int, max_bytes: int) -> tuple[int, int]:
 
 class PlainFrames:
     """Decodes plain text frames. ``feed`` returns the messages of plain frames, and the bytes that Autobahn must
-    decode: everything from the first frame of another kind on. ``partial`` is a plain frame that is not complete
-    yet."""
+    decode: everything from the first frame of another kind on. With ``decode_binary``, complete binary frames are plain
+    too, and the commands that it returns take the place of their messages. ``partial`` is a plain frame that is not
+    complete yet."""
 
-    __slots__ = ("_max_bytes", "_needed", "partial")
+    __slots__ = ("_decode_binary", "_max_bytes", "_needed", "partial")
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, decode_binary: Callable[[bytes], Command] | None = None) -> None:
         self._max_bytes = max_bytes
+        self._decode_binary = decode_binary
         # A bytes object would be copied by each feed; in a list, a piece of two bytes would take the memory of fifty.
         self.partial: bytearray | None = None
         self._needed = 0
 
-    def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
+    def feed(self, data: bytes) -> tuple[list[bytes | Command], bytes]:
         if self.partial is not None:
             if len(self.partial) + len(data) < self._needed:
                 self.partial += data
                 return [], b""
             data, self.partial = b"".join((self.partial, data)), None
-        messages: list[bytes] = []
+        messages: list[bytes | Command] = []
         position, size = 0, len(data)
         while position < size:
             end, body = plain_frame(data, position, self._max_bytes)
             if not end:
-                return messages, data[position:]
+                end = self._feed_binary(data, position, messages)
+                if not end:
+                    return messages, data[position:]
+                if end <= size:
+                    position = end
+                    continue
             if end > size:
                 self.partial, self._needed = bytearray(data[position:]), end - position
                 break
@@ -155,6 +164,15 @@ class PlainFrames:
                 messages.append(message)
                 position += end - start
         return messages, b""
+
+    def _feed_binary(self, data: bytes, position: int, messages: list[bytes | Command]) -> int:
+        """Decode a plain binary frame. Returns its end as ``plain_frame`` does."""
+        if self._decode_binary is None:
+            return 0
+        end, body = plain_frame(data, position, self._max_bytes, 0x82)
+        if 0 < end <= len(data):
+            messages.append(self._decode_binary(unmask(data[body:end], data[body - 4 : body])))
+        return end
 
     @staticmethod
     def _unmask_row(data: bytes, start: int, body: int, end: int) -> Sequence[bytes]:

@@ -4,13 +4,14 @@ HTTP requests have a table of their own, in ``server.http.routes``. If the serve
 port adds its path, whose connections are those of ``server.engineio_websocket``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from twistedsock.codecs import json_decoder
-from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER
+from twistedsock.codecs.json_encoder import BINARY_MESSAGE_ENCODER, JSON_MESSAGE_ENCODER
 from twistedsock.codecs.line_decoder import LINE_MESSAGE_DECODER
 from twistedsock.codecs.line_encoder import LINE_MESSAGE_ENCODER
+from twistedsock.session.commands import Command
 from twistedsock.session.encoder import Encoder
 from twistedsock.session.input_pipeline import Decoder
 
@@ -18,13 +19,18 @@ JSON_PROTOCOL = "sockbridge.v1.json"
 
 LINE_PROTOCOL = "sockbridge.v1.line"
 
+BINARY_PROTOCOL = "sockbridge.v1.binary"
+"""JSON with binary messages for bytes."""
+
 
 class Dialect(NamedTuple):
-    """How messages are written and read. If it ``has_lines``, a message can have several lines, each a command."""
+    """How messages are written and read. If it ``has_lines``, a message can have several lines, each a command. Binary
+    messages are rejected without ``decode_binary``."""
 
     encoder: Encoder
     decoder: Decoder
     has_lines: bool = False
+    decode_binary: Callable[[bytes], Command] | None = None
 
 
 class WebSocketEndpoint(NamedTuple):
@@ -47,9 +53,11 @@ class WebSocketEndpoint(NamedTuple):
 
 _JSON = Dialect(JSON_MESSAGE_ENCODER, json_decoder)
 
+_BINARY = Dialect(BINARY_MESSAGE_ENCODER, json_decoder, decode_binary=json_decoder.decode_binary)
+
 _LINES = Dialect(LINE_MESSAGE_ENCODER, LINE_MESSAGE_DECODER, has_lines=True)
 
-SOCKBRIDGE = WebSocketEndpoint({JSON_PROTOCOL: _JSON, LINE_PROTOCOL: _LINES}, _JSON, _LINES)
+SOCKBRIDGE = WebSocketEndpoint({JSON_PROTOCOL: _JSON, LINE_PROTOCOL: _LINES, BINARY_PROTOCOL: _BINARY}, _JSON, _LINES)
 
 ENDPOINTS: Mapping[str, WebSocketEndpoint] = {
     "/ws": SOCKBRIDGE,

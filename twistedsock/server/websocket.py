@@ -5,8 +5,8 @@ frames are parsed here, and outgoing frames arrive here as bytes. A handshake in
 port, see ``open_accepted``.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import txaio
 from autobahn.twisted.websocket import WebSocketServerFactory
@@ -27,9 +27,10 @@ from twistedsock.server.timeouts import ConnectionTimeouts
 from twistedsock.server.transport import outlet_of
 from twistedsock.server.web_endpoints import SOCKBRIDGE, WebSocketEndpoint
 from twistedsock.server.websocket_transport import WebSocketTransport
+from twistedsock.session.commands import Command
 from twistedsock.session.context import ServerContext
 from twistedsock.session.encoder import Endpoints
-from twistedsock.session.input_pipeline import InputPipeline
+from twistedsock.session.input_pipeline import InputPipeline, Message
 from twistedsock.session.timeline import HandshakeInfo
 
 CLOSE_TIMEOUT_SECONDS = 5
@@ -57,10 +58,11 @@ class WebSocketConnection(WebSocketTransport):
     pipeline: InputPipeline | None = None
     _plain_frames: PlainFrames | None = None
     """Parses complete text frames. None before the connection opens and after it closes."""
-    _messages: Sequence[bytes] = ()
+    _messages: Sequence[Message] = ()
     """Messages that Autobahn has completed."""
     _awaits_first_message = True
     _has_lines = False
+    _decode_binary: Callable[[bytes], Command] | None = None
     _has_partial_input = False
     _counted_bytes = 0
     """Bytes of unfinished input that are counted in the memory budget."""
@@ -126,7 +128,8 @@ class WebSocketConnection(WebSocketTransport):
             self._has_lines = True
         elif selected is not None or self.endpoint.default_for_text is None:
             self._awaits_first_message = False
-        self._plain_frames = PlainFrames(factory.context.limits.max_message_bytes)
+        self._decode_binary = dialect.decode_binary
+        self._plain_frames = PlainFrames(factory.context.limits.max_message_bytes, dialect.decode_binary)
         self.outlet = outlet_of(transport, factory.reactor)
         self.pipeline = open_session(
             factory.context,
@@ -223,10 +226,12 @@ class WebSocketConnection(WebSocketTransport):
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if self.pipeline is None or self.state != self.STATE_OPEN:
             return
-        if isBinary:
-            self.sendCloseFrame(UNSUPPORTED_DATA, b"binary messages are not supported")
-        else:
+        if not isBinary:
             self._messages = [*self._messages, bytes(payload)]
+        elif self._decode_binary is not None:
+            self._messages = [*self._messages, self._decode_binary(bytes(payload))]
+        else:
+            self.sendCloseFrame(UNSUPPORTED_DATA, b"binary messages are not supported")
 
     def messages_parsed(self) -> None:
         """Run the messages that Autobahn has completed together, so that they share one time slice."""
@@ -235,8 +240,8 @@ class WebSocketConnection(WebSocketTransport):
             if self.pipeline is not None and self.state == self.STATE_OPEN:
                 self.handle_messages(self.pipeline, list(messages))
 
-    def handle_messages(self, pipeline: InputPipeline, messages: list[bytes]) -> None:
-        """Run the commands of messages."""
+    def handle_messages(self, pipeline: InputPipeline, messages: list[Message]) -> None:
+        """Run the commands of messages. Binary messages are commands already."""
         timeouts = self.factory.timeouts
         if self._has_partial_input:
             self._has_partial_input = False
@@ -244,15 +249,15 @@ class WebSocketConnection(WebSocketTransport):
         if timeouts.has_idle_timeout:
             timeouts.command_received(pipeline)
         if self._awaits_first_message:
-            messages = self._select_dialect(pipeline, messages)
+            messages = self._select_dialect(pipeline, cast(list[bytes], messages))
             if not messages:
                 return
         if self._has_lines:
-            pipeline.submit(split_messages(messages, self.factory.context.limits.max_message_bytes))
+            pipeline.submit(split_messages(cast(list[bytes], messages), self.factory.context.limits.max_message_bytes))
         else:
             pipeline.submit(messages)
 
-    def _select_dialect(self, pipeline: InputPipeline, messages: list[bytes]) -> list[bytes]:
+    def _select_dialect(self, pipeline: InputPipeline, messages: list[bytes]) -> list[Message]:
         """Without a subprotocol, the first message that is not blank selects the protocol. Returns this message and
         those after it."""
         for position, message in enumerate(messages):
