@@ -47,7 +47,9 @@ class Installation:
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout, because a build writes into its source and would find the files of an earlier one."""
-    return Path(shutil.copytree(CHECKOUT, tmp_path_factory.mktemp("source") / "checkout", ignore=NOT_COPIED))
+    return Path(
+        shutil.copytree(CHECKOUT, tmp_path_factory.mktemp("source") / "checkout", symlinks=True, ignore=NOT_COPIED)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,8 @@ def installation(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Insta
 
 def test_the_wheel_contains_only_the_package_and_the_plugins(checkout: Path, wheel: Path) -> None:
     """Detects a new folder that setup.cfg does not list, and a static file that it does not match."""
-    ours = {str(path.relative_to(checkout)) for path in (checkout / "twistedsock").rglob("*") if path.is_file()}
+    folders = (checkout / "twistedsock", checkout / "sockbridge")
+    ours = {str(path.relative_to(checkout)) for folder in folders for path in folder.rglob("*") if path.is_file()}
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert held == ours | PLUGINS
     assert "twistedsock/py.typed" in held
@@ -97,9 +100,50 @@ def test_the_source_distribution_can_be_tested(checkout: Path, source_distributi
     with tarfile.open(source_distribution) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
     needed = {"LICENSE", "Makefile", "package.json", "package-lock.json", "pyproject.toml", "setup.cfg"} | PLUGINS
-    for folder in ["clients", "tests", "tools", "twistedsock"]:
+    for folder in ["clients", "sockbridge", "tests", "tools", "twistedsock"]:
         needed |= {str(path.relative_to(checkout)) for path in (checkout / folder).rglob("*") if path.is_file()}
     assert needed <= held
+
+
+@pytest.fixture(scope="module")
+def client_wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of the Python client alone."""
+    folder = tmp_path_factory.mktemp("client")
+    run(sys.executable, "-m", "build", "--wheel", "--outdir", folder, checkout / "clients" / "python", folder=folder)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_the_client_alone_is_the_same_package(wheel: Path, client_wheel: Path) -> None:
+    def modules(path: Path) -> dict[str, bytes]:
+        with zipfile.ZipFile(path) as archive:
+            return {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
+
+    alone = modules(client_wheel)
+    assert alone == {name: text for name, text in modules(wheel).items() if name.startswith("sockbridge/")}
+    assert client_wheel.name.split("-")[1] == wheel.name.split("-")[1], "the versions differ"
+
+
+def test_client_and_server_can_be_installed_together(
+    wheel: Path, client_wheel: Path, installation: Installation
+) -> None:
+    for first, second in ((wheel, client_wheel), (client_wheel, wheel)):
+        installation.pip("install", "--no-deps", "--force-reinstall", first)
+        installation.pip("install", "--no-deps", "--force-reinstall", second)
+        script = "import sockbridge, twistedsock; print(sockbridge.connect)"
+        assert "function connect" in run(
+            installation.programs / "python", "-W", "error", "-c", script, folder=installation.elsewhere
+        )
+        installation.pip("uninstall", "--yes", "sockbridge", "sockbridge-client")
+
+
+def test_the_client_alone_needs_nothing_else(client_wheel: Path, tmp_path: Path) -> None:
+    run(sys.executable, "-m", "venv", tmp_path / "venv", folder=tmp_path)
+    python = tmp_path / "venv" / "bin" / "python"
+    run(python, "-m", "pip", "install", "--no-index", client_wheel, folder=tmp_path)
+    script = "import sockbridge, sockbridge.blocking\ntry: sockbridge.blocking.connect('ws://127.0.0.1:1').__enter__()"
+    script += "\nexcept sockbridge.SockbridgeError as error: print(error)"
+    assert "pip install websockets" in run(python, "-c", script, folder=tmp_path)
 
 
 @pytest.mark.parametrize("way", ["wheel", "source distribution", "folder", "editable folder"])

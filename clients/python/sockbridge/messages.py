@@ -1,0 +1,59 @@
+"""Messages of the JSON protocol: to bytes, and to what they mean (docs/reference/json-protocol.md)."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from typing import Any
+
+from sockbridge.errors import SockbridgeError
+from sockbridge.values import Event, History, Lost, Position, parse_time
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """A message as JSON. Raises TypeError or ValueError for what JSON cannot represent."""
+    return json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def decode(message: bytes) -> dict[str, Any]:
+    """A message of the server. Raises SockbridgeError."""
+    try:
+        content = json.loads(message)
+    except ValueError as error:
+        raise SockbridgeError("bad-answer", f"a message of the server is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise SockbridgeError("bad-answer", "a message of the server is not a JSON object")
+    return content
+
+
+def publication(channel: str, data: Any, name: str | None) -> dict[str, Any]:
+    """The message that publishes an event: bytes are written as base64 (RFC 4648 section 4)."""
+    message: dict[str, Any] = {"type": "publish", "channel": channel}
+    if isinstance(data, bytes | bytearray | memoryview):
+        message["base64"] = b64encode(data).decode()
+    else:
+        message["data"] = data
+    return message if name is None else message | {"name": name}
+
+
+def read_event(content: dict[str, Any], epoch: str) -> Event:
+    """The event in a message."""
+    return Event(
+        content["channel"],
+        content["offset"],
+        parse_time(content["time"]),
+        content["from"],
+        content["name"],
+        content["data"] if "data" in content else b64decode(content["base64"], validate=True),
+        epoch,
+    )
+
+
+def read_history(channel: str, answer: dict[str, Any]) -> History:
+    epoch = answer["epoch"]
+    missing = [*([answer["lost"]] if "lost" in answer else []), *answer.get("gaps", [])]
+    return History(
+        [read_event(each, epoch) for each in answer["events"]],
+        [Lost(channel, each["first"], each["last"], epoch) for each in missing],
+        Position(epoch, answer["offset"]),
+    )
