@@ -247,12 +247,20 @@ def test_lists_earlier_disconnections_by_name_with_a_link_to_the_timeline(visit,
 
 def test_shows_example_commands_if_no_other_client_is_connected(start, open_page, line_client):
     server = start()
-    page = open_page().open(f"{server.page}console")
+    page = open_page(permissions=["clipboard-read", "clipboard-write"]).open(f"{server.page}console")
     host, port = server.lines[0].split(":")
     expect(page.locator("#idle-lines")).to_contain_text(f"telnet {host} {port}")
+    page.click("#idle-copy")
+    expect(page.locator("#idle-copy")).to_have_text("Copied")
+    commands = page.evaluate("navigator.clipboard.readText()")
+    assert commands == f"telnet {host} {port}\nSUB kitchen\nPUB kitchen 21.5"
     page.click('a[data-nav="channels"]')
     expect(page.locator("#channels-empty-title")).to_have_text("No channels yet")
     expect(page.locator("#channels-lines")).to_contain_text("SUB kitchen")
+    page.evaluate("navigator.clipboard.writeText('')")
+    page.locator("#channels-empty").get_by_role("button", name="Copy").click()
+    expect(page.locator("#channels-empty").get_by_role("button")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == commands
     line_client(server.lines[0]).request("SUB kitchen")
     expect(row(page, "kitchen")).to_be_visible()
     page.click('a[data-nav="overview"]')
@@ -587,6 +595,10 @@ def test_disconnects_a_client_by_keyboard(visit, busy, line_client):
     press("Enter")
     expect(page.locator("#disconnect-title")).to_have_text("Disconnect leaver?")
     press("Escape")
+    expect(page.locator("#disconnect-dialog")).to_be_hidden()
+    expect(page.locator("#disconnect")).to_be_focused()
+    press("Enter")
+    page.get_by_role("button", name="Cancel").click()
     expect(page.locator("#disconnect-dialog")).to_be_hidden()
     expect(page.locator("#disconnect")).to_be_focused()
     press("Enter")

@@ -137,6 +137,30 @@ def test_loads_skipped_events_into_their_gap(visit, publish):
     expect(page.locator("#event-count")).to_have_text(f"{FLOOD + 1:,} events")
 
 
+def test_clears_the_list_and_indents_json(visit, publish):
+    publish('{"limits": {"max": 30}}')
+    page = visit()
+    expect(payloads(page)).to_have_text('{"limits": {"max": 30}}')
+    page.check("#layout-pretty", force=True)
+    assert payloads(page).inner_text() == '{\n  "limits": {\n    "max": 30\n  }\n}'
+    page.check("#layout-compact", force=True)
+    assert payloads(page).inner_text() == '{"limits": {"max": 30}}'
+    page.click("#clear")
+    expect(shown(page)).to_have_count(0)
+    publish("new")
+    expect(payloads(page)).to_have_text(["new"])
+    page.click("#earlier-load")  # it was removed from the list only
+    expect(payloads(page)).to_have_text(['{"limits": {"max": 30}}', "new"])
+
+
+def test_first_key_leads_to_the_content(visit):
+    page = visit()
+    page.keyboard.press("Tab")
+    expect(page.locator("#skip")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#message:focus, #main:focus")).to_have_count(1)
+
+
 def test_says_which_skipped_events_are_gone(start, open_page, line_client):
     bounded = start("--history-events=1000")
     publisher = line_client(bounded.lines[0])
