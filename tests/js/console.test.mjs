@@ -32,6 +32,16 @@ test('computes the load of each process, except of those that were started again
   assert.deepEqual([...loadOf(undefined, after).values()], [undefined, undefined, undefined, undefined]);
 });
 
+test('adds up the load of processes without the CPU time from before they were known', () => {
+  const figures = (time, all) => ({
+    time, uptime: time, published: 0, delivered: 0, lost: 0, received_bytes: 0, sent_bytes: 0, refused: {}, peers: {}, turns: 0,
+    cpu_seconds: all.reduce((total, one) => total + one.cpu_seconds, 0), processes: all,
+  });
+  const one = (name, uptime, cpu) => ({ name, uptime, cpu_seconds: cpu, is_running: true });
+  const { cpu, busiest } = pointBetween(figures(10, [one('1', 9, 1), one('2', 9, 1)]), figures(12, [one('1', 11, 2), one('2', 11, 1.5), one('hub', 11, 3)]));
+  assert.deepEqual([cpu, busiest], [75, 50]);
+});
+
 test('names processes as people do', () => {
   assert.deepEqual(['1', 'a', 'hub'].map(inWords), ['worker 1', 'worker a', 'hub']);
 });

@@ -28,6 +28,7 @@ export function pointBetween(before, after) {
   if (!(seconds > 0) || after.uptime < before.uptime) return undefined;
   const each = (name) => Math.max(0, (after[name] - before[name]) / seconds);
   const turns = after.turns - before.turns;
+  const loads = after.processes ? [...loadOf(before, after).values()].map((one) => one ?? 0) : [100 * each('cpu_seconds')];
   const { line = 0, json = 0, events = 0, total = 0 } = after.peers;
   return {
     time: after.time,
@@ -44,8 +45,8 @@ export function pointBetween(before, after) {
     behind: after.behind,
     turn: turns > 0 ? (after.turn_seconds - before.turn_seconds) / turns : 0,
     longest: after.turn_longest,
-    cpu: 100 * each('cpu_seconds'),
-    busiest: after.processes ? Math.max(0, ...[...loadOf(before, after).values()].map((one) => one ?? 0)) : 100 * each('cpu_seconds'),
+    cpu: sum(loads), // a process that is new or back has used its CPU time before
+    busiest: Math.max(0, ...loads),
     memory: after.memory_bytes,
     log: after.log_bytes,
   };
