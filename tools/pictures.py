@@ -13,11 +13,13 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 IMAGES = CHECKOUT / "docs" / "images"
@@ -152,11 +154,14 @@ class Household:
             self._visitor = None
 
 
-def start() -> subprocess.Popen[bytes]:
-    """A server with default options, when it listens."""
-    folder = tempfile.mkdtemp()
-    twistd = Path(sys.executable).with_name("twistd")
-    bridge = subprocess.Popen([twistd, "-n", "--pidfile=", "sockbridge"], cwd=folder, stdout=subprocess.DEVNULL)
+def program(name: str) -> Path:
+    return Path(sys.executable).with_name(name)
+
+
+def start(*options: str | Path) -> subprocess.Popen[bytes]:
+    """A server on the default ports, when it listens."""
+    command = [program("twistd"), "-n", "--pidfile=", "sockbridge", *options]
+    bridge = subprocess.Popen(command, cwd=tempfile.mkdtemp(), stdout=subprocess.DEVNULL)
     for address in (LINES, WEB):
         while True:
             if bridge.poll() is not None:
@@ -164,6 +169,7 @@ def start() -> subprocess.Popen[bytes]:
             with suppress(OSError), socket.create_connection(address, 1):
                 break
             time.sleep(0.1)
+    urlopen(f"http://{WEB[0]}:{WEB[1]}/readyz").close()  # it listens before it has opened its directory
     return bridge
 
 
@@ -181,11 +187,45 @@ def take(page: Page, name: str) -> None:
     print(f"{name}.png: {(IMAGES / f'{name}.png').stat().st_size // 1024} KiB", flush=True)
 
 
-def take_all(seconds: float) -> None:
+@contextmanager
+def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
         )
+        yield browser
+        browser.close()
+
+
+def take_day() -> None:
+    """A day of a thermometer, which a server reads from its directory."""
+    folder = Path(tempfile.mkdtemp())
+    state, day = folder / "state", folder / "day.jsonl"
+    stop(start("--state", state))
+    with day.open("wb") as file:
+        subprocess.run([sys.executable, CHECKOUT / "examples" / "thermometer_day.py"], stdout=file, check=True)
+    subprocess.run([program("sockbridge"), "state", state, "import", "kitchen", day], check=True)
+    bridge = start("--state", state)
+    try:
+        with chromium() as browser:
+            page = browser.new_context(viewport=SIZE, device_scale_factor=SCALE).new_page()
+            page.goto(f"http://{WEB[0]}:{WEB[1]}/#kitchen")
+            page.locator('#value-chart input[value="all"]').check(force=True)
+            page.wait_for_function(
+                "() => document.querySelector('#value-chart .plot').getAttribute('aria-valuemax') === '1439'"
+            )
+            take(page, "thermometer-day")
+    finally:
+        stop(bridge)
+
+
+def stop(bridge: subprocess.Popen[bytes]) -> None:
+    bridge.terminate()
+    bridge.wait()
+
+
+def take_all(seconds: float) -> None:
+    with chromium() as browser:
 
         def opened(path: str, **options: Any) -> Page:
             page = browser.new_context(viewport=SIZE, device_scale_factor=SCALE, **options).new_page()
@@ -218,7 +258,6 @@ def take_all(seconds: float) -> None:
         take(peers, "console-peer")
         for other in others:
             other.close()
-        browser.close()
 
 
 def main() -> None:
@@ -233,8 +272,8 @@ def main() -> None:
         threading.Thread(target=household.play, daemon=True).start()
         take_all(seconds)
     finally:
-        bridge.terminate()
-        bridge.wait()
+        stop(bridge)
+    take_day()
 
 
 if __name__ == "__main__":

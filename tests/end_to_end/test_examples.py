@@ -1,5 +1,6 @@
 """Runs every file in examples/ against a real server."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.documents import CHECKOUT
 from tests.end_to_end.programs import Program
@@ -252,6 +254,26 @@ def test_chat_waits_for_a_server_that_is_down_and_survives_restarts(start, line_
         page.get_by_text("reconnecting ·").wait_for()
         chat.send("see you later")
         page.locator(".pending", has_text="see you later").wait_for()
+
+
+def test_day_of_a_thermometer_is_charted_from_the_directory(start, open_page, tmp_path):
+    """Memory has an hour of it."""
+    state, day = tmp_path / "state", tmp_path / "day.jsonl"
+    server = start("--state", str(state))
+    server.stop()
+    with day.open("wb") as file:
+        subprocess.run([sys.executable, EXAMPLES / "thermometer_day.py"], stdout=file, check=True, timeout=60)
+    program = Path(sys.executable).with_name("sockbridge")
+    subprocess.run([program, "state", state, "import", "kitchen", day], check=True, timeout=60)
+    server = start.again(server, "--state", str(state), "--history-age", "3600")
+    page = open_page().open(f"{server.page}#kitchen")
+    page.locator('#value-chart input[value="all"]').check(force=True)
+    readings = [json.loads(line)["data"]["celsius"] for line in day.read_text().splitlines()]
+    chip = page.locator('#value-chart .chip[data-field="celsius"] .chip-range')
+    expect(chip).to_have_text(f"{min(readings):g}–{max(readings):g}")
+    page.wait_for_function(
+        "() => document.querySelector('#value-chart .plot').getAttribute('aria-valuemax') === '1439'"
+    )
 
 
 def test_every_example_is_documented_and_tested():
