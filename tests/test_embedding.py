@@ -119,6 +119,7 @@ def test_package_has_the_names_of_the_api() -> None:
     [
         ("import twistedsock", "twisted autobahn msgspec twistedsock.service"),
         ("from twistedsock import *", "twisted.internet.reactor"),
+        ("from twistedsock import make_service\nmake_service({})", "sqlite3 hiredis"),
     ],
 )
 def test_importing_the_package_loads_little(tmp_path: Path, program: str, unwanted: str) -> None:

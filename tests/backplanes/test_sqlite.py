@@ -375,6 +375,18 @@ def test_trims_old_events_and_forgets_channels_that_have_none(stage: DiskStage) 
     assert after.offset == 0 and after.epoch != before.epoch, "offsets are not given twice in one epoch"
 
 
+def test_file_shrinks_when_events_are_deleted(stage: DiskStage, tmp_path: Path) -> None:
+    """A part of it each minute."""
+    for _ in range(100):
+        stage.publish(b"a", b"x" * 10_000)
+    stage.now += 100
+    for _ in range(2):
+        stage.backplane.trim(50.0, 10**9)
+        stage.settle()
+    stage.stop()
+    assert (tmp_path / "state" / "events.sqlite").stat().st_size < 100_000
+
+
 def test_trims_the_oldest_events_of_a_large_file(stage: DiskStage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("twistedsock.backplanes.sqlite_store.TRIMMED_ROWS", 3)
     for _ in range(20):

@@ -26,6 +26,9 @@ MAX_UNSYNCED_BYTES = 8 * 1024 * 1024
 
 PAGE_BYTES = 4_096
 
+SHRUNK_PAGES = 256
+"""Free pages that one step returns to the file system, so that commits wait for it a few milliseconds only."""
+
 TRANSACTION_BYTES = 5 * PAGE_BYTES
 """What a transaction adds to the log beside its payloads, about."""
 
@@ -201,6 +204,11 @@ class Database:
     def move_log(self) -> None:
         """Copy the whole log into the database."""
         self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def shrink(self) -> None:
+        """Return some of the free pages to the file system, at the next checkpoint."""
+        # Each row of the result is a page, and ``execute`` reads one only in Python 3.11.
+        self.connection.executescript(f"PRAGMA incremental_vacuum({SHRUNK_PAGES})")
 
     def compact(self) -> None:
         """Write the file again without gaps. This needs room on the disk for a second one."""

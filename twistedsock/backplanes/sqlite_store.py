@@ -332,7 +332,7 @@ class Store:
                 self._lower_mark(self._events - sum([head for (head,) in heads]))
         if heads:
             self._epoch = new_epoch
-        connection.execute("PRAGMA incremental_vacuum(256)").fetchall()
+        self._database.shrink()
         self._database.note_deleted(deleted)
         return has_more or TRIMMED_ROWS in (deleted, keys, len(heads))
 
