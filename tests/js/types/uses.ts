@@ -132,6 +132,8 @@ for (const data of ['text', 21.5, true, null, [1, 2], reading]) {
   same<ReturnType<typeof client.publish>, Promise<number>>(true);
   await client.publish('kitchen', data, { name: 'reading' });
   same<ReturnType<() => RawJson['text']>, string>(true);
+  await client.publish('kitchen', new Uint8Array([1]));
+  await client.publish('kitchen', new DataView(new ArrayBuffer(1)));
   await client.publish('kitchen', new RawJson('{"celsius": 21.50}'));
 }
 // @ts-expect-error: JSON has none
