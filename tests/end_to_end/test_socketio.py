@@ -2,10 +2,14 @@
 
 import asyncio
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from shutil import copy
 from typing import Any
 
 import pytest
 import socketio
+from playwright.sync_api import expect
 
 from tests.documents import CHECKOUT, DOCS, fenced
 from tests.end_to_end.programs import free_ports
@@ -47,13 +51,44 @@ socket.disconnect();
 """
 
 
+BROWSER = """
+<!doctype html>
+<meta charset="utf-8">
+<title>Socket.IO</title>
+<link rel="icon" href="data:,">
+<script src="socket.io.min.js"></script>
+<output></output>
+<script>
+  const transports = location.search.slice(1).split('+');
+  const show = (text) => (document.querySelector('output').textContent = text);
+  const socket = io({ transports, auth: { nick: 'eve' } });
+  socket.on('echoed', async (text, bytes) => {
+    if (transports.length > 1 && socket.io.engine.transport.name === 'polling') {
+      await new Promise((resolve) => socket.io.engine.on('upgrade', resolve));
+    }
+    show(`${text} ${[...new Uint8Array(bytes)]} ${await socket.emitWithAck('transport')}`);
+  });
+  socket.emit('echo', 'é', new Uint8Array([1, 2, 255]));
+</script>
+"""
+"""A page with the client of the npm package, as it is."""
+
+
 @pytest.fixture
-def page(start: Any) -> str:
-    """The address of the server of the page, with the handlers of the tests."""
+def page(start: Any, tmp_path: Path) -> str:
+    """The address of the server of the page, with the handlers of the tests, and with ``BROWSER`` at ``/app/``."""
     text = fenced(PAGE, "python")[0]
     assert text == (CHECKOUT / "examples" / "chat.tac").read_text(encoding="utf-8")
     (port,) = free_ports(1)
-    text = text.replace("application =", ECHO + "\napplication =").replace("tcp:8082:", f"tcp:{port}:")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "index.html").write_text(BROWSER, encoding="utf-8")
+    copy(CHECKOUT / "node_modules/socket.io-client/dist/socket.io.min.js", tmp_path / "app")
+    for before, after in {
+        "application =": ECHO + "\nfrom twisted.web.static import File\napplication =",
+        "socketio=sio": f"socketio=sio, resources={{'app': File({str(tmp_path / 'app')!r})}}",
+        "tcp:8082:": f"tcp:{port}:",
+    }.items():
+        text = text.replace(before, after)
     start.application("chat.tac", text, endpoints=1)
     return f"http://127.0.0.1:{port}"
 
@@ -80,6 +115,13 @@ def test_client_for_node(page: str, transports: list[str]) -> None:
 
 
 @pytest.mark.parametrize("transports", TRANSPORTS, ids="+".join)
+def test_client_in_chromium(page: str, open_page: Any, transports: list[str]) -> None:
+    opened = open_page().page
+    opened.goto(f"{page}/app/?{'+'.join(transports)}")
+    expect(opened.locator("output")).to_have_text(f"é 1,2,255 {transports[-1]}")
+
+
+@pytest.mark.parametrize("transports", TRANSPORTS, ids="+".join)
 def test_client_for_python(page: str, transports: list[str]) -> None:
     with socketio.SimpleClient() as client:
         client.connect(page, auth={"nick": "bob"}, transports=transports)
@@ -97,7 +139,9 @@ def test_asyncio_client_for_python(page: str) -> None:
             await client.emit("echo", b"\x01")
             return await client.receive(timeout=10), await client.call("transport")
 
-    assert asyncio.run(converse()) == (["echoed", b"\x01"], "websocket")
+    with ThreadPoolExecutor() as threads:  # playwright has an event loop in this one
+        outcome = threads.submit(asyncio.run, converse()).result()
+    assert outcome == (["echoed", b"\x01"], "websocket")
 
 
 def test_refused_client_for_python(page: str) -> None:

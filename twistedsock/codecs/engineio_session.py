@@ -176,6 +176,10 @@ class EngineSession:
         """Send a packet, or keep it until the client can receive it."""
         if not self.is_open:
             return
+        socket = self._socket
+        if socket is not None and not self._queue and not self.is_corked and not socket.is_blocked:
+            socket.send(packet)
+            return
         self._queue.append(packet)
         self.buffered_bytes += len(packet.data) + PACKET_BYTES
         if not self.is_corked:

@@ -78,9 +78,11 @@ class EngineConnection:
 
     def send(self, *packets: Packet) -> None:
         """Send packets, or keep them until the client can receive them."""
+        session = self.session
         for packet in packets:
-            self.session.send(packet)
-        self.update()
+            session.send(packet)
+        if session.buffered_bytes or self._counted_bytes:
+            self.update()
 
     def fail(self, cause: CloseCause) -> None:
         """Close at once: the client has violated the protocol, or exceeds a limit."""

@@ -80,7 +80,7 @@ class EngineWebSocket(WebSocketTransport):
 
     def send(self, packet: Packet) -> None:
         if self.state == self.STATE_OPEN:
-            frame = binary_frame(packet.data) if packet.is_binary else text_frame(encode_text(packet))
+            frame = self.factory.encode(packet)
             self.factory.context.stats.sent += len(frame)
             self.outlet.write(frame)
 
@@ -185,6 +185,7 @@ class EngineWebSocketFactory(WebSocketFactory):
         listening: ListenerConfig = DEFAULT_LISTENER,
     ) -> None:
         self.engine = engine
+        self._last: tuple[Packet | None, bytes] = (None, b"")
         super().__init__(
             engine.context,
             engine.reactor,
@@ -194,6 +195,14 @@ class EngineWebSocketFactory(WebSocketFactory):
             listening,
             max_message_bytes=engine.settings.max_payload,
         )
+
+    def encode(self, packet: Packet) -> bytes:
+        """The frame of a packet. Many clients receive the same object, so its frame is made once."""
+        last, frame = self._last
+        if packet is not last:
+            frame = binary_frame(packet.data) if packet.is_binary else text_frame(encode_text(packet))
+            self._last = (packet, frame)
+        return frame
 
     def build(self, address: Any, principal: Principal, query: bytes, identity: Identity | None) -> EngineWebSocket:
         """The protocol of a connection whose handshake has passed the checks of the web port. It receives the handshake
