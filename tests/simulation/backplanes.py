@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from tests.simulation.record import Record
+from twistedsock.errors import Error
+from twistedsock.pubsub.future import Future, on_result
 from twistedsock.pubsub.values import JSON, Batch
 
 READ_BYTES = (300, 3_000, 65_536)
@@ -41,6 +43,14 @@ class Backplanes(Protocol):
 
     def step(self) -> None:
         """Let faults happen, and do periodic work. Called in each step of the run."""
+
+
+class FailedReads(set[bytes]):
+    """The channels of which a request to read has failed."""
+
+    def watch(self, channel: bytes, answer: Error | Future[Any]) -> Error | Future[Any]:
+        on_result(answer, lambda outcome: self.add(channel) if isinstance(outcome, Error) else None)
+        return answer
 
 
 def values_of(batch: Batch) -> list[Any]:

@@ -147,6 +147,8 @@ class DiskBackplanes:
         self.record = self._store.record
         self._limits = Limits(history_events=world.random.choice((3, 100)))
         self._workers: dict[SQLiteBackplane, SimulatedWorker] = {}
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when the disk has failed, and when it works again."""
 
     def keeps(self, backplane: SQLiteBackplane, channel: str, epoch: str, offset: int) -> bool:
         kept = self.record.channels[channel]
@@ -162,7 +164,12 @@ class DiskBackplanes:
         world = self._world
         worker = SimulatedWorker(world, self._store, self._rates, after_call)
         backplane = SQLiteBackplane(
-            worker, self._draw_epoch, self._limits, world.wall, partial(self._schedule, worker), lambda exception: None
+            worker,
+            self._draw_epoch,
+            self._limits,
+            world.wall,
+            partial(self._schedule, worker),
+            lambda exception: self.on_change(),
         )
         self._workers[backplane] = worker
         return backplane

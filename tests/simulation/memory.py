@@ -1,4 +1,4 @@
-"""The real backplane of a single process, which forgets all events when the node stops."""
+"""The real backplanes that keep events in memory, and forget them when their process ends."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,51 +8,77 @@ from tests.simulation.faults import FaultRates
 from tests.simulation.record import EpochRecord, Record
 from tests.simulation.world import World
 from twistedsock.backplanes.memory import MemoryBackplane
+from twistedsock.backplanes.memory_history import MemoryHistoryBackplane
+from twistedsock.limits.settings import Limits
+from twistedsock.pubsub.backplane import Node
 from twistedsock.pubsub.values import Batch, ChannelState
 
 
-class RecordedBackplane(MemoryBackplane):
-    """Records the epochs that it begins, and the events that it orders."""
+class Notes:
+    """Records the epochs that a backplane begins, and the events that it orders."""
 
     def __init__(self, world: World, record: Record) -> None:
-        super().__init__(self._draw_name, world.wall)
         self._world = world
         self._record = record
 
-    def start(self, node: Any) -> None:
-        super().start(RecordingNode(node, self.note_event))
+    def draw_name(self) -> bytes:
+        return b"e%d" % self._world.serial()
 
-    def open(self, channel: bytes) -> ChannelState:
-        state = super().open(channel)
-        self._epoch(channel, state.position.epoch)
-        return state
-
-    def note_event(self, channel: bytes, epoch: bytes, batch: Batch) -> None:
-        known = self._epoch(channel, epoch)
-        self._record.store(channel.decode(), known, batch, values_of(batch), self._world.now)
-
-    def _epoch(self, channel: bytes, name: bytes) -> EpochRecord:
+    def epoch(self, channel: bytes, name: bytes) -> EpochRecord:
+        """The epoch that a channel has now."""
         known = self._record.epochs.get((channel.decode(), name.decode()))
         if known is None:
             known = EpochRecord(name, 0, None)
             self._record.begin_epoch(channel.decode(), known)
         return known
 
-    def _draw_name(self) -> bytes:
-        return b"e%d" % self._world.serial()
+    def event(self, channel: bytes, epoch: bytes, batch: Batch) -> None:
+        known = self.epoch(channel, epoch)
+        self._record.store(channel.decode(), known, batch, values_of(batch), self._world.now)
+
+
+class RecordedBackplane(MemoryBackplane):
+    def __init__(self, world: World, record: Record) -> None:
+        self._notes = Notes(world, record)
+        super().__init__(self._notes.draw_name, world.wall)
+
+    def start(self, node: Node) -> None:
+        super().start(RecordingNode(node, self._notes))
+
+    def open(self, channel: bytes) -> ChannelState:
+        state = super().open(channel)
+        self._notes.epoch(channel, state.position.epoch)
+        return state
+
+
+class RecordedHistoryBackplane(MemoryHistoryBackplane):
+    def __init__(self, world: World, record: Record, limits: Limits) -> None:
+        self._notes = Notes(world, record)
+        super().__init__(self._notes.draw_name, world.wall, lambda: world.now, limits)
+
+    def start(self, node: Node) -> None:
+        super().start(RecordingNode(node, self._notes))
+
+    def open(self, channel: bytes) -> ChannelState:
+        state = super().open(channel)
+        self._notes.epoch(channel, state.position.epoch)
+        return state
 
 
 class RecordingNode:
-    """Passes calls to a node. ``note_event`` is called before each delivery."""
+    """Passes calls to a node. Each event is noted before it is delivered."""
 
-    def __init__(self, node: Any, note_event: Callable[[bytes, bytes, Batch], None]) -> None:
+    def __init__(self, node: Node, notes: Notes) -> None:
         self._node = node
-        self._note_event = note_event
+        self._notes = notes
         self.presence_changed = node.presence_changed
+        self.members_changed = node.members_changed
         self.local_members = node.local_members
+        self.run_command = node.run_command
+        self.reset = node.reset
 
     def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None:
-        self._note_event(name, epoch, batch)
+        self._notes.event(name, epoch, batch)
         self._node.deliver(name, epoch, batch)
 
 
@@ -73,7 +99,7 @@ class MemoryBackplanes:
     def losses(self, backplane: RecordedBackplane) -> int:
         return 0
 
-    def connect(self, name: str, after_call: Callable[[], None]) -> RecordedBackplane:
+    def connect(self, name: str, after_call: Callable[[], None]) -> Any:
         return RecordedBackplane(self._world, self.record)
 
     def disconnect(self, backplane: RecordedBackplane) -> None:

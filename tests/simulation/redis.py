@@ -12,7 +12,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from tests.simulation.backplanes import values_of
+from tests.simulation.backplanes import FailedReads, values_of
 from tests.simulation.faults import FaultRates
 from tests.simulation.record import EpochRecord, Record
 from tests.simulation.redis_scripts import Data, Entry, Log, former_epochs
@@ -21,7 +21,7 @@ from tests.simulation.sockets import Reactor
 from tests.simulation.world import World
 from twistedsock.errors import Error
 from twistedsock.limits.settings import Limits
-from twistedsock.pubsub.future import Future, on_result
+from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.values import Batch, Position
 from twistedsock.redis import wire
 from twistedsock.redis.address import Address
@@ -107,7 +107,7 @@ class Node(RedisBackplane):
         super().__init__(link, *arguments)
         self.reactor = reactor
         self.network = route
-        self.failed_reads: set[bytes] = set()
+        self.failed_reads = FailedReads()
         self.losses = 0
 
     def disconnected(self) -> None:
@@ -115,14 +115,10 @@ class Node(RedisBackplane):
         super().disconnected()
 
     def read(self, channel: bytes, after: Position, limit: int) -> Error | Future[Sequence[Batch]]:
-        return self._watch(channel, super().read(channel, after, limit))
+        return self.failed_reads.watch(channel, super().read(channel, after, limit))
 
     def offset_before(self, channel: bytes, epoch: bytes, time: int) -> Error | Future[int]:
-        return self._watch(channel, super().offset_before(channel, epoch, time))
-
-    def _watch(self, channel: bytes, answer: Error | Future[Any]) -> Error | Future[Any]:
-        on_result(answer, lambda outcome: self.failed_reads.add(channel) if isinstance(outcome, Error) else None)
-        return answer
+        return self.failed_reads.watch(channel, super().offset_before(channel, epoch, time))
 
     @property
     def server(self) -> Server | None:

@@ -9,6 +9,7 @@ from tests.simulation.backplanes import Backplanes
 from tests.simulation.clients import Client
 from tests.simulation.disk import DiskBackplanes
 from tests.simulation.faults import FaultRates, draw_rates
+from tests.simulation.hub import HubBackplanes
 from tests.simulation.memory import MemoryBackplanes
 from tests.simulation.node import SimulatedNode
 from tests.simulation.record import Record
@@ -50,6 +51,7 @@ BACKPLANES: tuple[MakeBackplanes, ...] = (
     *[DiskBackplanes] * 2,
     MemoryBackplanes,
     RedisBackplanes,
+    HubBackplanes,
 )
 
 ENGINES: dict[str, MakeBackplanes] = {
@@ -57,6 +59,7 @@ ENGINES: dict[str, MakeBackplanes] = {
     "disk": DiskBackplanes,
     "memory": MemoryBackplanes,
     "redis": RedisBackplanes,
+    "hub": HubBackplanes,
 }
 """By the name that the command has for them."""
 
