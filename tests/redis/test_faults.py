@@ -13,6 +13,7 @@ from twistedsock.errors import Error
 from twistedsock.pubsub.future import on_result
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Payloads, Publication, RepeatedOffset
+from twistedsock.redis import event_scripts
 from twistedsock.redis.address import Address
 from twistedsock.redis.connection import Timing
 
@@ -84,6 +85,19 @@ def test_two_old_snapshots_in_a_row_are_told_truthfully(new_redis, make_nodes) -
     for since in (1, 2, 3):  # two epochs ago: it is not claimed that nothing was missed
         assert nodes.send(fresh, f"SUB a since={since} epoch={epoch}")[0].endswith("recovered=no")
         nodes.send(fresh, "UNSUB a")
+
+
+def test_servers_that_continue_from_the_same_entry_never_name_their_epochs_alike(new_redis) -> None:
+    """Also if their clocks are behind: the epoch of the entry is in the future."""
+    redis, epochs = new_redis(), set[bytes]()
+    for fence in (b"f0" * 20, b"0f" * 20, b"a" * 40):
+        redis.ask("FLUSHALL")
+        fields = ("f", b"1" * 40, "p", "", "n", 1, "t", 1, "z", 1, "k", "", "b", "x")
+        redis.ask("XADD", "log", "4000000000000000-1", *fields)
+        reply = redis.ask("EVAL", event_scripts.OPEN.text, 1, "log", fence, 10, 1000, 1000, 1000, "", 0)
+        assert reply[2] == b"4000000000000000-1"
+        epochs.add(reply[0])
+    assert len(epochs) == 3
 
 
 def test_a_paused_redis_is_noticed_and_continues(new_redis, make_nodes) -> None:

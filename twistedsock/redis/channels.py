@@ -120,7 +120,8 @@ class Channels:
             return
         followed.is_active = True
         known = followed.position
-        if known.epoch != epoch or known.offset < batch.end:
+        # With another epoch, the node opens the channel again, and must learn what is valid of the one that it has.
+        if known.epoch == epoch and known.offset < batch.end:
             followed.position = Position(epoch, batch.end - 1)
         self._node.deliver(channel, epoch, batch)
 

@@ -74,7 +74,9 @@ local function head(fence)
     place.total = tonumber(fields[10])
     if fields[2] ~= fence then
         place.is_new = true
-        place.epoch = text(math.max(fresh, tonumber(epoch) + 1))
+        -- If clocks are behind, two servers that continue from the same entry must not name their epochs alike.
+        local distance = tonumber(string.sub(fence, 1, 6), 16) or 0
+        place.epoch = text(math.max(fresh, tonumber(epoch) + 1 + distance))
         place.chain = last[1]
         local links = 1
         for link in string.gmatch(fields[4], '[^,]+') do

@@ -1,0 +1,69 @@
+"""The channels that a node follows, with a connection that the test plays."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twistedsock.limits.settings import Limits
+from twistedsock.pubsub.future import Future
+from twistedsock.pubsub.values import Batch, ChannelState, Payloads, Position, Publication
+from twistedsock.redis import event_scripts, wire
+from twistedsock.redis.backplane import RedisBackplane
+from twistedsock.redis.link import Timing
+from twistedsock.redis.resp import Call, Item
+from twistedsock.redis.server import Server
+
+
+class FakeLink:
+    """``calls`` are those that have no reply."""
+
+    def __init__(self) -> None:
+        self.user: Any
+        self.calls: list[Call] = []
+        self.turn: list[Callable[[], None]] = []
+
+    def start(self, user: Any) -> None:
+        self.user = user
+
+    def stop(self) -> None: ...
+
+    def fail(self, reason: str) -> None: ...
+
+    def send(self, items: Sequence[Item]) -> None:
+        self.calls += [item for item in items if isinstance(item, Call)]
+
+    def schedule(self, seconds: float, call: Callable[[], None]) -> None:
+        if not seconds:
+            self.turn.append(call)
+
+    def reply(self, sha: bytes, reply: Any) -> None:
+        """End the turn, and answer the oldest call of a script."""
+        while self.turn:
+            self.turn.pop(0)()
+        call = next(call for call in self.calls if sha in call.parts)
+        self.calls.remove(call)
+        call.done(reply)
+
+
+class FakeNode:
+    def __init__(self) -> None:
+        self.delivered: list[tuple[bytes, int]] = []
+
+    def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None:
+        self.delivered.append((epoch, batch.first))
+
+
+def test_event_of_another_epoch_does_not_hide_what_is_valid_of_the_known_one() -> None:
+    """The node opens the channel when it receives the event, and there is a third epoch already."""
+    link, node = FakeLink(), FakeNode()
+    backplane = RedisBackplane(link, b"n1", 0, Limits(), link.schedule, str, lambda: b"r", Timing())
+    backplane.start(node)  # type: ignore[arg-type]
+    link.user.connected(Server("Redis", b"f" * 40, b"p"), 0, True)
+    backplane.open(b"a")
+    link.reply(event_scripts.OPEN.sha, [b"5", 3, b"", b"0", []])
+    events = wire.encode_events([wire.store(b"n2-p1", b"", Publication(b"a", Payloads([b"x"], 1)))])
+    link.user.received(wire.Names(0).topic(b"a"), b"E7 3 0 n2\n" + events)
+    assert node.delivered == [(b"7", 3)]
+    opened = backplane.open(b"a")
+    link.reply(event_scripts.OPEN.sha, [b"9", 3, b"7-3,5-2", b"0", []])
+    assert isinstance(opened, Future) and isinstance(opened.outcome, ChannelState)
+    assert opened.outcome.previous == Position(b"5", 2) and opened.outcome.begin == 2
