@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 from unittest import mock
 
-from tests.simulation.run import MakeBackplanes, Run
+from tests.simulation.run import MakeBackplanes, Run, make_store
 from tests.simulation.world import Violation
 
 MAX_RUNS = 150
@@ -25,7 +25,7 @@ class Fault(NamedTuple):
     """``make_backplanes`` and ``steps`` are those of ``Run``."""
 
     plant: Plant
-    make_backplanes: MakeBackplanes | None
+    make_backplanes: MakeBackplanes
     steps: int | None
 
 
@@ -33,11 +33,11 @@ PLANTED: dict[str, Fault] = {}
 
 
 def plant(fault: Plant) -> Plant:
-    """A fault that runs with any backplane can find."""
-    return planted_in(None)(fault)
+    """A fault that does not depend on the backplane."""
+    return planted_in(make_store)(fault)
 
 
-def planted_in(make_backplanes: MakeBackplanes | None, steps: int | None = None) -> Callable[[Plant], Plant]:
+def planted_in(make_backplanes: MakeBackplanes, steps: int | None = None) -> Callable[[Plant], Plant]:
     """A fault of one backplane. Fewer ``steps`` find it sooner."""
 
     def plant(fault: Plant) -> Plant:

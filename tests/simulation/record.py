@@ -132,6 +132,10 @@ class Record:
         self.add_epoch(channel, epoch)
         self.channels[channel] = epoch
 
+    def epochs_after(self, channel: str, epoch: EpochRecord) -> int:
+        """How many epochs of a channel have begun since another one began."""
+        return sum(other.number > epoch.number for (name, _), other in self.epochs.items() if name == channel)
+
     def epoch(self, channel: str, name: str) -> EpochRecord:
         known = self.epochs.get((channel, name))
         if known is None:

@@ -125,9 +125,8 @@ class Call:
             return Place(newest.epoch, newest.last, newest.chain, newest.time, newest.total, False)
         links = [newest.id, *newest.chain.split(b",")[: MAX_FORMER_EPOCHS - 1]]
         chain = b",".join([link for link in links if link])
-        return Place(
-            max(self.microseconds, newest.epoch + 1), newest.last, chain, newest.time, newest.total, is_new=True
-        )
+        epoch = max(self.microseconds, newest.epoch + 1 + int(fence[:6], 16))
+        return Place(epoch, newest.last, chain, newest.time, newest.total, is_new=True)
 
     def add(self, key: bytes, place: Place, fence: bytes, count: int, token: bytes, events: bytes) -> Entry:
         time, total = max(place.time, self.now), place.total + len(events)

@@ -46,13 +46,10 @@ LAST_SECONDS = 5.0
 
 MakeBackplanes = Callable[[World, FaultRates], Backplanes]
 
-BACKPLANES: tuple[MakeBackplanes, ...] = (
-    *[SharedBackplanes] * 7,
-    *[DiskBackplanes] * 2,
-    MemoryBackplanes,
-    RedisBackplanes,
-    HubBackplanes,
-)
+STORES: tuple[MakeBackplanes, ...] = (*[SharedBackplanes] * 7, *[DiskBackplanes] * 2, MemoryBackplanes)
+"""Those with which most can happen in little time: what no backplane is to blame for is found there."""
+
+BACKPLANES: tuple[MakeBackplanes, ...] = (*STORES, RedisBackplanes, HubBackplanes)
 
 ENGINES: dict[str, MakeBackplanes] = {
     "shared": SharedBackplanes,
@@ -62,6 +59,11 @@ ENGINES: dict[str, MakeBackplanes] = {
     "hub": HubBackplanes,
 }
 """By the name that the command has for them."""
+
+
+def make_store(world: World, rates: FaultRates) -> Backplanes:
+    """One of ``STORES``."""
+    return world.random.choice(STORES)(world, rates)
 
 
 @dataclass(frozen=True)
