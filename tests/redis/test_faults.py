@@ -131,6 +131,7 @@ def test_a_redis_that_is_paused_for_ten_seconds_has_each_publication_once(new_re
     assert "OK 1" in lines and payloads(lines) == ["1"]
     nodes.until(nodes.are_ready)
     nodes.send(bob, "PUB a 3")
+    assert payloads(nodes.lines(ann, 1)) == ["3"]
     assert payloads(nodes.send(nodes.client(0), "HIST a")) == ["1", "3"]
 
 

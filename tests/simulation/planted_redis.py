@@ -115,7 +115,7 @@ def lost_reply_taken_for_ok(patch: Patch) -> None:
     published = Publications._published
 
     def confirm(self: Publications, group: Any, reply: Any) -> None:
-        published(self, group, [1, b"", b"0", 0] if isinstance(reply, ConnectionLost) else reply)
+        published(self, group, [1, b"", b"0", 0, b"0"] if isinstance(reply, ConnectionLost) else reply)
 
     patch(Publications, "_published", confirm)
 

@@ -161,14 +161,14 @@ def publish(call: Call, keys: Arguments, arguments: Arguments) -> list[Any]:
     if key is not None and key in call.data.values:
         known_first, known_token, known_fingerprint = call.data.values[key].split(b" ", 2)
         if known_fingerprint != fingerprint:
-            return [0, b"", b"0", event_scripts.OTHER_FINGERPRINT]
+            return [0, b"", b"0", event_scripts.OTHER_FINGERPRINT, b"%d" % call.now]
         is_same = known_token == token
         source = event_scripts.THIS_REQUEST if is_same else event_scripts.OTHER_REQUEST
-        return [int(known_first), b"", b"0", source]
+        return [int(known_first), b"", b"0", source, b"%d" % call.now]
     if since:
         known = _find_token(call.log(log_key), token, int(since))
         if known is not None:
-            return known
+            return [*known, b"%d" % call.now]
     place = call.head(log_key, fence)
     entry = call.add(log_key, place, fence, count, token, events)
     first = place.offset + 1
@@ -179,7 +179,7 @@ def publish(call: Call, keys: Arguments, arguments: Arguments) -> list[Any]:
         call.data.set(key, b"%d %b %b" % (first, token, fingerprint))
         call.data.ends[key] = call.microseconds / 1e6 + KEY_MEMORY_SECONDS
     call.publish(topic, b"E%d %d %d %b\n%b" % (entry.epoch, first, entry.time, node, events))
-    return [first, b"%d" % entry.epoch, b"%d" % entry.time, event_scripts.THIS_REQUEST]
+    return [first, b"%d" % entry.epoch, b"%d" % entry.time, event_scripts.THIS_REQUEST, b"%d" % call.now]
 
 
 def _find_token(log: Log, token: bytes, since: int) -> list[Any] | None:

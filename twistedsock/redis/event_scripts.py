@@ -23,16 +23,16 @@ PUBLISH = make_script(
 -- ARGV: fence, topic, node, events kept, bytes kept, milliseconds kept, count, token, since, events, fingerprint.
 -- KEYS[2], if given, remembers the offset, the token and the fingerprint of the first publication with a key.
 -- since: empty, or the time before which an entry with this token cannot have been written by a former attempt.
--- Returns the offset of the first event, epoch, time and source; an empty epoch if the events were published before,
--- offset 0 if that is unknown, or if the key has another fingerprint.
+-- Returns the offset of the first event, epoch, time, source and the clock of the server; an empty epoch if the events
+-- were published before, offset 0 if that is unknown, or if the key has another fingerprint.
 if KEYS[2] then
     local known = redis.call('GET', KEYS[2])
     if known then
         local first, token, fingerprint = string.match(known, '^(%d+) (%S+) (.*)$')
         if fingerprint ~= ARGV[11] then
-            return {0, '', '0', OTHER_FINGERPRINT}
+            return {0, '', '0', OTHER_FINGERPRINT, text(now)}
         end
-        return {tonumber(first), '', '0', token == ARGV[8] and THIS_REQUEST or OTHER_REQUEST}
+        return {tonumber(first), '', '0', token == ARGV[8] and THIS_REQUEST or OTHER_REQUEST, text(now)}
     end
 end
 local fence, token, since, events = ARGV[1], ARGV[8], ARGV[9], ARGV[10]
@@ -45,7 +45,7 @@ if since ~= '' then
             local fields = entry[2]
             before = last - tonumber(fields[6])
             if fields[12] == token then
-                return {before + 1, epoch, fields[8], THIS_REQUEST}
+                return {before + 1, epoch, fields[8], THIS_REQUEST, text(now)}
             end
             if tonumber(fields[8]) < tonumber(since) then
                 is_complete = true
@@ -55,7 +55,7 @@ if since ~= '' then
         end
     until is_complete or #entries < 8
     if not is_complete and before > 0 then
-        return {0, '', '0', THIS_REQUEST}
+        return {0, '', '0', THIS_REQUEST, text(now)}
     end
 end
 local place, kept, bytes, age = head(fence), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -72,7 +72,7 @@ if KEYS[2] then
 end
 redis.call('PUBLISH', ARGV[2], 'E' .. place.epoch .. ' ' .. text(first) .. ' ' .. text(place.time) .. ' ' .. ARGV[3]
     .. '\\n' .. events)
-return {first, place.epoch, text(place.time), THIS_REQUEST}
+return {first, place.epoch, text(place.time), THIS_REQUEST, text(now)}
 """,
 )
 

@@ -151,7 +151,7 @@ class Publications:
             return
         self._shard.has_succeeded()
         first, epoch, time, source = reply[0], reply[1], int(reply[2]), reply[3]
-        self._shard.note_time(time)
+        self._shard.note_time(int(reply[4]))
         if not first:
             error = KEY_REUSED if source == event_scripts.OTHER_FINGERPRINT else MAY_BE_PUBLISHED
             self._answer(group, [error] * len(group.answers))
@@ -188,6 +188,8 @@ class Publications:
         """Look publications whose replies were lost up on the new connection, and make those that are not there."""
         unsure, self._unsure = self._unsure, []
         for group in unsure:
+            # The clock of this server can be behind that of the former one, and this attempt may be repeated too.
+            group.since = min(group.since, self._shard.time)
             self._shard.queue(self._call(group, b"%d" % group.since))
 
     def end_unsure(self) -> None:

@@ -53,7 +53,8 @@ class Shard:
         self.fence = b""
         """The run of the server."""
         self.time = 0
-        """The newest time of the server that is known, in milliseconds."""
+        """The newest time that is known of the clock of this server, in milliseconds: all that it writes from now on is
+        not older."""
         self.connection = 0
         """The number of the connection, so that work which waits can notice that it is another one."""
         self._link = link
@@ -96,7 +97,7 @@ class Shard:
 
     def connected(self, server: Server, time: int, is_former_over: bool) -> None:
         self.fence = server.fence
-        self.note_time(time)
+        self.time = time  # the clock of another server can be behind
         self.connection += 1
         self.is_ready = True
         self._user.connected(is_former_over)
