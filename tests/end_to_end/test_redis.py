@@ -9,7 +9,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from tests.authority import Authority
-from tests.end_to_end.conftest import TIMEOUT_SECONDS, TWISTD
+from tests.end_to_end.conftest import TCP, TIMEOUT_SECONDS, TWISTD
 from tests.end_to_end.programs import free_ports, wait_until
 from tests.redis.servers import RedisServer, SentinelServer
 
@@ -78,6 +78,34 @@ def test_clients_of_two_servers_are_on_the_same_channels(new_redis, start_on, li
     socket.send(type="publish", channel="a", data="from the page", id=2)
     lines.receive_until("MSG a 1")
     assert lines.receive_until("MSG a 2")[-1].endswith("from the page")
+
+
+def test_connections_of_an_address_are_counted_over_all_servers(new_redis, start_on, open_socket):
+    redis = new_redis()
+    proxies = ("--trusted-proxy", "127.0.0.1", "--proxy-protocol", TCP, "--allow-insecure")
+    options = (*proxies, "--max-connections-per-address", "3")
+    web = ("tcp:0:backlog=50:interface=127.0.0.1",)  # another endpoint, because its requests have no PROXY header
+    one, other = start_on(redis, *options, web=web), start_on(redis, *options, web=web)
+
+    def opens(server):
+        stream = open_socket(server.lines[0])
+        stream.sendall(b"PROXY TCP4 10.0.0.1 10.0.0.2 5000 80\r\nPING\r\n")
+        if stream.recv(1024).startswith(b"WELCOME"):
+            return stream
+        return None
+
+    streams = [opens(one) for _ in range(3)]
+    assert all(streams) and opens(one) is None
+
+    def is_rejected():
+        stream = opens(other)
+        if stream is not None:  # it was accepted before the server knew about the others
+            stream.close()
+        return stream is None
+
+    wait_until(is_rejected, "the limit on the other server")
+    streams[0].close()
+    wait_until(lambda: opens(other), "room for another connection")
 
 
 def test_a_client_recovers_on_another_server_after_its_own_was_killed(new_redis, start_on, line_client):

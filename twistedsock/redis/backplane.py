@@ -13,6 +13,7 @@ import msgspec
 
 from twistedsock.errors import UNAVAILABLE, Error
 from twistedsock.limits.settings import Limits
+from twistedsock.limits.shared_counts import Counts, SharedCounts
 from twistedsock.pubsub.backplane import Node
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import Client
@@ -20,6 +21,7 @@ from twistedsock.pubsub.values import Batch, ChannelState, Member, NodeCommand, 
 from twistedsock.redis import wire
 from twistedsock.redis.channels import Channels
 from twistedsock.redis.connection import Timing
+from twistedsock.redis.connection_counts import COUNTS, ConnectionCounts
 from twistedsock.redis.event_scripts import Kept
 from twistedsock.redis.presence import Presence
 from twistedsock.redis.publications import Publications
@@ -53,6 +55,7 @@ class RedisBackplane:
         self._timing = timing
         self._shard = shard = Shard(link, self, schedule, report)
         self._presence = Presence(node_name, names, shard.queue, draw_name, timing)
+        self._counts = ConnectionCounts(node_name, limits, self._publish_to_nodes)
         self._channels = Channels(shard, names, kept, report)
         self._publications = Publications(shard, node_name, names, kept, self._channels.deliver, self._stop_if_idle)
         self._node: Node
@@ -137,9 +140,24 @@ class RedisBackplane:
         return answer
 
     def send(self, command: NodeCommand) -> None:
+        self._publish_to_nodes(wire.encode_command(self.node_name, command))
+
+    def _publish_to_nodes(self, message: bytes) -> None:
         if self.is_ready:
-            message = wire.encode_command(self.node_name, command)
             self._shard.queue(Call((b"PUBLISH", self._names.nodes_topic, message), _ignore))
+
+    # Connections of addresses and identities.
+
+    @property
+    def counts(self) -> SharedCounts | None:
+        return self._counts.shared
+
+    @counts.setter
+    def counts(self, shared: SharedCounts | None) -> None:
+        self._counts.shared = shared
+
+    def send_counts(self, counts: Counts) -> None:
+        self._counts.report(counts)
 
     # Calls of the shard.
 
@@ -149,6 +167,7 @@ class RedisBackplane:
             self._publications.end_unsure()
         connection = self._shard.connection
         self._shard.queue(Subscribe([self._names.nodes_topic]))
+        self._counts.connected()
         self._presence.connected(self._shard.fence)
         self._channels.follow_again(self._publications.unsure_channels())
         self._publications.repeat_unsure()
@@ -159,6 +178,7 @@ class RedisBackplane:
             started.settle(True)
 
     def disconnected(self) -> None:
+        self._counts.disconnected()
         self._presence.disconnected()
         seconds = self._timing.unsure if self._stopping is None else 0
         self._schedule(seconds, partial(self._end_unsure, self._shard.connection))
@@ -177,6 +197,9 @@ class RedisBackplane:
             self._report(f"cannot read a message of another server: {error}")
 
     def _handle(self, topic: bytes, message: bytes) -> None:
+        if topic == self._names.nodes_topic and message.startswith(COUNTS):
+            self._counts.received(message)
+            return
         if topic == self._names.nodes_topic:
             node, command = wire.decode_command(message)
             if node != self.node_name:
@@ -199,6 +222,7 @@ class RedisBackplane:
     def _renew(self, connection: int) -> None:
         if connection == self._shard.connection and self.is_ready:
             self._presence.renew()
+            self._counts.renew()
             self._schedule(self._timing.renew, partial(self._renew, connection))
 
     def _check(self, connection: int) -> None:
