@@ -311,6 +311,7 @@ def test_decodes_binary_message() -> None:
     header = b'{"type":"publish","id":7,"channel":"a","name":"photo","x":1}'
     for payload in (b"", b"\xff\n\x00{}", b"\n"):
         assert decode_binary(header + b"\n" + payload) == published_bytes(b"a", payload, b"photo", b"7")
+    assert decode_binary(header.ljust(4_096) + b"\nx") == published_bytes(b"a", b"x", b"photo", b"7")
     assert decode_binary(b'{"type":"publish","channel":"a"}\r\nx') == published_bytes(b"a", b"x")
 
 
@@ -320,6 +321,8 @@ def test_decodes_binary_message() -> None:
         (b"", ErrorCode.BAD_JSON, None),
         (b'{"type":"publish","id":7,"channel":"a"}', ErrorCode.BAD_JSON, None),
         (b'{"type":"publish","channel":"\xff"}\n', ErrorCode.BAD_JSON, None),
+        (b'{"type":"publish","id":7,"channel":"a"}'.ljust(4_097) + b"\nx", ErrorCode.BAD_JSON, None),
+        (b"\nx", ErrorCode.BAD_JSON, None),
         (b'{"type":"publish","id":7,\n"channel":"a"}\nx', ErrorCode.BAD_JSON, b"7"),
         (b'{"type":"ping","id":7}\nx', ErrorCode.BAD_TYPE, b"7"),
         (b'{"type":"publish","id":7}\nx', ErrorCode.BAD_ARGUMENT, b"7"),

@@ -16,6 +16,7 @@ from twistedsock.codecs.payload import (
     has_unpaired_surrogate,
     is_json,
     is_utf8,
+    payload_field,
     payload_to_json,
     payload_to_line,
     quote,
@@ -139,6 +140,7 @@ def test_writes_payload_as_json() -> None:
 def test_bytes_are_base64_as_text(payload: bytes) -> None:
     encoded = b64encode(payload)
     assert payload_to_line(payload, BYTES) == encoded and payload_to_json(payload, BYTES) == b'"%b"' % encoded
+    assert [payload_field(kind) for kind in (TEXT, JSON, BYTES)] == [b"data", b"data", b"base64"]
     assert decode_base64(encoded) == payload
 
 

@@ -102,10 +102,16 @@ class _InvalidField(Exception):
     """A required field is missing, or the value of a field is not valid."""
 
 
+MAX_HEADER_BYTES = 4_096
+"""Of the JSON in a binary message: enough for the longest names, written in escapes, and an id. It is decoded before
+the rate limit applies, so it must be cheap."""
+
+
 def decode_binary(message: bytes) -> Command:
     """The command in a binary message: a publication without its payload in JSON, a line feed, and the payload."""
-    header, line_end, payload = message.partition(b"\n")
-    return decode(header, payload) if line_end and is_utf8(header) else _BAD_BINARY
+    end = message.find(b"\n", 0, MAX_HEADER_BYTES + 1)
+    header = message[: max(0, end)]
+    return decode(header, message[end + 1 :]) if is_utf8(header) and end >= 0 else _BAD_BINARY
 
 
 def decode(message: bytes, payload: bytes | None = None) -> Command:
