@@ -125,6 +125,9 @@ def test_each_worker_answers_for_all(workers: ServerProcess, on_each: Any, chann
         ids = {peer["id"] for peer in get(workers.page, "peers?limit=1000")["peers"]}
         assert {one.id, two.id} <= ids
         assert get(workers.page, f"peers/{one.id}")["id"] == one.id
+        log = get(workers.page, "log?kind=connect&limit=1000")
+        assert {one.id, two.id} <= {entry["id"] for entry in log["log"]}
+        assert get(workers.page, f"log?after={log['newest']}")["log"] == []
         assert get(workers.page, "readyz") == {"ready": True}
         metrics = urllib.request.urlopen(workers.page + "metrics").read().decode()
         assert re.search(r'^process_resident_memory_bytes\{process="hub"\}', metrics, re.MULTILINE)

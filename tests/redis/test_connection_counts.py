@@ -1,4 +1,4 @@
-"""The connections of an address to several servers, which they tell each other, without Redis."""
+"""The connections of an address to several servers, which they send to each other, without Redis."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ ADDRESS = "10.0.0.1"
 
 
 class Servers:
-    """Servers of one Redis, by name. Messages that are sent while others are received arrive afterwards."""
+    """Servers of one Redis, by name. Messages that are sent while one is received arrive afterwards."""
 
     def __init__(self, maximum: int) -> None:
         self.limits = Limits(max_connections_per_address=maximum)

@@ -23,7 +23,7 @@ class Watched:
 def test_warns_and_then_gives_up_a_process_that_is_silent() -> None:
     watched = Watched()
     watched.pass_time(2)
-    watched.watchdog.heard()
+    watched.watchdog.received()
     watched.pass_time(20)
     assert watched.story == [("warned", 6.0), ("killed", 9.0)], "once each"
 
@@ -32,7 +32,7 @@ def test_a_sign_of_life_ends_the_silence() -> None:
     watched = Watched()
     for _ in range(4):
         watched.pass_time(5)
-        watched.watchdog.heard()
+        watched.watchdog.received()
     assert [what for what, _ in watched.story] == ["warned"] * 4
 
 
@@ -40,7 +40,7 @@ def test_a_pause_of_the_supervisor_counts_as_one_check() -> None:
     watched = Watched()
     watched.clock.advance(3_600)
     assert not watched.story
-    watched.watchdog.heard()  # what the process has written meanwhile is read after the check
+    watched.watchdog.received()  # written during the pause, and read after the check
     watched.pass_time(3)
     assert not watched.story
 

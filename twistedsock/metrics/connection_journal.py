@@ -180,6 +180,13 @@ class ConnectionJournal:
         time = max(self.newest // NUMBERS_PER_MILLISECOND + 1, int(self._context.wall_clock() * 1000))
         return time * NUMBERS_PER_MILLISECOND + self._process
 
+    @property
+    def newest_complete(self) -> int:
+        """A number that all later events exceed, in all processes."""
+        if self._process is None:
+            return self.newest
+        return int(self._context.wall_clock() * 1000) * NUMBERS_PER_MILLISECOND - 1
+
     def _now(self) -> float:
         return round(self._context.wall_clock(), 3)
 

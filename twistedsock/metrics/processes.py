@@ -19,7 +19,9 @@ METRICS = b"metrics"
 PEERS = b"peers"
 
 PAGES = b"pages"
-"""Topics of reports. After those of ``PEERS`` and ``PAGES``, there is what is asked for."""
+
+LOG = b"log"
+"""Topics of reports. After those of ``PEERS``, ``PAGES`` and ``LOG``, there is what is asked for."""
 
 
 class OtherProcesses(Protocol):

@@ -173,7 +173,7 @@ class Monitor:
             self._schedule()
 
     def _changes_unnoticed(self, topic: Topic) -> bool:
-        """Whether a page is published with each snapshot, because this process is not told that it has changed."""
+        """Whether a page is published with each snapshot, because this process does not notice that it has changed."""
         return topic.kind not in ("closed", "log") or self._others is not None
 
     def statistics(self) -> ServerStatistics:

@@ -1,8 +1,8 @@
-"""The connections of each address and identity to all servers of one Redis, which the servers tell each other.
+"""The connections of each address and identity to all servers of one Redis, which the servers send to each other.
 
 Nothing is stored in Redis. A server sends its counts of those principals that have a part of their limit on it, when
-they change. It asks for those of the others when it connects, and repeats a sign of life while it has any: when that is
-missing, its counts are dropped.
+they change. It requests those of all servers when it connects. While it has any, it repeats a sign of life: when that
+is missing, its counts are dropped.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,7 @@ class ConnectionCounts:
         self._node_name = node_name
         self._limits = limits
         self._publish = publish
-        # What the others know about this server, and what it knows about them.
+        # The counts that this server has sent, and those that it has received.
         self._reported: dict[Principal, int] = {}
         self._nodes: dict[bytes, dict[Principal, int]] = {}
         self._silent: dict[bytes, int] = {}
@@ -53,7 +53,7 @@ class ConnectionCounts:
     # This server.
 
     def connected(self) -> None:
-        """Messages of the others are received from now on."""
+        """Messages of all servers are received from now on."""
         self._reported.clear()
         self._nodes.clear()
         self._silent.clear()
@@ -84,7 +84,7 @@ class ConnectionCounts:
             self._silent[node] += 1
             if self._silent[node] > MAX_SILENT_RENEWALS:
                 del self._silent[node]
-                self._tell(self._nodes.pop(node))
+                self._update(self._nodes.pop(node))
 
     def _send(self, counts: dict[Principal, int], asks: bool = False) -> None:
         self._publish(COUNTS + _encode(_Message(self._node_name, asks, counts)))
@@ -99,7 +99,7 @@ class ConnectionCounts:
             return
         if message.asks:
             self._silent.pop(node, None)
-            self._tell(self._nodes.pop(node, {}))
+            self._update(self._nodes.pop(node, {}))
             if self._reported:
                 self._send(self._reported)
             return
@@ -110,9 +110,9 @@ class ConnectionCounts:
                 known.pop(principal, None)
                 if count:
                     known[principal] = count
-            self._tell(message.counts)
+            self._update(message.counts)
 
-    def _tell(self, principals: Counts) -> None:
+    def _update(self, principals: Counts) -> None:
         """The connections of some principals to other servers have changed."""
         if self.shared is not None:
             nodes = self._nodes.values()

@@ -312,7 +312,7 @@ class _Process:
     def line_received(self, line: bytes) -> None:
         if line == ALIVE:
             if self._watchdog is not None:
-                self._watchdog.heard()
+                self._watchdog.received()
         elif line == STARTED:
             self.works = True
             if self._stopped is None:

@@ -26,7 +26,7 @@ def report_life(write_line: Callable[[bytes], object], timeout: float, reactor: 
 
 
 class Watchdog:
-    """Watches one process from now on. Call ``heard`` with each sign of life. ``warn`` is called once for each silence
+    """Watches one process from now on. Call ``received`` at each sign of life. ``warn`` is called once in each silence
     that lasts half of ``timeout`` seconds, and ``give_up`` at the end of one. 0: the process is not watched."""
 
     def __init__(self, timeout: float, reactor: Any, warn: Callable[[], object], give_up: Callable[[], object]) -> None:
@@ -38,12 +38,12 @@ class Watchdog:
         if timeout:
             self._loop.start(timeout / CHECKS, now=False)
 
-    def heard(self) -> None:
+    def received(self) -> None:
         """The process has written ``ALIVE``."""
         self._silent_checks = -1  # the next check ends an interval that was not silent
 
     def stop(self) -> None:
-        """The process has ended, or is told to."""
+        """The process has ended, or has received a signal to end."""
         if self._loop.running:
             self._loop.stop()
 

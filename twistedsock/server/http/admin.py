@@ -18,7 +18,7 @@ from twistedsock.codecs.query import (
 )
 from twistedsock.errors import FOR_ADMINS, FOR_ADMINS_WITH_TOKEN, CloseReason, Error, ErrorCode
 from twistedsock.metrics.connection_journal import KINDS, ConnectionJournal, JournalEntry
-from twistedsock.metrics.processes import METRICS, PEERS, OtherProcesses, Reports, gather
+from twistedsock.metrics.processes import LOG, METRICS, PEERS, OtherProcesses, Reports, gather
 from twistedsock.metrics.prometheus import Metrics
 from twistedsock.pubsub.values import DisconnectClient
 from twistedsock.server.http.headers import DATA_HEADERS, accepts_gzip
@@ -162,24 +162,48 @@ class JournalPage(msgspec.Struct):
     newest: int
 
 
+_read_journal = msgspec.json.Decoder(JournalPage).decode
+
+
 class JournalEndpoint:
-    def __init__(self, journal: ConnectionJournal) -> None:
+    """``others`` are the other processes of this server."""
+
+    def __init__(self, journal: ConnectionJournal, others: OtherProcesses | None = None) -> None:
         self._journal = journal
+        self._others = others
 
     def list_entries(self, request: HTTPRequest) -> None:
         """``GET /log``"""
         check_admin(request)
         parameters = request.parameters
         parameters.allow_only(("kind", "after", "limit"))
-        kind = parameters.choice("kind", KINDS)
+        kind = parameters.choice("kind", KINDS) or ""
         after = parameters.integer("after", MAX_OFFSET) or 0
         limit = parameters.integer("limit", MAX_PAGE_SIZE, least=1) or DEFAULT_PAGE_SIZE
-        journal = self._journal
-        if after > journal.newest:  # the server has been restarted
+        newest = self._journal.newest_complete
+        if after > newest:  # the server has been restarted
             after = 0
-        found = [entry for entry in journal.entries(KINDS if kind is None else (kind,)) if entry.number > after]
-        page = JournalPage(found[:limit], len(found), journal.newest)
-        request.respond_json(200, msgspec.json.encode(page) + b"\n")
+
+        def respond(reports: Reports) -> None:
+            pages = [self._first(kind, after, newest, limit), *map(_read_journal, filter(None, reports.values()))]
+            found = sorted([entry for page in pages for entry in page.log], key=lambda entry: -entry.number)
+            page = JournalPage(found[:limit], sum([page.total for page in pages]), newest)
+            request.respond_json(200, msgspec.json.encode(page) + b"\n")
+
+        if self._others is None:
+            respond({})
+        else:
+            gather(self._others, b"%s %d %d %d %s" % (LOG, after, newest, limit, kind.encode()), respond)
+
+    def report(self, asked: bytes) -> bytes:
+        """The entries that another process asks for."""
+        after, newest, limit, kind = asked.split(b" ")
+        return msgspec.json.encode(self._first(kind.decode(), int(after), int(newest), int(limit)))
+
+    def _first(self, kind: str, after: int, newest: int, limit: int) -> JournalPage:
+        entries = self._journal.entries((kind,) if kind else KINDS)
+        found = [entry for entry in entries if after < entry.number <= newest]
+        return JournalPage(found[:limit], len(found), newest)
 
 
 class MetricsEndpoint:

@@ -7,7 +7,7 @@ from typing import Any
 from twistedsock.codecs.fallback import MAX_BODY_BYTES
 from twistedsock.codecs.http_api import EVENT_ID_PARAMETERS, MAX_BATCH_BYTES
 from twistedsock.metrics.connection_journal import ConnectionJournal
-from twistedsock.metrics.processes import METRICS, PEERS, OtherProcesses
+from twistedsock.metrics.processes import LOG, METRICS, PEERS, OtherProcesses
 from twistedsock.metrics.prometheus import Metrics, StateStatistics, WebhookStatistics
 from twistedsock.server.http.admin import ConnectionsEndpoint, JournalEndpoint, MetricsEndpoint
 from twistedsock.server.http.channels import ChannelsEndpoint
@@ -75,10 +75,10 @@ def build_routes(
     events, streams = EventsEndpoint(context), StreamsEndpoint(context, reactor, ping_interval)
     reader = EventsReader(events, LongPollEndpoint(context, reactor), streams)
     fallback = FallbackEndpoint(streams, lambda: token_urlsafe(STREAM_KEY_BYTES).encode())
-    log = JournalEndpoint(journal or ConnectionJournal(context))
+    log = JournalEndpoint(journal or ConnectionJournal(context), others)
     metrics = MetricsEndpoint(Metrics(context, webhook_statistics, state_statistics), others)
     if others is not None:
-        others.reports[METRICS], others.reports[PEERS] = metrics.report, connections.report
+        others.reports |= {METRICS: metrics.report, PEERS: connections.report, LOG: log.report}
     return [
         Route("GET", "/healthz", health.liveness, authenticates=False, available_during_shutdown=True),
         Route("GET", "/readyz", health.readiness, authenticates=False, available_during_shutdown=True),
