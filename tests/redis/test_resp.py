@@ -33,8 +33,8 @@ class Fake:
     def call(self, *parts: bytes | int) -> Call:
         return Call(parts, self.replies.append)
 
-    def script_call(self, key: bytes) -> ScriptCall:
-        return ScriptCall(PUBLISH, [key], [1], self.replies.append)
+    def script_call(self, key: bytes, is_ordered: bool = False) -> ScriptCall:
+        return ScriptCall(PUBLISH, [key], [1], self.replies.append, is_ordered)
 
 
 @pytest.fixture
@@ -103,6 +103,27 @@ def test_forgotten_scripts_are_loaded_and_the_calls_repeated_in_their_order(fake
     assert fake.written[1:] == [loads + pack(first.parts) + pack(second.parts) + pack(later.parts)]
     fake.conversation.receive(b"+sha\r\n" * len(SCRIPTS) + b":1\r\n:2\r\n:3\r\n")
     assert fake.replies == [b"PONG", 1, 2, 3] and fake.broken == []
+
+
+def test_ordered_calls_that_were_overtaken_by_later_ones_fail(fake: Fake) -> None:
+    """Another client has loaded the script between the two: a repeated call would have its effect too late."""
+    calls = [fake.script_call(key, is_ordered=True) for key in (b"1", b"2", b"1")]
+    fake.conversation.send(calls)
+    fake.conversation.receive(b"-NOSCRIPT No matching script.\r\n" * 2 + b":3\r\n")
+    assert isinstance(fake.replies[0], RedisError) and fake.replies[1:] == [3]
+    assert fake.written[1].endswith(pack(calls[1].parts)) and pack(calls[0].parts) not in fake.written[1]
+
+
+def test_calls_are_sent_after_all_that_waited_for_scripts_have_failed(fake: Fake) -> None:
+    first, second, later = [fake.script_call(b"1", is_ordered=True) for _ in range(3)]
+    fake.conversation.send([first, second, fake.call(b"PING")])
+    fake.conversation.receive(b"-NOSCRIPT No matching script.\r\n")
+    fake.conversation.send([later])
+    fake.conversation.receive(b":2\r\n")
+    fake.conversation.send([fake.call(b"LAST")])
+    assert len(fake.written) == 1
+    fake.conversation.receive(b"+PONG\r\n")
+    assert fake.written[1].endswith(pack(later.parts) + pack((b"LAST",)))
 
 
 def test_calls_that_wait_for_scripts_learn_that_the_connection_was_lost(fake: Fake) -> None:

@@ -115,7 +115,8 @@ class Presence:
             arguments = [names.topic(channel), channel]
             for change in part:
                 arguments += [change.operation, change.member.id, change.member.nick]
-            calls.append(ScriptCall(scripts.CHANGE_MEMBERS, keys, arguments, partial(self._changed, channel, part)))
+            done = partial(self._changed, channel, part)
+            calls.append(ScriptCall(scripts.CHANGE_MEMBERS, keys, arguments, done, is_ordered=True))
         return calls
 
     def abandon(self, changes: "_Changes") -> None:

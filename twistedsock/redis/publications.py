@@ -140,7 +140,7 @@ class Publications:
         events = sum([len(batch.payloads) for batch in group.batches])
         place = (self._shard.fence, names.topic(channel), self._node_name, *self._kept)
         arguments = (*place, events, group.token, since, group.events, group.fingerprint)
-        return ScriptCall(event_scripts.PUBLISH, keys, arguments, partial(self._published, group))
+        return ScriptCall(event_scripts.PUBLISH, keys, arguments, partial(self._published, group), is_ordered=True)
 
     def _published(self, group: _Group, reply: Any) -> None:
         if isinstance(reply, ConnectionLost):

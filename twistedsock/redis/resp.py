@@ -40,10 +40,21 @@ class Call:
 
 
 class ScriptCall(Call):
-    __slots__ = ()
+    """``is_ordered`` means that calls with the same first key must have their effects in the order of the calls."""
 
-    def __init__(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Part], done: Callable[[Any], None]):
+    __slots__ = ("first_key", "is_ordered")
+
+    def __init__(
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        arguments: Sequence[Part],
+        done: Callable[[Any], None],
+        is_ordered: bool = False,
+    ) -> None:
         super().__init__((b"EVALSHA", script.sha, len(keys), *keys, *arguments), done)
+        self.first_key = keys[0]
+        self.is_ordered = is_ordered
 
 
 class Subscribe:
@@ -118,7 +129,7 @@ class Conversation:
 
     def send(self, items: Sequence[Item]) -> None:
         """Send calls and changes of topics, in this order, in one write."""
-        if self._repeated:
+        if self._repeated or self._held:
             self._held.extend(items)
             return
         data = []
@@ -182,9 +193,18 @@ class Conversation:
         if isinstance(value, RedisError) and str(value).startswith("NOSCRIPT") and isinstance(call, ScriptCall):
             self._repeated.append(call)
         else:
+            if self._repeated and isinstance(call, ScriptCall) and call.is_ordered:
+                self._fail_overtaken(call.first_key)
             call.done(value)
-        if self._repeated and not self._waiting and self._is_open:
+        if (self._repeated or self._held) and not self._waiting and self._is_open:
             self._repeat()
+
+    def _fail_overtaken(self, key: bytes) -> None:
+        """A later call has found the script, which another client has loaded meanwhile: those before it are late."""
+        for call in list(self._repeated):
+            if isinstance(call, ScriptCall) and call.is_ordered and call.first_key == key:
+                self._repeated.remove(call)
+                call.done(RedisError("NOSCRIPT the script was missing for a moment"))
 
     def _repeat(self) -> None:
         """Load the scripts again, and repeat the calls that needed them. They had no effect."""
