@@ -5,17 +5,17 @@ from importlib.metadata import version
 
 import pytest
 
-from twistedsock.cli.main import COMMANDS
+from twistedsock.cli import serve
+from twistedsock.cli.main import COMMANDS, main
 
 
 @pytest.mark.parametrize("words", [(), ("--help",), ("-h",)])
 def test_help_lists_each_command_in_one_line(run_command, words):
     outcome = run_command(*words)
     assert (outcome.status, outcome.errors) == (0, "")
-    listed = re.findall(r"^  (\w+) +(\S.*)$", outcome.out.partition("Commands:\n")[2].partition("\n\n")[0], re.M)
-    assert listed == [(name, module.SUMMARY) for name, module in COMMANDS.items()]
-    assert "Example:\n  sockbridge keygen >> sockbridge.toml\n" in outcome.out
-    assert "twistd -n sockbridge" in outcome.out
+    listed = re.findall(r"^  (\w+) +(\S.*)$", outcome.out.partition("Options:\n")[0], re.M)
+    assert dict(listed) == {name: module.SUMMARY for name, module in COMMANDS.items()} | {"serve": serve.SUMMARY}
+    assert "\n  sockbridge keygen >> sockbridge.toml\n" in outcome.out
     assert max(map(len, outcome.out.splitlines())) <= 80
 
 
@@ -25,6 +25,13 @@ def test_help_of_command_ends_with_example(run_command, name):
     assert (outcome.status, outcome.errors) == (0, "")
     assert f"\nexample:\n  sockbridge {name}" in outcome.out
     assert max(map(len, outcome.out.splitlines())) <= 80
+
+
+def test_serve_becomes_the_server_with_all_options(monkeypatch):
+    executed = []
+    monkeypatch.setattr("os.execv", lambda program, words: executed.append((program.name, words[1:])))
+    main(["serve", "--help", "--web", "none"])
+    assert executed == [("twistd", ["-n", "--pidfile=", "sockbridge", "--help", "--web", "none"])]
 
 
 def test_shows_version(run_command):

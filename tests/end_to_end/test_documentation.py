@@ -247,7 +247,7 @@ def test_the_programs_of_the_readme_read_the_same_event(start, run, serve_folder
     with window.expect_console_message(lambda message: "celsius: 21.5" in message.text):
         window.goto(f"{origin}/page.html")
     reader = run(sys.executable, "-u", "-c", use_ports(program, server))
-    assert reader.prints(r'^\w+ {"celsius":21.5}$').start() == 0, "the first line"
+    assert reader.prints(r"^\w+ {'celsius': 21.5}$").start() == 0, "the first line"
 
 
 def test_the_readme_reaches_a_moving_chart_in_three_commands(start, run, open_page):

@@ -1,36 +1,54 @@
-"""`sockbridge`: the commands around the server, which itself is started by ``twistd sockbridge``."""
+"""`sockbridge`: the commands for clients and for operators."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from typing import Any
 
+from sockbridge.commands import COMMANDS as CLIENT_COMMANDS
+from sockbridge.commands import parse_arguments
 from twistedsock.bench import command as bench
-from twistedsock.cli import check, keygen, state, token
+from twistedsock.cli import check, keygen, serve, state, token
 
-COMMANDS = {"check": check, "keygen": keygen, "token": token, "state": state, "bench": bench}
+OPERATOR_COMMANDS = {
+    "check": check,
+    "keygen": keygen,
+    "token": token,
+    "state": state,
+    "bench": bench,
+}
+
+COMMANDS = {**CLIENT_COMMANDS, **OPERATOR_COMMANDS}
 """Each module has SUMMARY, DESCRIPTION, EXAMPLE, ``add_options`` and ``run``."""
 
-_SUMMARIES = "\n".join(f"  {name:8} {module.SUMMARY}" for name, module in COMMANDS.items())
+
+def _summaries(commands: Mapping[str, Any]) -> str:
+    return "\n".join(f"  {name:8} {module.SUMMARY}" for name, module in commands.items())
+
 
 HELP = f"""\
 usage: sockbridge COMMAND [options]
 
-Commands for operators of sockbridge. twistd starts the server itself:
-twistd -n sockbridge
+Commands for clients, which need a running server:
+{_summaries(CLIENT_COMMANDS)}
 
-Commands:
-{_SUMMARIES}
+Commands for operators:
+  serve    {serve.SUMMARY}
+{_summaries(OPERATOR_COMMANDS)}
 
 Options:
   -h, --help  show this help, or with a command, the help of the command
   --version   show the version
 
 Example:
+  sockbridge serve
+  sockbridge sub kitchen
+  sockbridge pub kitchen 21.5
   sockbridge keygen >> sockbridge.toml
   sockbridge token --config sockbridge.toml --sub ann --allow 'kitchen=rw'
   sockbridge check sockbridge.toml
-  twistd -n sockbridge --config sockbridge.toml
+  sockbridge serve --config sockbridge.toml
 """
 
 
@@ -43,6 +61,9 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["serve"]:
+        return serve.run(words[1:])
     parser = _Parser("sockbridge")
     parser.add_argument("--version", action="version", version=f"sockbridge/{version('sockbridge')}")
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", parser_class=argparse.ArgumentParser)
@@ -55,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 formatter_class=argparse.RawDescriptionHelpFormatter,
             )
         )
-    given = parser.parse_args(arguments)
+    given = parse_arguments(parser, words)
     if given.command is None:
         parser.print_help()
         return 0

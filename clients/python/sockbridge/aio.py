@@ -141,6 +141,11 @@ class Client:
         return self._core.state
 
     @property
+    def error(self) -> SockbridgeError | None:
+        """Why the last connection ended, or why the client is closed."""
+        return self._core.error
+
+    @property
     def welcome(self) -> Welcome | None:
         """The id of the client and both addresses, while it is connected."""
         return self._core.welcome
@@ -240,11 +245,12 @@ class Client:
                 if self._writer is not None:
                     self._writer.close()
                     self._writer = None
-            delay = core.end(time.monotonic(), error)
             if self._must_connect and self._opened is not None and not self._opened.done():
-                core.close(core.error)
-                self._opened.set_exception(core.error or SockbridgeError("closed", "the client was closed"))
-            if delay is None or core.is_closed:
+                error = error or SockbridgeError("unreachable", f"{self.address} closed the connection")
+                core.close(error)
+                self._opened.set_exception(error)
+            delay = core.end(time.monotonic(), error)
+            if delay is None:
                 return
             await asyncio.sleep(delay)
 

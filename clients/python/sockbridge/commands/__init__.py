@@ -1,0 +1,24 @@
+"""The commands for clients: `sockbridge sub`, `pub`, `history`, `who` and `pipe`.
+
+Each module has SUMMARY, DESCRIPTION, EXAMPLE, ``add_options`` and ``run``, which returns the exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from sockbridge.commands import history, pipe, pub, sub, who
+
+COMMANDS = {"sub": sub, "pub": pub, "history": history, "who": who, "pipe": pipe}
+
+
+def parse_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments of a program that has these commands. What follows ``--`` of `pipe` is the program to run;
+    argparse would give it the options after the channel as well."""
+    if words[:1] != ["pipe"] or "--" not in words:
+        return parser.parse_args(words)
+    end = words.index("--")
+    options = parser.parse_args(words[:end])
+    options.program = words[end + 1 :]
+    return options

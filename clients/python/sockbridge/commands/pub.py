@@ -1,0 +1,166 @@
+"""`sockbridge pub`: publishes events, from an argument or from standard input."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any, TextIO
+
+from sockbridge.aio import Client
+from sockbridge.commands.common import FAILED, WRONG_USAGE, add_server_options, complain, parse_payload, run_command
+from sockbridge.errors import SockbridgeError
+
+SUMMARY = "publish events"
+
+DESCRIPTION = """\
+Publishes an event and prints its offset. Without a payload, or with -, each
+line of standard input is an event. A payload is text, or JSON if it begins with
+{, [ or " and is valid; with --json it is always JSON, so 21.5 is a number."""
+
+EXAMPLE = """\
+  sockbridge pub kitchen '{"celsius": 21.5}'
+  sockbridge pub kitchen smoke --name alarm
+  tail -F app.log | sockbridge pub logs -
+  sockbridge pub photos --file kitchen.jpg"""
+
+MAX_UNANSWERED = 500
+"""Events of standard input that are on their way. The next line is read when one of them is answered, so a pipe is
+slowed down to the speed of the server."""
+
+PROGRESS_SECONDS = 1.0
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("channel", metavar="CHANNEL")
+    parser.add_argument("payload", nargs="?", metavar="PAYLOAD", help="the event, or - for lines of standard input")
+    parser.add_argument("--name", help="the name of the event [message]")
+    parser.add_argument("--json", action="store_true", help="the payload is JSON")
+    parser.add_argument("--file", metavar="FILE", help="publish the bytes of a file; - is standard input")
+    parser.add_argument("--quiet", action="store_true", help="print no offset and no progress")
+    add_server_options(parser)
+
+
+def run(options: argparse.Namespace, stdout: TextIO, stderr: TextIO) -> int:
+    if options.file is not None and options.payload is not None:
+        complain(options, stderr, "give either a payload or --file")
+        return WRONG_USAGE
+    if options.file is None and options.payload in (None, "-"):
+        return _publish_lines(options, stderr)
+    try:
+        data = _read_file(options.file) if options.file is not None else parse_payload(options.payload, options.json)
+    except ValueError as error:
+        complain(options, stderr, f"the payload is not JSON: {error}")
+        return WRONG_USAGE
+    except OSError as error:
+        complain(options, stderr, str(error))
+        return WRONG_USAGE
+
+    async def work(client: Client) -> int:
+        offset = await client.publish(options.channel, data, name=options.name)
+        if not options.quiet:
+            print(offset, file=stdout)
+        return 0
+
+    return run_command(options, stderr, work)
+
+
+def _read_file(name: str) -> bytes:
+    if name == "-":
+        return sys.stdin.buffer.read()
+    with open(name, "rb") as file:
+        return file.read()
+
+
+class _Count:
+    """Events that were published, and those that failed. Shows progress on a terminal."""
+
+    def __init__(
+        self, options: argparse.Namespace, stderr: TextIO, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.published = self.failed = 0
+        self._stderr = stderr
+        self._is_quiet = options.quiet
+        self._shows_progress = not options.quiet and stderr.isatty()
+        self._complain = partial(complain, options, stderr)
+        self._clock = clock
+        self._began = self._shown = clock()
+
+    def add(self, line: int, error: SockbridgeError | None) -> None:
+        if error is None:
+            self.published += 1
+        else:
+            self.failed += 1
+            self._complain(f"line {line}: {error.message}")
+        if self._shows_progress and self._clock() >= self._shown + PROGRESS_SECONDS:
+            self._shown = self._clock()
+            print(f"\r{self._summary()}", end="", file=self._stderr, flush=True)
+
+    def finish(self) -> None:
+        if not self._is_quiet:
+            print(("\r" if self._shows_progress else "") + self._summary(), file=self._stderr)
+
+    def _summary(self) -> str:
+        rate = self.published / max(self._clock() - self._began, 0.001)
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"{self.published} published{failed}, {rate:.0f} a second"
+
+
+def _publish_lines(options: argparse.Namespace, stderr: TextIO) -> int:
+    count = _Count(options, stderr)
+
+    async def work(client: Client) -> int:
+        room = asyncio.Semaphore(MAX_UNANSWERED)
+        underway: set[asyncio.Task[None]] = set()
+
+        async def publish(line: int, data: Any) -> None:
+            try:
+                await client.publish(options.channel, data, name=options.name)
+                count.add(line, None)
+            except SockbridgeError as error:
+                count.add(line, error)
+            finally:
+                room.release()
+
+        number = 0
+        async for text in _lines():
+            number += 1
+            try:
+                data = parse_payload(text, options.json)
+            except ValueError as error:
+                count.add(number, SockbridgeError("bad-json", f"not JSON: {error}"))
+                continue
+            await room.acquire()
+            task = asyncio.create_task(publish(number, data))
+            underway.add(task)
+            task.add_done_callback(underway.discard)
+        await asyncio.gather(*underway)
+        count.finish()
+        return FAILED if count.failed else 0
+
+    return run_command(options, stderr, work)
+
+
+async def _lines() -> AsyncIterator[str]:
+    """The lines of standard input. A thread reads them, because a file cannot be read without blocking."""
+    while True:
+        lines = await asyncio.to_thread(_read_some)
+        for line in lines:
+            yield line.rstrip("\r\n")
+        if not lines:
+            return
+
+
+def _read_some() -> list[str]:
+    """One line, and those that have arrived with it. Empty at the end."""
+    data = sys.stdin.buffer.readline()
+    if not data:
+        return []
+    buffered = sys.stdin.buffer.peek(1) if hasattr(sys.stdin.buffer, "peek") and not sys.stdin.isatty() else b""
+    complete = buffered.rfind(b"\n") + 1
+    if complete:
+        data += sys.stdin.buffer.read(complete)
+    return data.decode(errors="replace").splitlines(keepends=True)

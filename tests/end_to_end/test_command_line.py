@@ -1,0 +1,120 @@
+"""The commands for clients, with a real server: what they print, their exit statuses, pipes and lost connections."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.programs import TIMEOUT_SECONDS
+
+pytestmark = pytest.mark.end_to_end
+
+SOCKBRIDGE = str(Path(sys.executable).parent / "sockbridge")
+
+
+@pytest.fixture
+def command(server, tmp_path):
+    """Run a command to its end. Returns its status, and what it has printed."""
+
+    def run(*words, input=b"", address=f"tcp://127.0.0.1:{server.line_port}"):
+        finished = subprocess.run(
+            [SOCKBRIDGE, *words, "--server", address] if words[0] != "pipe" else [SOCKBRIDGE, *words],
+            input=input,
+            capture_output=True,
+            cwd=tmp_path,
+            timeout=TIMEOUT_SECONDS,
+            env={"PATH": "/usr/bin:/bin", "SOCKBRIDGE_SERVER": address},
+        )
+        return finished.returncode, finished.stdout.decode(), finished.stderr.decode()
+
+    return run
+
+
+def test_events_can_be_published_read_and_counted(command, channel):
+    assert command("pub", channel, '{"celsius": 21.5}', "--nick", "ann") == (0, "1\n", "")
+    assert command("pub", channel, "21.5", "--json", "--name", "reading", "--quiet") == (0, "", "")
+    status, out, errors = command("history", channel, "--json")
+    assert (status, errors) == (0, "")
+    first, second = map(json.loads, out.splitlines())
+    assert (first["data"], first["from"], second["data"], second["name"]) == ({"celsius": 21.5}, "ann", 21.5, "reading")
+    status, out, errors = command("history", channel, "--after", "1", "--raw")
+    assert (status, out, errors) == (0, "21.5\n", "")
+    assert command("sub", channel, "--last", "1", "--count", "1", "--raw") == (0, "21.5\n", "")
+    assert command("who", channel) == (0, "", "")
+
+
+def test_lines_of_standard_input_are_events_in_their_order(command, channel):
+    lines = "".join(f"line {number}\n" for number in range(2000))
+    status, out, errors = command("pub", channel, input=lines.encode())
+    assert (status, out) == (0, "") and errors.startswith("2000 published, ")
+    assert command("history", channel, "--raw") == (0, lines, "")
+
+
+def test_line_that_is_refused_does_not_stop_the_others(command, channel):
+    status, _, errors = command("pub", channel, "-", "--json", input=b"1\nx\n3")
+    assert status == 1 and "line 2: not JSON" in errors and "2 published, 1 failed" in errors
+    assert command("history", channel, "--raw") == (0, "1\n3\n", "")
+
+
+def test_files_are_published_as_bytes(command, channel):
+    data = bytes(range(256))
+    assert command("pub", channel, "--file", "-", input=data)[0] == 0
+    assert "<256 bytes>" in command("history", channel)[1]
+
+
+def test_refused_command_has_status_1(command):
+    status, out, errors = command("pub", "kit*chen", "1")
+    assert (status, out) == (1, "") and errors.startswith("sockbridge pub: invalid channel: ")
+    assert command("sub", "kit*chen")[0] == 1
+
+
+def test_server_that_is_not_there_has_status_3(command):
+    status, out, errors = command("pub", "kitchen", "1", address="tcp://127.0.0.1:1")
+    assert (status, out) == (3, "") and errors.startswith("sockbridge pub: cannot connect to tcp://127.0.0.1:1: ")
+
+
+def test_ends_with_the_program_that_reads_it(server, channel, line_client, tmp_path):
+    publisher = line_client(server.lines[0])
+    publisher.request(f"PUB {channel} 1")
+    address = f"tcp://127.0.0.1:{server.line_port}"
+    script = f"{SOCKBRIDGE} sub {channel} --last 1 --server {address} | head -1; echo ${{PIPESTATUS[0]}}"
+    finished = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+    assert (finished.stdout.splitlines()[1], finished.stderr) == ("0", "")
+
+
+def test_sub_continues_after_a_restart(start, run, line_client):
+    server = start("--state", "state")
+    following = run(
+        SOCKBRIDGE, "sub", "kitchen", "--raw", "--last", "9", "--server", f"tcp://127.0.0.1:{server.line_port}"
+    )
+    line_client(server.lines[0]).request("PUB kitchen before")
+    following.prints("^before$")
+    server.kill()
+    following.prints("sockbridge sub: the connection ended: trying again")
+    server = start.again(server, "--state", "state")
+    line_client(server.lines[0]).request("PUB kitchen after")
+    following.prints("^after$")
+    following.stop(2)
+    assert following.process.returncode == 130
+    assert "lost" not in following.output() and following.output().count("before") == 1
+
+
+def test_pipe_connects_a_program_and_has_its_status(server, channel, command, run, line_client):
+    program = "import sys\nprint('ready', flush=True)\nfor line in sys.stdin: print(len(line), flush=True)"
+    address = f"tcp://127.0.0.1:{server.line_port}"
+    piped = run(SOCKBRIDGE, "pipe", channel, "--server", address, "--", sys.executable, "-c", program)
+    other = line_client(server.lines[0])
+    other.request(f"SUB {channel} last=1")
+    other.receive_until(f"MSG {channel} 1 ")
+    other.send(f"PUB {channel} hello")
+    assert other.receive_until(f"MSG {channel} 3 ")[-1].endswith(" 6")
+    piped.stop()
+    assert command("pipe", channel, "--", "sh", "-c", "exit 7")[0] == 7
+
+
+def test_client_alone_has_the_commands(server, channel):
+    address = f"tcp://127.0.0.1:{server.line_port}"
+    words = [sys.executable, "-m", "sockbridge", "pub", channel, "x", "--server", address]
+    assert subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_SECONDS).stdout == "1\n"

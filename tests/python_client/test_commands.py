@@ -1,0 +1,133 @@
+"""The commands for clients: payloads, and how events are printed."""
+
+import argparse
+import io
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from sockbridge.__main__ import main
+from sockbridge.commands import COMMANDS, parse_arguments
+from sockbridge.commands.common import FAILED, UNREACHABLE, WRONG_USAGE, Printer, format_data, parse_payload
+from sockbridge.values import Event, Lost, Member, Presence, Reset
+
+TIME = datetime(2026, 11, 29, 12, 30, 0, 123_000, UTC)
+
+
+def event(data: Any, name: str = "message") -> Event:
+    return Event("kitchen", 3, TIME, "ann", name, data, "e1")
+
+
+def printed(report: Any, **options: bool) -> tuple[str, str]:
+    """What is printed on standard output and standard error."""
+    out, errors = io.StringIO(), io.StringIO()
+    chosen = argparse.Namespace(**{"command": "sub", "json": False, "raw": False, "time": False, **options})
+    Printer(chosen, out, errors).print(report)
+    return out.getvalue(), errors.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "is_json", "value"),
+    [
+        ("21.5", False, "21.5"),
+        ("21.5", True, 21.5),
+        ('{"a": 1}', False, {"a": 1}),
+        ("{not JSON", False, "{not JSON"),
+        ('"text"', False, "text"),
+        ("null", True, None),
+        ("", False, ""),
+    ],
+)
+def test_payload_is_json_as_on_a_line(text: str, is_json: bool, value: Any) -> None:
+    assert parse_payload(text, is_json) == value
+
+
+def test_payload_that_must_be_json_is_checked() -> None:
+    with pytest.raises(ValueError, match="Expecting value"):
+        parse_payload("hello", True)
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ("hello", "hello"),
+        (21.5, "21.5"),
+        ({"a": "é"}, '{"a": "é"}'),
+        ("{", '"{"'),
+        ("two\nlines", '"two\\nlines"'),
+        ("\x1b[31mred", '"\\u001b[31mred"'),
+        (["\x9b"], '["\\u009b"]'),
+        (b"abc", "<3 bytes>"),
+    ],
+)
+def test_data_is_one_line_that_cannot_control_a_terminal(data: Any, line: str) -> None:
+    assert format_data(data) == line
+
+
+def test_event_is_printed_with_channel_offset_and_sender() -> None:
+    assert printed(event("hello")) == ("kitchen 3 ann: hello\n", "")
+    assert printed(event("smoke", "alarm")) == ("kitchen 3 ann (alarm): smoke\n", "")
+    assert printed(event({"a": 1}), raw=True) == ('{"a": 1}\n', "")
+    assert printed(event("a"), time=True)[0].endswith(" kitchen 3 ann: a\n")
+
+
+@pytest.mark.parametrize(("data", "content"), [({"a": 1}, {"data": {"a": 1}}), (b"\x00", {"base64": "AA=="})])
+def test_json_has_the_fields_of_the_protocol(data: Any, content: dict[str, Any]) -> None:
+    assert json.loads(printed(event(data), json=True)[0]) == {
+        "channel": "kitchen",
+        "offset": 3,
+        "epoch": "e1",
+        "time": "2026-11-29T12:30:00.123Z",
+        "from": "ann",
+        "name": "message",
+        **content,
+    }
+
+
+@pytest.mark.parametrize(
+    ("report", "words"),
+    [
+        (Lost("kitchen", 2, 4, "e1"), "sockbridge sub: kitchen: events 2 to 4 are lost\n"),
+        (Lost("kitchen", 2, None, "e1"), "sockbridge sub: kitchen: events are lost\n"),
+        (Reset("kitchen", "e2", 7, 0), "sockbridge sub: kitchen: events after 7 are void\n"),
+        (Presence("kitchen", Member("p1", "ann"), True), ""),
+    ],
+)
+def test_reports_go_to_standard_error(report: Any, words: str) -> None:
+    assert printed(report) == ("", words)
+
+
+def test_program_of_pipe_keeps_its_own_options() -> None:
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers(dest="command")
+    for name, module in COMMANDS.items():
+        module.add_options(commands.add_parser(name))
+    options = parse_arguments(parser, ["pipe", "kitchen", "--to", "garden", "--", "sed", "-u", "--", "s/a/b/"])
+    assert (options.channel, options.to, options.program) == ("kitchen", "garden", ["sed", "-u", "--", "s/a/b/"])
+    assert parse_arguments(parser, ["pub", "kitchen", "--", "-5"]).payload == "-5"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "error"),
+    [
+        (["pub", "kitchen", "{", "--json"], WRONG_USAGE, "sockbridge pub: the payload is not JSON: "),
+        (["pub", "kitchen", "1", "--file", "a"], WRONG_USAGE, "sockbridge pub: give either a payload or --file"),
+        (["pub", "kitchen", "--file", "/nowhere/a"], WRONG_USAGE, "sockbridge pub: [Errno 2] "),
+        (["pipe", "kitchen"], WRONG_USAGE, "sockbridge pipe: no program: give it after --, "),
+        (["who", "kitchen", "--server", "ftp://a"], WRONG_USAGE, "sockbridge who: invalid address 'ftp://a': "),
+        (["who", "kitchen", "--server", "unix:///nowhere/a"], UNREACHABLE, "sockbridge who: cannot connect to unix:"),
+        (
+            ["who", "kitchen", "--server", "unix:///nowhere/a", "--token-file", "/nowhere/a"],
+            UNREACHABLE,
+            "sockbridge who: ",
+        ),
+    ],
+)
+def test_mistake_is_one_line_with_a_status(
+    capsys: pytest.CaptureFixture[str], words: list[str], status: int, error: str
+) -> None:
+    assert main(words) == status != FAILED
+    out, errors = capsys.readouterr()
+    assert out == "" and errors.startswith(error) and errors.count("\n") == 1
