@@ -432,6 +432,16 @@ def test_upgrade_that_is_not_completed_leaves_the_session(port: EnginePort) -> N
     assert port.poll(session).response is None
 
 
+def test_lost_websocket_of_an_unfinished_upgrade_leaves_no_memory(port: EnginePort) -> None:
+    session = port.open()
+    socket = port.websocket(session.replace("polling", "websocket"))
+    socket.client.send_bytes(frame(TEXT, b"x" * 50_000)[:-1])
+    port.server.turn()
+    assert port.server.context.memory_budget.used > 40_000
+    socket.client.disconnect()
+    assert port.server.context.memory_budget.used == 0 and port.poll(session).response is None
+
+
 def test_lost_websocket_closes_its_session(port: EnginePort, echo: Echo) -> None:
     socket = port.websocket()
     socket.client.disconnect()

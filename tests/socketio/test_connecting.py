@@ -166,6 +166,16 @@ def test_packets_on_their_way_when_a_namespace_is_left_are_ignored(sio: SocketIO
     assert len(sio.sockets) == 1
 
 
+def test_packets_for_a_namespace_that_is_joined_again_must_wait(sio: SocketIO, connect: Connect) -> None:
+    answers: list[Any] = [None, Deferred()]
+    sio.on("connect")(lambda socket, auth: answers.pop(0))
+    client = connect()
+    client.send("1", '2["late"]', "0")
+    assert not client.is_closed
+    client.send('2["early"]')
+    assert client.is_closed
+
+
 def test_auth_that_cannot_be_decoded_closes_the_connection(port: EnginePort) -> None:
     client = SocketClient(port)
     client.send('0{"a":1e999}')

@@ -100,6 +100,13 @@ def test_handlers_that_have_not_returned_are_limited(sio: SocketIO, connect: Con
     assert client.is_closed
 
 
+def test_handlers_that_have_returned_do_not_count(sio: SocketIO, connect: Connect) -> None:
+    sio.on("now")(lambda socket: None)
+    client = connect()
+    client.send(*['2["now"]'] * (MAX_RUNNING_HANDLERS + 1))
+    assert not client.is_closed
+
+
 def test_values_that_cannot_be_decoded_close_the_connection(sio: SocketIO, connect: Connect) -> None:
     sio.on("a")(lambda socket, value: None)
     client = connect()
