@@ -196,7 +196,7 @@ def test_call_times_out(sio: SocketIO, port: EnginePort, connect: Connect) -> No
     assert not client.is_closed
 
 
-def test_call_fails_when_the_client_disconnects(sio: SocketIO, connect: Connect) -> None:
+def test_call_fails_when_the_client_disconnects(sio: SocketIO, port: EnginePort, connect: Connect) -> None:
     client, socket = connect(), only(sio)
     failures: list[Any] = []
     socket.call("ask").addErrback(failures.append)
@@ -204,6 +204,8 @@ def test_call_fails_when_the_client_disconnects(sio: SocketIO, connect: Connect)
     socket.call("ask").addErrback(failures.append)
     assert [failure.check(Disconnected) for failure in failures] == [Disconnected] * 2
     assert failures[0].getErrorMessage() == "transport close"
+    port.reactor.advance(DEFAULT_CALL_TIMEOUT_SECONDS)
+    assert len(failures) == 2
 
 
 def test_calls_without_an_answer_are_limited(sio: SocketIO, connect: Connect) -> None:
