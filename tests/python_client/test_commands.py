@@ -21,7 +21,7 @@ def event(data: Any, name: str = "message") -> Event:
 
 
 def printed(report: Any, **options: bool) -> tuple[str, str]:
-    """What is printed on standard output and standard error."""
+    """The text on standard output and on standard error."""
     out, errors = io.StringIO(), io.StringIO()
     chosen = argparse.Namespace(**{"command": "sub", "json": False, "raw": False, "time": False, **options})
     Printer(chosen, out, errors).print(report)

@@ -18,7 +18,7 @@ _EXPECTED = "expected tcp://host:port, tls://host:port, unix:///path, ws://host:
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server is. ``path`` is that of a Unix socket, or of a WebSocket."""
+    """The address of a server. ``path`` is that of a Unix socket, or of a WebSocket."""
 
     scheme: str
     host: str = ""

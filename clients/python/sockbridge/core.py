@@ -23,10 +23,10 @@ from sockbridge.values import Member, Welcome
 from sockbridge.wire import ABNORMAL, Wire
 
 MAX_WAITING = 256
-"""Commands that wait for a connection, so that a client without a server does not gather them for ever."""
+"""Commands that wait for a connection, so that their number is limited without a server."""
 
 MAX_UNANSWERED = 4096
-"""Commands that were sent and not answered: what a slow server can make the client keep."""
+"""Commands that were sent and not answered. A slow server cannot make the client keep more."""
 
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 30.0

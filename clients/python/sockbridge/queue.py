@@ -60,7 +60,7 @@ class ReportQueue:
         self._changed()
 
     def _end(self, error: SockbridgeError | None) -> None:
-        """No more reports follow. An error of the server is raised when the others have been taken."""
+        """No more reports follow. An error of the server is raised after them."""
         self.is_ended = True
         self._error = error
         self._changed()

@@ -1,4 +1,4 @@
-"""What a client receives: events, and reports about them."""
+"""The values that a client receives: events, and reports about them."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Presence:
 
 
 Report = Event | Lost | Reset | Presence
-"""What a subscription receives."""
+"""The values that a subscription receives."""
 
 
 @dataclass(frozen=True, slots=True)

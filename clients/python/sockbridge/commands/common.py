@@ -1,4 +1,4 @@
-"""What the commands share: how to reach the server, exit statuses, and how events are printed."""
+"""Shared by the commands: the connection to the server, exit statuses, and the printing of events."""
 
 from __future__ import annotations
 

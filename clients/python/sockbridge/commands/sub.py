@@ -14,7 +14,7 @@ SUMMARY = "print the events of channels"
 
 DESCRIPTION = """\
 Follows channels and prints their events until Ctrl-C. After a lost connection
-it continues where it was, and reports events that the server no longer has."""
+it continues at its position, and reports events that the server no longer has."""
 
 EXAMPLE = """\
   sockbridge sub kitchen --last 10
