@@ -6,8 +6,8 @@ from twistedsock.limits.settings import Limits
 from twistedsock.limits.shared_counts import Counts
 
 News = dict[bytes, dict[Principal, int]]
-"""What workers must be told, by their names: the connections of principals to all other workers, and 0 for those whose
-connections are no longer near the limit."""
+"""The counts to send to workers, by their names: the connections of principals to all other workers, and 0 for those
+whose connections are no longer near the limit."""
 
 
 class ConnectionCounts:
@@ -17,12 +17,12 @@ class ConnectionCounts:
         self._limits = limits
         self._workers: dict[bytes, dict[Principal, int]] = {}
         self._totals: dict[Principal, int] = {}
-        # Those that the workers have been told about.
+        # Those that were sent to the workers.
         self._many: set[Principal] = set()
 
     def connect(self, worker: bytes) -> Counts:
-        """A worker has connected that has not reported anything. Returns what it must be told; the former counts of a
-        worker with this name must have been removed."""
+        """A worker has connected that has not reported anything. Returns the counts to send to it; the former counts of
+        a worker with this name must have been removed."""
         self._workers[worker] = {}
         return {principal: self._totals[principal] for principal in self._many}
 

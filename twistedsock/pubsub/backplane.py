@@ -71,7 +71,7 @@ class Backplane(Protocol):
     def offset_before(self, channel: bytes, epoch: bytes, time: int) -> int | Error | Future[int]:
         """The offset of the newest event that was published before ``time`` (milliseconds since 1970) and can be read;
         0 if there is none, or if the epoch is not the one of the channel. Times never decrease within a channel, so a
-        backplane that finds events by their offsets only needs no index: about twenty events tell it the answer. The
+        backplane that finds events by their offsets only needs no index: about twenty events show the answer. The
         channel need not be open."""
 
     def join(self, channel: bytes, member: Member) -> None:

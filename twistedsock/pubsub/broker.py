@@ -468,8 +468,8 @@ class Broker:
         self.report_gap(channel.name, lost)
 
     def reset(self, name: bytes, state: ChannelState) -> None:
-        """Called by the backplane when a channel has a new epoch: its subscribers are told, and get the events of that
-        epoch. Newer events of the same epoch are delivered."""
+        """Called by the backplane when a channel has a new epoch: its subscribers are notified, and get the events of
+        that epoch. Newer events of the same epoch are delivered."""
         channel = self.channels.get(name)
         if channel is None:
             return

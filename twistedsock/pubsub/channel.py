@@ -22,8 +22,8 @@ from twistedsock.pubsub.values import Batch, ChannelState, Lost, Member, Positio
 from twistedsock.stats import Stats
 
 MAX_RESETS = 8
-"""New epochs that a subscription can be told about one by one, if its socket accepts nothing meanwhile. Of more, it is
-told about the last ones."""
+"""New epochs that a subscription receives one by one, if its socket accepts nothing meanwhile. Of more, it receives
+the last ones."""
 
 
 class Channel:
@@ -259,7 +259,7 @@ class Channel:
 
     def restart(self, state: ChannelState) -> None:
         """The channel has a new epoch. Nothing may be pending. All subscriptions are behind afterwards, at the first
-        event of the new epoch that they have not been sent, and are told about the epoch when they catch up. This
+        event of the new epoch that they have not been sent, and receive the reset when they catch up. This
         takes about as long as the delivery of one event."""
         former, head = Position(self.epoch, self.head), self.head
         self.history.shrink(0)  # for replies that are still being read from it
@@ -286,7 +286,7 @@ class Channel:
                 callback()
 
     def pop_resets(self, subscription: Subscription) -> Sequence[Reset]:
-        """What a subscription has still to be told about new epochs. It is told now, or need not be told any more."""
+        """The resets that a subscription has not been sent. They are sent now, or are no longer needed."""
         if self.resets is None:
             return ()
         resets = self.resets.pop(subscription, ())

@@ -73,8 +73,8 @@ Steps = Generator["Future[Any]", None, T]
 
 
 def wait_for(answer: T | Error | Future[T]) -> Steps[T | Error]:
-    """The outcome of an answer, for other steps: ``outcome = yield from wait_for(answer)``. Whoever runs them must
-    continue when the future is settled; if that happens earlier, it is yielded again."""
+    """The outcome of an answer, for other steps: ``outcome = yield from wait_for(answer)``. The caller that runs them
+    must continue when the future is settled; if that happens earlier, it is yielded again."""
     if not isinstance(answer, Future):
         return answer
     while answer.outcome is None:

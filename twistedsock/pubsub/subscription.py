@@ -83,13 +83,13 @@ class EventEncoder(Protocol):
 
 
 class ChannelView(Protocol):
-    """What subscriptions use of their channel."""
+    """The part of a channel that its subscriptions use."""
 
     name: bytes
     epoch: bytes
     history: "History"
     resets: "dict[Subscription, list[Reset]] | None"
-    """What subscriptions have still to be told about new epochs, in order."""
+    """The resets that subscriptions have not been sent, in order."""
     stats: Stats
 
     @property
@@ -97,7 +97,7 @@ class ChannelView(Protocol):
         """Whether the history holds events that the encoding groups have not been sent yet."""
 
     def pop_resets(self, subscription: "Subscription") -> Sequence[Reset]:
-        """What the subscription is told now, or need not be told any more."""
+        """The resets that the subscription is sent now, or no longer needs."""
 
     def join_group(self, subscription: "Subscription") -> None: ...
 

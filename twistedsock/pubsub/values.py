@@ -173,7 +173,7 @@ class Lost(msgspec.Struct, frozen=True, gc=False):
 
 
 class ChannelState(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """What a backplane knows of a channel when a node opens it, and when the channel gets a new epoch."""
+    """The state of a channel in its backplane, for a node that opens it, and when the channel gets a new epoch."""
 
     position: Position
     """Of the newest event."""

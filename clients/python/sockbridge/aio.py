@@ -48,8 +48,8 @@ def connect(
 
     ``server`` is ``tcp://host:port``, ``tls://host:port``, ``unix:///path``, ``ws://host:port`` or ``wss://host:port``.
     ``authorities`` is a file of certificates to trust instead of those of the system. ``timeout`` is for the answer of
-    each command, in seconds; None waits without a limit. After a lost connection the client waits a random time of at most
-    ``first_delay`` seconds, and each failed attempt doubles that, up to ``longest_delay``. ``on_notice`` receives
+    each command, in seconds; None waits without a limit. After a lost connection the client waits a random time of at
+    most ``first_delay`` seconds, and each failed attempt doubles that, up to ``longest_delay``. ``on_notice`` receives
     sentences of the server for people and their codes, ``on_state`` each new state of the client.
 
     Raises AddressError for a wrong address, and SockbridgeError if the first connection fails, or the server refuses
