@@ -277,6 +277,7 @@ def test_explains_the_backplane_without_its_password(check, tmp_path):
         ("redis://:secret@10.1.2.3:6380/2", "10.1.2.3:6380, database 2: no TLS"),
         ("rediss://ann:secret@redis.example", "redis.example:6379, database 0: TLS"),
         ("unix://:secret@/run/redis.sock", "/run/redis.sock, database 0: Unix socket"),
+        ("redis+cluster://:secret@10.1.2.3,a:1", "the Cluster of 10.1.2.3:6379,a:1, database 0: no TLS"),
         ("redis+sentinel://:secret@10.1.2.3,10.1.2.4:1/main", "main of 10.1.2.3:26379,10.1.2.4:1, database 0: no TLS"),
     ):
         status, shown = check(LOCAL, f'backplane = "{url}"')

@@ -11,7 +11,7 @@ import pytest
 from tests.authority import Authority
 from tests.end_to_end.conftest import TCP, TIMEOUT_SECONDS, TWISTD
 from tests.end_to_end.programs import free_ports, wait_until
-from tests.redis.servers import RedisServer, SentinelServer
+from tests.redis.servers import ClusterGroup, RedisServer, SentinelServer
 
 pytestmark = pytest.mark.end_to_end
 
@@ -192,7 +192,7 @@ def test_a_server_without_redis_starts_and_is_not_ready(start, line_client):
 def test_a_redis_that_is_not_suitable_is_refused_in_words(new_redis, start):
     redis = new_redis("--cluster-enabled", "yes")
     server = start("--backplane", f"redis://127.0.0.1:{redis.port}/0")
-    wait_until(lambda: "is a node of a Cluster, which is not supported yet" in server.log(), "the words")
+    wait_until(lambda: "is a node of a Cluster: use an address such as redis+cluster://" in server.log(), "the words")
     assert status(server) == 503
 
 
@@ -244,6 +244,22 @@ def test_finds_redis_through_a_sentinel_with_a_password_of_its_own(new_redis, st
     sentinel.kill()
     for log in (server.log(), wrong.log()):
         assert "f7Kq" not in log and "s3ntinel" not in log
+
+
+def test_uses_all_servers_of_a_cluster(start, tmp_path_factory, line_client):
+    cluster = ClusterGroup(tmp_path_factory.mktemp("cluster"), "redis-server")
+    try:
+        cluster.start()
+        server = start("--backplane", f"redis+cluster://127.0.0.1:{cluster.masters[0].port}")
+        wait_until_ready(server)
+        lines = line_client(server.lines[0])
+        for number in range(10):
+            lines.request(f"SUB c{number}")
+            assert lines.request(f"PUB c{number} x") == "OK 1"
+            lines.receive_until(f"MSG c{number} 1")
+        assert all(master.ask("DBSIZE") > 0 for master in cluster.masters)
+    finally:
+        cluster.kill()
 
 
 def test_connects_with_tls(new_redis, start, line_client, tmp_path):

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.end_to_end.programs import free_ports, wait_until
-from twistedsock.redis.address import Address, Sentinel
+from twistedsock.redis.address import Address, Place
 from twistedsock.redis.resp import Call, Conversation, RedisError
+from twistedsock.redis.wire import SLOTS
 
 START_SECONDS = 10.0
 
@@ -148,7 +149,7 @@ class SentinelGroup:
 
     @property
     def address(self) -> Address:
-        sentinels = tuple(Sentinel("127.0.0.1", sentinel.port) for sentinel in self.sentinels)
+        sentinels = tuple(Place("127.0.0.1", sentinel.port) for sentinel in self.sentinels)
         return Address(sentinels=sentinels, master="mymaster")
 
     def start(self) -> None:
@@ -198,3 +199,101 @@ def stop_replication(master: RedisServer, replica: RedisServer) -> None:
     replica.ask("CONFIG", "SET", "masterauth", "wrong")
     master.ask("CLIENT", "KILL", "TYPE", "replica")
     wait_until(lambda: not is_in_step(replica), "the replica to lose its master")
+
+
+def cluster_port() -> int:
+    """A port whose number plus 10,000 is free, too: the servers of a Cluster talk to each other there."""
+    while True:
+        (port,) = free_ports(1)
+        with contextlib.suppress(OSError, OverflowError):
+            socket.create_server(("127.0.0.1", port + 10_000)).close()
+            return port
+
+
+class ClusterGroup:
+    """A Cluster of some masters, and replicas of the first one. ``options`` are those of the servers."""
+
+    def __init__(self, directory: Path, program: str, *options: str, masters: int = 2, replicas: int = 0) -> None:
+        self.masters: list[RedisServer] = []
+        self.replicas: list[RedisServer] = []
+        for number in range(masters + replicas):
+            folder = directory / f"node{number}"
+            folder.mkdir()
+            port = cluster_port()
+            quick = ("--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0", *options)
+            server = RedisServer(folder, "--cluster-enabled", "yes", *quick, program=program, port=port)
+            (self.masters if number < masters else self.replicas).append(server)
+
+    @property
+    def address(self) -> Address:
+        return Address(nodes=tuple(Place("127.0.0.1", server.port) for server in self.masters))
+
+    @property
+    def servers(self) -> list[RedisServer]:
+        return [*self.masters, *self.replicas]
+
+    def start(self) -> None:
+        for server in self.servers:
+            server.start()
+        for number, master in enumerate(self.masters):
+            master.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            slots = range(SLOTS * number // len(self.masters), SLOTS * (number + 1) // len(self.masters))
+            master.ask("CLUSTER", "ADDSLOTS", *slots)
+        for server in self.servers[1:]:
+            server.ask("CLUSTER", "MEET", "127.0.0.1", self.masters[0].port)
+        known = f"cluster_known_nodes:{len(self.servers)}".encode()
+        wait_until(lambda: all(known in server.ask("CLUSTER", "INFO") for server in self.servers), "the nodes to meet")
+        for replica in self.replicas:
+            wait_until(lambda: self._replicates(replica), "the replica to accept its master")  # noqa: B023
+        wait_until(lambda: all(map(self._is_complete, self.servers)), "the Cluster to be complete")
+        wait_until(lambda: all(map(is_in_step, self.replicas)), "the replicas to have the data")
+
+    def _replicates(self, replica: RedisServer) -> bool:
+        try:
+            return bool(replica.ask("CLUSTER", "REPLICATE", self.id_of(self.masters[0])))
+        except RedisError:  # it does not know the master yet
+            return False
+
+    def _is_complete(self, server: RedisServer) -> bool:
+        """Whether it knows the owners of all slots, and the replicas."""
+        if b"cluster_state:ok" not in server.ask("CLUSTER", "INFO"):
+            return False
+        ranges = server.ask("CLUSTER", "SLOTS")
+        return sum(last + 1 - first for first, last, *_ in ranges) == SLOTS and len(
+            {owner[1] for _, _, *owners in ranges for owner in owners}
+        ) == len(self.servers)
+
+    def kill(self) -> None:
+        for server in self.servers:
+            server.kill()
+
+    def ask(self, *words: str | bytes | int) -> Any:
+        """Ask all masters. Returns the reply of the last one."""
+        return [master.ask(*words) for master in self.masters][-1]
+
+    def id_of(self, server: RedisServer) -> bytes:
+        return bytes(server.ask("CLUSTER", "MYID"))
+
+    def owner(self, number: int) -> RedisServer:
+        """The master with a slot, as most servers see it."""
+        for first, last, owner, *_ in self.masters[-1].ask("CLUSTER", "SLOTS"):
+            if first <= number <= last:
+                return next(server for server in self.servers if server.port == owner[1])
+        raise LookupError(number)
+
+    def begin_move(self, number: int, target: RedisServer) -> None:
+        """Let a slot move to another master."""
+        source = self.owner(number)
+        target.ask("CLUSTER", "SETSLOT", number, "IMPORTING", self.id_of(source))
+        source.ask("CLUSTER", "SETSLOT", number, "MIGRATING", self.id_of(target))
+
+    def move_keys(self, number: int, target: RedisServer) -> None:
+        """Move the keys of a slot that is moving."""
+        source = self.owner(number)
+        for key in source.ask("CLUSTER", "GETKEYSINSLOT", number, 1000):
+            source.ask("MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
+
+    def end_move(self, number: int, target: RedisServer) -> None:
+        target_id = self.id_of(target)
+        for server in (target, *[master for master in self.masters if master is not target]):
+            server.ask("CLUSTER", "SETSLOT", number, "NODE", target_id)

@@ -8,14 +8,17 @@ from typing import Any
 from twisted.internet.epollreactor import EPollReactor
 
 from tests.backplanes.contract import Stage
-from tests.redis.servers import RedisServer, SentinelGroup
+from tests.redis.servers import ClusterGroup, RedisServer, SentinelGroup
 from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.future import on_result
 from twistedsock.redis.address import Address
 from twistedsock.redis.backplane import RedisBackplane
+from twistedsock.redis.cluster import ClusterShards
 from twistedsock.redis.connection import Timing
 from twistedsock.redis.link import RedisLink
 from twistedsock.redis.sentinel import Sentinels
+from twistedsock.redis.shards import OneShard, Shards
+from twistedsock.redis.wire import Names
 
 REACTOR = EPollReactor()
 """Turned by the tests, so that they see every turn."""
@@ -50,14 +53,20 @@ class ConnectedNode:
 
     def __init__(self, address: Address, name: bytes, timing: Timing = TIMING, **limits: Any) -> None:
         self.log = Log()
-        locator = None
-        if address.sentinels:
-            locator = Sentinels(address, lambda: "", REACTOR, self.log, lambda: 1.0, timing)
-        self.link = RedisLink(address, lambda: "", REACTOR, self.log, lambda: 1.0, timing, locator)
+        arguments = (lambda: "", REACTOR, self.log, lambda: 1.0, timing)
+        names = Names(0, bool(address.nodes))
+        shards: Shards
+        if address.nodes:
+            shards = ClusterShards(address, names, *arguments)
+        else:
+            locator = Sentinels(address, *arguments) if address.sentinels else None
+            self.link = RedisLink(address, *arguments, locator)
+            shards = OneShard(self.link, REACTOR.callLater, self.log.lines.append)
+        self.shards = shards
         self.backplane = RedisBackplane(
-            self.link,
+            shards,
             name,
-            0,
+            names,
             Limits(**limits),
             REACTOR.callLater,
             self.log.lines.append,
@@ -67,7 +76,7 @@ class ConnectedNode:
 
     def kill(self) -> None:
         """Close the connection without a word to the other nodes, as a process that is killed."""
-        self.link.stop()
+        self.shards.stop()
         REACTOR.iterate(0.01)
 
 
@@ -82,7 +91,7 @@ def turn_until(condition: Callable[[], object], log: Log, seconds: float = MAX_S
 class RedisStage(Stage):
     """One node of a real server."""
 
-    def __init__(self, server: RedisServer | SentinelGroup, name: bytes) -> None:
+    def __init__(self, server: RedisServer | SentinelGroup | ClusterGroup, name: bytes) -> None:
         self.server = server
         self.peers: list[RedisStage] = []
         """The other nodes of a test."""
@@ -113,7 +122,10 @@ class RedisStage(Stage):
     def wait_for_answer(self) -> None:
         answers: list[object] = []
         on_result(self.backplane.members(b"settle"), answers.append)
-        self.wait_until(lambda: answers)
+        names = [b"settle%d" % number for number in range(8)]  # at least one on each server of a Cluster
+        for name in names:
+            on_result(self.backplane.offset_before(name, b"", 0), answers.append)
+        self.wait_until(lambda: len(answers) > len(names))
 
     def fail_next(self) -> None:
         """Let the server reject commands that need memory."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from twistedsock.redis.address import Address, Sentinel, has_password, parse_address
+from twistedsock.redis.address import Address, Place, has_password, parse_address
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,12 @@ from twistedsock.redis.address import Address, Sentinel, has_password, parse_add
             "unix://ann:secret@/run/redis.sock?db=2",
             Address("", 6379, 2, "/run/redis.sock", user="ann", password="secret"),
         ),
-        ("redis+sentinel://host/main", Address(sentinels=(Sentinel("host", 26379),), master="main")),
+        (
+            "redis+cluster://ann:p@a,[::1]:1/0",
+            Address(user="ann", password="p", nodes=(Place("a", 6379), Place("::1", 1))),
+        ),
+        ("rediss+cluster://a?ca=/ca", Address(is_tls=True, ca_file="/ca", nodes=(Place("a", 6379),))),
+        ("redis+sentinel://host/main", Address(sentinels=(Place("host", 26379),), master="main")),
         (
             "rediss+sentinel://ann:p%40@[::1]:1,host:2/ma%69n/3?ca=/ca&sentinel_username=b&sentinel_password=p%26",
             Address(
@@ -30,7 +35,7 @@ from twistedsock.redis.address import Address, Sentinel, has_password, parse_add
                 ca_file="/ca",
                 user="ann",
                 password="p@",
-                sentinels=(Sentinel("::1", 1), Sentinel("host", 2)),
+                sentinels=(Place("::1", 1), Place("host", 2)),
                 master="main",
                 sentinel_user="b",
                 sentinel_password="p&",
@@ -69,7 +74,7 @@ def test_reads_addresses(url: str, address: Address) -> None:
         "redis+sentinel://host,/main",
         "redis+sentinel://host/main/secret",
         "redis+sentinel://host/main?ca=/secret",
-        "redis+cluster://host",
+        "redis+cluster://host/1",
     ],
 )
 def test_rejects_other_addresses_without_repeating_any_part_of_them(url: str) -> None:
@@ -85,6 +90,7 @@ def test_rejects_other_addresses_without_repeating_any_part_of_them(url: str) ->
         ("redis://ann:secret@host/1", "host:6379"),
         ("redis://[::1]", "[::1]:6379"),
         ("unix://:secret@/run/redis.sock", "/run/redis.sock"),
+        ("redis+cluster://:secret@a,b:1", "the Cluster of a:6379,b:1"),
         ("redis+sentinel://:secret@a,b:1/main?sentinel_password=secret", "main of a:26379,b:1"),
     ],
 )

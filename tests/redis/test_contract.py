@@ -14,18 +14,20 @@ from tests.backplanes.contract import (
     SharedContract,
     TwoNodesContract,
 )
-from tests.redis.servers import RedisServer, SentinelGroup
+from tests.redis.servers import ClusterGroup, RedisServer, SentinelGroup
 from tests.redis.stage import TIMING, RedisStage
 
 pytestmark = pytest.mark.end_to_end
 
 
-@pytest.fixture(scope="module", params=["standalone", "sentinel"])
-def running_server(request: pytest.FixtureRequest, program: str) -> Iterator[RedisServer | SentinelGroup]:
+@pytest.fixture(scope="module", params=["standalone", "sentinel", "cluster"])
+def running_server(
+    request: pytest.FixtureRequest, program: str
+) -> Iterator[RedisServer | SentinelGroup | ClusterGroup]:
     with TemporaryDirectory() as directory:
         folder = Path(directory)
-        server = (
-            RedisServer(folder, program=program) if request.param == "standalone" else SentinelGroup(folder, program)
+        server = {"standalone": RedisServer, "sentinel": SentinelGroup, "cluster": ClusterGroup}[request.param](
+            folder, program=program
         )
         server.start()
         yield server

@@ -9,7 +9,7 @@ import pytest
 
 from tests.redis.nodes import Nodes, epoch_of, payloads
 from tests.redis.servers import SentinelGroup, is_in_step, stop_replication
-from twistedsock.redis.address import Address, Sentinel
+from twistedsock.redis.address import Address, Place
 from twistedsock.redis.resp import RedisError
 
 DEMOTION_SECONDS = 40.0
@@ -153,7 +153,7 @@ class Split:
         self.group = group
         self.former = former = group.master
         addresses = [
-            Address(sentinels=(Sentinel("127.0.0.1", sentinel.port),), master="mymaster")
+            Address(sentinels=(Place("127.0.0.1", sentinel.port),), master="mymaster")
             for sentinel in reversed(group.sentinels)
         ]
         self.nodes = nodes = make_nodes(group, count=0)
@@ -208,7 +208,7 @@ def test_min_replicas_to_write_rejects_what_a_split_would_lose(new_group, make_n
 def test_a_sentinel_without_that_master_is_refused_in_words(new_group, make_nodes) -> None:
     group = new_group()
     nodes = make_nodes(group, count=1)
-    nodes.add_unready(Address(sentinels=(Sentinel("127.0.0.1", group.sentinels[0].port),), master="other"))
+    nodes.add_unready(Address(sentinels=(Place("127.0.0.1", group.sentinels[0].port),), master="other"))
     log = nodes.connections[-1].log
     nodes.until(lambda: log.lines)
     assert log.lines == [

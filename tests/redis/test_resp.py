@@ -12,6 +12,7 @@ from twistedsock.redis.resp import (
     Conversation,
     RedisError,
     ScriptCall,
+    ShardTopic,
     Subscribe,
     Unsubscribe,
     pack,
@@ -25,9 +26,13 @@ class Fake:
         self.written: list[bytes] = []
         self.messages: list[tuple[bytes, bytes]] = []
         self.broken: list[str] = []
+        self.unfollowed: list[bytes] = []
         self.replies: list[Any] = []
         self.conversation = Conversation(
-            self.written.append, lambda topic, message: self.messages.append((topic, message)), self.broken.append
+            self.written.append,
+            lambda topic, message: self.messages.append((topic, message)),
+            self.broken.append,
+            self.unfollowed.append,
         )
 
     def call(self, *parts: bytes | int) -> Call:
@@ -126,6 +131,36 @@ def test_calls_are_sent_after_all_that_waited_for_scripts_have_failed(fake: Fake
     assert fake.written[1].endswith(pack(later.parts) + pack((b"LAST",)))
 
 
+def test_forgotten_scripts_are_loaded_when_a_topic_was_the_last_to_be_confirmed(fake: Fake) -> None:
+    fake.conversation.send([fake.script_call(b"1"), Subscribe([b"t"])])
+    fake.conversation.receive(b"-NOSCRIPT No matching script.\r\n" + subscribed(b"t"))
+    fake.conversation.receive(b"+sha\r\n" * len(SCRIPTS) + b":1\r\n")
+    assert fake.replies == [1] and fake.broken == []
+
+
+def shard_topic(kind: bytes, topic: bytes) -> bytes:
+    return b">3\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n:1\r\n" % (len(kind), kind, len(topic), topic)
+
+
+def test_topics_of_a_cluster_are_confirmed_one_by_one(fake: Fake) -> None:
+    topics = [ShardTopic(b"t", False, fake.replies.append), ShardTopic(b"t", True, fake.replies.append)]
+    fake.conversation.send([*topics, fake.call(b"PING")])
+    assert fake.written == [pack((b"SSUBSCRIBE", b"t")) + pack((b"SUNSUBSCRIBE", b"t")) + pack((b"PING",))]
+    fake.conversation.receive(shard_topic(b"ssubscribe", b"t") + push(b"smessage", b"t", b"x"))
+    fake.conversation.receive(shard_topic(b"sunsubscribe", b"t") + b"+PONG\r\n")
+    assert fake.replies == [None, None, b"PONG"] and fake.messages == [(b"t", b"x")]
+    assert fake.unfollowed == fake.broken == []
+
+
+def test_a_topic_whose_slot_has_moved_is_not_followed_any_more(fake: Fake) -> None:
+    fake.conversation.send([ShardTopic(b"u", True, fake.replies.append)])
+    fake.conversation.receive(shard_topic(b"sunsubscribe", b"t") + b"-MOVED 1 10.0.0.1:6379\r\n")
+    assert fake.unfollowed == [b"t"] and [str(reply) for reply in fake.replies] == ["MOVED 1 10.0.0.1:6379"]
+    fake.conversation.send([ShardTopic(b"t", False, fake.replies.append)])
+    fake.conversation.close()
+    assert isinstance(fake.replies[-1], ConnectionLost)
+
+
 def test_calls_that_wait_for_scripts_learn_that_the_connection_was_lost(fake: Fake) -> None:
     fake.conversation.send([fake.script_call(b"1"), fake.call(b"PING")])
     fake.conversation.receive(b"-NOSCRIPT No matching script.\r\n")
@@ -146,6 +181,7 @@ def test_a_server_that_does_not_load_scripts_breaks_the_connection(fake: Fake) -
         (b"HTTP/1.1 400 Bad Request\r\n", "not the protocol of Redis"),
         (b"+surplus\r\n", "unexpected reply"),
         (subscribed(b"t"), "unexpected subscribe of a topic"),
+        (b">3\r\n$10\r\nssubscribe\r\n$1\r\nt\r\n:1\r\n", "unexpected ssubscribe of a topic"),
     ],
 )
 def test_whatever_is_not_expected_breaks_the_connection(fake: Fake, data: bytes, reason: str) -> None:

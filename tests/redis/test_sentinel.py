@@ -7,7 +7,7 @@ from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
-from twistedsock.redis.address import Address, Sentinel
+from twistedsock.redis.address import Address, Place
 from twistedsock.redis.connection import Timing
 from twistedsock.redis.sentinel import Sentinels
 
@@ -30,7 +30,7 @@ class Peers:
         self.events: list[Any] = []
         self.protocols: list[Any] = []
         self.transports: list[StringTransport] = []
-        sentinels = tuple(Sentinel(f"10.0.0.{number}") for number in range(count))
+        sentinels = tuple(Place(f"10.0.0.{number}", 26379) for number in range(count))
         address = Address(sentinels=sentinels, master="main", **options)
         timing = Timing(probe=3, connect=10, first_retry=1, longest_retry=4)
         self.sentinels = Sentinels(address, lambda: self._read(read), self.reactor, self, lambda: 1.0, timing)

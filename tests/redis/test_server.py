@@ -32,7 +32,7 @@ def test_a_good_server_can_be_used() -> None:
     [
         ({"redis_version": "6.0.16"}, "Redis 6.0.16 is too old"),
         ({"redis_version": ""}, "Redis of unknown version is too old"),
-        ({"redis_mode": "cluster"}, "Redis 7.0.15 is a node of a Cluster, which is not supported yet"),
+        ({"redis_mode": "cluster"}, "Redis 7.0.15 is a node of a Cluster: use an address such as"),
         ({"redis_mode": "sentinel"}, "this is a Sentinel: use an address such as"),
         ({"loading": "1"}, "Redis 7.0.15 is loading its data"),
         ({"role": "slave"}, "the server is a replica"),
@@ -44,6 +44,14 @@ def test_a_good_server_can_be_used() -> None:
 def test_other_servers_are_refused_in_words(changes: dict[str, str], reason: str) -> None:
     with pytest.raises(Unusable, match=f"^{reason}"):
         examine({**GOOD, **changes})
+
+
+def test_a_node_of_a_cluster_can_be_used_where_one_is_expected() -> None:
+    node = {**GOOD, "redis_mode": "cluster"}
+    assert examine(node, is_cluster=True).has_shard_topics
+    assert not examine({**node, "redis_version": "6.2.14"}, is_cluster=True).has_shard_topics
+    with pytest.raises(Unusable, match="is not a node of a Cluster"):
+        examine(GOOD, is_cluster=True)
 
 
 SAFE = {

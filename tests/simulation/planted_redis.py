@@ -70,8 +70,8 @@ def epoch_not_compared(patch: Patch) -> None:
     """After a new connection, a channel with the same offset in another epoch is taken for unchanged."""
     state_of = Channels._state
 
-    def state(self: Channels, channel: bytes, known: Position | None, reply: Any) -> Any:
-        found = state_of(self, channel, known, reply)
+    def state(self: Channels, channel: bytes, known: Position | None, *arguments: Any) -> Any:
+        found = state_of(self, channel, known, *arguments)
         position = getattr(found, "position", None)
         return replace(found, position=known) if known and position and position.offset == known.offset else found
 
@@ -114,8 +114,8 @@ def lost_reply_taken_for_ok(patch: Patch) -> None:
     """Publications whose replies were lost with the connection are confirmed."""
     published = Publications._published
 
-    def confirm(self: Publications, group: Any, reply: Any) -> None:
-        published(self, group, [1, b"", b"0", 0, b"0"] if isinstance(reply, ConnectionLost) else reply)
+    def confirm(self: Publications, group: Any, shard: Shard, reply: Any) -> None:
+        published(self, group, shard, [1, b"", b"0", 0, b"0"] if isinstance(reply, ConnectionLost) else reply)
 
     patch(Publications, "_published", confirm)
 
@@ -124,7 +124,7 @@ def lost_reply_taken_for_ok(patch: Patch) -> None:
 def token_not_looked_up(patch: Patch) -> None:
     """Publications whose replies were lost are made again, although the server has them."""
     call = Publications._call
-    patch(Publications, "_call", lambda self, group, since: call(self, group, b""))
+    patch(Publications, "_call", lambda self, group, shard, since: call(self, group, shard, b""))
 
 
 @plant(stall=0.03)

@@ -26,8 +26,11 @@ from twistedsock.pubsub.values import Batch, Position
 from twistedsock.redis import wire
 from twistedsock.redis.address import Address
 from twistedsock.redis.backplane import RedisBackplane
-from twistedsock.redis.link import RedisLink, Timing
+from twistedsock.redis.connection import Timing
+from twistedsock.redis.link import RedisLink
 from twistedsock.redis.scripts import MAX_FORMER_EPOCHS
+from twistedsock.redis.shard import Shard
+from twistedsock.redis.shards import OneShard
 
 NAMES = wire.Names(0)
 
@@ -103,16 +106,16 @@ class Route:
 class Node(RedisBackplane):
     """Notes the channels of which a request to read has failed."""
 
-    def __init__(self, reactor: Reactor, route: Route, link: RedisLink, *arguments: Any) -> None:
-        super().__init__(link, *arguments)
+    def __init__(self, reactor: Reactor, route: Route, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self.reactor = reactor
         self.network = route
         self.failed_reads = FailedReads()
         self.losses = 0
 
-    def disconnected(self) -> None:
+    def disconnected(self, shard: Shard) -> None:
         self.losses += 1
-        super().disconnected()
+        super().disconnected(shard)
 
     def read(self, channel: bytes, after: Position, limit: int) -> Error | Future[Sequence[Batch]]:
         return self.failed_reads.watch(channel, super().read(channel, after, limit))
@@ -179,9 +182,9 @@ class RedisBackplanes:
         node = Node(
             reactor,
             route,
-            link,
+            OneShard(link, reactor.callLater, partial(world.note, name)),
             node_name,
-            0,
+            NAMES,
             self._limits,
             reactor.callLater,
             partial(world.note, name),

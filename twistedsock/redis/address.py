@@ -1,7 +1,8 @@
-"""The address of Redis: ``redis://``, ``rediss://`` for TLS, ``unix://`` for a Unix socket, or ``redis+sentinel://``.
+"""The address of Redis: ``redis://``, ``rediss://`` for TLS, ``unix://`` for a Unix socket, ``redis+sentinel://`` or
+``redis+cluster://``.
 
-The last form is that of the Python package redis-sentinel-url, which several programs use. No message of this module
-contains any part of an address, because a part can be a password.
+The form with Sentinels is that of the Python package redis-sentinel-url, which several programs use. No message of this
+module contains any part of an address, because a part can be a password.
 """
 
 import re
@@ -14,11 +15,14 @@ DEFAULT_PORT = 6379
 DEFAULT_SENTINEL_PORT = 26379
 
 EXAMPLES = (
-    "expected redis://host:6379/0, rediss://host:6379/0 for TLS, unix:///run/redis.sock?db=0, or "
-    "redis+sentinel://host1:26379,host2:26379/mymaster/0; a user is written before the host, with an @ between them"
+    "expected redis://host:6379/0, rediss://host:6379/0 for TLS, unix:///run/redis.sock?db=0, "
+    "redis+sentinel://host1:26379,host2:26379/mymaster/0, or redis+cluster://host1:6379,host2:6379; a user is written "
+    "before the host, with an @ between them"
 )
 
-_PARTS = re.compile(r"(redis|rediss|unix|redis\+sentinel|rediss\+sentinel)://([^/?#]*)([^?#]*)(?:\?([^#]*))?")
+_PARTS = re.compile(
+    r"(redis|rediss|unix|redis\+sentinel|rediss\+sentinel|redis\+cluster|rediss\+cluster)://([^/?#]*)([^?#]*)(?:\?([^#]*))?"
+)
 """Scheme, user and hosts, path, options."""
 
 _OPTIONS = {
@@ -27,14 +31,16 @@ _OPTIONS = {
     "unix": {"db"},
     "redis+sentinel": {"sentinel_username", "sentinel_password"},
     "rediss+sentinel": {"ca", "sentinel_username", "sentinel_password"},
+    "redis+cluster": set(),
+    "rediss+cluster": {"ca"},
 }
 
 
-class Sentinel(Struct, frozen=True):
-    """The address of one Sentinel."""
+class Place(Struct, frozen=True):
+    """The address of a Sentinel, or of a node of a Cluster."""
 
     host: str
-    port: int = DEFAULT_SENTINEL_PORT
+    port: int
 
     def __str__(self) -> str:
         return _join(self.host, self.port)
@@ -42,8 +48,9 @@ class Sentinel(Struct, frozen=True):
 
 class Address(Struct, frozen=True):
     """``path`` is that of a Unix socket, and ``ca_file`` that of the certificates which TLS trusts, instead of those of
-    the system. With ``sentinels``, they know the host: that of the server which they call ``master``. Do not log an
-    address: use ``str``, which contains neither user nor password."""
+    the system. With ``sentinels``, they know the host: that of the server which they call ``master``. ``nodes`` are
+    some of a Cluster, which know all others. Do not log an address: use ``str``, which contains neither user nor
+    password."""
 
     host: str = ""
     port: int = DEFAULT_PORT
@@ -53,16 +60,19 @@ class Address(Struct, frozen=True):
     ca_file: str = ""
     user: str = ""
     password: str = ""
-    sentinels: tuple[Sentinel, ...] = ()
+    sentinels: tuple[Place, ...] = ()
     master: str = ""
     sentinel_user: str = ""
     sentinel_password: str = ""
+    nodes: tuple[Place, ...] = ()
 
     def __str__(self) -> str:
         if self.path:
             return self.path
         if self.sentinels and not self.host:
             return f"{self.master} of {','.join(map(str, self.sentinels))}"
+        if self.nodes and not self.host:
+            return f"the Cluster of {','.join(map(str, self.nodes))}"
         return _join(self.host, self.port)
 
     __repr__ = __str__
@@ -70,7 +80,7 @@ class Address(Struct, frozen=True):
     @property
     def hosts(self) -> list[str]:
         """The hosts that it names."""
-        return [sentinel.host for sentinel in self.sentinels] or [self.host]
+        return [place.host for place in (*self.sentinels, *self.nodes)] or [self.host]
 
 
 def parse_address(url: str) -> Address:
@@ -107,12 +117,16 @@ def parse_address(url: str) -> Address:
             raise ValueError("invalid address: no name of the master, for example redis+sentinel://host:26379/mymaster")
         return Address(
             database=_database(database or "0"),
-            sentinels=tuple(Sentinel(host, port or DEFAULT_SENTINEL_PORT) for host, port in servers),
+            sentinels=tuple(Place(host, port or DEFAULT_SENTINEL_PORT) for host, port in servers),
             master=unquote(master),
             sentinel_user=options.get("sentinel_username", ""),
             sentinel_password=options.get("sentinel_password", ""),
             **options_of_all,
         )
+    if scheme.endswith("+cluster"):
+        if path.strip("/") not in ("", "0"):
+            raise ValueError("invalid address: a Cluster has only database 0")
+        return Address(nodes=tuple(Place(host, port or DEFAULT_PORT) for host, port in servers), **options_of_all)
     if len(servers) > 1:
         raise ValueError(f"invalid address: only one host can be given; {EXAMPLES}")
     ((host, port),) = servers

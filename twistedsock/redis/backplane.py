@@ -25,8 +25,9 @@ from twistedsock.redis.connection_counts import COUNTS, ConnectionCounts
 from twistedsock.redis.event_scripts import Kept
 from twistedsock.redis.presence import Presence
 from twistedsock.redis.publications import Publications
-from twistedsock.redis.resp import Call, Subscribe
-from twistedsock.redis.shard import Link, Shard
+from twistedsock.redis.resp import Call, RedisError, Subscribe, Unsent
+from twistedsock.redis.shard import Shard
+from twistedsock.redis.shards import RETRY_SECONDS, Shards
 
 
 class RedisBackplane:
@@ -38,9 +39,9 @@ class RedisBackplane:
 
     def __init__(
         self,
-        link: Link,
+        shards: Shards,
         node_name: bytes,
-        database: int,
+        names: wire.Names,
         limits: Limits,
         schedule: Callable[[float, Callable[[], None]], object],
         report: Callable[[str], object],
@@ -49,23 +50,33 @@ class RedisBackplane:
     ) -> None:
         self.node_name = node_name
         kept = Kept(limits.history_events, limits.history_bytes, int(limits.history_age * 1000))
-        self._names = names = wire.Names(database)
+        self._names = names
+        self._shards = shards
         self._schedule = schedule
         self._report = report
         self._timing = timing
-        self._shard = shard = Shard(link, self, schedule, report)
-        self._presence = Presence(node_name, names, shard.queue, draw_name, timing)
+        self._presence = Presence(node_name, names, self._queue_shared, draw_name, timing)
         self._counts = ConnectionCounts(node_name, limits, self._publish_to_nodes)
-        self._channels = Channels(shard, names, kept, report)
-        self._publications = Publications(shard, node_name, names, kept, self._channels.deliver, self._stop_if_idle)
+        self._channels = Channels(shards, names, kept, schedule, report)
+        self._publications = Publications(
+            shards, node_name, names, kept, schedule, self._channels.deliver, self._stop_if_idle
+        )
+        # The server with the members, and the number of its connection, while they can be changed.
+        self._shared: tuple[Shard, int] | None = None
+        self._is_following_scheduled = False
         self._node: Node
         self._started: Future[bool] | None = None
         self._stopping: Future[bool] | None = None
 
     @property
     def is_ready(self) -> bool:
-        """Whether the server is connected."""
-        return self._shard.is_ready
+        """Whether all servers are connected."""
+        return self._shards.is_ready
+
+    def _queue_shared(self, item: Call | Subscribe | Unsent) -> None:
+        """Send what is not of one channel. Only while the server with the members is connected."""
+        assert self._shards.shared is not None
+        self._shards.shared.queue(item)
 
     def start(self, node: Node) -> Future[bool]:
         """The future is settled when the server is connected for the first time."""
@@ -73,7 +84,7 @@ class RedisBackplane:
         self._presence.start(node)
         self._channels.start(node)
         self._started = started = Future[bool]()
-        self._shard.start()
+        self._shards.start(self)
         return started
 
     def stop(self) -> Future[bool]:
@@ -91,11 +102,11 @@ class RedisBackplane:
         self._stopping = None
 
         def stopped() -> None:
-            self._shard.stop()
+            self._shards.stop()
             # Not while a reply is handled: the reactor may end, and close the connection, at once.
             self._schedule(0, lambda: stopping.settle(True))
 
-        if self.is_ready:
+        if self._shared is not None:
             self._presence.leave_all(stopped)
         else:
             stopped()
@@ -103,7 +114,7 @@ class RedisBackplane:
     # Publications and channels.
 
     def publish(self, publisher: Client, publication: Publication) -> Error | Future[int]:
-        return self._publications.publish(publisher, publication) if self.is_ready else UNAVAILABLE
+        return self._publications.publish(publisher, publication)
 
     def open(self, channel: bytes) -> Error | Future[ChannelState]:
         return self._channels.open(channel)
@@ -129,22 +140,25 @@ class RedisBackplane:
         self._presence.change(channel, b"-", member)
 
     def members(self, channel: bytes) -> Error | Future[list[Member]]:
-        if not self.is_ready:
+        shared = self._shards.shared
+        if shared is None or not shared.is_ready:
             return UNAVAILABLE
         answer = Future[list[Member]]()
 
         def done(reply: Any) -> None:
-            answer.settle(self._shard.error(reply) if isinstance(reply, Exception) else wire.parse_members(reply))
+            if isinstance(reply, RedisError):
+                self._shards.redirect(shared, reply)
+            answer.settle(shared.error(reply) if isinstance(reply, Exception) else wire.parse_members(reply))
 
-        self._shard.queue(self._presence.list_call(channel, done))
+        shared.queue(self._presence.list_call(channel, done))
         return answer
 
     def send(self, command: NodeCommand) -> None:
         self._publish_to_nodes(wire.encode_command(self.node_name, command))
 
     def _publish_to_nodes(self, message: bytes) -> None:
-        if self.is_ready:
-            self._shard.queue(Call((b"PUBLISH", self._names.nodes_topic, message), _ignore))
+        if self._shared is not None:
+            self._queue_shared(Call((b"PUBLISH", self._names.nodes_topic, message), _ignore))
 
     # Connections of addresses and identities.
 
@@ -159,35 +173,63 @@ class RedisBackplane:
     def send_counts(self, counts: Counts) -> None:
         self._counts.report(counts)
 
-    # Calls of the shard.
+    # Calls of the servers.
 
-    def connected(self, is_former_over: bool) -> None:
+    def connected(self, shard: Shard, is_former_over: bool) -> None:
         """First all channels are followed and compared, then all else is done."""
         if not is_former_over:
-            self._publications.end_unsure()
-        connection = self._shard.connection
-        self._shard.queue(Subscribe([self._names.nodes_topic]))
-        self._counts.connected()
-        self._presence.connected(self._shard.fence)
-        self._channels.follow_again(self._publications.unsure_channels())
+            self._publications.end_unsure(shard=shard)
+        self._use_shared()
+        self._channels.follow_again(shard, self._publications.unsure_channels())
         self._publications.repeat_unsure()
-        self._schedule(self._timing.renew, partial(self._renew, connection))
-        self._schedule(self._timing.check, partial(self._check, connection))
-        if self._started is not None:
+        self._schedule(self._timing.check, partial(self._check, shard, shard.connection))
+        if self._started is not None and self.is_ready:
             started, self._started = self._started, None
             started.settle(True)
 
-    def disconnected(self) -> None:
-        self._counts.disconnected()
-        self._presence.disconnected()
+    def disconnected(self, shard: Shard) -> None:
+        self._use_shared()
         seconds = self._timing.unsure if self._stopping is None else 0
-        self._schedule(seconds, partial(self._end_unsure, self._shard.connection))
+        self._schedule(seconds, partial(self._publications.end_unsure, self._publications.next_loss()))
+        self._publications.repeat_unsure()  # in a Cluster, another server may have the channel
         self._stop_if_idle()
 
-    def _end_unsure(self, connection: int) -> None:
-        """Publications whose replies were lost with a connection have waited for long enough."""
-        if connection == self._shard.connection:
-            self._publications.end_unsure()
+    def slots_changed(self) -> None:
+        self._use_shared()
+        self._channels.follow_moved()
+        self._publications.repeat_unsure()
+
+    def unfollowed(self, shard: Shard, topic: bytes, reply: Exception | None) -> None:
+        self._channels.unfollowed(shard, topic)
+        seconds = RETRY_SECONDS
+        if isinstance(reply, RedisError) and self._shards.redirect(shard, reply) is None:
+            shard.error(reply)
+            seconds = self._timing.renew
+        # Tries the same server again if no other one is known: its answer says where the slot is.
+        if not self._is_following_scheduled:
+            self._is_following_scheduled = True
+            self._schedule(seconds, self._follow_moved)
+
+    def _follow_moved(self) -> None:
+        self._is_following_scheduled = False
+        self._channels.follow_moved()
+
+    def _use_shared(self) -> None:
+        """Notice that the server with the members is another one, or has another connection, or none."""
+        shard = self._shards.shared
+        shared = None if shard is None or not shard.is_ready else (shard, shard.connection)
+        if shared == self._shared:
+            return
+        former, self._shared = self._shared, shared
+        if former is not None:
+            self._counts.disconnected()
+            self._presence.disconnected()
+        if shared is not None:
+            self._queue_shared(Subscribe([self._names.nodes_topic]))
+            self._counts.connected()
+            self._presence.connected(shared[0].fence)
+            self._channels.follow_all_members()
+            self._schedule(self._timing.renew, partial(self._renew, shared))
 
     def received(self, topic: bytes, message: bytes) -> None:
         """A message of another node, or of this one."""
@@ -205,7 +247,7 @@ class RedisBackplane:
             if node != self.node_name:
                 self._node.run_command(command)
             return
-        channel = topic.removeprefix(self._names.channel_topics)
+        channel = self._names.channel(topic)
         if not self._channels.is_open(channel):
             return
         if message[:1] != wire.EVENTS:
@@ -219,16 +261,16 @@ class RedisBackplane:
 
     # Periodic work.
 
-    def _renew(self, connection: int) -> None:
-        if connection == self._shard.connection and self.is_ready:
+    def _renew(self, shared: tuple[Shard, int]) -> None:
+        if shared == self._shared:
             self._presence.renew()
             self._counts.renew()
-            self._schedule(self._timing.renew, partial(self._renew, connection))
+            self._schedule(self._timing.renew, partial(self._renew, shared))
 
-    def _check(self, connection: int) -> None:
-        if connection == self._shard.connection and self.is_ready:
-            self._channels.check()
-            self._schedule(self._timing.check, partial(self._check, connection))
+    def _check(self, shard: Shard, connection: int) -> None:
+        if connection == shard.connection and shard.is_ready:
+            self._channels.check(shard)
+            self._schedule(self._timing.check, partial(self._check, shard, connection))
 
 
 def _ignore(reply: Any) -> None: ...

@@ -55,7 +55,7 @@ class Connection(TwistedProtocol):
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
         dialer = self._dialer
-        self.conversation = Conversation(transport.write, dialer.received, dialer.fail)
+        self.conversation = Conversation(transport.write, dialer.received, dialer.fail, dialer.unfollowed)
         dialer.has_opened(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -89,6 +89,11 @@ class Dialer:
         self._reported = ""
         self._probed = 0
 
+    @property
+    def is_used(self) -> bool:
+        """Whether the server is good."""
+        return self._is_used
+
     # What a subclass does.
 
     def find(self) -> None:
@@ -113,6 +118,9 @@ class Dialer:
 
     def received(self, topic: bytes, message: bytes) -> None:
         raise NotImplementedError
+
+    def unfollowed(self, topic: bytes) -> None:
+        """The server, a node of a Cluster, does not have a topic any more."""
 
     # Control.
 

@@ -20,7 +20,8 @@ PUBLISH = make_script(
     f"local THIS_REQUEST, OTHER_REQUEST, OTHER_FINGERPRINT = {THIS_REQUEST}, {OTHER_REQUEST}, {OTHER_FINGERPRINT}\n",
     LOG,
     """
--- ARGV: fence, topic, node, events kept, bytes kept, milliseconds kept, count, token, since, events, fingerprint.
+-- ARGV: fence, topic, node, events kept, bytes kept, milliseconds kept, count, token, since, events, fingerprint,
+-- 1 for a topic that only the server of its slot has (SPUBLISH).
 -- KEYS[2], if given, remembers the offset, the token and the fingerprint of the first publication with a key.
 -- since: empty, or the time before which an entry with this token cannot have been written by a former attempt.
 -- Returns the offset of the first event, epoch, time, source and the clock of the server; an empty epoch if the events
@@ -70,8 +71,12 @@ rest(age)
 if KEYS[2] then
     redis.call('SET', KEYS[2], text(first) .. ' ' .. token .. ' ' .. ARGV[11], 'EX', KEY_MEMORY_SECONDS)
 end
-redis.call('PUBLISH', ARGV[2], 'E' .. place.epoch .. ' ' .. text(first) .. ' ' .. text(place.time) .. ' ' .. ARGV[3]
-    .. '\\n' .. events)
+local message = 'E' .. place.epoch .. ' ' .. text(first) .. ' ' .. text(place.time) .. ' ' .. ARGV[3] .. '\\n' .. events
+if ARGV[12] then
+    redis.call('SPUBLISH', ARGV[2], message)
+else
+    redis.call('PUBLISH', ARGV[2], message)
+end
 return {first, place.epoch, text(place.time), THIS_REQUEST, text(now)}
 """,
 )

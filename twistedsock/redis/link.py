@@ -39,6 +39,9 @@ class LinkUser(Protocol):
 
     def received(self, topic: bytes, message: bytes) -> None: ...
 
+    def unfollowed(self, topic: bytes) -> None:
+        """The server does not have a topic of a Cluster any more."""
+
 
 class Reporter(Protocol):
     """Writes sentences for the operator into the log."""
@@ -118,8 +121,11 @@ class RedisLink(Dialer):
     def received(self, topic: bytes, message: bytes) -> None:
         self._user.received(topic, message)
 
+    def unfollowed(self, topic: bytes) -> None:
+        self._user.unfollowed(topic)
+
     def report(self, reason: str) -> None:
-        self._reporter.unavailable(reason)
+        self._reporter.unavailable(f"{self._target}: {reason}" if self._address.nodes else reason)
 
     def lost(self) -> None:
         self._user.disconnected()
@@ -172,11 +178,11 @@ class RedisLink(Dialer):
         if connection is not self.connection or isinstance(reply, Exception):
             return
         try:
-            server = examine(parse_info(reply))
+            server = examine(parse_info(reply), bool(self._address.nodes))
         except Unusable as error:
             self.fail(str(error))
             return
-        for danger in find_dangers(settings, has_replicas=self._locator is not None):
+        for danger in find_dangers(settings, has_replicas=self._locator is not None or bool(self._address.nodes)):
             if danger not in self._dangers:
                 self._dangers.add(danger)
                 self._reporter.danger(danger)

@@ -100,10 +100,12 @@ class Presence:
 
     def _gather(self, channel: bytes, change: _Change) -> None:
         changes = self._growing.get(channel)
-        if changes is None:
-            changes = self._growing[channel] = _Changes(self, channel)
-            self._queue(changes)
+        if changes is not None:
+            changes.items.append(change)
+            return
+        changes = self._growing[channel] = _Changes(self, channel)
         changes.items.append(change)
+        self._queue(changes)  # which abandons it at once if the connection is being lost
 
     def build(self, changes: "_Changes") -> list[Call]:
         """The calls for changes at the end of the turn."""
@@ -112,7 +114,7 @@ class Presence:
         channel, items, names, calls = changes.channel, iter(changes.items), self._names, list[Call]()
         keys = [names.members_of(self._name) + channel, names.channels_of(self._name)]
         while part := list(islice(items, CHANGES_PER_CALL)):
-            arguments = [names.topic(channel), channel]
+            arguments = [names.members_topics + channel, channel]
             for change in part:
                 arguments += [change.operation, change.member.id, change.member.nick]
             done = partial(self._changed, channel, part)
@@ -146,7 +148,7 @@ class Presence:
 
     def list_call(self, channel: bytes, done: Callable[[Any], None]) -> Call:
         """A call whose reply are the members of a channel on all nodes."""
-        return ScriptCall(scripts.LIST_MEMBERS, [self._names.leases], (self._names.all_members(), channel), done)
+        return ScriptCall(scripts.LIST_MEMBERS, [self._names.leases], (self._names.all_members, channel), done)
 
     # Leases.
 
@@ -266,7 +268,7 @@ class Presence:
                 done()
 
         keys = [names.leases, names.channels_of(name)]
-        arguments = (name, names.members_of(name), names.channel_topics, is_forced)
+        arguments = (name, names.members_of(name), names.members_topics, is_forced)
         self._queue(ScriptCall(scripts.REMOVE_NODE, keys, arguments, removed))
 
     def leave_all(self, done: Callable[[], None]) -> None:

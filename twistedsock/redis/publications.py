@@ -16,8 +16,9 @@ from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Batch, Publication, RepeatedOffset
 from twistedsock.redis import event_scripts, wire
 from twistedsock.redis.event_scripts import Kept
-from twistedsock.redis.resp import Call, ConnectionLost, ScriptCall, Unsent
+from twistedsock.redis.resp import Call, ConnectionLost, RedisError, ScriptCall, Unsent
 from twistedsock.redis.shard import Shard
+from twistedsock.redis.shards import MAX_RETRIES, RETRY_SECONDS, Redirect, Shards
 
 MAX_WAITING_BYTES = 8 * 1024 * 1024
 """Cost of the publications without a reply. It is reached if Redis is slower than the publishers, or is away: then they
@@ -36,7 +37,7 @@ MAY_BE_PUBLISHED = Error(
 
 class _Group(Unsent):
     """Publications that become one entry, with their answers. ``since`` is the time of the server before which they
-    cannot have been written."""
+    cannot have been written. ``shard`` is the server to which they were sent, None while they are held back."""
 
     __slots__ = (
         "answers",
@@ -45,14 +46,24 @@ class _Group(Unsent):
         "events",
         "fingerprint",
         "key",
+        "lost",
+        "number",
         "publications",
+        "redirects",
+        "shard",
         "since",
         "size",
         "token",
     )
 
-    def __init__(self, publications: "Publications", channel: bytes, key: bytes, fingerprint: bytes) -> None:
+    def __init__(
+        self, publications: "Publications", number: int, channel: bytes, key: bytes, fingerprint: bytes
+    ) -> None:
         self.publications = publications
+        self.number = number
+        self.shard: Shard | None = None
+        self.lost = 0
+        self.redirects = 0
         self.channel = channel
         self.key = key
         self.fingerprint = fingerprint
@@ -64,10 +75,22 @@ class _Group(Unsent):
         self.since = 0
 
     def build(self) -> Sequence[Call]:
-        return [self.publications.first_call(self)]
+        return self.publications.first_calls(self)
 
     def abandon(self) -> None:
         self.publications.abandon(self)
+
+
+class _Move:
+    """A channel whose slot moves to another server of a Cluster. Publications are held back until those that were sent
+    before have been answered, so that the order stays."""
+
+    __slots__ = ("groups", "redirect", "retries")
+
+    def __init__(self) -> None:
+        self.groups: list[_Group] = []
+        self.redirect = Redirect(None, False)
+        self.retries = 0
 
 
 class Publications:
@@ -76,14 +99,16 @@ class Publications:
 
     def __init__(
         self,
-        shard: Shard,
+        shards: Shards,
         node_name: bytes,
         names: wire.Names,
         kept: Kept,
+        schedule: Callable[[float, Callable[[], None]], object],
         deliver: Callable[[bytes, bytes, Batch], None],
         on_answer: Callable[[], None],
     ) -> None:
-        self._shard = shard
+        self._shards = shards
+        self._schedule = schedule
         self._node_name = node_name
         self._names = names
         self._kept = kept
@@ -95,23 +120,29 @@ class Publications:
         self._waiting: dict[_Group, None] = {}
         self._waiting_bytes = 0
         self._unsure: list[_Group] = []
-        self._tokens = count(1)
+        self._losses = 0
+        self._moves: dict[bytes, _Move] = {}
+        self._numbers = count(1)
 
     def __len__(self) -> int:
         """How many entries have no reply."""
         return len(self._waiting)
 
     def publish(self, publisher: Client, publication: Publication) -> Error | Future[int]:
-        """Send a publication at the end of the turn. Only while the server is connected."""
+        """Send a publication at the end of the turn."""
         channel, payloads = publication.channel, publication.payloads
+        shard = self._shards.of(channel)
+        if shard is None or not shard.is_ready:
+            return UNAVAILABLE
         size = BATCH_COST + EVENT_COST * len(payloads.items) + payloads.size
         if self._waiting_bytes + size > MAX_WAITING_BYTES and self._waiting:
             return REDIS_TOO_SLOW
         group = None if publication.key else self._growing.get(channel)
         if group is None or group.size + size > MAX_ENTRY_BYTES:
-            group = _Group(self, channel, publication.key, publication.fingerprint)
+            group = _Group(self, next(self._numbers), channel, publication.key, publication.fingerprint)
             self._waiting[group] = None
-            self._shard.queue(group)
+            group.shard = shard
+            shard.queue(group)
         if publication.key:
             self._growing.pop(channel, None)  # later publications must come after it
         else:
@@ -123,35 +154,60 @@ class Publications:
         self._waiting_bytes += size
         return answer
 
-    def first_call(self, group: _Group) -> Call:
+    def first_calls(self, group: _Group) -> list[Call]:
         """Called at the end of the turn."""
         if self._growing.get(group.channel) is group:
             del self._growing[group.channel]
-        group.token = b"%b%d" % (self._node_name, next(self._tokens))
+        shard = group.shard
+        assert shard is not None
+        group.token = b"%b%d" % (self._node_name, group.number)
         group.events = wire.encode_events(group.batches)
-        group.since = self._shard.time
-        return self._call(group, b"")
+        group.since = shard.time
+        if group.channel in self._moves:
+            self._hold(group)
+            return []
+        return [self._call(group, shard, b"")]
 
-    def _call(self, group: _Group, since: bytes) -> Call:
+    def _call(self, group: _Group, shard: Shard, since: bytes, is_asked: bool = False) -> Call:
+        """``is_asked``: the slot is moving, and other nodes follow the channel on the server that had it before. All
+        servers of a Cluster pass on a message about members, so this one is sent as those are."""
+        group.shard = shard
         channel, names = group.channel, self._names
+        is_sharded = shard.has_shard_topics and not is_asked
+        topic = names.members_topics + channel if is_asked else names.topic(channel)
         keys = [names.log(channel)]
         if group.key:
             keys.append(names.publication_key(channel, group.key))
         events = sum([len(batch.payloads) for batch in group.batches])
-        place = (self._shard.fence, names.topic(channel), self._node_name, *self._kept)
-        arguments = (*place, events, group.token, since, group.events, group.fingerprint)
-        return ScriptCall(event_scripts.PUBLISH, keys, arguments, partial(self._published, group), is_ordered=True)
+        place = (shard.fence, topic, self._node_name, *self._kept)
+        arguments: tuple[bytes | int, ...] = (*place, events, group.token, since, group.events, group.fingerprint)
+        if is_sharded:
+            arguments = (*arguments, 1)
+        return ScriptCall(
+            event_scripts.PUBLISH, keys, arguments, partial(self._published, group, shard), is_ordered=True
+        )
 
-    def _published(self, group: _Group, reply: Any) -> None:
+    def _published(self, group: _Group, shard: Shard, reply: Any) -> None:
+        self._settle(group, shard, reply)
+        if group.channel in self._moves:
+            self._release(group.channel)
+
+    def _settle(self, group: _Group, shard: Shard, reply: Any) -> None:
         if isinstance(reply, ConnectionLost):
+            group.lost = self._losses
             self._unsure.append(group)
             return
-        if isinstance(reply, Exception):
-            self._answer(group, [self._shard.error(reply)] * len(group.answers))
+        redirect = self._shards.redirect(shard, reply) if isinstance(reply, RedisError) else None
+        if redirect is not None and group.redirects < MAX_RETRIES:
+            group.redirects += 1
+            self._hold(group, redirect)
             return
-        self._shard.has_succeeded()
+        if isinstance(reply, Exception):
+            self._answer(group, [shard.error(reply)] * len(group.answers))
+            return
+        shard.has_succeeded()
         first, epoch, time, source = reply[0], reply[1], int(reply[2]), reply[3]
-        self._shard.note_time(int(reply[4]))
+        shard.note_time(int(reply[4]))
         if not first:
             error = KEY_REUSED if source == event_scripts.OTHER_FINGERPRINT else MAY_BE_PUBLISHED
             self._answer(group, [error] * len(group.answers))
@@ -178,6 +234,40 @@ class Publications:
             answer.settle(outcome)
         self._on_answer()
 
+    # A slot that moves.
+
+    def _hold(self, group: _Group, redirect: Redirect | None = None) -> None:
+        move = self._moves.setdefault(group.channel, _Move())
+        move.groups.append(group)
+        group.shard = None
+        if redirect is not None:
+            move.redirect = redirect
+
+    def _release(self, channel: bytes) -> None:
+        """Send the publications that were held back, when no other one of the channel waits for an answer."""
+        move = self._moves[channel]
+        if any(group.channel == channel and group.shard is not None for group in self._waiting):
+            return
+        shard = move.redirect.shard
+        if shard is not None and shard.is_ready:
+            del self._moves[channel]
+            for group in sorted(move.groups, key=lambda group: group.number):
+                move.redirect.queue(self._call(group, shard, b"", move.redirect.is_ask))
+        elif move.retries < MAX_RETRIES:
+            move.retries += 1
+            self._schedule(RETRY_SECONDS, partial(self._release_later, channel, move))
+        else:
+            del self._moves[channel]
+            for group in move.groups:
+                self._answer(group, [UNAVAILABLE] * len(group.answers))
+
+    def _release_later(self, channel: bytes, move: _Move) -> None:
+        if self._moves.get(channel) is not move:
+            return
+        if move.redirect.shard is None:
+            move.redirect = Redirect(self._shards.of(channel), False)
+        self._release(channel)
+
     # Another connection.
 
     def unsure_channels(self) -> list[bytes]:
@@ -185,15 +275,28 @@ class Publications:
         return [group.channel for group in self._unsure]
 
     def repeat_unsure(self) -> None:
-        """Look publications whose replies were lost up on the new connection, and make those that are not there."""
+        """Look publications whose replies were lost up on a new connection, and make those that are not there."""
         unsure, self._unsure = self._unsure, []
         for group in unsure:
-            # The clock of this server can be behind that of the former one, and this attempt may be repeated too.
-            group.since = min(group.since, self._shard.time)
-            self._shard.queue(self._call(group, b"%d" % group.since))
+            shard = self._shards.of(group.channel)
+            if shard is not None and shard.is_ready:
+                # The clock of this server can be behind that of the former one, and this attempt may be repeated too.
+                group.since = min(group.since, shard.time)
+                shard.queue(self._call(group, shard, b"%d" % group.since))
+            else:
+                self._unsure.append(group)
 
-    def end_unsure(self) -> None:
-        """Do not look for publications whose replies were lost any more."""
+    def next_loss(self) -> int:
+        """A connection was lost. Returns a number for ``end_unsure``."""
+        self._losses += 1
+        return self._losses - 1
+
+    def end_unsure(self, loss: int | None = None, shard: Shard | None = None) -> None:
+        """Do not look for publications any more whose replies were lost: all, or those of one lost connection, or those
+        that were sent to one server."""
         unsure, self._unsure = self._unsure, []
         for group in unsure:
-            self._answer(group, [MAY_BE_PUBLISHED] * len(group.answers))
+            if (loss is None or group.lost == loss) and (shard is None or group.shard is shard):
+                self._answer(group, [MAY_BE_PUBLISHED] * len(group.answers))
+            else:
+                self._unsure.append(group)

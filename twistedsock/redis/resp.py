@@ -72,7 +72,19 @@ class Unsubscribe(Subscribe):
     __slots__ = ()
 
 
-Item = Call | Subscribe
+class ShardTopic:
+    """Follow a topic of a Cluster, which only the server with the slot of its name has, or do not follow it any more.
+    ``done`` gets None, a ``RedisError`` or ``ConnectionLost``."""
+
+    __slots__ = ("done", "is_end", "topic")
+
+    def __init__(self, topic: bytes, is_end: bool, done: Callable[[Any], None]) -> None:
+        self.topic = topic
+        self.is_end = is_end
+        self.done = done
+
+
+Item = Call | Subscribe | ShardTopic
 
 
 class Unsent:
@@ -100,13 +112,15 @@ def pack(parts: Sequence[Part]) -> bytes:
 
 class Conversation:
     """One connection. ``write`` sends bytes, ``on_message`` is called with the topic and the content of a message,
-    ``on_broken`` with the reason if the server does something unexpected, after which the connection must be closed."""
+    ``on_broken`` with the reason if the server does something unexpected, after which the connection must be closed,
+    and ``on_unfollowed`` with a topic of a Cluster that this server does not have any more."""
 
     def __init__(
         self,
         write: Callable[[bytes], object],
         on_message: Callable[[bytes, bytes], None],
         on_broken: Callable[[str], None],
+        on_unfollowed: Callable[[bytes], None] | None = None,
     ) -> None:
         # An optional dependency, loaded only where it is used.
         import hiredis
@@ -116,8 +130,9 @@ class Conversation:
         self._write = write
         self._on_message = on_message
         self._on_broken = on_broken
+        self._on_unfollowed = on_unfollowed
         # A number is that of the topics that are yet to be confirmed: confirmations come as messages.
-        self._waiting: deque[Call | int] = deque()
+        self._waiting: deque[Call | ShardTopic | int] = deque()
         # Calls of scripts that the server did not have, and the calls that wait for them so that the order stays.
         self._repeated: list[Call] = []
         self._held: list[Item] = []
@@ -137,6 +152,9 @@ class Conversation:
             if isinstance(item, Call):
                 self._waiting.append(item)
                 data.append(pack(item.parts))
+            elif isinstance(item, ShardTopic):
+                self._waiting.append(item)
+                data.append(pack((b"SUNSUBSCRIBE" if item.is_end else b"SSUBSCRIBE", item.topic)))
             elif item.topics:
                 self._waiting.append(len(item.topics))
                 data.append(pack((b"UNSUBSCRIBE" if isinstance(item, Unsubscribe) else b"SUBSCRIBE", *item.topics)))
@@ -166,13 +184,15 @@ class Conversation:
         self._waiting.clear()
         self._repeated, self._held = [], []
         for item in unanswered:
-            if isinstance(item, Call):
+            if isinstance(item, Call | ShardTopic):
                 item.done(ConnectionLost())
 
     def _handle_push(self, value: Any) -> None:
         kind = value[0]
-        if kind == b"message":
+        if kind in (b"message", b"smessage"):
             self._on_message(value[1], value[2])
+        elif kind in (b"ssubscribe", b"sunsubscribe"):
+            self._handle_shard_topic(value[1], kind == b"sunsubscribe")
         elif kind in (b"subscribe", b"unsubscribe"):
             expected = self._waiting[0] if self._waiting else None
             if not isinstance(expected, int):
@@ -181,6 +201,18 @@ class Conversation:
                 self._waiting[0] = expected - 1
             else:
                 self._waiting.popleft()
+                self._repeat_if_idle()
+
+    def _handle_shard_topic(self, topic: bytes, is_end: bool) -> None:
+        expected = self._waiting[0] if self._waiting else None
+        if isinstance(expected, ShardTopic) and (expected.topic, expected.is_end) == (topic, is_end):
+            self._waiting.popleft()
+            expected.done(None)
+            self._repeat_if_idle()
+        elif not is_end:
+            self._break("unexpected ssubscribe of a topic")
+        elif self._on_unfollowed is not None:
+            self._on_unfollowed(topic)
 
     def _handle_reply(self, value: Any) -> None:
         if not self._waiting:
@@ -196,8 +228,7 @@ class Conversation:
             if self._repeated and isinstance(call, ScriptCall) and call.is_ordered:
                 self._fail_overtaken(call.first_key)
             call.done(value)
-        if (self._repeated or self._held) and not self._waiting and self._is_open:
-            self._repeat()
+        self._repeat_if_idle()
 
     def _fail_overtaken(self, key: bytes) -> None:
         """A later call has found the script, which another client has loaded meanwhile: those before it are late."""
@@ -206,8 +237,10 @@ class Conversation:
                 self._repeated.remove(call)
                 call.done(RedisError("NOSCRIPT the script was missing for a moment"))
 
-    def _repeat(self) -> None:
+    def _repeat_if_idle(self) -> None:
         """Load the scripts again, and repeat the calls that needed them. They had no effect."""
+        if not (self._repeated or self._held) or self._waiting or not self._is_open:
+            return
         repeated, self._repeated = self._repeated, []
         held, self._held = self._held, []
         self.send([*load_scripts(self._loaded), *repeated, *held])

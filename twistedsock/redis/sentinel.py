@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from twistedsock.redis.address import Address, Sentinel
+from twistedsock.redis.address import Address, Place
 from twistedsock.redis.connection import Dialer, Timing
 from twistedsock.redis.link import Reporter
 from twistedsock.redis.resp import Call, RedisError, Subscribe
@@ -33,7 +33,7 @@ class SentinelWatcher(Dialer):
 
     def __init__(
         self,
-        sentinel: Sentinel,
+        sentinel: Place,
         address: Address,
         changed: Callable[[], None],
         read_password: Callable[[], str],

@@ -23,11 +23,13 @@ MIN_PUBSUB_BYTES = 16 * 1024 * 1024
 
 class Server(Struct, frozen=True):
     """``name`` is for people. ``fence`` names the run: it changes with each start and each promotion of a replica.
-    ``process`` is the random id of the process."""
+    ``process`` is the random id of the process. ``has_shard_topics`` means that it is a node of a Cluster whose
+    messages go only to the clients of the server with the slot."""
 
     name: str
     fence: bytes
     process: bytes
+    has_shard_topics: bool = False
 
 
 class Unusable(Exception):
@@ -40,8 +42,8 @@ def parse_info(reply: bytes) -> dict[str, str]:
     return {name: value for name, colon, value in lines if colon}
 
 
-def examine(info: Mapping[str, str]) -> Server:
-    """Raises Unusable."""
+def examine(info: Mapping[str, str], is_cluster: bool = False) -> Server:
+    """``is_cluster`` means that a node of a Cluster is expected. Raises Unusable."""
     version = info.get("redis_version", "")
     numbers = [int(part) if part.isdigit() else 0 for part in version.split(".")[:2]]
     name = (
@@ -49,14 +51,16 @@ def examine(info: Mapping[str, str]) -> Server:
     )
     if tuple(numbers) < OLDEST_VERSION:
         raise Unusable(f"{name} is too old: Redis 6.2 or newer, or Valkey, is required")
-    if info.get("redis_mode") == "cluster":
-        raise Unusable(f"{name} is a node of a Cluster, which is not supported yet: use a standalone server")
+    if info.get("redis_mode") == "cluster" and not is_cluster:
+        raise Unusable(f"{name} is a node of a Cluster: use an address such as redis+cluster://host1:6379,host2:6379")
+    if info.get("redis_mode") == "standalone" and is_cluster:
+        raise Unusable(f"{name} is not a node of a Cluster: use an address such as redis://host:6379/0")
     if info.get("redis_mode") == "sentinel":
         raise Unusable("this is a Sentinel: use an address such as redis+sentinel://host:26379/mymaster")
     if info.get("loading", "0") not in ("0", ""):
         raise Unusable(f"{name} is loading its data")
     fence = read_fence(info)
-    return Server(name, fence, info.get("run_id", "").encode())
+    return Server(name, fence, info.get("run_id", "").encode(), is_cluster and tuple(numbers) >= (7, 0))
 
 
 def without_info(reply: Exception) -> Unusable:

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from twistedsock.errors import UNAVAILABLE, Error, ErrorCode
 from twistedsock.redis.link import LinkUser
-from twistedsock.redis.resp import Call, ConnectionLost, Item, RedisError, Unsent
+from twistedsock.redis.resp import ConnectionLost, Item, RedisError, ShardTopic, Subscribe, Unsent, Unsubscribe
 from twistedsock.redis.server import Server
 
 OUT_OF_MEMORY = Error(ErrorCode.UNAVAILABLE, "Redis is out of memory: try again later")
@@ -29,13 +29,16 @@ class Link(Protocol):
 class ShardUser(Protocol):
     """Is called by a shard."""
 
-    def connected(self, is_former_over: bool) -> None:
+    def connected(self, shard: "Shard", is_former_over: bool) -> None:
         """Calls can be queued. ``is_former_over`` is False if the server may still run calls of a former connection."""
 
-    def disconnected(self) -> None:
+    def disconnected(self, shard: "Shard") -> None:
         """All calls that were sent have got ``ConnectionLost``."""
 
     def received(self, topic: bytes, message: bytes) -> None: ...
+
+    def unfollowed(self, shard: "Shard", topic: bytes, reply: Exception | None) -> None:
+        """A topic of a Cluster cannot be followed on this server, for the reason in ``reply``, or not any more."""
 
 
 class Shard:
@@ -45,11 +48,12 @@ class Shard:
     def __init__(
         self,
         link: Link,
-        user: ShardUser,
         schedule: Callable[[float, Callable[[], None]], object],
         report: Callable[[str], object],
     ) -> None:
         self.is_ready = False
+        self.has_shard_topics = False
+        """Whether it sends the messages about events only to its own clients: see ``Server``."""
         self.fence = b""
         """The run of the server."""
         self.time = 0
@@ -58,24 +62,44 @@ class Shard:
         self.connection = 0
         """The number of the connection, so that work which waits can notice that it is another one."""
         self._link = link
-        self._user = user
+        self._user: ShardUser
         self._schedule = schedule
         self._report = report
         self._outgoing: list[Item | Unsent] = []
         self._is_flush_scheduled = False
         self._reported_error = ""
 
-    def start(self) -> None:
+    def start(self, user: ShardUser) -> None:
+        self._user = user
         self._link.start(self)
 
     def stop(self) -> None:
         self.is_ready = False
         self._link.stop()
 
+    def follow(self, topics: Sequence[bytes]) -> None:
+        """Follow topics with events."""
+        if self.has_shard_topics:
+            for topic in topics:
+                self.queue(ShardTopic(topic, False, partial(self._followed, topic)))
+        else:
+            self.queue(Subscribe(topics))
+
+    def _followed(self, topic: bytes, reply: Any) -> None:
+        if isinstance(reply, RedisError):
+            self._user.unfollowed(self, topic, reply)
+
+    def unfollow(self, topic: bytes) -> None:
+        item = ShardTopic(topic, True, _ignore) if self.has_shard_topics else Unsubscribe([topic])
+        self.queue(item)
+
     # The end of a turn.
 
     def queue(self, item: Item | Unsent) -> None:
         """Send this at the end of the turn."""
+        if not self.is_ready:
+            _abandon(item)
+            return
         self._outgoing.append(item)
         if not self._is_flush_scheduled:
             self._is_flush_scheduled = True
@@ -96,24 +120,24 @@ class Shard:
     # Calls of the link.
 
     def connected(self, server: Server, time: int, is_former_over: bool) -> None:
-        self.fence = server.fence
+        self.fence, self.has_shard_topics = server.fence, server.has_shard_topics
         self.time = time  # the clock of another server can be behind
         self.connection += 1
         self.is_ready = True
-        self._user.connected(is_former_over)
+        self._user.connected(self, is_former_over)
 
     def disconnected(self) -> None:
         self.is_ready = False
-        self._user.disconnected()
         outgoing, self._outgoing = self._outgoing, []
         for item in outgoing:
-            if isinstance(item, Unsent):
-                item.abandon()
-            elif isinstance(item, Call):
-                item.done(ConnectionLost())
+            _abandon(item)
+        self._user.disconnected(self)
 
     def received(self, topic: bytes, message: bytes) -> None:
         self._user.received(topic, message)
+
+    def unfollowed(self, topic: bytes) -> None:
+        self._user.unfollowed(self, topic, None)
 
     # Replies.
 
@@ -140,3 +164,14 @@ class Shard:
         if "NOREPLICAS" in text:
             return TOO_FEW_REPLICAS
         return UNAVAILABLE
+
+
+def _abandon(item: Item | Unsent) -> None:
+    """It cannot be sent."""
+    if isinstance(item, Unsent):
+        item.abandon()
+    elif not isinstance(item, Subscribe):
+        item.done(ConnectionLost())
+
+
+def _ignore(reply: Any) -> None: ...

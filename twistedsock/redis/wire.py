@@ -1,5 +1,6 @@
 """The data that nodes store in Redis and send to each other: names, events, presence, commands."""
 
+from binascii import crc_hqx
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -22,33 +23,63 @@ from twistedsock.pubsub.values import (
 KEY_PREFIX = b"sockbridge:"
 
 
-class Names:
-    """Names of keys, which are separate in each database, and of topics, which are not."""
+SLOTS = 16384
+"""Parts of the names of a Cluster, each of which one server has."""
 
-    def __init__(self, database: int) -> None:
-        self.leases = KEY_PREFIX + b"nodes"
-        self.registry = KEY_PREFIX + b"registry"
+SHARED_TAG = b"shared"
+
+
+class Names:
+    """Names of keys, which are separate in each database, and of topics, which are not. In a Cluster, a part in braces
+    decides where they are: that of a channel for its events, and one for all that is not of one channel."""
+
+    def __init__(self, database: int, is_cluster: bool = False) -> None:
+        self.is_cluster = is_cluster
+        shared = KEY_PREFIX + (b"{%b}:" % SHARED_TAG if is_cluster else b"")
+        self.leases = shared + b"nodes"
+        self.registry = shared + b"registry"
+        self.all_members = shared + b"members:"
+        self._channels_of = shared + b"channels:"
         self.channel_topics = KEY_PREFIX + b"%d:channel:" % database
+        self.members_topics = KEY_PREFIX + b"%d:members:" % database if is_cluster else self.channel_topics
+        """The prefix of the topics with the changes of members."""
         self.nodes_topic = KEY_PREFIX + b"%d:nodes" % database
 
+    def _tagged(self, channel: bytes) -> bytes:
+        # The colon makes that the part in braces is never empty, also if the channel begins with a brace.
+        return b"{:%b}" % channel if self.is_cluster else channel
+
     def log(self, channel: bytes) -> bytes:
-        return KEY_PREFIX + b"log:" + channel
+        return KEY_PREFIX + b"log:" + self._tagged(channel)
 
     def publication_key(self, channel: bytes, key: bytes) -> bytes:
-        return KEY_PREFIX + b"key:%s %s" % (channel, key)
+        return KEY_PREFIX + b"key:%s %s" % (self._tagged(channel), key)
 
     def topic(self, channel: bytes) -> bytes:
-        return self.channel_topics + channel
+        return self.channel_topics + self._tagged(channel)
+
+    def channel(self, topic: bytes) -> bytes:
+        """The channel of a topic with events, or with changes of members."""
+        if topic.startswith(self.channel_topics):
+            name = topic.removeprefix(self.channel_topics)
+            return name[2:-1] if self.is_cluster else name
+        return topic.removeprefix(self.members_topics)
+
+    def slot(self, channel: bytes) -> int:
+        """The slot of a channel in a Cluster."""
+        return slot(b":" + channel.partition(b"}")[0])
 
     def members_of(self, node: bytes) -> bytes:
         """The prefix of the keys that hold the members of a node."""
-        return KEY_PREFIX + b"members:" + node + b":"
-
-    def all_members(self) -> bytes:
-        return KEY_PREFIX + b"members:"
+        return self.all_members + node + b":"
 
     def channels_of(self, node: bytes) -> bytes:
-        return KEY_PREFIX + b"channels:" + node
+        return self._channels_of + node
+
+
+def slot(tag: bytes) -> int:
+    """The slot of a name whose part in braces is this. Source: the Cluster specification of Redis, CRC-16/XMODEM."""
+    return crc_hqx(tag, 0) % SLOTS
 
 
 # Events.
