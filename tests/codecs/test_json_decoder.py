@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.fuzz.grammars import MESSAGES, SOUND
 from tests.fuzz.properties import holds, reject_constant, split_publications
 from tests.fuzz.replies import KINDS
-from twistedsock.codecs.json_decoder import decode, decode_alike, decode_binary
+from twistedsock.codecs.json_decoder import JSON_LINE_DECODER, decode, decode_alike, decode_binary
 from twistedsock.codecs.payload import BAD_BASE64, UNPAIRED_SURROGATE, build_payloads
 from twistedsock.codecs.times import parse_moment
 from twistedsock.errors import Error, ErrorCode
@@ -478,3 +478,11 @@ def test_together(messages: list[bytes]) -> None:
         if isinstance(command, Publish) and (alike := decode_alike(command, messages, position)) is not None:
             alone = [decode(message) for message in messages[position : position + len(alike.tags)]]
             assert split_publications([alike]) == split_publications(alone)
+
+
+def test_lines_can_be_blank_or_not_utf8() -> None:
+    assert JSON_LINE_DECODER.decode(b" \t\r") is None
+    invalid = JSON_LINE_DECODER.decode(b'{"type":"ping","id":"\xe9"}')
+    assert isinstance(invalid, InvalidCommand) and invalid.error.code == ErrorCode.NOT_UTF8
+    for line in (b'{"type":"ping"}', '{"type":"ping","id":"é"}'.encode()):
+        assert JSON_LINE_DECODER.decode(line) == decode(line)

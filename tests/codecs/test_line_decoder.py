@@ -5,7 +5,15 @@ from time import process_time
 
 import pytest
 
-from twistedsock.codecs.line_decoder import LINE_DECODER, USAGE, Line, LineSplitter, decode_block, split_messages
+from twistedsock.codecs.line_decoder import (
+    CTRL_D,
+    LINE_DECODER,
+    USAGE,
+    Line,
+    LineSplitter,
+    decode_block,
+    split_messages,
+)
 from twistedsock.codecs.line_encoder import LINE_ENCODER
 from twistedsock.codecs.payload import BAD_BASE64, UNPAIRED_SURROGATE, build_payloads
 from twistedsock.errors import ErrorCode
@@ -419,3 +427,10 @@ def test_ends_with_cr_also_while_a_line_is_skipped() -> None:
         splitter.feed(data)
         states.append(splitter.ends_with_cr)
     assert states == [False, True, False, True, False, True, True, False, True, False]
+
+
+def test_lines_of_another_protocol_are_not_commands() -> None:
+    splitter = LineSplitter(20)
+    splitter.has_verbs = False
+    assert splitter.feed(b"PUB a 1\nPUB a 2\n\x04\n\x04") == [b"PUB a 1", b"PUB a 2", CTRL_D]
+    assert splitter.feed(b"\n" + b"x" * 30 + b"\n\x04\n")[2:] == [CTRL_D]
