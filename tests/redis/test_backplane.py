@@ -15,6 +15,7 @@ from twistedsock.redis.link import Timing
 from twistedsock.redis.resp import Call, ConnectionLost, Item
 from twistedsock.redis.scripts import Script
 from twistedsock.redis.server import Server
+from twistedsock.redis.shards import OneShard
 
 
 class FakeLink:
@@ -75,7 +76,8 @@ def node() -> FakeNode:
 
 @pytest.fixture
 def backplane(link: FakeLink, node: FakeNode) -> RedisBackplane:
-    backplane = RedisBackplane(link, b"n1", 0, Limits(), link.schedule, str, lambda: b"r", Timing())
+    shards = OneShard(link, link.schedule, str)
+    backplane = RedisBackplane(shards, b"n1", wire.Names(0), Limits(), link.schedule, str, lambda: b"r", Timing())
     backplane.start(node)  # type: ignore[arg-type]
     return backplane
 
