@@ -3,7 +3,8 @@
 import pytest
 
 from twistedsock.errors import TOO_MANY_CONNECTIONS, TOO_MANY_FROM_ADDRESS, TOO_MANY_OF_IDENTITY
-from twistedsock.limits.connections import ConnectionLimiter
+from twistedsock.limits.connections import ConnectionLimiter, is_many
+from twistedsock.limits.principal import address_principal, subject_principal
 from twistedsock.limits.settings import Limits
 
 
@@ -123,3 +124,10 @@ def test_an_address_and_an_identity_of_the_same_name_are_counted_apart() -> None
     admission = ConnectionLimiter(Limits(max_connections_per_address=1, max_connections_per_identity=1))
     assert admission.acquire("10.0.0.1") is None and admission.acquire_identity(b"10.0.0.1") is None
     assert admission.counts == {b"@10.0.0.1": 1, b"=10.0.0.1": 1}
+
+
+@pytest.mark.parametrize(("count", "of_address", "of_identity"), [(1, False, False), (2, True, False), (3, True, True)])
+def test_half_of_the_limit_must_be_known_to_all_processes(count: int, of_address: bool, of_identity: bool) -> None:
+    limits = Limits(max_connections_per_address=4, max_connections_per_identity=6)
+    assert is_many(address_principal("192.0.2.1"), count, limits) is of_address
+    assert is_many(subject_principal(b"ann"), count, limits) is of_identity

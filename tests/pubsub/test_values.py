@@ -17,6 +17,8 @@ from twistedsock.pubsub.values import (
     Payloads,
     PresenceChange,
     cost,
+    read_kind,
+    store_kind,
 )
 
 EVENT = Event(7, b"p1", b"ann", b"message", b"21.5", TEXT)
@@ -77,3 +79,8 @@ def test_part_has_the_events_between_two_offsets(start: int, stop: int, kind: Pa
 
 def test_part_of_all_events_is_the_batch_itself() -> None:
     assert BATCH.part(0, 99) is BATCH
+
+
+@pytest.mark.parametrize(("kind", "stored"), [(TEXT, False), (JSON, True), (BYTES, BYTES)])
+def test_kinds_are_stored_so_that_older_versions_can_read_text_and_json(kind: PayloadKind, stored: object) -> None:
+    assert store_kind(kind) is stored and read_kind(store_kind(kind)) is kind

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.fakes import Ticking
@@ -288,6 +289,25 @@ def test_batch_has_one_sender_and_a_result_for_each_publication(server: FakeServ
         "MSG yard 1 p2 c",
     ]
     assert len(server.context.sessions) == 1
+
+
+def test_batch_with_a_key_is_published_once() -> None:
+    """Its first event alone shows whether the key was used before: a batch of fewer events could go unnoticed."""
+    server = FakeServer(late=True)
+
+    def publish(fingerprint: bytes, *channels: bytes) -> Any:
+        asked = [
+            msgspec.structs.replace(publication(channel, b"x"), key=b"key", fingerprint=fingerprint)
+            for channel in channels
+        ]
+        return settled(server, visitor(server).publish_all(asked))
+
+    first = publish(b"1", b"no good", b"kitchen", b"yard")
+    assert [code(one) or one.offset for one in first] == [ErrorCode.BAD_CHANNEL, 1, 1]
+    again = publish(b"1", b"no good", b"kitchen", b"yard")
+    assert [code(one) or one.offset for one in again] == [ErrorCode.BAD_CHANNEL, 1, 1]
+    assert publish(b"2", b"kitchen") is KEY_REUSED
+    assert len(server.context.sessions) == 0
 
 
 def test_batch_with_an_invalid_nick_publishes_nothing(server: FakeServer) -> None:
