@@ -42,6 +42,7 @@ TO_HUB: list[messages.Message] = [
     messages.WorkerReport(b"{}"),
     messages.Goodbye(),
     messages.FindOffset(b"kitchen", b"e1", 1_764_394_200_123),
+    messages.ReportCounts({b"@192.0.2.1": 3, b"=ann": 0}),
     messages.Command(DisconnectClient(b"2-abcde", b"bye", b"disconnected")),
 ]
 
@@ -58,6 +59,7 @@ TO_WORKER: list[messages.Message] = [
     messages.Failure(b"unavailable", "backplane unavailable"),
     messages.Ask(b"figures"),
     messages.Reports({b"1": b"{}"}),
+    messages.CountsElsewhere({b"@192.0.2.1": 3, b"=ann": 0}),
     messages.Command(DisconnectClient(b"2-abcde", b"bye", b"disconnected")),
 ]
 
