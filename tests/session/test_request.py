@@ -306,6 +306,7 @@ def test_batch_with_a_key_is_published_once() -> None:
     assert [code(one) or one.offset for one in first] == [ErrorCode.BAD_CHANNEL, 1, 1]
     again = publish(b"1", b"no good", b"kitchen", b"yard")
     assert [code(one) or one.offset for one in again] == [ErrorCode.BAD_CHANNEL, 1, 1]
+    assert [code(one) for one in publish(b"1", b"no good")] == [ErrorCode.BAD_CHANNEL]
     assert publish(b"2", b"kitchen") is KEY_REUSED
     assert len(server.context.sessions) == 0
 
