@@ -118,12 +118,13 @@ class LineClient(ProtocolClient):
         name: str = "",
         nick: str = "",
         token: str = "",
+        prefix: str = "",
         **options: Any,
     ) -> str:
         words = ["EMIT" if name else self.SHORT.get(verb, verb.upper())]
         if base64 is not None:
             words[0] += "BIN"
-        words += [word for word in (channel, name, nick, token) if word]
+        words += [word for word in (channel, name, nick, token, prefix) if word]
         words += [f"{option}={self._value(option, value)}" for option, value in options.items() if option != "raw"]
         if self.with_time and verb in ("subscribe", "history"):
             words.append("time=on")
@@ -185,6 +186,10 @@ class LineClient(ProtocolClient):
         _, id, nick = rest.split(" ")
         self._collected.append({"id": id, "nick": nick})
 
+    def _read_channel(self, rest: str) -> None:
+        channel, readers, offset = rest.split(" ")
+        self._collected.append({"channel": channel, "readers": int(readers), "offset": int(offset)})
+
     def _read_ok(self, rest: str) -> Message:
         verb = self._asked.popleft()
         fields = dict(word.split("=", 1) for word in rest.split(" ") if "=" in word)
@@ -198,6 +203,10 @@ class LineClient(ProtocolClient):
             gaps, self._gaps = self._gaps, []
             if gaps:
                 answer["lost"] = gaps
+        elif verb == "list":
+            collected, self._collected = self._collected, []
+            assert rest.startswith(f"{len(collected)} total=")
+            answer |= {"channels": collected, "total": int(fields["total"]), "next": fields.get("next")}
         elif verb == "subscribe":
             answer |= {"channel": rest.split(" ")[0], "offset": int(fields["offset"]), "epoch": fields["epoch"]}
             if "recovered" in fields:

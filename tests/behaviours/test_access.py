@@ -53,6 +53,17 @@ def test_commands_without_the_right_fail_with_a_reason(
     assert outcome(publisher.request(verb, channel=channel, **ASKED[verb])) == ("ok" if allowed else error)
 
 
+def test_lists_only_channels_that_the_client_can_read(publisher: ProtocolClient, reader: ProtocolClient) -> None:
+    publisher.request("auth", token="bob")
+    for channel in ("kitchen", "alerts.fire"):
+        publisher.request("publish", channel=channel, data="x")
+    reader.request("publish", channel="lobby", data="x")
+    lobby = {"channel": "lobby", "readers": 0, "offset": 1}
+    assert reader.request("list") == {"type": "ok", "channels": [lobby], "total": 1, "next": None}
+    reader.request("auth", token="ann")
+    assert [one["channel"] for one in reader.request("list")["channels"]] == ["alerts.fire", "kitchen"]
+
+
 def test_token_gives_a_nick_that_no_other_client_can_use(publisher: ProtocolClient, reader: ProtocolClient) -> None:
     reader.request("auth", token="bob")
     reader.request("subscribe", channel="kitchen", presence=True)

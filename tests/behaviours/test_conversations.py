@@ -217,3 +217,13 @@ def test_rejects_names_with_an_invisible_character(
 ) -> None:
     answer = publisher.request(verb, **{name: value.replace("{}", sign) for name, value in fields.items()})
     assert answer == {"type": "error", "code": code}
+
+
+def test_lists_channels_with_readers_and_offsets(publisher: ProtocolClient, reader: ProtocolClient) -> None:
+    for channel in ("a/1", "a/2", "b"):
+        publisher.request("publish", channel=channel, data="x")
+    reader.request("subscribe", channel="a/2")
+    first, second = ({"channel": name, "readers": readers, "offset": 1} for name, readers in (("a/1", 0), ("a/2", 1)))
+    assert reader.request("list", prefix="a/") == {"type": "ok", "channels": [first, second], "total": 2, "next": None}
+    assert reader.request("list", prefix="a/", after="a/1")["channels"] == [second]
+    assert reader.request("list", prefix="c") == {"type": "ok", "channels": [], "total": 0, "next": None}

@@ -30,8 +30,18 @@ from twistedsock.codecs.problem_details import ApiError
 from twistedsock.codecs.query import QueryParameters
 from twistedsock.errors import BAD_CHANNEL, Error, ErrorCode
 from twistedsock.limits.settings import CHUNK_BYTES
-from twistedsock.pubsub.channel_index import ChannelInfo, Page
-from twistedsock.pubsub.values import BYTES, JSON, TEXT, Event, Lost, Member, Position, Publication
+from twistedsock.pubsub.values import (
+    BYTES,
+    JSON,
+    TEXT,
+    ChannelInfo,
+    Event,
+    Lost,
+    Member,
+    Page,
+    Position,
+    Publication,
+)
 from twistedsock.session.commands import Subscribe
 from twistedsock.session.history_query import HistoryQuery, Moment
 from twistedsock.session.request import HistoryPage

@@ -21,6 +21,7 @@ from twistedsock.session.commands import (
     Command,
     Info,
     InvalidCommand,
+    ListChannels,
     Nick,
     Ping,
     Publish,
@@ -81,6 +82,8 @@ RIGHT: dict[str, Command] = {
         b"a", HistoryQuery(before=Moment(1_500))
     ),
     '{"type":"who","id":5,"channel":"a"}': Who(b"a", b"5"),
+    '{"type":"list","id":5}': ListChannels(b"", b"", b"5"),
+    '{"type":"list","prefix":"s/","after":"s/1"}': ListChannels(b"s/", b"s/1"),
     '{"type":"nick","id":6,"nick":"ann"}': Nick(b"ann", b"6"),
     '{"type":"auth","id":9,"token":"a.b.c"}': Auth(b"a.b.c", b"9"),
     '{"type":"ping","id":7}': Ping(b"", b"7"),
@@ -266,6 +269,7 @@ MISUSED = {
     + ['"channel":"a","after":"17"', '"channel":"a","before":"yesterday"', '"channel":"a","before":1.5']
     + ['"channel":"a","after":null', '"channel":"a","after":{"x":[1]}', f'"channel":"a","before":{MAX_OFFSET + 1}'],
     "who": ["", '"channel":false'],
+    "list": ['"prefix":1', '"after":1', '"after":null'],
     "nick": ["", '"nick":1', '"nick":null', '"channel":"a"'],
     "auth": ["", '"token":1', '"token":null', '"nick":"a"'],
 }

@@ -14,7 +14,19 @@ from twistedsock.codecs.sse import SSE_ENCODER
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.future import Future
-from twistedsock.pubsub.values import BYTES, TEXT, Batch, Event, Lost, Member, PayloadKind, Position, PresenceChange
+from twistedsock.pubsub.values import (
+    BYTES,
+    TEXT,
+    Batch,
+    ChannelInfo,
+    Event,
+    Lost,
+    Member,
+    Page,
+    PayloadKind,
+    Position,
+    PresenceChange,
+)
 from twistedsock.session.encoder import Endpoints, SessionInfo
 from twistedsock.testing import read_frames
 
@@ -84,6 +96,14 @@ REPLIES = {
     "who": (
         b"".join(JSON.members(b"5", b"kitchen", [ANN, Member(b"p2", b"p2")])),
         '{"type":"ok","id":5,"members":[{"id":"k3x9","nick":"ann"},{"id":"p2","nick":"p2"}]}',
+    ),
+    "list": (
+        b"".join(JSON.channels(b"5", Page([ChannelInfo(b'a"', 2, AT, 3, 100)], 7, b'a"'))),
+        '{"type":"ok","id":5,"channels":[{"channel":"a\\"","readers":2,"offset":17}],"total":7,"next":"a\\""}',
+    ),
+    "list, the last page": (
+        b"".join(JSON.channels(None, Page([], 0, None))),
+        '{"type":"ok","channels":[],"total":0,"next":null}',
     ),
     "who, no id": (b"".join(JSON.members(None, b"kitchen", [])), '{"type":"ok","members":[]}'),
     "history": (

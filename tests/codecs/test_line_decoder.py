@@ -23,6 +23,7 @@ from twistedsock.session.commands import (
     Command,
     Info,
     InvalidCommand,
+    ListChannels,
     Nick,
     Ping,
     Publish,
@@ -99,6 +100,14 @@ RIGHT = {
     ),
     b"HIST a time=off before=1970-01-01T00:00:01.5Z": ReadHistory(b"a", HistoryQuery(before=Moment(1_500))),
     b"WHO a": Who(b"a"),
+    b"LIST": ListChannels(),
+    b"LIST  s/ ": ListChannels(b"s/"),
+    b"list s/ after=s/1": ListChannels(b"s/", b"s/1"),
+    b"LIST after=s/1": ListChannels(b"", b"s/1"),
+    b"PUBLISH a 1": Publish(b"a", build_payloads([b"1"], TEXT)),
+    b"Subscribe a last=5": Subscribe(b"a", last=5),
+    b"UNSUBSCRIBE a": Unsubscribe(b"a"),
+    b"HISTORY a": ReadHistory(b"a", HistoryQuery()),
     b"NICK ann": Nick(b"ann"),
     b"AUTH a.b.c": Auth(b"a.b.c"),
     b"auth  a.b.c ": Auth(b"a.b.c"),
@@ -151,6 +160,7 @@ MISUSED = {
     "HIST": ["", " a b", " a epoch=e", " a presence=on", " a last=x", " a since=", " a last=1 last=2"]
     + [" a after=", " a before=yesterday", " a after=-1", " a after=9007199254740992", " a after=\xff", " a time=1"],
     "WHO": ["", " ", " a b"],
+    "LIST": [" a b", " after=a b"],
     "NICK": ["", "  ", " a b"],
     "AUTH": ["", "  ", " a b"],
     "QUIET": ["", " ", " ON", " yes", " on off", " on on"],
@@ -199,7 +209,7 @@ def test_error_quotes_the_invalid_word(line: str, words: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [b"frob", b"SUBSCRIBE a", b"PUB\ta b", b"\tPUB a b", b"\x04", b"??", b'{"type":"ping"}', "ＰＵＢ a b".encode()]
+    [b"frob", b"SUBSCRIPTION a", b"PUB\ta b", b"\tPUB a b", b"\x04", b"??", b'{"type":"ping"}', "ＰＵＢ a b".encode()]
     + [b"GET / HTTP/1.1", b"P" * 65_536, b"\x00", "ſub a".encode()],
     ids=lambda line: repr(line[:20]),
 )
@@ -434,3 +444,21 @@ def test_lines_of_another_protocol_are_not_commands() -> None:
     splitter.has_verbs = False
     assert splitter.feed(b"PUB a 1\nPUB a 2\n\x04\n\x04") == [b"PUB a 1", b"PUB a 2", CTRL_D]
     assert splitter.feed(b"\n" + b"x" * 30 + b"\n\x04\n")[2:] == [CTRL_D]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"PUBB kitchen 1", "unknown command PUBB: did you mean PUB?"),
+        (b"histo kitchen", "unknown command HISTO: did you mean HIST?"),
+        (b"HLEP", "unknown command HLEP: did you mean HELP?"),
+        (b"GET", "unknown command: try HELP, or QUIT to disconnect"),
+        (b"PU\x1bB", "unknown command: try HELP, or QUIT to disconnect"),
+        (b"P" * 17, "unknown command: try HELP, or QUIT to disconnect"),
+        ("PÜB".encode(), "unknown command: try HELP, or QUIT to disconnect"),
+    ],
+)
+def test_unknown_command_suggests_the_nearest(line: bytes, message: str) -> None:
+    command = LINE_DECODER.decode(line)
+    assert isinstance(command, InvalidCommand)
+    assert (command.error.code, command.error.message) == (ErrorCode.UNKNOWN_COMMAND, message)

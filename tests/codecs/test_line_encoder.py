@@ -14,9 +14,11 @@ from twistedsock.pubsub.values import (
     JSON,
     TEXT,
     Batch,
+    ChannelInfo,
     Event,
     Lost,
     Member,
+    Page,
     Position,
     PresenceChange,
     Reset,
@@ -115,6 +117,11 @@ REPLIES = {
         b"JOIN kitchen k3x9 ann\nLEAVE kitchen p2 p2\n",
     ),
     "WHO": (b"".join(LINE_ENCODER.members(None, b"kitchen", [ANN])), b"MEMBER kitchen k3x9 ann\nOK 1\n"),
+    "LIST": (
+        b"".join(LINE_ENCODER.channels(None, Page([ChannelInfo(b"kitchen", 2, Position(b"e1", 17), 3, 100)], 1, None))),
+        b"CHANNEL kitchen 2 17\nOK 1 total=1\n",
+    ),
+    "LIST with more": (b"".join(LINE_ENCODER.channels(None, Page([], 7, b"a"))), b"OK 0 total=7 next=a\n"),
     "WHO without subscribers": (b"".join(LINE_ENCODER.members(None, b"kitchen", [])), b"OK 0\n"),
     "HIST": (
         b"".join(LINE_ENCODER.history(None, b"kitchen", [event(1), event(2, b"smoke", b"alarm")], AT)),

@@ -15,7 +15,7 @@ from twistedsock.codecs.native import (
 )
 from twistedsock.codecs.payload import build_payloads
 from twistedsock.errors import BAD_CHANNEL
-from twistedsock.pubsub.values import Batch, Member, PayloadKind, Payloads, Position, PresenceChange, Reset
+from twistedsock.pubsub.values import Batch, Member, Page, PayloadKind, Payloads, Position, PresenceChange, Reset
 from twistedsock.session.encoder import Endpoints, SessionInfo
 
 ENDS = Endpoints(b"unix:-", b"unix:-")
@@ -77,6 +77,7 @@ def test_has_no_other_messages() -> None:
         encoder.facts(None, SessionInfo(ANN, ENDS, 1, 0, b"0.1.0")),
         *encoder.history(None, b"kitchen", [], AT),
         *encoder.members(None, b"kitchen", [ANN]),
+        *encoder.channels(None, Page([], 0, None)),
         encoder.presence(b"kitchen", [PresenceChange(ANN, True)]),
         encoder.presence_lost(b"kitchen"),
         encoder.bye(b""),

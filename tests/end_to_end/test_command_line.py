@@ -43,6 +43,7 @@ def test_events_can_be_published_read_and_counted(command, channel):
     assert (status, out, errors) == (0, "21.5\n", "")
     assert command("sub", channel, "--last", "1", "--count", "1", "--raw") == (0, "21.5\n", "")
     assert command("who", channel) == (0, "", "")
+    assert command("channels", channel) == (0, f"{channel} 0 2\n", "")
 
 
 def test_lines_of_standard_input_are_events_in_their_order(command, channel):

@@ -159,6 +159,7 @@ FIELDS: dict[str, list[st.SearchStrategy[tuple[bytes, bytes]]]] = {
     "unsubscribe": [CHANNEL_FIELD],
     "history": [CHANNEL_FIELD],
     "who": [CHANNEL_FIELD],
+    "list": [st.tuples(st.sampled_from([b"prefix", b"after"]), CHANNELS.map(_quoted))],
     "nick": [st.tuples(st.just(b"nick"), NAMES.map(_quoted))],
     "auth": [st.tuples(st.just(b"token"), TOKENS.map(_quoted))],
     "ping": [],

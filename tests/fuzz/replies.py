@@ -15,6 +15,7 @@ KINDS: dict[type, str] = {
     commands.Unsubscribe: "unsubscribe",
     commands.ReadHistory: "history",
     commands.Who: "who",
+    commands.ListChannels: "list",
     commands.Nick: "nick",
     commands.Auth: "auth",
     commands.Ping: "ping",
@@ -34,6 +35,7 @@ LINE_REPLIES: dict[type, str] = {
     commands.Unsubscribe: rf"OK \S+$|{ANY_ERROR}",
     commands.ReadHistory: rf"OK [0-9]+$|{ANY_ERROR}",
     commands.Who: rf"OK [0-9]+$|{ANY_ERROR}",
+    commands.ListChannels: rf"OK [0-9]+ total=[0-9]+( next=\S+)?$|{ANY_ERROR}",
     commands.Nick: rf"OK \S+$|{ANY_ERROR}",
     commands.Auth: rf"OK \S+( expires=[0-9]+)?$|{ANY_ERROR}",
     commands.Ping: r"PONG( |$)",
@@ -82,7 +84,7 @@ class ExpectedReplies:
             return lambda reply: (reply["type"], reply.get("id"), reply.get("code")) == ("error", id, code), False
         kind = KINDS.get(type(command), "")
         success = "pong" if kind == "ping" else "ok"
-        if tag is None and kind not in ("history", "who", "info", "ping"):
+        if tag is None and kind not in ("history", "who", "list", "info", "ping"):
             return lambda reply: reply["type"] == "error" and "id" not in reply, True
         return lambda reply: reply["type"] in (success, "error") and reply.get("id") == id, False
 

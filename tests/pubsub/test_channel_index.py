@@ -14,11 +14,10 @@ from twistedsock.pubsub.channel_index import (
     NAMES_PER_STEP,
     ChannelIndex,
     ChannelQuery,
-    Page,
     Selection,
 )
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import Payloads, Publication
+from twistedsock.pubsub.values import Page, Payloads, Publication
 from twistedsock.testing import FakeServer
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from sockbridge.core import MAX_UNANSWERED, MAX_WAITING, Core, State
 from sockbridge.errors import SockbridgeError
-from sockbridge.values import Event, Lost, Member, Position, Welcome
+from sockbridge.values import Channel, Event, Lost, Member, Position, Welcome
 from sockbridge.wire import JsonLines
 from tests.python_client.link import Link, Outcome
 from twistedsock.codecs.json_encoder import JSON_LINE_ENCODER
@@ -112,6 +112,14 @@ def test_members_are_listed(link: Link) -> None:
     link.call(lambda outcome: link.core.set_nick("ann", outcome))
     members = link.call(lambda outcome: link.core.members("kitchen", outcome)).result
     assert members == [Member("p1", "ann")]
+
+
+def test_channels_are_listed_over_all_pages(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twistedsock.session.handlers.MAX_LISTED_CHANNELS", 2)
+    for name in ("a/1", "a/2", "a/3", "b"):
+        link.publish(name, 1)
+    listed = link.call(lambda outcome: link.core.list_channels("a/", outcome)).result
+    assert listed == [Channel("a/1", 0, 1), Channel("a/2", 0, 1), Channel("a/3", 0, 1)]
 
 
 def test_nick_is_sent_again_after_a_reconnection(server: FakeServer) -> None:

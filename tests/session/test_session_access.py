@@ -318,3 +318,27 @@ def test_does_not_warn_a_closing_session() -> None:
     server.wall += 50
     server.context.expiry_watcher.check()
     assert peer.received() == []
+
+
+def test_list_has_the_channels_that_the_client_can_read(server: FakeServer) -> None:
+    ann, guest = welcomed(server, "AUTH A"), welcomed(server)
+    for channel, client in (("kitchen", ann), ("lobby", guest)):
+        assert ask(client, f"PUB {channel} x") == ["OK 1"]
+    server.context.policy = FakePolicy({"lobby": "r"}, TOKENS)
+    assert ask(guest, "LIST") == ["CHANNEL lobby 0 1", "OK 1 total=1"]
+    assert ask(ann, "LIST") == ["CHANNEL kitchen 0 1", "OK 1 total=1"]
+    server.context.policy = FakePolicy({"lobby": "r"})
+    assert ask(ann, "LIST") == ["ERR unauthorized that token is not known"]
+
+
+def test_list_is_charged_by_the_number_of_channels() -> None:
+    server = FakeServer()
+    client = server.line_client()
+    client.send(*(f"PUB c{number} x" for number in range(1000)))
+    server.turn()
+    client.limit(commands_per_second=100, commands_burst=30)
+    client.received_bytes()
+    client.send(*["LIST c99"] * 4)
+    server.turn()
+    replies = [line for line in client.received() if not line.startswith("CHANNEL")]
+    assert [reply.split(" ")[0] for reply in replies] == ["OK", "OK", "OK", "ERR"]

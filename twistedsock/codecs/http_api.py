@@ -31,9 +31,19 @@ from twistedsock.codecs.problem_details import ApiError
 from twistedsock.codecs.query import QueryParameters, bad_parameter
 from twistedsock.codecs.sse import format_event_id, format_position, parse_event_id
 from twistedsock.errors import SINCE_WITHOUT_EPOCH, Error, ErrorCode
-from twistedsock.pubsub.channel_index import ChannelInfo, Page
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME, check_channel
-from twistedsock.pubsub.values import BYTES, JSON, TEXT, Event, Member, Payloads, Position, Publication
+from twistedsock.pubsub.values import (
+    BYTES,
+    JSON,
+    TEXT,
+    ChannelInfo,
+    Event,
+    Member,
+    Page,
+    Payloads,
+    Position,
+    Publication,
+)
 from twistedsock.session.commands import MAX_OFFSET, Subscribe
 from twistedsock.session.encoder import Piece
 from twistedsock.session.history_query import HistoryQuery

@@ -48,6 +48,7 @@ class _Request(msgspec.Struct, gc=False):
     base64: Raw | UnsetType = UNSET  # only publications have it
     name: str | UnsetType = UNSET
     nick: str | UnsetType = UNSET
+    prefix: str | UnsetType = UNSET
     token: str | UnsetType = UNSET
     last: _Count | UnsetType = UNSET
     since: _Count | UnsetType = UNSET
@@ -82,7 +83,7 @@ _BAD_JSON = Error(ErrorCode.BAD_JSON, "invalid message: send one JSON object")
 
 _BAD_TYPE = Error(
     ErrorCode.BAD_TYPE,
-    "unknown type: send subscribe, unsubscribe, publish, history, who, nick, auth, ping or info",
+    "unknown type: send subscribe, unsubscribe, publish, history, who, list, nick, auth, ping or info",
 )
 
 _BAD_BINARY = InvalidCommand(
@@ -377,6 +378,19 @@ def _who(request: _Request, tag: Tag) -> Command:
     return commands.Who(_required(request, "channel", request.channel), tag)
 
 
+def _list(request: _Request, tag: Tag) -> Command:
+    prefix = b"" if request.prefix is UNSET else request.prefix.encode()
+    return commands.ListChannels(prefix, _after_channel(request.after), tag)
+
+
+def _after_channel(raw: Raw | UnsetType) -> bytes:
+    """In a list, ``after`` is the name of a channel."""
+    try:
+        return b"" if raw is UNSET else _read_text(raw).encode()
+    except msgspec.DecodeError:
+        raise _InvalidField("invalid after: expected a channel") from None
+
+
 def _nick(request: _Request, tag: Tag) -> Command:
     return commands.Nick(_required(request, "nick", request.nick), tag)
 
@@ -399,6 +413,7 @@ _TYPES: dict[str, Callable[[_Request, Tag], Command]] = {
     "unsubscribe": _unsubscribe,
     "history": _history,
     "who": _who,
+    "list": _list,
     "nick": _nick,
     "auth": _auth,
     "ping": _ping,

@@ -11,7 +11,19 @@ from twistedsock.codecs.payload import payload_to_json, quote, quote_name
 from twistedsock.codecs.websocket import CLOSE_CODES, binary_frame
 from twistedsock.errors import CloseReason, Error
 from twistedsock.limits.settings import CHUNK_BYTES
-from twistedsock.pubsub.values import BYTES, JSON, Batch, Event, Lost, Member, Position, PresenceChange, Reset, Tag
+from twistedsock.pubsub.values import (
+    BYTES,
+    JSON,
+    Batch,
+    Event,
+    Lost,
+    Member,
+    Page,
+    Position,
+    PresenceChange,
+    Reset,
+    Tag,
+)
 from twistedsock.session.encoder import Endpoints, HistoryItem, Piece, SessionInfo
 
 _HEAD = b'{"type":"event","channel":%b,"offset":%d,"time":%d,"from":%b,"name":%b'
@@ -194,6 +206,15 @@ class JsonEncoder:
     def members(self, tag: Tag, channel: bytes, members: Iterable[Member]) -> Iterator[Piece]:
         opening = b'{"type":"ok"%b,"members":[' % _id(tag)
         return self._fragments(stream_list((member_object(member) for member in members), opening, b"]}"))
+
+    def channels(self, tag: Tag, page: Page) -> Iterator[Piece]:
+        following = b"null" if page.following is None else quote_name(page.following)
+        ending = b'],"total":%d,"next":%b}' % (page.total, following)
+        objects = (
+            b'{"channel":%b,"readers":%d,"offset":%d}' % (quote(one.channel), one.readers, one.position.offset)
+            for one in page.channels
+        )
+        return self._fragments(stream_list(objects, b'{"type":"ok"%b,"channels":[' % _id(tag), ending))
 
     def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
         payloads, quoted = batch.payloads, quote_name(channel)

@@ -5,6 +5,7 @@ Lines end with LF or CRLF and have a maximum length. ``LineSplitter`` finds them
 that hold nothing else are decoded as one command, by ``decode_block``."""
 
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 
 from twistedsock.codecs.line_encoder import (
     HELP_LINES,
@@ -40,7 +41,7 @@ _BAD_BASE64 = InvalidCommand(BAD_BASE64)
 
 _NO_HELP = InvalidCommand(Error(ErrorCode.BAD_ARGUMENT, "unknown command: send HELP for a list of commands"))
 
-_UNKNOWN = InvalidCommand(Error(ErrorCode.UNKNOWN_COMMAND, "unknown command: try HELP, or QUIT to disconnect"))
+_UNKNOWN = "unknown command: try HELP, or QUIT to disconnect"
 
 
 def _publish(channel: bytes, payload: bytes, name: bytes = DEFAULT_EVENT_NAME) -> Command:
@@ -115,6 +116,7 @@ USAGE = {
     b"EMITBIN": "EMITBIN <channel> <name> <base64>",
     b"HIST": "HIST <channel> [last=<n>] [since=<offset>] [after=<offset|time>] [before=<offset|time>] [time=on]",
     b"WHO": "WHO <channel>",
+    b"LIST": "LIST [prefix] [after=<channel>]",
     b"QUIET": "QUIET on|off",
     b"AUTH": "AUTH <token>",
     b"PING": "PING [text]",
@@ -201,6 +203,28 @@ def _read_history(rest: bytes) -> Command:
     return commands.ReadHistory(channel, query, with_time)
 
 
+def _read_list(rest: bytes) -> Command:
+    words = _words(rest)
+    after = words.pop() if words and words[-1].startswith(b"after=") else b""
+    if len(words) > 1:
+        raise _UsageError
+    return commands.ListChannels(words[0] if words else b"", after.removeprefix(b"after="))
+
+
+MAX_SUGGESTED_BYTES = 16
+"""Of an unknown verb. The comparison of longer ones would be expensive, and no verb is as long."""
+
+
+def _unknown(verb: bytes) -> Command:
+    """The error for an unknown verb, with the verb that is most like it."""
+    message = _UNKNOWN
+    if len(verb) <= MAX_SUGGESTED_BYTES and verb.isalpha() and verb.isascii():
+        similar = get_close_matches(verb.decode("latin-1"), [known.decode() for known in USAGE], 1, 0.7)
+        if similar:
+            message = f"unknown command {verb.decode()}: did you mean {similar[0]}?"
+    return InvalidCommand(Error(ErrorCode.UNKNOWN_COMMAND, message))
+
+
 def _channel_and_options(rest: bytes) -> tuple[bytes, dict[bytes, bytes]]:
     words = _words(rest)
     if not words:
@@ -254,7 +278,15 @@ def _on_or_off(value: bytes | None) -> bool:
     return value == b"on"
 
 
-_ALIASES = {b"?": b"HELP", b"EXIT": b"QUIT", b"BYE": b"QUIT"}
+_ALIASES = {
+    b"?": b"HELP",
+    b"EXIT": b"QUIT",
+    b"BYE": b"QUIT",
+    b"PUBLISH": b"PUB",
+    b"SUBSCRIBE": b"SUB",
+    b"UNSUBSCRIBE": b"UNSUB",
+    b"HISTORY": b"HIST",
+}
 
 _VERBS: dict[bytes, Callable[[bytes], Command]] = {
     b"NICK": _one(commands.Nick),
@@ -266,6 +298,7 @@ _VERBS: dict[bytes, Callable[[bytes], Command]] = {
     b"EMITBIN": _named(_publish_bytes),
     b"HIST": _read_history,
     b"WHO": _one(commands.Who),
+    b"LIST": _read_list,
     b"AUTH": _one(commands.Auth),
     b"PING": _read_ping,
     b"INFO": _none(commands.Info()),
@@ -311,7 +344,7 @@ class LineDecoder:
         verb = _ALIASES.get(verb, verb)
         read = self._verbs.get(verb)
         if read is None:
-            return _UNKNOWN
+            return _unknown(verb)
         try:
             return read(rest)
         except _UsageError as error:

@@ -13,7 +13,7 @@ from twistedsock.codecs.times import format_time
 from twistedsock.errors import Error
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
-from twistedsock.pubsub.values import BYTES, Batch, Event, Lost, Member, Position, PresenceChange, Reset, Tag
+from twistedsock.pubsub.values import BYTES, Batch, Event, Lost, Member, Page, Position, PresenceChange, Reset, Tag
 from twistedsock.session.encoder import Endpoints, HistoryItem, Piece, SessionInfo
 
 _LINES = {
@@ -25,6 +25,7 @@ _LINES = {
     b"UNSUB": [b"UNSUB kitchen", b"unsubscribe from a channel"],
     b"HIST": [b"HIST kitchen last=10", b"list past events"],
     b"WHO": [b"WHO kitchen", b"list the subscribers of a channel"],
+    b"LIST": [b"LIST sensors/", b"list the channels that begin with this, or all"],
     b"NICK": [b"NICK ann", b"change your nick to ann"],
     b"AUTH": [b"AUTH eyJhbGciOi...", b"authenticate with a token"],
     b"QUIET": [b"QUIET on", b"reply to PUB and EMIT only if they fail; QUIET off ends that"],
@@ -199,6 +200,13 @@ class LineEncoder:
             b"MEMBER %b %b %b" % (channel, member.id, member.nick) for member, _ in zip(members, counter, strict=False)
         )
         yield self._frame(b"OK %d" % next(counter))
+
+    def channels(self, tag: Tag, page: Page) -> Iterator[bytes]:
+        yield from self._chunks(
+            b"CHANNEL %b %d %d" % (one.channel, one.readers, one.position.offset) for one in page.channels
+        )
+        following = b"" if page.following is None else b" next=" + page.following
+        yield self._frame(b"OK %d total=%d%b" % (len(page.channels), page.total, following))
 
     def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
         payloads, time = batch.payloads, self._time(batch.time)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from twistedsock.errors import Error
-from twistedsock.pubsub.values import Batch, Lost, Member, Position, PresenceChange, Reset, Tag
+from twistedsock.pubsub.values import Batch, Lost, Member, Page, Position, PresenceChange, Reset, Tag
 from twistedsock.session.encoder import Endpoints, HistoryItem, Piece, SessionInfo
 
 
@@ -125,6 +125,9 @@ class NativeEncoder:
         return iter(())
 
     def members(self, tag: Tag, channel: bytes, members: Iterable[Member]) -> Iterator[bytes]:
+        return iter(())
+
+    def channels(self, tag: Tag, page: Page) -> Iterator[bytes]:
         return iter(())
 
     def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:

@@ -9,42 +9,19 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-import msgspec
-
 from twistedsock.limits.principal import LOCAL, Principal
 from twistedsock.pubsub.broker import Broker
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.names import is_reserved
 from twistedsock.pubsub.scheduler import TimeSlice
-from twistedsock.pubsub.values import Event, Position
+from twistedsock.pubsub.values import ChannelInfo, Page
 
 NAMES_PER_STEP = 100
 """Names between two looks at the clock: 0.1 ms, or 0.2 ms with a token that has many patterns."""
 
 MAX_STARTED_SEARCHES = 32
 """Each search that has started holds a list of all channels: together 26 MB with the default limit of channels."""
-
-
-class ChannelInfo(msgspec.Struct, frozen=True, gc=False):
-    """A channel in a list. ``events`` is the number of events in its history, ``size`` their cost in bytes, and
-    ``newest`` the newest of them, None if there is none."""
-
-    channel: bytes
-    readers: int
-    position: Position
-    events: int
-    size: int
-    newest: Event | None = None
-
-
-class Page(msgspec.Struct, frozen=True):
-    """``total`` is the number of channels on all pages. ``following`` is the ``after`` of the next page, None if there
-    is none."""
-
-    channels: list[ChannelInfo]
-    total: int
-    following: bytes | None
 
 
 class Selection(Protocol):
@@ -147,6 +124,18 @@ class ChannelIndex:
         self._started: deque[Principal] = deque()
         self._waiting: deque[Principal] = deque()
         self._is_running = False
+
+    def find(
+        self,
+        prefix: bytes,
+        after: bytes,
+        limit: int,
+        principal: Principal = LOCAL,
+        readable: Selection | None = None,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> Future[Page]:
+        """Search for channels: see ChannelQuery."""
+        return self.search(ChannelQuery(prefix, after, limit, principal, readable, is_wanted))
 
     def search(self, query: ChannelQuery) -> Future[Page]:
         """Find channels, except the server's own."""

@@ -241,3 +241,24 @@ limit in bytes limits the memory even for events of one byte."""
 def cost(batch: Batch) -> int:
     """The bytes that a batch counts for in limits."""
     return BATCH_COST + EVENT_COST * (batch.end - batch.first) + batch.payloads.size
+
+
+class ChannelInfo(msgspec.Struct, frozen=True, gc=False):
+    """A channel in a list. ``events`` is the number of events in its history, ``size`` their cost in bytes, and
+    ``newest`` the newest of them, None if there is none."""
+
+    channel: bytes
+    readers: int
+    position: Position
+    events: int
+    size: int
+    newest: Event | None = None
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A part of a list of channels. ``total`` is the number of channels on all pages. ``following`` is the ``after`` of
+    the next page, None if there is none."""
+
+    channels: list[ChannelInfo]
+    total: int
+    following: bytes | None

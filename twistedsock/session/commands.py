@@ -66,6 +66,14 @@ class Who(msgspec.Struct, frozen=True, gc=False):
     tag: Tag = None
 
 
+class ListChannels(msgspec.Struct, frozen=True, gc=False):
+    """``after`` is the last channel of the page before."""
+
+    prefix: bytes = b""
+    after: bytes = b""
+    tag: Tag = None
+
+
 class Nick(msgspec.Struct, frozen=True, gc=False):
     nick: bytes
     tag: Tag = None
@@ -126,6 +134,7 @@ Command = (
     | Unsubscribe
     | ReadHistory
     | Who
+    | ListChannels
     | Nick
     | Auth
     | Ping

@@ -13,6 +13,7 @@ from twistedsock.limits.rate import Decision, RateLimiterPool
 from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.backplane import Backplane
 from twistedsock.pubsub.broker import Broker
+from twistedsock.pubsub.channel_index import ChannelIndex
 from twistedsock.pubsub.scheduler import do_nothing
 from twistedsock.pubsub.values import NodeCommand
 from twistedsock.session.registry import SessionContext, SessionRegistry
@@ -85,6 +86,7 @@ def build_context(
         broker,
         SessionRegistry(draw_id, backplane.node_name),
         ConnectionLimiter(limits),
+        ChannelIndex(broker),
         limits,
         version.encode(),
         clock(),

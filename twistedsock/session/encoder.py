@@ -8,7 +8,7 @@ import msgspec
 from twistedsock.errors import Error
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import EventEncoder
-from twistedsock.pubsub.values import Event, Lost, Member, Position, Tag
+from twistedsock.pubsub.values import Event, Lost, Member, Page, Position, Tag
 
 HistoryItem = Event | Lost | Future[Any]
 """A future stands for the wait for the following items."""
@@ -83,6 +83,9 @@ class ReplyEncoder(Protocol):
         part of the requested events that had been dropped before."""
 
     def members(self, tag: Tag, channel: bytes, members: Iterable[Member]) -> Iterator[Piece]:
+        """Like ``history``."""
+
+    def channels(self, tag: Tag, page: Page) -> Iterator[Piece]:
         """Like ``history``."""
 
     def notice(self, text: bytes, code: bytes = b"", channel: bytes = b"") -> bytes:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from twistedsock import errors
 from twistedsock.auth.identity import Identity, Right, check_access
 from twistedsock.errors import CloseReason, Error
-from twistedsock.limits.rate import answer_price, rename_price, rights_price
+from twistedsock.limits.rate import answer_price, rename_price, rights_price, search_price
 from twistedsock.limits.settings import MAX_PUBLISHES_IN_FLIGHT
 from twistedsock.pubsub.future import Future, on_result
 from twistedsock.pubsub.names import check_nick, is_reserved
 from twistedsock.pubsub.subscription import Subscription
-from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Batch, Event, Lost, Member, Position, Tag
+from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Batch, Event, Lost, Member, Page, Position, Tag
 from twistedsock.session import commands
 from twistedsock.session.authorizer import MAX_FAILED_TOKENS
 from twistedsock.session.commands import Command, Publish, changes_epoch, dropped_since, resume_offset
@@ -259,6 +259,34 @@ def _write_members(session: Session, command: commands.Who, members: list[Member
     _stream(session, session.replies.encoder.members(command.tag, command.channel, readable))
 
 
+MAX_LISTED_CHANNELS = 1_000
+"""In one reply: 240 kB with the longest names."""
+
+
+def _list(session: Session, command: commands.ListChannels) -> None:
+    context, readable = session.context, None
+    if context.policy is not None:
+        auth = session.current_auth()
+        if auth.error is not None:
+            session.replies.write_error(command.tag, auth.error)
+            return
+        readable = auth.identity.grants.readable()
+    session.charge(search_price(len(session.broker.channels), 0 if readable is None else readable.stars))
+    found = context.channel_index.find(
+        command.prefix,
+        command.after,
+        MAX_LISTED_CHANNELS,
+        session.client.principal,
+        readable,
+        lambda: session.state is SessionState.OPEN,
+    )
+    _when_ready(session, found, command.tag, partial(_write_channels, session, command))
+
+
+def _write_channels(session: Session, command: commands.ListChannels, page: Page) -> None:
+    _stream(session, session.replies.encoder.channels(command.tag, page))
+
+
 def _nick(session: Session, command: commands.Nick) -> None:
     error = check_nick(command.nick)
     if error is not None:
@@ -420,6 +448,7 @@ HANDLERS: dict[type[Command], Callable[[Session, Any], None]] = {
     commands.Unsubscribe: _unsubscribe,
     commands.ReadHistory: _history,
     commands.Who: _who,
+    commands.ListChannels: _list,
     commands.Nick: _nick,
     commands.Auth: _authenticate,
     commands.Ping: _ping,

@@ -6,7 +6,7 @@ The types are generic in the session, so that this module does not import it; ``
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from twistedsock.auth.expiry import ExpiryWatcher
 from twistedsock.auth.identity import Identity, Policy
@@ -20,6 +20,9 @@ from twistedsock.pubsub.broker import Broker
 from twistedsock.session.encoder import Endpoints
 from twistedsock.session.timeline import Step
 from twistedsock.stats import Stats
+
+if TYPE_CHECKING:
+    from twistedsock.pubsub.channel_index import ChannelIndex
 
 S = TypeVar("S")
 S_contra = TypeVar("S_contra", contravariant=True)
@@ -129,6 +132,8 @@ class SessionContext(Generic[S]):
     broker: Broker
     sessions: SessionRegistry[S]
     connection_limiter: ConnectionLimiter
+    channel_index: "ChannelIndex"
+    """One for a server, because the searches of all clients take turns."""
     limits: Limits
     version: bytes
     started: float

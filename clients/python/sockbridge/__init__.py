@@ -11,11 +11,12 @@ from sockbridge.address import DEFAULT_SERVER
 from sockbridge.aio import Client, Subscription, connect
 from sockbridge.core import State
 from sockbridge.errors import AddressError, SockbridgeError
-from sockbridge.values import Event, History, Lost, Member, Position, Presence, Reset, Welcome
+from sockbridge.values import Channel, Event, History, Lost, Member, Position, Presence, Reset, Welcome
 
 __all__ = [
     "DEFAULT_SERVER",
     "AddressError",
+    "Channel",
     "Client",
     "Event",
     "History",

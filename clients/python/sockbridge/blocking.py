@@ -21,7 +21,7 @@ from sockbridge.channels import Callback
 from sockbridge.core import ANSWER_SECONDS, FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, Core, State
 from sockbridge.errors import SockbridgeError
 from sockbridge.queue import ReportQueue, log_report
-from sockbridge.values import Event, History, Member, Position, Report, Welcome
+from sockbridge.values import Channel, Event, History, Member, Position, Report, Welcome
 from sockbridge.wire import open_wire
 
 Token = str | Callable[[], str]
@@ -144,6 +144,11 @@ class Client:
     def members(self, channel: str) -> Sequence[Member]:
         """The subscribers of a channel."""
         found: Sequence[Member] = self._call(lambda callback: self._core.members(channel, callback))
+        return found
+
+    def channels(self, prefix: str = "") -> Sequence[Channel]:
+        """The channels whose names begin with ``prefix``, and that the client can read."""
+        found: Sequence[Channel] = self._call(lambda callback: self._core.list_channels(prefix, callback))
         return found
 
     def set_nick(self, nick: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from sockbridge.channels import Callback, Channels
 from sockbridge.errors import SockbridgeError
 from sockbridge.messages import decode, encode, publication, read_history
-from sockbridge.values import Member, Welcome
+from sockbridge.values import Channel, Member, Welcome
 from sockbridge.wire import ABNORMAL, Wire
 
 MAX_WAITING = 256
@@ -252,6 +252,22 @@ class Core:
             {"type": "who", "channel": channel},
             _with(callback, lambda answer: [Member(each["id"], each["nick"]) for each in answer["members"]]),
         )
+
+    def list_channels(self, prefix: str, callback: Callback) -> None:
+        """List the channels whose names begin with ``prefix``, over all pages."""
+        found: list[Channel] = []
+
+        def answered(answer: Any, error: SockbridgeError | None) -> None:
+            if error is not None:
+                callback(None, error)
+                return
+            found.extend(Channel(each["channel"], each["readers"], each["offset"]) for each in answer["channels"])
+            if answer["next"] is None:
+                callback(found, None)
+            else:
+                self.call({"type": "list", "prefix": prefix, "after": answer["next"]}, answered)
+
+        self.call({"type": "list", "prefix": prefix}, answered)
 
     def set_nick(self, nick: str, callback: Callback) -> None:
         """Change the nick, also for later connections. The result is the nick that the server uses."""

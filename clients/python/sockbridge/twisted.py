@@ -25,7 +25,7 @@ from sockbridge.address import DEFAULT_SERVER, Address, parse_address
 from sockbridge.channels import Callback, Subscription
 from sockbridge.core import ANSWER_SECONDS, FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, Core, State
 from sockbridge.errors import SockbridgeError
-from sockbridge.values import History, Member, Position, Report, Welcome
+from sockbridge.values import Channel, History, Member, Position, Report, Welcome
 from sockbridge.wire import open_wire
 
 Token = str | Callable[[], "str | Deferred[str]"]
@@ -109,6 +109,10 @@ class Client(Service):
     def members(self, channel: str) -> Deferred[list[Member]]:
         """The subscribers of a channel."""
         return self._call(lambda callback: self._core.members(channel, callback))
+
+    def channels(self, prefix: str = "") -> Deferred[list[Channel]]:
+        """The channels whose names begin with ``prefix``, and that the client can read."""
+        return self._call(lambda callback: self._core.list_channels(prefix, callback))
 
     def set_nick(self, nick: str) -> Deferred[str]:
         """Change the nick, also for later connections. The result is the nick that the server uses."""

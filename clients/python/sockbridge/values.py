@@ -69,6 +69,15 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Channel:
+    """A channel in a list: the number of its subscribers, and the offset of its newest event."""
+
+    name: str
+    readers: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class Presence:
     """A client has subscribed (``joined``), or unsubscribed or disconnected."""
 

@@ -4,19 +4,15 @@ from twistedsock.codecs import http_api
 from twistedsock.codecs.query import PAGINATION_PARAMETERS, read_pagination
 from twistedsock.errors import Error
 from twistedsock.limits.rate import member_price, search_price
-from twistedsock.pubsub.channel_index import ChannelIndex, ChannelQuery, Page
 from twistedsock.pubsub.future import on_result
-from twistedsock.pubsub.values import Member
+from twistedsock.pubsub.values import Member, Page
 from twistedsock.server.http.request import HTTPRequest
 from twistedsock.session.context import ServerContext
 
 
 class ChannelsEndpoint:
-    """One for a server, because the searches of all clients take turns."""
-
     def __init__(self, context: ServerContext) -> None:
         self._context = context
-        self._index = ChannelIndex(context.broker)
 
     def list_channels(self, request: HTTPRequest) -> None:
         """``GET /channels``: the channels that the client can read, with ``last=1`` also their newest events."""
@@ -34,8 +30,10 @@ class ChannelsEndpoint:
         def is_wanted() -> bool:
             return not request.is_finished
 
-        query = ChannelQuery(prefix, pagination.after, pagination.limit, request.principal, readable, is_wanted)
-        self._index.search(query).then(respond)
+        found = self._context.channel_index.find(
+            prefix, pagination.after, pagination.limit, request.principal, readable, is_wanted
+        )
+        found.then(respond)
 
     def list_members(self, request: HTTPRequest) -> None:
         """``GET /channels/{channel}/members``: the subscribers on all nodes."""
