@@ -278,10 +278,10 @@ def test_day_of_a_thermometer_is_charted_from_the_directory(start, open_page, tm
 
 def test_every_example_is_documented_and_tested():
     """A new example needs a row in its README and a test."""
-    names = ("test_examples.py", "test_proxies.py", "test_publishing.py", "test_metrics.py", "../test_documentation.py")
-    tests = "".join((Path(__file__).parent / name).read_text(encoding="utf-8") for name in names)
+    modules = [*Path(__file__).parent.glob("test_*.py"), Path(__file__).parent.parent / "test_documentation.py"]
+    tests = "".join(module.read_text(encoding="utf-8") for module in modules)
     documentation = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     for path in EXAMPLES.iterdir():
         if path.name not in ("README.md", "__pycache__"):
             assert f"]({path.name})" in documentation
-            assert path.name in tests
+            assert path.stem in tests
