@@ -7,8 +7,8 @@
 .PHONY: help run cluster test check style format types layers unit-pure unit-rest coverage tests rest javascript announce web wstest conformance dist docs pythons fuzz simulate bench soak pictures clean commands
 
 bin := .venv/bin
-# The slowest tests with real processes: browsers and HTTP.
-web_tests := $(addprefix tests/end_to_end/test_,$(addsuffix .py,client console event_list firefox http openapi page publishing streams))
+# The slowest tests with real processes: browsers, HTTP and several servers.
+web_tests := $(addprefix tests/end_to_end/test_,$(addsuffix .py,client cluster console event_list firefox http openapi page publishing redis rolling_restart socketio streams workers))
 # The tests of the pure packages, which they cover completely.
 pure_tests := $(addprefix tests/,auth codecs limits pubsub session cli/test_memory_estimate.py test_errors.py test_stats.py)
 # Run beside them by make check, so that its two halves take the same time.
