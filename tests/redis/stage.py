@@ -75,7 +75,7 @@ class ConnectedNode:
         )
 
     def kill(self) -> None:
-        """Close the connection without a word to the other nodes, as a process that is killed."""
+        """Close the connection without a message to the other nodes, as a process that is killed."""
         self.shards.stop()
         REACTOR.iterate(0.01)
 

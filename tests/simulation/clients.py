@@ -1,4 +1,4 @@
-"""What all random clients have in common: a connection to a node, positions, and checks of each message."""
+"""The common part of all random clients: a connection to a node, positions, and checks of each message."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -87,7 +87,7 @@ class Client:
             self.close_connection()
 
     def connection_broken(self) -> None:
-        """The node has stopped. What it has written before may still arrive."""
+        """The node has stopped. Its last output may still arrive."""
         if self.random.random() < 0.5:
             self.read()
         self.node = None

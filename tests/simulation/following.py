@@ -1,4 +1,4 @@
-"""What a client must receive of one channel, and the checks of what it receives."""
+"""The messages of one channel that a client must receive, and their checks."""
 
 from typing import Any, Protocol
 
@@ -92,7 +92,7 @@ class Following:
     def replace(self, before: "Following") -> None:
         """This is a second subscription of the same client, which is also sent what the first one was not sent yet."""
         if before.epoch != self.epoch:
-            # The reply stands for a reset: what the first subscription would have been sent after that follows.
+            # The reply stands for a reset: the messages of the first subscription after that follow.
             self.earliest = 1
             self.may_start_anywhere = True
         else:
@@ -138,7 +138,7 @@ class Following:
                 self.fail(f"{self.next} to {valid} of {self.epoch} are valid, but were not reported as lost")
         is_offset_right = offset == good if valid is not None and continues else offset <= current.begin
         if self.record.epochs_after(self.channel, former) > MAX_RESETS:
-            # The client is not told about the first ones.
+            # The client receives no reset for the first ones.
             lowest, is_offset_right = 0, is_offset_right or (good == 0 and offset <= current.begin)
         is_replay = self.earliest < self.next
         if not is_replay and not (lowest <= good <= highest and is_offset_right):

@@ -31,7 +31,7 @@ PIECES = (1, 7, 60, 4_000)
 """Bytes that arrive together, if a write is divided."""
 
 BUFFER_BYTES = 20_000
-"""What a socket accepts. The hub waits while more has not arrived."""
+"""Bytes that a socket accepts. The hub waits while more have not arrived."""
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Process:
 
 
 class Outlet:
-    """What one end writes to."""
+    """The transport of one end."""
 
     def __init__(self, write: Callable[[bytes], None], close: Callable[[], None]) -> None:
         self.write = write
@@ -96,7 +96,7 @@ class Pipe:
         self._arrivals = {way: max(arrival, now) + seconds for way, arrival in self._arrivals.items()}
 
     def cut(self) -> None:
-        """What has not arrived is lost, perhaps a part of a message. Both ends notice it, not at the same time."""
+        """Bytes that have not arrived are lost, perhaps a part of a message. Both ends notice it at different times."""
         if not self.is_open:
             return
         self.is_open = False

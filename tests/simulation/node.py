@@ -73,7 +73,7 @@ class SimulatedNode:
         """Whether neither the history of the channel nor the backplane has an event."""
         known = self.context.broker.channels.get(channel.encode())
         if known is None or known.epoch.decode() != epoch:
-            return True  # what is known of a former epoch is checked with the reset
+            return True  # knowledge of a former epoch is checked with the reset
         return known.history.first > offset and not self.can_read(channel, epoch, offset)
 
     def is_deleted(self, channel: str, epoch: str, offset: int) -> bool:

@@ -80,7 +80,7 @@ def older_events_past_a_hole(patch: Patch) -> None:
 
 @plant
 def older_events_not_read(patch: Patch) -> None:
-    """What a slow reader has missed is reported as lost, although the backplane keeps it."""
+    """Events that a slow reader has missed are reported as lost, although the backplane keeps them."""
 
     def lose(self: OlderEvents, one: Any) -> None:
         if one.subscriber.send_older(one, (), {}):
@@ -152,7 +152,7 @@ def history_forgets_what_was_deleted(patch: Patch) -> None:
 
 @plant
 def history_not_read(patch: Patch) -> None:
-    """What the memory does not have is reported as lost in a history, although the backplane keeps it."""
+    """Events that are not in memory are reported as lost in a history, although the backplane keeps them."""
 
     def read(self: Any, start: int) -> Any:
         return ()

@@ -97,7 +97,7 @@ def channels_not_opened_again(patch: Patch) -> None:
 
 @plant(cut=0.05)
 def answers_not_ended(patch: Patch) -> None:
-    """Requests that wait for an answer when a connection ends wait for ever."""
+    """Requests that wait for an answer when a connection ends are never answered."""
     lost = WorkerBackplane.lost
 
     def lose(self: WorkerBackplane) -> None:

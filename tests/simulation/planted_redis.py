@@ -39,7 +39,7 @@ def do_nothing(*arguments: Any) -> None: ...
 
 @plant(promote=0.02, restore=0.02)
 def no_fence(patch: Patch) -> None:
-    """The plain design of offset and epoch: a server that has lost events goes on with the epoch that it finds."""
+    """The plain design of offset and epoch: a server that has lost events continues the epoch that it finds."""
     connected = Shard.connected
 
     def connected_anyhow(self: Shard, server: Any, time: int, is_former_over: bool) -> None:
@@ -83,7 +83,7 @@ def epoch_not_compared(patch: Patch) -> None:
 
 @plant(reset=0.3, silence=0.1)
 def positions_not_compared(patch: Patch) -> None:
-    """What was published while a node had no connection is not delivered."""
+    """Events that were published while a node had no connection are not delivered."""
     patch(Channels, "_compared", do_nothing)
 
 
@@ -178,5 +178,5 @@ def old_members_stay(patch: Patch) -> None:
 
 @plant(flush=0.03)
 def members_not_listed_again(patch: Patch) -> None:
-    """A server that has lost its data is not told who the members are."""
+    """A server that has lost its data does not receive the members again."""
     patch(Presence, "_list_again", do_nothing)

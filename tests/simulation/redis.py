@@ -61,7 +61,7 @@ class RedisFaults:
     promote: float = 0.0
     """That a replica that lags takes its place."""
     split: float = 0.0
-    """That the former master goes on meanwhile for the nodes that still reach it."""
+    """That the former master continues meanwhile for the nodes that still reach it."""
     flush: float = 0.0
     """That a channel is deleted, or all data."""
     forget_scripts: float = 0.0
@@ -268,11 +268,11 @@ class RedisBackplanes:
         self._replace_master(self._old_data())
 
     def _split(self) -> None:
-        """The former master goes on for some nodes, until it is made a replica of the new one, or killed."""
+        """The former master continues for some nodes, until it is made a replica of the new one, or killed."""
         former, random, seconds = self.master, self._world.random, min(MAX_AWAY_SECONDS, self._world.delay(5))
         if not former.is_running:
             return
-        self._note(f"is replaced by a replica, but goes on for {seconds:.3f} s")
+        self._note(f"is replaced by a replica, but continues for {seconds:.3f} s")
         self._replace_master(self._old_data())
         self._formers.append(former)
         for node in self._nodes:
@@ -312,7 +312,7 @@ class RedisBackplanes:
     # Servers.
 
     def _old_data(self) -> Data:
-        """What a snapshot or a replica has: of a short or a long time ago."""
+        """The data of a snapshot or a replica: of a short or a long time ago."""
         age = self._world.random.choice((1, 2, 3, 5, 20, 60))
         return self._snapshots[-min(age, len(self._snapshots))].copy() if self._snapshots else Data()
 

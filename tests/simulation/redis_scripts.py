@@ -64,7 +64,7 @@ def former_epochs(chain: bytes) -> list[tuple[int, int]]:
 
 
 class Data:
-    """What a server keeps. Times are its own, in seconds."""
+    """The data of a server. Times are its own, in seconds."""
 
     def __init__(self, values: dict[bytes, Any] | None = None, ends: dict[bytes, float] | None = None) -> None:
         self.values: dict[bytes, Any] = values or {}

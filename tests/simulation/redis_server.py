@@ -68,7 +68,7 @@ class ServerConnection:
         self.is_open = True
         self.topics: dict[bytes, None] = {}
         self.unread: deque[bytes] = deque()
-        """What has arrived while the process was paused. Empty bytes are the end."""
+        """Input that has arrived while the process was paused. Empty bytes are the end."""
         self.reader: Any = hiredis.Reader()
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ class Server:
             connection.closed()
 
     def resume(self) -> None:
-        """Go on after a pause: what has arrived meanwhile is read, one connection after the other."""
+        """Continue after a pause: read the input that has arrived, one connection after the other."""
         self.is_paused = False
         connections = list(self.connections.values())
         self._world.random.shuffle(connections)

@@ -64,7 +64,7 @@ class Store:
         return epoch.name, batch
 
     def state(self, channel: bytes) -> ChannelState:
-        """What a node learns when it opens a channel."""
+        """The state of a channel for a node that opens it."""
         epoch = self.current(channel.decode())
         first = max(epoch.kept_from, epoch.head + 1 - self.tail)
         tail = epoch.batches_from(first)

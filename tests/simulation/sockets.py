@@ -30,7 +30,7 @@ class Timer:
 
 
 class Network(Protocol):
-    """Where the connections of a node lead, and how long messages take."""
+    """The servers that a node connects to, and how long messages take."""
 
     def route(self) -> Server | None:
         """The server at the address, None if no packet reaches it."""
@@ -96,7 +96,7 @@ class _Connector:
 
 
 class Connection:
-    """A connection of a node, as the transport of its protocol. What is written arrives later, in the order in which it
+    """A connection of a node, as the transport of its protocol. Output arrives later, in the order in which it
     was written. While the connection ``is_silent``, nothing arrives any more at either end."""
 
     disconnecting = False
@@ -128,7 +128,7 @@ class Connection:
             self._reactor.callLater(0, self._protocol.connectionLost, reason)
 
     def abandon(self) -> None:
-        """Close the node's end. What has been written before may arrive, also much later."""
+        """Close the node's end. Earlier output may arrive, also much later."""
         if self._is_open:
             self._is_open = False
             self._reactor.connections.remove(self) if not self._reactor.is_stopped else None
@@ -158,7 +158,7 @@ class Connection:
     # The way.
 
     def reset(self) -> None:
-        """Both ends are closed now. What was on its way is lost."""
+        """Both ends are closed now. Bytes on their way are lost."""
         self.is_silent = True
         self.server.forget(self._peer)
         self._lose()

@@ -275,7 +275,7 @@ def _endpoint(address: Address, reactor: Any, timeout: float) -> Any:
 
 
 def _tls_options(address: Address) -> Any:
-    # Loaded only where it is used: it takes memory.
+    # Loaded here only, because it takes memory.
     from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 
     if not address.ca_file:
