@@ -37,6 +37,7 @@ REPLIES: list[tuple[Command, list[str]]] = [
     (commands.Who(b"attic"), ["MEMBER attic p1 p1", "OK 1"]),
     (commands.Nick(b"ann"), ["OK ann"]),
     (commands.Auth(b"secret"), ["ERR unauthorized tokens are not accepted: this server has no access policy"]),
+    (commands.ListChannels(), ["CHANNEL attic 1 0", "OK 1 total=1"]),
     (commands.Ping(), ["PONG"]),
     (commands.Ping(b"hello"), ["PONG hello"]),
     (commands.Info(), ["OK id=p1 nick=p1 from=127.0.0.1:50000 to=127.0.0.1:8081 channels=1 uptime=0 version=0.0"]),
