@@ -14,11 +14,11 @@ class Watched:
     """A server with its notices. Its backplane has been away for some ``seconds``. ``story`` is what one subscriber of
     lines was sent."""
 
-    def __init__(self, seconds: int = 0) -> None:
+    def __init__(self, seconds: int = 0, ready_for: int = 1) -> None:
         self.server = FakeServer(late=True)
         self.notices = BackplaneNotices(self.server.context)
         self.pass_seconds(seconds, ready=False)
-        self.pass_seconds(1, ready=True)
+        self.pass_seconds(ready_for, ready=True)
         self.reader = welcomed(self.server, "SUB kitchen")
 
     def pass_seconds(self, seconds: int, ready: bool) -> None:
@@ -80,6 +80,12 @@ def test_a_server_that_starts_without_its_backplane_notifies_no_client() -> None
     watched = Watched(seconds=10)
     watched.pass_seconds(10, ready=True)
     assert watched.story == []
+
+
+def test_a_backplane_that_is_away_before_the_first_check_causes_a_notice() -> None:
+    watched = Watched(ready_for=0)
+    watched.pass_seconds(10, ready=False)
+    assert watched.story == [AWAY]
 
 
 def test_a_server_that_stops_sends_no_notices(watched: Watched) -> None:

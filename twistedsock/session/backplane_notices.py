@@ -18,23 +18,26 @@ BACK_CODE = b"backplane-back"
 
 
 class BackplaneNotices:
-    """Call ``check`` every second. A server that has never had its backplane has no subscribers to notify."""
+    """Call ``check`` every second."""
 
     def __init__(self, context: ServerContext) -> None:
         self._context = context
-        self._was_ready = self._is_announced_ready = False
+        self._was_ready = self._is_announced_ready = True
         self._changed_at = 0.0
-        self._has_been_ready = False
+        self._has_notified = False
+        """Whether there were subscribers when the backplane was lost: there are none if it has not been ready yet."""
 
     def check(self) -> None:
         broker = self._context.broker
         is_ready, now = broker.is_ready, broker.clock()
         if is_ready != self._was_ready:
             self._was_ready, self._changed_at = is_ready, now
-        if not self._has_been_ready:
-            self._has_been_ready = self._is_announced_ready = is_ready
-        elif is_ready != self._is_announced_ready and now - self._changed_at >= NOTICE_AFTER_SECONDS:
-            self._is_announced_ready = is_ready
+        if is_ready == self._is_announced_ready or now - self._changed_at < NOTICE_AFTER_SECONDS:
+            return
+        self._is_announced_ready = is_ready
+        if not is_ready:
+            self._has_notified = any(session.subscriptions for session in self._context.sessions)
+        if self._has_notified:
             self._notify(*((BACK, BACK_CODE) if is_ready else (AWAY, AWAY_CODE)))
 
     def _notify(self, text: bytes, code: bytes) -> None:
