@@ -122,7 +122,7 @@ def test_rejects_websocket_at_an_unknown_path(web):
 
 def test_rejects_unknown_subprotocols(web):
     status, _, body = web().ask(upgrade(Sec_WebSocket_Protocol="mqtt, stomp"))
-    assert (status, body) == (400, b"no supported subprotocol: offer sockbridge.v1.json and sockbridge.v1.line\n")
+    assert status == 400 and body.startswith(b"no supported subprotocol: offer sockbridge.v1.json and ")
     status, headers, _ = web().ask(upgrade(Sec_WebSocket_Protocol="mqtt, sockbridge.v1.line"))
     assert (status, headers["sec-websocket-protocol"]) == (101, "sockbridge.v1.line")
 
