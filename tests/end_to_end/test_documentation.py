@@ -219,8 +219,10 @@ def expect_moving_chart(page):
     chart = page.locator("#value-chart .plot")
     expect(chart.locator("canvas")).to_be_visible()
     points = int(chart.get_attribute("aria-valuemax"))
-    for more in (1, 2):
-        expect(chart).to_have_attribute("aria-valuemax", str(points + more))
+    # A busy machine may show several readings at once.
+    page.wait_for_function(
+        "least => document.querySelector('#value-chart .plot').getAttribute('aria-valuemax') >= least", arg=points + 2
+    )
 
 
 def test_first_steps_show_the_thermometer_on_a_page(start, run, serve_folder, open_page, tmp_path):
