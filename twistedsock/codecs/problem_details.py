@@ -1,10 +1,13 @@
-"""Errors of the HTTP API: the status of each error code, and the body of the response (RFC 9457)."""
+"""Errors of the HTTP API: the status of each error code, the body of a response (RFC 9457), errors of addresses."""
 
+import re
 from http import HTTPStatus
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 
 from twistedsock.errors import Error, ErrorCode
+from twistedsock.pubsub.names import is_channel, is_reserved
 
 PROBLEM_TYPE = b"application/problem+json"
 
@@ -54,3 +57,34 @@ def problem_details(error: Error, status: int) -> bytes:
         "code": error.code.decode(),
     }
     return msgspec.json.encode(details) + b"\n"
+
+
+MAX_SHOWN_PATH_BYTES = 100
+"""Of a path that an error repeats: enough to find a typing error in it."""
+
+_SHOWN_PATH = re.compile(rb"/[A-Za-z0-9._~%%:@$,=/-]{0,%d}" % (MAX_SHOWN_PATH_BYTES - 1))
+"""Paths that an error can repeat unchanged, whatever shows it: no markup, quotes or spaces."""
+
+_AROUND_CHANNEL = re.compile(rb"/(?:channels(?:/|$))?(.*?)(?:/(?:events?|members?))?/?")
+
+
+def unknown_path(path: bytes) -> Error:
+    """The error of an address that does not exist. It names the one that publishes to the channel that was probably
+    meant, because ``/kitchen`` and ``/channels/kitchen`` are usual guesses."""
+    shown = f" {path.decode()}" if _SHOWN_PATH.fullmatch(path) else ""
+    hint = f"publish with {_publish_request(path)}, all addresses are in /openapi.json"
+    return Error(ErrorCode.UNKNOWN_COMMAND, f"unknown path{shown}: {hint}")
+
+
+def method_not_allowed(path: bytes, allowed: bytes) -> Error:
+    """The error of an address that exists for other methods only. ``allowed`` is the value of the header ``Allow``."""
+    hint = f"publish with {_publish_request(path if path.startswith(b'/channels/') else b'')}"
+    return Error(ErrorCode.UNKNOWN_COMMAND, f"method not allowed: use {allowed.decode()}, or {hint}")
+
+
+def _publish_request(path: bytes) -> str:
+    around = _AROUND_CHANNEL.fullmatch(path) if _SHOWN_PATH.fullmatch(path) else None
+    name = around[1] if around else b""
+    channel = unquote_to_bytes(name)
+    is_usable = is_channel(channel) and not is_reserved(channel)
+    return f"POST /channels/{name.decode() if is_usable else '{channel}'}/events"

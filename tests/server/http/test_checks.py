@@ -405,6 +405,13 @@ def test_decodes_the_variable_segment_of_a_path(site: RecordingSite) -> None:
         assert site().request(path, "POST").status == 404
 
 
+def test_unknown_path_and_method_say_how_to_publish(site: RecordingSite) -> None:
+    for path, method in (("/kitchen?token=secret", "GET"), ("/channels/kitchen/events", "PUT")):
+        response = site().request(path, method)
+        assert response.headers["content-type"] == "application/problem+json"
+        assert b"publish with POST /channels/kitchen/events" in response.body and b"secret" not in response.body
+
+
 def test_rejects_other_methods_with_allow(site: RecordingSite) -> None:
     response = site().request("/things/a/parts", "GET")
     assert (response.status, response.code, response.headers["allow"]) == (405, "unknown-command", "POST")

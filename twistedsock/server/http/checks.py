@@ -3,17 +3,13 @@
 from collections.abc import Sequence
 
 from twistedsock.codecs.http import find_credentials, is_valid_host, origin_form
-from twistedsock.codecs.problem_details import HTTP_STATUS
+from twistedsock.codecs.problem_details import HTTP_STATUS, method_not_allowed, unknown_path
 from twistedsock.errors import TOO_FAST, Error, ErrorCode
 from twistedsock.limits.rate import ENTRY_PRICE, token_price
 from twistedsock.server.http.origin_policy import RejectedRequest
 from twistedsock.server.http.request import BAD_TOKEN_HEADERS, HTTPRequest
 from twistedsock.server.proxy_protocol import twisted_address
 from twistedsock.server.sockets import host_of, local_address_of, subject_of
-
-NOT_FOUND = Error(ErrorCode.UNKNOWN_COMMAND, "no such resource: see /openapi.json")
-
-METHOD_NOT_ALLOWED = Error(ErrorCode.UNKNOWN_COMMAND, "method not allowed: see the header Allow")
 
 REPEATED_HEADER = Error(ErrorCode.BAD_ARGUMENT, "repeated Host or Origin header: send each once")
 
@@ -141,13 +137,12 @@ def _check_path(request: HTTPRequest, length: int | None) -> RejectedRequest | N
     if request.method == b"OPTIONS" and request.allow:
         return bad_body
     if request.static_file is not None:
-        allowed = request.method in (b"GET", b"HEAD")
-        return bad_body if allowed else RejectedRequest(METHOD_NOT_ALLOWED, 405, {b"Allow": request.allow})
+        return bad_body if request.method in (b"GET", b"HEAD") else _reject_method(request)
     if request.match is None:
-        return RejectedRequest(NOT_FOUND, 404)
+        return RejectedRequest(unknown_path(request.path), 404)
     route = request.route = request.match.methods.get(request.method)
     if route is None:
-        return RejectedRequest(METHOD_NOT_ALLOWED, 405, {b"Allow": request.allow})
+        return _reject_method(request)
     if bad_body is not None:
         return bad_body
     if route.authenticates:
@@ -160,6 +155,10 @@ def _check_path(request: HTTPRequest, length: int | None) -> RejectedRequest | N
         request.connection.persistent = False
         return RejectedRequest(request.body_too_long, 413)
     return None
+
+
+def _reject_method(request: HTTPRequest) -> RejectedRequest:
+    return RejectedRequest(method_not_allowed(request.path, request.allow), 405, {b"Allow": request.allow})
 
 
 def _authenticate(request: HTTPRequest) -> RejectedRequest | None:
