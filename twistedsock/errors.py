@@ -69,7 +69,7 @@ NICK_IS_AN_ID = Error(ErrorCode.BAD_NAME, "invalid nick: it is the id of another
 
 NOT_SUBSCRIBED = Error(ErrorCode.NOT_SUBSCRIBED, "not subscribed to this channel")
 
-KEY_REUSED = Error(ErrorCode.BAD_ARGUMENT, "this Idempotency-Key has been used for another request")
+KEY_REUSED = Error(ErrorCode.BAD_ARGUMENT, "this key has been used for another request")
 
 SINCE_WITHOUT_EPOCH = Error(ErrorCode.BAD_ARGUMENT, "since and epoch must be given together")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tests.fuzz.grammars import MESSAGES, SOUND
 from tests.fuzz.properties import holds, reject_constant, split_publications
@@ -69,6 +70,10 @@ RIGHT: dict[str, Command] = {
     '{"type":"publish","channel":"a","data":{"a":1,"a":2}}': published(b"a", b'{"a":1,"a":2}', True),
     '{"type":"publish","channel":"a","data":1,"name":"alarm"}': published(b"a", b"1", True, b"alarm"),
     '{"type":"publish","channel":"a","data":1,"name":"message"}': published(b"a", b"1", True),
+    '{"type":"publish","channel":"a","data":1,"key":"7c1f 4e~"}': replace(published(b"a", b"1", True), key=b"7c1f 4e~"),
+    '{"type":"publish","channel":"a","data":"x","key":"7"}': replace(published(b"a", b"x", False), key=b"7"),
+    '{"type":"publish","channel":"a","base64":"","key":"7"}': replace(published_bytes(b"a", b""), key=b"7"),
+    '{"type":"who","channel":"a","key":7}': Who(b"a"),
     '{"type":"publish","channel":"a","base64":"3q2+7w=="}': published_bytes(b"a", b"\xde\xad\xbe\xef"),
     '{"type":"publish","id":1,"channel":"a","base64":"\\/9g\\u003d"}': published_bytes(b"a", b"\xff\xd8", tag=b"1"),
     '{"type":"publish","channel":"a","base64":"","name":"alarm"}': published_bytes(b"a", b"", b"alarm"),
@@ -264,7 +269,9 @@ MISUSED = {
     + ['"channel":"a","presence":"on"', '"channel":"a","presence":1', '"channel":"a","echo":null', '"chanel":"a"'],
     "unsubscribe": ["", '"channel":["a"]'],
     "publish": ["", '"channel":"a"', '"base64":""', '"channel":"a","data":1,"base64":""', '"channel":"a","base64":1']
-    + ['"data":1', '"channel":"a","data":1,"name":1', '"channel":{},"data":1'],
+    + ['"data":1', '"channel":"a","data":1,"name":1', '"channel":{},"data":1', '"channel":"a","data":1,"key":1']
+    + ['"channel":"a","data":"","key":""', '"channel":"a","base64":"","key":"é"']
+    + [f'"channel":"a","data":1,"key":"{"k" * 201}"'],
     "history": ["", '"channel":"a","last":"1"', '"channel":"a","since":-1', '"channel":"a","after":-1']
     + ['"channel":"a","after":"17"', '"channel":"a","before":"yesterday"', '"channel":"a","before":1.5']
     + ['"channel":"a","after":null', '"channel":"a","after":{"x":[1]}', f'"channel":"a","before":{MAX_OFFSET + 1}'],
@@ -400,6 +407,12 @@ def test_parses_each_message_after_a_decoded_command() -> None:
     assert decode_alike(first, [first, PLAIN % 2], 1) is None
 
 
+def test_does_not_join_publications_with_a_key() -> None:
+    message = b'{"type":"publish","key":"1","channel":"a","data":"x"}'
+    first = decode(message)
+    assert isinstance(first, Publish) and decode_alike(first, [message, message], 1) is None
+
+
 def test_checks_few_messages_at_a_time() -> None:
     """The 33rd message differs, so the second 32 messages are not decoded together."""
     messages = [*[PLAIN % 1] * 40, publish("2", "b"), *[PLAIN % 1] * 40]
@@ -451,6 +464,7 @@ def test_any_message(message: bytes) -> None:
         assert command.channel.decode() == asked["channel"]
     if isinstance(command, Publish):
         (payload,) = command.payloads.items
+        assert command.key.decode() == asked.get("key", "")
         if command.payloads.kind is BYTES:
             assert b64encode(payload).decode() == asked["base64"] and "data" not in asked
             return

@@ -26,6 +26,7 @@ from twistedsock.pubsub.values import (
     PayloadKind,
     Position,
     PresenceChange,
+    RepeatedOffset,
 )
 from twistedsock.session.encoder import Endpoints, SessionInfo
 from twistedsock.testing import read_frames
@@ -60,6 +61,10 @@ REPLIES = {
         '{"type":"welcome","protocol":1,"id":"k3x9","from":"127.0.0.1:53124","to":"127.0.0.1:8082"}',
     ),
     "publish": (JSON.published((b"3",), 18), '{"type":"ok","id":3,"offset":18}'),
+    "repeated publish": (
+        JSON.published((b"3",), RepeatedOffset(18)),
+        '{"type":"ok","id":3,"offset":18,"repeated":true}',
+    ),
     "publish with a string as id": (JSON.published((b'"x"',), 18), '{"type":"ok","id":"x","offset":18}'),
     "subscribe": (
         JSON.subscribed(b"1", b"kitchen", AT, None),

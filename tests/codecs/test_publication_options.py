@@ -26,7 +26,7 @@ BYTES_DECODED = {
 
 
 def test_all_options_have_a_value() -> None:
-    """Except the key, which is a header of HTTP requests, and their fingerprint."""
+    """Except the key, which lines do not have and which is a header of HTTP requests, and their fingerprint."""
     assert set(Publication.__struct_fields__) == {"channel", "payloads", "key", "fingerprint", *OPTIONS}
 
 

@@ -174,6 +174,7 @@ FITTING = st.one_of(
     st.tuples(st.just(b"epoch"), EPOCHS.map(_quoted)),
     st.tuples(st.sampled_from([b"presence", b"echo"]), st.sampled_from([b"true", b"false"])),
     st.tuples(st.just(b"name"), NAMES.map(_quoted)),
+    st.tuples(st.just(b"key"), st.sampled_from([b'"1"', b'"1"', b'"2"', b'""', b"1"])),
     ANY_FIELD,
 )
 

@@ -5,24 +5,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.fakes import Ticking
 from tests.session.clients import settle
 from twistedsock.auth.identity import Identity, Right, grants
 from twistedsock.errors import KEY_REUSED, RESERVED_CHANNEL, UNAVAILABLE, Error, ErrorCode
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.values import Lost, Payloads, Position, Publication
-from twistedsock.session import request as request_module
 from twistedsock.session.history_query import HistoryQuery, Moment
-from twistedsock.session.request import (
-    KEY_BYTES,
-    KEY_LIFETIME_SECONDS,
-    HistoryPage,
-    Idempotency,
-    OnceResult,
-    PublishResponse,
-    RequestClient,
-)
+from twistedsock.session.request import HistoryPage, RequestClient
 from twistedsock.testing import FakePolicy, FakeServer
 
 HERE = b"127.0.0.1:50000"
@@ -326,141 +316,3 @@ def test_caches_the_rights_on_channels(server: FakeServer) -> None:
     server.context.policy = FakePolicy({"a": "r", "b": "w"})
     readable = RequestClient(server.context, "", HERE).readable()
     assert readable is not None and readable.select([b"a", b"b", b"c"]) == [b"a"]
-
-
-# Idempotency keys: a repeated request gets the first response and publishes only once.
-
-DONE = PublishResponse(b"done")
-EMPTY = PublishResponse(b"")
-FIRST, REPEATED = OnceResult(DONE, False), OnceResult(DONE, True)
-
-
-@pytest.fixture
-def clock() -> Ticking:
-    return Ticking(0)
-
-
-@pytest.fixture
-def known(clock: Ticking) -> Idempotency:
-    return Idempotency(clock)
-
-
-def once(
-    known: Idempotency, key: bytes, body: bytes = b"f", answer: Any = DONE, *, sender: bytes = b"ann"
-) -> OnceResult:
-    """The result of a request whose publication, if it runs, returns the answer."""
-    return known.once((sender, b"kitchen", key), body, lambda: answer)
-
-
-def test_repeats_the_response_without_publishing_again(known: Idempotency) -> None:
-    runs: list[bytes] = []
-
-    def publish() -> PublishResponse:
-        runs.append(b"")
-        return DONE
-
-    assert known.once((b"ann", b"kitchen", b"1"), b"f", publish) == FIRST
-    assert known.once((b"ann", b"kitchen", b"1"), b"f", publish) == REPEATED
-    assert known.once((b"ann", b"kitchen", b"1"), b"g", publish) == OnceResult(KEY_REUSED, False)
-    assert len(runs) == 1
-    for other in ((b"ann", b"kitchen", b"2"), (b"bob", b"kitchen", b"1"), (b"ann", b"yard", b"1")):
-        assert known.once(other, b"f", publish) == FIRST
-    assert len(runs) == 4
-
-
-def test_repetition_of_an_unfinished_request_gets_its_response(known: Idempotency) -> None:
-    answer = Future[PublishResponse]()
-    told: list[PublishResponse | Error] = []
-    assert once(known, b"1", answer=answer) == OnceResult(answer, False)
-    again = once(known, b"1", answer=UNAVAILABLE)
-    assert again.is_repeated and isinstance(again.outcome, Future)
-    again.outcome.then(told.append)
-    assert once(known, b"1", b"g").outcome == KEY_REUSED
-    answer.settle(DONE)
-    assert told == [DONE]
-    assert once(known, b"1", answer=UNAVAILABLE) == REPEATED
-
-
-@pytest.mark.parametrize("late", [False, True])
-def test_errors_are_not_remembered(known: Idempotency, late: bool) -> None:
-    answer: Any = Future[PublishResponse]() if late else UNAVAILABLE
-    told: list[PublishResponse | Error] = []
-    once(known, b"1", answer=answer)
-    if late:
-        again = once(known, b"1").outcome
-        assert isinstance(again, Future)
-        again.then(told.append)
-        answer.settle(UNAVAILABLE)
-        assert told == [UNAVAILABLE]
-    assert len(known) == 0
-    assert once(known, b"1", b"g") == FIRST
-
-
-def test_responses_without_a_publication_are_not_remembered(known: Idempotency) -> None:
-    nothing = PublishResponse(b"nothing", is_done=False)
-    assert once(known, b"1", answer=nothing) == OnceResult(nothing, False)
-    assert once(known, b"1") == FIRST
-
-
-def test_exceptions_are_not_remembered(known: Idempotency) -> None:
-    with pytest.raises(ZeroDivisionError):
-        known.once((b"ann", b"kitchen", b"1"), b"f", lambda: 1 / 0)  # type: ignore[arg-type, return-value]
-    assert len(known) == 0
-    assert once(known, b"1") == FIRST
-
-
-def test_forgets_old_keys(known: Idempotency, clock: Ticking) -> None:
-    once(known, b"1")
-    clock.now += KEY_LIFETIME_SECONDS / 2
-    once(known, b"2")
-    clock.now += KEY_LIFETIME_SECONDS / 2
-    assert once(known, b"1", b"g") == FIRST
-    assert once(known, b"2") == REPEATED
-
-
-def test_does_not_remember_a_response_whose_key_was_forgotten(known: Idempotency, clock: Ticking) -> None:
-    first, second = Future[PublishResponse](), Future[PublishResponse]()
-    once(known, b"1", answer=first)
-    once(known, b"2", answer=second)
-    clock.now += KEY_LIFETIME_SECONDS
-    assert once(known, b"1", b"g") == FIRST
-    first.settle(PublishResponse(b"late"))
-    second.settle(UNAVAILABLE)
-    assert once(known, b"1", b"g") == REPEATED
-    assert len(known) == 1
-
-
-@pytest.fixture
-def limited(clock: Ticking, monkeypatch: pytest.MonkeyPatch) -> Idempotency:
-    """With room for eight keys."""
-    monkeypatch.setattr(request_module, "MAX_REMEMBERED_BYTES", 8 * KEY_BYTES)
-    return Idempotency(clock)
-
-
-def test_limits_the_keys_of_all_clients(limited: Idempotency) -> None:
-    for number in range(9):
-        once(limited, b"key", answer=EMPTY, sender=b"%d" % number)
-    assert len(limited) == 8
-
-
-def test_limits_the_bytes_of_responses(limited: Idempotency) -> None:
-    for number in range(8):
-        once(limited, b"%d" % number, answer=PublishResponse(b"x" * (KEY_BYTES // 4)))
-    assert len(limited) == 6
-    assert [once(limited, key).is_repeated for key in (b"2", b"1")] == [True, False]
-
-
-def test_client_with_many_keys_loses_its_own_first(limited: Idempotency) -> None:
-    for key in (b"1", b"2"):
-        once(limited, key, answer=EMPTY, sender=b"bob")
-    for number in range(100):
-        once(limited, b"%d" % number, answer=EMPTY)
-    assert len(limited) == 8
-    assert all(once(limited, key, sender=b"bob").is_repeated for key in (b"1", b"2"))
-    assert [once(limited, key).is_repeated for key in (b"99", b"94", b"93")] == [True, True, False]
-
-
-def test_one_client_alone_can_use_all_keys(limited: Idempotency) -> None:
-    for expected in (False, True):
-        keys = [b"%d" % number for number in range(8)]
-        assert [once(limited, key, answer=EMPTY).is_repeated for key in keys] == [expected] * 8

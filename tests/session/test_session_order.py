@@ -74,6 +74,33 @@ def test_reports_every_failed_command(server: FakeServer, peer: LineClient, line
     assert kinds(peer) == ["ERR", "PONG"]
 
 
+def test_repetition_of_a_publication_under_way_waits_for_its_result(server: FakeServer) -> None:
+    """Also in another session, and behind the replies that are due before it."""
+    message = {"type": "publish", "id": 1, "channel": "a", "data": "x", "key": "k"}
+    first, second = server.json_client(), server.json_client()
+    first.received(), second.received()
+    first.send(message)
+    second.send({"type": "publish", "id": 0, "channel": "b", "data": "y"}, message)
+    assert len(server.backplane) == 2
+    answered(server)
+    assert first.received() == [{"type": "ok", "id": 1, "offset": 1}]
+    assert second.received() == [
+        {"type": "ok", "id": 0, "offset": 1},
+        {"type": "ok", "id": 1, "offset": 1, "repeated": True},
+    ]
+
+
+def test_failed_publication_with_a_key_can_be_repeated(server: FakeServer) -> None:
+    peer = server.json_client()
+    peer.received()
+    server.backplane.failing = 1
+    for _ in range(2):
+        peer.send({"type": "publish", "id": 1, "channel": "a", "data": "x", "key": "k"})
+        answered(server)
+    error, reply = peer.received()
+    assert error["code"] == "unavailable" and reply == {"type": "ok", "id": 1, "offset": 1}
+
+
 def test_sends_own_events_after_their_ok(server: FakeServer) -> None:
     peer = subscribed(server)
     peer.send("PUB b x", "PUB a y")

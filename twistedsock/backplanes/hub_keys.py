@@ -10,7 +10,7 @@ from twistedsock.pubsub.future import Future, map_result, on_result
 from twistedsock.pubsub.values import RepeatedOffset
 
 KEY_SECONDS = 600.0
-"""How long the key of a publication is remembered, as in ``session.request.Idempotency``."""
+"""How long the key of a publication is remembered, as in ``session.idempotency.Idempotency``."""
 
 MAX_KEYS = 50_000
 """Keys that are remembered, about 300 bytes each. The oldest one of the client that has most is forgotten first."""

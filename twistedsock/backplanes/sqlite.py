@@ -42,7 +42,7 @@ TRIM_SECONDS = 60.0
 """How often events that are too old are deleted from the disk, and the room that the rest takes is measured."""
 
 KEY_LIFETIME_SECONDS = 600.0
-"""How long the key of a publication is remembered, as in ``session.request.Idempotency``."""
+"""How long the key of a publication is remembered, as in ``session.idempotency.Idempotency``."""
 
 
 class StateStatistics(msgspec.Struct):
@@ -91,7 +91,7 @@ class SQLiteBackplane:
         # Requests for channels that are being read from the disk.
         self._loading: dict[bytes, list[Callable[[StoredChannel | Error], None]]] = {}
         # Answers to publications before the store was opened, by channel and key. None while they are being read. Those
-        # of this node are remembered by ``session.request.Idempotency``.
+        # of this node are remembered by ``session.idempotency.Idempotency``.
         self._keys: dict[bytes, StoredKey] | None = None
         self._room = Room(0, 0, None)
         self._stopping: Future[bool] | None = None

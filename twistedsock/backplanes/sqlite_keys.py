@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 MAX_KEYS = 10_000
-"""As many as ``session.request.Idempotency`` has in memory. The oldest ones are deleted."""
+"""As many as ``session.idempotency.Idempotency`` has in memory. The oldest ones are deleted."""
 
 
 class StoredKey(NamedTuple):

@@ -8,7 +8,7 @@ from twistedsock.limits.rate import max_rate_limiters
 from twistedsock.limits.settings import CHUNK_BYTES, MAX_MEMBERS_HELD, MAX_PENDING_REPLY_WRITERS, Limits
 from twistedsock.limits.shares import with_reserve
 from twistedsock.pubsub.values import CHANGE_COST
-from twistedsock.session.request import MAX_REMEMBERED_BYTES
+from twistedsock.session.idempotency import MAX_REMEMBERED_BYTES
 
 PROCESS = 80 * 1024 * 1024
 """Python, Twisted, Autobahn and sockbridge before the first connection: 60 MiB measured, and 20 MiB for temporary

@@ -29,7 +29,7 @@ from twistedsock.codecs.payload import (
 )
 from twistedsock.codecs.times import parse_moment
 from twistedsock.errors import Error, ErrorCode
-from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
+from twistedsock.pubsub.names import DEFAULT_EVENT_NAME, is_idempotency_key
 from twistedsock.pubsub.values import BYTES, JSON, TEXT, Tag
 from twistedsock.session import commands
 from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Publish
@@ -45,7 +45,8 @@ class _Request(msgspec.Struct, gc=False):
     id: Raw | UnsetType = UNSET
     channel: str | UnsetType = UNSET
     data: Raw | UnsetType = UNSET
-    base64: Raw | UnsetType = UNSET  # only publications have it
+    base64: Raw | UnsetType = UNSET  # only publications have it, and a key
+    key: Raw | UnsetType = UNSET
     name: str | UnsetType = UNSET
     nick: str | UnsetType = UNSET
     prefix: str | UnsetType = UNSET
@@ -141,7 +142,7 @@ def decode(message: bytes, payload: bytes | None = None) -> Command:
 def decode_alike(first: Publish, messages: Sequence[object], position: int) -> Publish | None:
     """One publication for the messages from ``position`` on that differ only in their text from the message before,
     whose command is ``first``. Returns None if there are none."""
-    if first.tags != (None,) or first.payloads.kind is not TEXT:
+    if first.tags != (None,) or first.payloads.kind is not TEXT or first.key:
         return None
     texts = _alike(messages, position)
     return replace(first, payloads=build_payloads(texts, TEXT), tags=(None,) * len(texts)) if texts else None
@@ -312,13 +313,24 @@ def _publish(request: _Request, tag: Tag) -> Command:
     name = DEFAULT_EVENT_NAME if request.name is UNSET else request.name.encode()
     if request.data is UNSET:
         raise _missing(request, "data or base64")
+    key = b"" if request.key is UNSET else _read_key(request.key)
     raw = bytes(request.data)
     if not raw.startswith(b'"'):
         if is_too_deep(raw):
             return InvalidCommand(_TOO_DEEP, tag)
-        return Publish(channel, build_payloads((raw,), JSON), name, tags=(tag,))
+        return Publish(channel, build_payloads((raw,), JSON), name, key, tags=(tag,))
     text = _read_text(raw).encode() if b"\\" in raw else raw[1:-1]
-    return Publish(channel, build_payloads((text,), TEXT), name, tags=(tag,))
+    return Publish(channel, build_payloads((text,), TEXT), name, key, tags=(tag,))
+
+
+def _read_key(raw: Raw) -> bytes:
+    try:
+        key = _read_text(raw).encode()
+    except msgspec.ValidationError:
+        key = b""
+    if not is_idempotency_key(key):
+        raise _InvalidField("invalid key: send a string of 1 to 200 printable ASCII characters")
+    return key
 
 
 def _publish_base64(request: _Request, tag: Tag, base64: Raw) -> Command:
@@ -345,7 +357,8 @@ def _publish_binary(request: _Request, tag: Tag, payload: bytes) -> Command:
 def _publish_bytes(request: _Request, tag: Tag, payload: bytes) -> Command:
     channel = _required(request, "channel", request.channel)
     name = DEFAULT_EVENT_NAME if request.name is UNSET else request.name.encode()
-    return Publish(channel, build_payloads((payload,), BYTES), name, tags=(tag,))
+    key = b"" if request.key is UNSET else _read_key(request.key)
+    return Publish(channel, build_payloads((payload,), BYTES), name, key, tags=(tag,))
 
 
 def _subscribe(request: _Request, tag: Tag) -> Command:

@@ -21,6 +21,7 @@ from twistedsock.pubsub.values import (
     Page,
     Position,
     PresenceChange,
+    RepeatedOffset,
     Reset,
     Tag,
 )
@@ -141,8 +142,9 @@ class JsonEncoder:
         )
 
     def published(self, tags: Sequence[Tag], first: int) -> bytes:
+        repeated = b',"repeated":true' if isinstance(first, RepeatedOffset) else b""
         messages = [
-            b'{"type":"ok","id":%b,"offset":%d}' % (tag, offset)
+            b'{"type":"ok","id":%b,"offset":%d%b}' % (tag, offset, repeated)
             for offset, tag in enumerate(tags, first)
             if tag is not None
         ]

@@ -53,7 +53,7 @@ class Backplane(Protocol):
     def publish(self, publisher: Client, publication: Publication) -> int | Error | Future[int]:
         """Give the events successive offsets, and deliver them to all nodes that have the channel open. Returns the
         offset of the first. A backplane of several nodes remembers the keys of publications for ten minutes; the one of
-        a single node need not, because ``session.request.Idempotency`` does. One that keeps the history on a disk
+        a single node need not, because ``session.idempotency.Idempotency`` does. One that keeps the history on a disk
         remembers those from before a restart."""
 
     def open(self, channel: bytes) -> ChannelState | Error | Future[ChannelState]:

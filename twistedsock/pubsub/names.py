@@ -1,4 +1,5 @@
-"""Names of channels, events and nicks (docs/reference/line-protocol.md, "Names"), and patterns of channel names.
+"""Names of channels, events and nicks (docs/reference/line-protocol.md, "Names"), patterns of channel names, and
+idempotency keys.
 
 In a pattern, ``*`` stands for any run of characters within one segment, and ``>`` at the end for the rest of the name.
 Segments end at ``.``, ``/`` or ``:``. A run and a rest may be empty.
@@ -34,6 +35,9 @@ INVISIBLE = (
 category Cf (soft hyphen, zero-width characters and joiners, bidirectional controls, tags), all other
 Default_Ignorable_Code_Point characters (fillers, variation selectors) of Unicode 17, and the blank Braille pattern. Two
 names that differ in these alone look the same (UTS 39 section 3.1)."""
+
+_IDEMPOTENCY_KEY = re.compile(rb"[ -~]{1,200}")
+"""The longest keys that clients make are a UUID behind the name of what they publish."""
 
 _INVISIBLE = re.compile(f"[{INVISIBLE}]")
 
@@ -71,6 +75,11 @@ def is_channel(candidate: bytes) -> bool:
 def is_reserved(channel: bytes) -> bool:
     """Whether a channel is the server's own."""
     return channel.startswith(RESERVED)
+
+
+def is_idempotency_key(candidate: bytes) -> bool:
+    """Whether this is a valid idempotency key: 1 to 200 printable ASCII characters."""
+    return _IDEMPOTENCY_KEY.fullmatch(candidate) is not None
 
 
 def is_event_name(candidate: bytes) -> bool:

@@ -16,6 +16,7 @@ from twistedsock.pubsub.broker import Broker
 from twistedsock.pubsub.channel_index import ChannelIndex
 from twistedsock.pubsub.scheduler import do_nothing
 from twistedsock.pubsub.values import NodeCommand
+from twistedsock.session.idempotency import Idempotency
 from twistedsock.session.registry import SessionContext, SessionRegistry
 from twistedsock.session.session import Session
 
@@ -87,6 +88,8 @@ def build_context(
         SessionRegistry(draw_id, backplane.node_name),
         ConnectionLimiter(limits),
         ChannelIndex(broker),
+        # Another node, or the process after a restart, may get the next attempt.
+        Idempotency(clock, is_shared=bool(backplane.node_name) or backplane.keeps_history),
         limits,
         version.encode(),
         clock(),

@@ -45,7 +45,8 @@ class ReplyEncoder(Protocol):
     def welcome(self, id: bytes, ends: Endpoints) -> bytes: ...
 
     def published(self, tags: Sequence[Tag], first: int) -> bytes:
-        """Replies to publishes whose offsets follow each other."""
+        """Replies to publishes whose offsets follow each other. ``first`` is a ``RepeatedOffset`` if they were
+        published before."""
 
     def subscribed(
         self,

@@ -53,6 +53,9 @@ def _publish(session: Session, command: Publish) -> None:
         result = error
     elif is_reserved(command.channel):
         result = errors.RESERVED_CHANNEL
+    elif command.key:
+        publish = partial(session.broker.publish, session.client)
+        result = session.context.idempotency.publish_once(session.client.principal, command, publish)
     else:
         result = session.broker.publish(session.client, command)
     if not pending and isinstance(result, Error):

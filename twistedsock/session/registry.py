@@ -23,6 +23,7 @@ from twistedsock.stats import Stats
 
 if TYPE_CHECKING:
     from twistedsock.pubsub.channel_index import ChannelIndex
+    from twistedsock.session.idempotency import Idempotency
 
 S = TypeVar("S")
 S_contra = TypeVar("S_contra", contravariant=True)
@@ -134,6 +135,7 @@ class SessionContext(Generic[S]):
     connection_limiter: ConnectionLimiter
     channel_index: "ChannelIndex"
     """One for a server, because the searches of all clients take turns."""
+    idempotency: "Idempotency"
     limits: Limits
     version: bytes
     started: float

@@ -1,8 +1,6 @@
-"""HTTP requests as clients of the broker: they publish or read once, without a session. ``Idempotency`` remembers the
-responses to requests with a key, so that a client can repeat a request without publishing twice."""
+"""HTTP requests as clients of the broker: they publish or read once, without a session."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -10,7 +8,6 @@ from msgspec.structs import replace
 from twistedsock.auth.identity import Identity, Right, check_access, displayed_nick, verified_nick
 from twistedsock.errors import KEY_REUSED, NICK_IS_AN_ID, Error
 from twistedsock.limits.principal import Principal, client_principal
-from twistedsock.limits.shares import EvictionQueue
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.future import Future, Steps, complete, map_result, on_result, wait_for
 from twistedsock.pubsub.names import AnyOf, check_nick
@@ -207,95 +204,3 @@ def _resume(channel: Channel, query: HistoryQuery, epoch: bytes | None) -> tuple
         return replace(query, since=start - 1, last=None), recovered
     last = 0 if query.last is None and query.after is None else query.last
     return replace(query, since=None, last=last), recovered
-
-
-MAX_REMEMBERED_BYTES = 16 * 1024 * 1024
-"""Maximum memory of all responses that are remembered: about 10,000 keys. Responses to batches are long."""
-
-KEY_LIFETIME_SECONDS = 600.0
-"""Seconds that a key is remembered: longer than programs repeat a request, also with increasing delays."""
-
-KEY_BYTES = 1_400
-"""Memory of a key without its response, in bytes: 930 to 1,360 were measured, with the longest key and channel, and
-many or few clients."""
-
-
-class PublishResponse(msgspec.Struct, frozen=True, gc=False):
-    """The ``body`` of a response. If nothing was published, ``is_done`` is False, and it is not remembered.
-    ``is_repeated`` is True if the backplane knew the key from another node, or from before a restart."""
-
-    body: bytes
-    is_done: bool = True
-    is_repeated: bool = False
-
-
-class OnceResult(msgspec.Struct, frozen=True):
-    """``is_repeated`` is True if the outcome is the response to an earlier request."""
-
-    outcome: PublishResponse | Error | Future[PublishResponse]
-    is_repeated: bool
-
-
-Name = tuple[Principal, bytes, bytes]
-"""The client, the channel or address, and the key."""
-
-
-class _Entry(msgspec.Struct):
-    fingerprint: bytes
-    at: float
-    outcome: PublishResponse | Future[PublishResponse]
-    size: int
-
-
-class Idempotency:
-    """``clock`` is monotonic. If there are too many keys, the oldest one of the principal with the most is dropped."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        # The oldest first.
-        self._entries: OrderedDict[Name, _Entry] = OrderedDict()
-        self._names = EvictionQueue[Name](MAX_REMEMBERED_BYTES)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def once(
-        self, name: Name, fingerprint: bytes, act: Callable[[], PublishResponse | Error | Future[PublishResponse]]
-    ) -> OnceResult:
-        """Call ``act``, unless it was called under that name before: then return that response. ``fingerprint``
-        distinguishes requests. Errors are not remembered, because the next attempt can succeed."""
-        now = self._clock()
-        while self._entries and next(iter(self._entries.values())).at <= now - KEY_LIFETIME_SECONDS:
-            self._forget(next(iter(self._entries)))
-        known = self._entries.get(name)
-        if known is not None:
-            if known.fingerprint != fingerprint:
-                return OnceResult(KEY_REUSED, False)
-            return OnceResult(known.outcome, True)
-        pending = Future[PublishResponse]()
-        entry = self._entries[name] = _Entry(fingerprint, now, pending, KEY_BYTES)
-        self._names.add(name[0], name, KEY_BYTES)
-        try:
-            answer = act()
-        except BaseException:
-            self._drop(name, entry)
-            raise
-        on_result(answer, lambda outcome: self._note(name, entry, outcome))
-        on_result(answer, pending.settle)
-        return OnceResult(answer, False)
-
-    def _note(self, name: Name, entry: _Entry, outcome: PublishResponse | Error) -> None:
-        if isinstance(outcome, Error) or not outcome.is_done:
-            self._drop(name, entry)
-        elif self._entries.get(name) is entry:
-            entry.outcome, entry.size = outcome, len(outcome.body) + KEY_BYTES
-            self._names.shares.add(name[0], len(outcome.body))
-            while self._names.is_full:
-                self._forget(self._names.next_victim())
-
-    def _drop(self, name: Name, entry: _Entry) -> None:
-        if self._entries.get(name) is entry:
-            self._forget(name)
-
-    def _forget(self, name: Name) -> None:
-        self._names.remove(name[0], name, self._entries.pop(name).size)

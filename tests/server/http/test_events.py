@@ -10,6 +10,7 @@ from tests.server.http.clients import APIClient, MakeAPI
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Publication
+from twistedsock.session.idempotency import Idempotency
 from twistedsock.testing import FakePolicy
 
 KITCHEN = "/channels/kitchen/events"
@@ -438,6 +439,8 @@ class TestKeyOfAnotherProcess:
     def apis(self, make_api: MakeAPI, reactor: FakeReactor) -> tuple[APIClient, APIClient]:
         """Of two processes."""
         api = make_api(late=True, node_name=b"n1")
+        context = api.server.context
+        context.idempotency = Idempotency(context.broker.clock, is_shared=True)
         return api, APIClient(api.server, reactor)
 
     def test_repeats_the_response_without_publishing(self, apis: tuple[APIClient, APIClient]) -> None:

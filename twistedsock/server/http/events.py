@@ -1,10 +1,5 @@
 """Endpoints that publish events and read the history of a channel."""
 
-import re
-from collections.abc import Callable
-from functools import partial
-from hashlib import sha256
-
 from msgspec.structs import replace
 
 from twistedsock.auth.identity import Right
@@ -14,14 +9,13 @@ from twistedsock.codecs.problem_details import ApiError
 from twistedsock.codecs.query import QueryParameters, bad_parameter
 from twistedsock.errors import KEY_REUSED, Error, ErrorCode
 from twistedsock.pubsub.future import Future, map_result, on_result
-from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
+from twistedsock.pubsub.names import DEFAULT_EVENT_NAME, is_idempotency_key
 from twistedsock.pubsub.values import Position, Publication, RepeatedOffset
 from twistedsock.server.http.headers import matches_etag
 from twistedsock.server.http.request import HTTPRequest
 from twistedsock.session.context import ServerContext
-from twistedsock.session.request import HistoryPage, Idempotency, OnceResult, PublishResponse
-
-_IDEMPOTENCY_KEY = re.compile(rb"[ -~]{1,200}")
+from twistedsock.session.idempotency import OnceResult, Publish, PublishResponse
+from twistedsock.session.request import HistoryPage
 
 INVALID_IDEMPOTENCY_KEY = Error(
     ErrorCode.BAD_ARGUMENT, "invalid Idempotency-Key: send it once, with 1 to 200 printable ASCII characters"
@@ -29,20 +23,11 @@ INVALID_IDEMPOTENCY_KEY = Error(
 
 REPLAYED_HEADERS = {b"Idempotency-Replayed": b"true"}
 
-Publish = Callable[[bytes, bytes], PublishResponse | Error | Future[PublishResponse]]
-"""Publishes, and returns the body of the response. The arguments are the key that all nodes share, or empty, and the
-fingerprint of the request."""
-
-DIGEST_BYTES = 16
-"""Enough that two keys, or two requests, are never equal by chance."""
-
 
 class EventsEndpoint:
-    """One for a server, because it remembers idempotency keys."""
-
     def __init__(self, context: ServerContext) -> None:
         self._context = context
-        self._idempotency = Idempotency(context.broker.clock)
+        self._idempotency = context.idempotency
 
     def publish(self, request: HTTPRequest) -> None:
         """``POST /channels/{channel}/events``: the body is the payload of one event."""
@@ -98,13 +83,7 @@ class EventsEndpoint:
         if key is None:
             result = OnceResult(publish(b"", b""), False)
         else:
-            fingerprint, shared = sha256(content).digest()[:DIGEST_BYTES], b""
-            backplane = self._context.broker.backplane
-            if backplane.node_name or backplane.keeps_history:  # another node, or process, may get the next attempt
-                parts = (repr(request.principal).encode(), channel, key)
-                shared = sha256(b"\0".join(parts)).digest()[:DIGEST_BYTES]
-            name = (request.principal, channel, key)
-            result = self._idempotency.once(name, fingerprint, partial(publish, shared, fingerprint))
+            result = self._idempotency.once((request.principal, channel, key), content, publish)
 
         def respond(outcome: PublishResponse | Error) -> None:
             if isinstance(outcome, Error):
@@ -156,6 +135,6 @@ def _idempotency_key(request: HTTPRequest) -> bytes | None:
     keys = request.requestHeaders.getRawHeaders(b"idempotency-key", ())
     if not keys:
         return None
-    if len(keys) > 1 or not _IDEMPOTENCY_KEY.fullmatch(keys[0]):
+    if len(keys) > 1 or not is_idempotency_key(keys[0]):
         raise ApiError(INVALID_IDEMPOTENCY_KEY)
     return keys[0]
