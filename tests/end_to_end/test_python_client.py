@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 import sys
 import threading
 
@@ -241,6 +242,100 @@ def test_command_without_an_answer_times_out(start):
 
     with pytest.raises(sockbridge.SockbridgeError, match="no answer in 0.05 seconds"):
         asyncio.run(main())
+
+
+@pytest.fixture
+def scripted(tmp_path):
+    """Start a server that does with its connections what a function says, in a thread. Returns its address."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.settimeout(TIMEOUT_SECONDS)
+    listener.bind(str(tmp_path / "scripted"))
+    listener.listen()
+
+    def start(script):
+        def serve():
+            connection, _ = listener.accept()
+            with connection, connection.makefile("rb") as lines:
+                connection.settimeout(TIMEOUT_SECONDS)
+                connection.sendall(b"WELCOME sockbridge/1 id=a from=unix to=unix\n")
+                script(connection, lines)
+
+        threading.Thread(target=serve, daemon=True).start()
+        return f"unix://{tmp_path}/scripted"
+
+    yield start
+    listener.close()
+
+
+MANY = 8_000_000
+
+
+def send_before_reading(connection, lines):
+    """What a server does that has much to send to a client, and reads its commands when it is through."""
+    lines.readline()  # the ping that selects JSON
+    connection.recv(1)
+    connection.sendall(b'{"type":"later"}\n' * (MANY // 17))
+    lines.readline()
+    connection.sendall(b'{"type":"ok","id":1,"offset":1}\n')
+    lines.readline()
+
+
+def test_client_reads_while_the_server_does_not(scripted):
+    async def main():
+        async with sockbridge.connect(scripted(send_before_reading)) as client:
+            assert await client.publish("kitchen", "x" * MANY) == 1
+
+    asyncio.run(asyncio.wait_for(main(), TIMEOUT_SECONDS))
+
+
+def test_blocking_client_reads_while_the_server_does_not(scripted):
+    with sockbridge.blocking.connect(scripted(send_before_reading), timeout=TIMEOUT_SECONDS) as client:
+        assert client.publish("kitchen", "x" * MANY) == 1
+
+
+def no_token():
+    raise LookupError("the vault is locked")
+
+
+def test_function_without_a_token_is_an_error_at_once(server):
+    async def main():
+        async with sockbridge.connect(f"tcp://127.0.0.1:{server.line_port}", token=no_token):
+            pass
+
+    for attempt in (
+        lambda: asyncio.run(asyncio.wait_for(main(), TIMEOUT_SECONDS)),
+        sockbridge.blocking.connect(f"tcp://127.0.0.1:{server.line_port}", token=no_token).__enter__,
+    ):
+        with pytest.raises(sockbridge.SockbridgeError, match="there is no token: the vault is locked") as raised:
+            attempt()
+        assert raised.value.code == "unreachable"
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+def test_renewal_without_a_token_is_logged_and_the_client_continues(scripted, caplog, blocking):
+    tokens = iter(["ann"])
+
+    def token():
+        return next(tokens, None) or no_token()
+
+    def warn(connection, lines):
+        lines.readline()
+        connection.sendall(b'{"type":"ok","id":1,"nick":"ann"}\n')
+        connection.sendall(b'{"type":"notice","text":"soon","code":"token-expires"}\n')
+        lines.readline()
+        connection.sendall(b'{"type":"ok","id":2,"offset":7}\n')
+        lines.readline()
+
+    async def main():
+        async with sockbridge.connect(scripted(warn), token=token) as client:
+            assert await client.publish("kitchen", 1) == 7
+
+    if blocking:
+        with sockbridge.blocking.connect(scripted(warn), token=token) as client:
+            assert client.publish("kitchen", 1) == 7
+    else:
+        asyncio.run(asyncio.wait_for(main(), TIMEOUT_SECONDS))
+    assert "the token was not renewed: there is no token: the vault is locked" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -61,12 +61,13 @@ class Link:
         self.cut: int | None = None
         self.states: list[State] = []
         self.notices: list[tuple[str, str]] = []
+        self.on_notice: Callable[[str, str], object] = lambda text, code: self.notices.append((text, code))
         self.renewals = 0
         self.core = Core(
             lambda: 0.5,
             nick=nick,
             on_state=lambda: self.states.append(self.core.state),
-            on_notice=lambda text, code: self.notices.append((text, code)),
+            on_notice=lambda text, code: self.on_notice(text, code),
             on_renewal=self._renew,
         )
         self.socket: JsonLineClient | None = None

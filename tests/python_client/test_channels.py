@@ -85,6 +85,17 @@ def test_subscription_that_ends_before_the_answer_is_withdrawn(link: Link) -> No
     assert followed.readies == 0 and link.call(lambda out: link.core.members("kitchen", out)).result == []
 
 
+def test_subscription_after_one_without_an_answer_receives_events(link: Link, meter: JsonClient) -> None:
+    first, second = Followed("kitchen"), Followed("kitchen")
+    link.core.channels.subscribe(first.subscription)
+    link.core.channels.unsubscribe(first.subscription)
+    link.core.channels.subscribe(second.subscription)
+    link.run()
+    publish(meter, 1)
+    link.run()
+    assert (first.take_data(), second.take_data()) == ([], [1])
+
+
 class TestAfterAReconnection:
     def test_continues_at_the_position(self, link: Link, meter: JsonClient) -> None:
         followed = link.follow("kitchen")

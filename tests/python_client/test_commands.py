@@ -3,6 +3,8 @@
 import argparse
 import io
 import json
+import math
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,9 +22,9 @@ def event(data: Any, name: str = "message") -> Event:
     return Event("kitchen", 3, TIME, "ann", name, data, "e1")
 
 
-def printed(report: Any, **options: bool) -> tuple[str, str]:
+def printed(report: Any, stream: Callable[[], io.StringIO] = io.StringIO, **options: bool) -> tuple[str, str]:
     """The text on standard output and on standard error."""
-    out, errors = io.StringIO(), io.StringIO()
+    out, errors = stream(), stream()
     chosen = argparse.Namespace(**{"command": "sub", "json": False, "raw": False, "time": False, **options})
     Printer(chosen, out, errors).print(report)
     return out.getvalue(), errors.getvalue()
@@ -66,11 +68,35 @@ def test_data_is_one_line_that_cannot_control_a_terminal(data: Any, line: str) -
     assert format_data(data) == line
 
 
+def test_value_without_a_form_in_json_is_null() -> None:
+    assert format_data([math.inf, {"a": -math.inf}, 1.5]) == '[null, {"a": null}, 1.5]'
+
+
 def test_event_is_printed_with_channel_offset_and_sender() -> None:
     assert printed(event("hello")) == ("kitchen 3 ann: hello\n", "")
     assert printed(event("smoke", "alarm")) == ("kitchen 3 ann (alarm): smoke\n", "")
     assert printed(event({"a": 1}), raw=True) == ('{"a": 1}\n', "")
     assert printed(event("a"), time=True)[0].endswith(" kitchen 3 ann: a\n")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+ESCAPE = "\x1b]0;title\x07\x9b2J"
+
+
+@pytest.mark.parametrize("options", [{}, {"raw": True}, {"json": True}, {"time": True}])
+@pytest.mark.parametrize("data", [ESCAPE, [ESCAPE], {ESCAPE: 1}, ESCAPE.encode("latin-1")])
+def test_no_event_controls_a_terminal(data: Any, options: dict[str, bool]) -> None:
+    for report in (
+        Event(f"k{ESCAPE}", 3, TIME, f"ann{ESCAPE}", f"name{ESCAPE}", data, "e1"),
+        Lost(f"k{ESCAPE}", 2, 4),
+        Reset(f"k{ESCAPE}", "e", 2, 4),
+    ):
+        out, errors = printed(report, Terminal, **options)
+        assert (out + errors).removesuffix("\n").isprintable()
 
 
 @pytest.mark.parametrize(("data", "content"), [({"a": 1}, {"data": {"a": 1}}), (b"\x00", {"base64": "AA=="})])
@@ -120,8 +146,8 @@ def test_program_of_pipe_keeps_its_own_options() -> None:
         (["who", "kitchen", "--server", "unix:///nowhere/a"], UNREACHABLE, "sockbridge who: cannot connect to unix:"),
         (
             ["who", "kitchen", "--server", "unix:///nowhere/a", "--token-file", "/nowhere/a"],
-            UNREACHABLE,
-            "sockbridge who: ",
+            WRONG_USAGE,
+            "sockbridge who: cannot read the token file /nowhere/a",
         ),
     ],
 )

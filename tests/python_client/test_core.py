@@ -1,6 +1,7 @@
 """Connections, commands and their results in the core of the Python client."""
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -57,12 +58,83 @@ def test_error_in_place_of_the_welcome_has_its_code() -> None:
     assert raised.value.code == "limit"
 
 
-@pytest.mark.parametrize("message", [b"{", b"{}]", b'{"type":"event"}', b'{"type":"lost","channel":"kitchen"}'])
+def test_web_server_in_place_of_a_line_port_is_named() -> None:
+    core = core_with(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+    core.end(1.0)
+    assert core.error is not None and core.error.message == "there is a web server: its addresses begin with ws://"
+
+
+def test_end_before_the_welcome_explains_what_may_be_wrong() -> None:
+    core = core_with(b"")
+    core.end(1.0)
+    assert core.error is not None
+    assert (core.error.code, "a web port needs ws://" in core.error.message) == ("unreachable", True)
+
+
+def test_client_that_gives_up_does_not_wait_for_another_attempt() -> None:
+    states: list[State] = []
+    core = Core(lambda: 0.5, on_state=lambda: states.append(core.state))
+    assert core.end(1.0, SockbridgeError("unreachable", "refused"), give_up=True) is None
+    assert states == [State.CLOSED] and core.error is not None and core.error.message == "refused"
+
+
+DEEP = b"[" * 100_000
+EVENT = b'{"type":"event","channel":"kitchen","offset":1,"time":%s,"from":"ann","name":"message","data":1}'
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"{",
+        b"{}]",
+        b'{"type":"event"}',
+        b'{"type":"lost","channel":"kitchen"}',
+        b'{"type":[]}',
+        b'{"type":"join","channel":"kitchen","peer":[]}',
+        b'{"type":"event","data":%s' % DEEP,
+        EVENT % b"1e30",
+        EVENT % b"1e999",
+        EVENT % b'"now"',
+    ],
+)
 def test_message_that_cannot_be_read_is_an_error(message: bytes, link: Link) -> None:
     link.follow("kitchen")
     with pytest.raises(SockbridgeError) as raised:
         link.core.receive(message + b"\n", link.now)
     assert raised.value.code == "bad-answer"
+
+
+@pytest.mark.parametrize("message", [b'{"type":"error"}', b'{"type":"welcome","protocol":1,"id":[]}', b"{"])
+def test_welcome_that_cannot_be_read_is_an_error(message: bytes) -> None:
+    core = Core(lambda: 0.5)
+    core.begin(JsonLines(), 0.0)
+    try:
+        core.receive(message + b"\n", 0.0)
+    except SockbridgeError as error:
+        assert error.code == "bad-answer"
+    else:
+        assert core.is_closed
+
+
+def test_integer_that_is_too_long_for_python_is_infinity(link: Link, server: FakeServer) -> None:
+    """Otherwise, everybody who can publish could make the clients reconnect for ever."""
+    followed = link.follow("kitchen")
+    server.line_client().send("PUB kitchen [1%s]" % ("0" * 5000))
+    link.run()
+    assert followed.take_data() == [[math.inf]]
+
+
+def test_exceptions_of_the_program_are_logged_and_end_nothing(
+    server: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    link = Link(server)
+    link.connect()
+    followed = link.follow("kitchen")
+    link.on_notice = lambda text, code: 1 / 0
+    notice = b'{"type":"notice","text":"hello","code":"a"}\n'
+    link.core.receive(notice + b'{"type":"event","channel":"kitchen","offset":1,"time":1,', link.now)
+    link.core.receive(b'"from":"a","name":"message","data":1}\n', link.now)
+    assert followed.take_data() == [1] and "ZeroDivisionError" in caplog.text
 
 
 def test_unknown_types_are_ignored(link: Link) -> None:
@@ -173,6 +245,27 @@ class TestWithoutConnection:
         link.connect()
         assert not outcome.is_done and link.publish("kitchen", 2).result == 1
 
+    def test_answer_to_a_forgotten_command_is_ignored(self, link: Link) -> None:
+        outcome = Outcome()
+        for start in (
+            lambda: link.core.publish("kitchen", 1, None, outcome),
+            lambda: link.core.history("kitchen", 1, None, None, outcome),
+            lambda: link.core.members("kitchen", outcome),
+            lambda: link.core.list_channels("", outcome),
+            lambda: link.core.set_nick("ann", outcome),
+        ):
+            start()
+            assert not link.core.cancel(outcome)
+        link.run()
+        assert not outcome.is_done and link.publish("kitchen", 2).result == 2
+
+    def test_forgotten_commands_leave_room_for_others(self, link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("sockbridge.core.MAX_UNANSWERED", 1)
+        outcome = Outcome()
+        link.core.publish("kitchen", 1, None, outcome)
+        link.core.cancel(outcome)
+        assert link.publish("kitchen", 2).result == 2
+
 
 class TestReconnecting:
     def test_delays_double_up_to_the_longest(self, server: FakeServer) -> None:
@@ -229,7 +322,7 @@ class TestReconnecting:
     def test_connection_without_a_welcome_is_given_up(self) -> None:
         core = core_with(b"")
         assert core.deadline() == 10
-        with pytest.raises(SockbridgeError, match="does not answer"):
+        with pytest.raises(SockbridgeError, match="no welcome"):
             core.tick(10)
 
     def test_without_a_connection_there_is_no_deadline(self, link: Link) -> None:

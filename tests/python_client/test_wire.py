@@ -88,6 +88,22 @@ def test_refused_handshake_is_an_error() -> None:
     assert raised.value.code == "unreachable"
 
 
+def test_other_answer_to_the_handshake_is_an_error() -> None:
+    with pytest.raises(SockbridgeError, match="a line port needs tcp://"):
+        WebSocketServer().wire.receive(b"WELCOME sockbridge/1 id=a from=b to=c\n" * 2)
+
+
+def test_fragments_that_are_too_long_together_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sockbridge.wire.MAX_MESSAGE_BYTES", 10)
+    server = WebSocketServer()
+    server.accept()
+    server.protocol.send_text(b"x" * 6, fin=False)
+    server.send()
+    server.protocol.send_continuation(b"x" * 6, fin=False)
+    with pytest.raises(SockbridgeError, match="WebSocket protocol"):
+        server.send()
+
+
 def test_close_code_of_the_server_is_known() -> None:
     server = WebSocketServer()
     server.accept()

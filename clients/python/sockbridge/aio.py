@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import random
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -11,24 +11,19 @@ from types import TracebackType
 from typing import Any, Self
 
 from sockbridge.address import DEFAULT_SERVER, Address, parse_address, tls_context
+from sockbridge.base import DEFAULT_TIMEOUT_SECONDS, READ_BYTES, BaseClient, token_error
 from sockbridge.channels import Callback
-from sockbridge.core import FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, Core, State
+from sockbridge.core import ANSWER_SECONDS, FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, State
 from sockbridge.errors import SockbridgeError
-from sockbridge.queue import ReportQueue, log_report
-from sockbridge.values import Channel, Event, History, Member, Position, Report, Welcome
+from sockbridge.queue import ReportQueues, log_report
+from sockbridge.values import Channel, Event, History, Member, Position, Report
 from sockbridge.wire import open_wire
+
+_log = logging.getLogger("sockbridge")
 
 Token = str | Callable[[], str | Awaitable[str]]
 """A token, or a function that returns one, also as a coroutine. The function is called for each connection, and a
 minute before the token expires."""
-
-READ_BYTES = 65_536
-
-OPEN_SECONDS = 10.0
-"""For the connection, and its TLS handshake."""
-
-DEFAULT_TIMEOUT_SECONDS = 60.0
-"""For the answer to a command, connected or not."""
 
 
 def connect(
@@ -70,7 +65,7 @@ def connect(
     )
 
 
-class Client:
+class Client(BaseClient):
     """A connection to a server that reconnects by itself."""
 
     def __init__(
@@ -87,22 +82,19 @@ class Client:
         on_notice: Callable[[str, str], None] | None,
         on_state: Callable[[State], None] | None,
     ) -> None:
-        self.address = address
+        super().__init__(
+            address,
+            on_state=on_state,
+            on_notice=on_notice,
+            nick=nick,
+            first_delay=first_delay,
+            longest_delay=longest_delay,
+        )
         self._token = token
         self._tls = tls_context(address, authorities)
         self._timeout = timeout
         self._must_connect = must_connect
-        self._report_state = on_state
-        self._core = Core(
-            random.random,
-            nick=nick,
-            first_delay=first_delay,
-            longest_delay=longest_delay,
-            on_state=self._state_changed,
-            on_notice=on_notice or (lambda text, code: None),
-            on_renewal=self._renew_token,
-        )
-        self._subscriptions: dict[str, Subscription] = {}
+        self._queues = ReportQueues(self._core)
         self._writer: asyncio.StreamWriter | None = None
         self._task: asyncio.Task[None] | None = None
         self._renewal: asyncio.Task[None] | None = None
@@ -137,28 +129,10 @@ class Client:
     # State.
 
     @property
-    def state(self) -> State:
-        return self._core.state
-
-    @property
-    def error(self) -> SockbridgeError | None:
-        """Why the last connection ended, or why the client is closed."""
-        return self._core.error
-
-    @property
-    def welcome(self) -> Welcome | None:
-        """The id of the client and both addresses, while it is connected."""
-        return self._core.welcome
-
-    @property
     def positions(self) -> Mapping[str, Position]:
-        """The position of each subscription, that of the last event that the program has received. Store them, and pass
-        them as ``since`` later."""
-        return {
-            channel: subscription.position
-            for channel, subscription in self._subscriptions.items()
-            if subscription.position is not None
-        }
+        """The position of each subscription that has not ended, that of the last event that the program has received.
+        Store them, and pass them as ``since`` later."""
+        return self._queues.positions
 
     # Commands.
 
@@ -210,9 +184,7 @@ class Client:
         The loop receives events. Lost events and new epochs are logged as warnings; iterate over
         ``subscription.reports()`` to handle them, and to receive members.
         """
-        subscription = Subscription(self, channel, last=last, since=since, echo=echo, presence=presence)
-        self._subscriptions[channel] = subscription
-        return subscription
+        return Subscription(self, channel, last=last, since=since, echo=echo, presence=presence)
 
     async def _call(self, start: Callable[[Callback], None]) -> Any:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -232,6 +204,9 @@ class Client:
                 return await future
         except TimeoutError:
             raise SockbridgeError("timeout", f"no answer in {self._timeout:g} seconds") from None
+        finally:
+            if future.cancelled():
+                self._core.cancel(answered)
 
     # The connection.
 
@@ -245,15 +220,23 @@ class Client:
             except SockbridgeError as failure:
                 error = failure
             except OSError as failure:
-                error = SockbridgeError("unreachable", f"cannot connect to {self.address}: {failure or 'timeout'}")
+                error = self._connection_error(failure)
+            except Exception as failure:
+                _log.exception("the client has failed")
+                error = SockbridgeError("closed", f"the client has failed: {failure!r}")
+                core.close(error)
             finally:
                 if self._writer is not None:
-                    self._writer.close()
+                    if self._writer.transport.get_write_buffer_size():
+                        self._writer.transport.abort()  # to a server that does not read, close would wait
+                    else:
+                        self._writer.close()
                     self._writer = None
             if self._must_connect and self._opened is not None and not self._opened.done():
-                error = error or SockbridgeError("unreachable", f"{self.address} closed the connection")
-                core.close(error)
-                self._opened.set_exception(error)
+                core.end(time.monotonic(), error, give_up=True)
+                assert core.error is not None
+                self._opened.set_exception(core.error)
+                return
             delay = core.end(time.monotonic(), error)
             if delay is None:
                 return
@@ -261,11 +244,9 @@ class Client:
 
     async def _connect_once(self) -> None:
         core, address = self._core, self.address
-        token = self._token() if callable(self._token) else self._token
-        if token is not None and not isinstance(token, str):
-            token = await token
+        token = await self._draw_token()
         wire = open_wire(address)
-        async with asyncio.timeout(OPEN_SECONDS):
+        async with asyncio.timeout(ANSWER_SECONDS):
             if address.scheme == "unix":
                 reader, writer = await asyncio.open_unix_connection(address.path, limit=READ_BYTES)
             else:
@@ -288,7 +269,8 @@ class Client:
                     self._flush()
                     if not data:
                         return
-                    await writer.drain()
+                    # There is no writer.drain(): while it waits for a server that waits for this client to read its
+                    # answers, none of them would continue. The number of commands without an answer is limited.
                 core.tick(time.monotonic())
                 self._flush()
         finally:
@@ -302,18 +284,30 @@ class Client:
     def _state_changed(self) -> None:
         if self._core.state is State.OPEN and self._opened is not None and not self._opened.done():
             self._opened.set_result(None)
-        if self._report_state is not None:
-            self._report_state(self._core.state)
+        super()._state_changed()
 
     def _renew_token(self) -> None:
         if callable(self._token):
-            self._renewal = asyncio.create_task(self._send_new_token(self._token))
+            self._renewal = asyncio.create_task(self._send_new_token())
 
-    async def _send_new_token(self, draw: Callable[[], str | Awaitable[str]]) -> None:
-        token = draw()
-        if not isinstance(token, str):
-            token = await token
-        await self._call(lambda callback: self._core.authenticate(token, callback))
+    async def _send_new_token(self) -> None:
+        """If that fails, the server closes the connection when the old token expires, and the next one gets another."""
+        try:
+            token = await self._draw_token()
+            await self._call(lambda callback: self._core.authenticate(token or "", callback))
+        except SockbridgeError as error:
+            _log.warning("the token was not renewed: %s", error.message)
+
+    async def _draw_token(self) -> str | None:
+        """Raises SockbridgeError if the function of the program does, or does not return."""
+        try:
+            token = self._token() if callable(self._token) else self._token
+            if token is not None and not isinstance(token, str):
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    token = await token
+        except Exception as error:
+            raise token_error(error) from error
+        return token
 
 
 class Subscription:
@@ -324,7 +318,7 @@ class Subscription:
         self.channel = channel
         self._client = client
         self._changed = asyncio.Event()
-        self._queue = ReportQueue(client._core, channel, self._changed.set, **options)
+        self._queue = client._queues.open(channel, self._changed.set, **options)
         client._flush()
 
     @property

@@ -9,29 +9,38 @@ subscription waits. Use a client in one thread only.
 
 from __future__ import annotations
 
-import random
+import logging
+import selectors
 import socket
+import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from sockbridge.address import DEFAULT_SERVER, Address, parse_address, tls_context
+from sockbridge.base import DEFAULT_TIMEOUT_SECONDS, READ_BYTES, BaseClient, token_error
 from sockbridge.channels import Callback
-from sockbridge.core import ANSWER_SECONDS, FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, Core, State
+from sockbridge.core import ANSWER_SECONDS, FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, State
 from sockbridge.errors import SockbridgeError
-from sockbridge.queue import ReportQueue, log_report
-from sockbridge.values import Channel, Event, History, Member, Position, Report, Welcome
+from sockbridge.queue import ReportQueues, log_report
+from sockbridge.values import Channel, Event, History, Member, Position, Report
 from sockbridge.wire import open_wire
 
 Token = str | Callable[[], str]
 """A token, or a function that returns one. The function is called for each connection, and a minute before the token
 expires."""
 
-READ_BYTES = 65_536
+_log = logging.getLogger("sockbridge")
 
-DEFAULT_TIMEOUT_SECONDS = 60.0
-"""For the answer to a command, connected or not."""
+CLOSE_SECONDS = 2.0
+"""To send the last messages when the program closes the client."""
+
+MAX_SEND_BYTES = 262_144
+"""Passed to the socket at once, so that little is copied for what it does not accept."""
+
+_NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+"""What a socket raises that has no input, or accepts no output."""
 
 
 def connect(
@@ -45,20 +54,31 @@ def connect(
     first_delay: float = FIRST_DELAY_SECONDS,
     longest_delay: float = LONGEST_DELAY_SECONDS,
     on_notice: Callable[[str, str], None] | None = None,
+    on_state: Callable[[State], None] | None = None,
 ) -> Client:
     """A client, to be used with ``with``, which opens the first connection. See ``sockbridge.connect`` for the
     parameters and errors."""
     return Client(
-        parse_address(server), token, nick, authorities, timeout, must_connect, first_delay, longest_delay, on_notice
+        parse_address(server),
+        token=token,
+        nick=nick,
+        authorities=authorities,
+        timeout=timeout,
+        must_connect=must_connect,
+        first_delay=first_delay,
+        longest_delay=longest_delay,
+        on_notice=on_notice,
+        on_state=on_state,
     )
 
 
-class Client:
+class Client(BaseClient):
     """A connection to a server that reconnects by itself."""
 
     def __init__(
         self,
         address: Address,
+        *,
         token: Token | None,
         nick: str | None,
         authorities: str | None,
@@ -67,21 +87,23 @@ class Client:
         first_delay: float,
         longest_delay: float,
         on_notice: Callable[[str, str], None] | None,
+        on_state: Callable[[State], None] | None,
     ) -> None:
-        self.address = address
+        super().__init__(
+            address,
+            on_state=on_state,
+            on_notice=on_notice,
+            nick=nick,
+            first_delay=first_delay,
+            longest_delay=longest_delay,
+        )
         self._token = token
         self._tls = tls_context(address, authorities)
         self._timeout = timeout
         self._must_connect = must_connect
-        self._core = Core(
-            random.random,
-            nick=nick,
-            first_delay=first_delay,
-            longest_delay=longest_delay,
-            on_notice=on_notice or (lambda text, code: None),
-            on_renewal=self._renew_token,
-        )
+        self._queues = ReportQueues(self._core)
         self._socket: socket.socket | None = None
+        self._unsent = bytearray()
         self._next_attempt = 0.0
 
     def __enter__(self) -> Self:
@@ -103,8 +125,10 @@ class Client:
         """Close permanently. Subscriptions end."""
         self._core.close()
         if self._socket is not None:
+            end = time.monotonic() + CLOSE_SECONDS
             try:
-                self._flush()
+                while self._write() and time.monotonic() < end:
+                    self._wait(True, CLOSE_SECONDS)
             except OSError:
                 pass  # the connection has ended already
             self._socket.close()
@@ -113,13 +137,10 @@ class Client:
     # State.
 
     @property
-    def state(self) -> State:
-        return self._core.state
-
-    @property
-    def welcome(self) -> Welcome | None:
-        """The id of the client and both addresses, while it is connected."""
-        return self._core.welcome
+    def positions(self) -> Mapping[str, Position]:
+        """The position of each subscription that has not ended, that of the last event that the program has received.
+        Store them, and pass them as ``since`` later."""
+        return self._queues.positions
 
     # Commands.
 
@@ -170,10 +191,15 @@ class Client:
 
     def _call(self, start: Callable[[Callback], None]) -> Any:
         outcome: list[tuple[Any, SockbridgeError | None]] = []
-        start(lambda result, error: outcome.append((result, error)))
+
+        def answered(result: Any, error: SockbridgeError | None) -> None:
+            outcome.append((result, error))
+
+        start(answered)
         end = None if self._timeout is None else time.monotonic() + self._timeout
         while not outcome:
             if end is not None and time.monotonic() >= end:
+                self._core.cancel(answered)
                 raise SockbridgeError("timeout", f"no answer in {self._timeout:g} seconds")
             self._step(end)
         result, error = outcome[0]
@@ -203,8 +229,7 @@ class Client:
         except SockbridgeError as error:
             self._end(error)
         except OSError as error:
-            code = "disconnected" if self._core.state is State.OPEN else "unreachable"
-            self._end(SockbridgeError(code, f"{self.address}: {error}"))
+            self._end(self._connection_error(error))
 
     def _end(self, error: SockbridgeError | None) -> None:
         if self._socket is not None:
@@ -214,7 +239,7 @@ class Client:
 
     def _open(self) -> None:
         address, wire = self.address, open_wire(self.address)
-        token = self._token() if callable(self._token) else self._token
+        token = self._draw_token()
         if address.scheme == "unix":
             self._socket = socket.socket(socket.AF_UNIX)
             self._socket.settimeout(ANSWER_SECONDS)
@@ -223,33 +248,73 @@ class Client:
             self._socket = socket.create_connection((address.host, address.port), ANSWER_SECONDS)
             if self._tls is not None:
                 self._socket = self._tls.wrap_socket(self._socket, server_hostname=address.host)
+        self._socket.setblocking(False)
+        self._unsent.clear()
         self._core.begin(wire, time.monotonic(), token)
 
     def _read(self, until: float | None) -> None:
+        """Send what there is to send, and read once, at most until a time."""
         core = self._core
-        self._flush()
-        assert self._socket is not None
         times = [moment for moment in (until, core.deadline()) if moment is not None]
-        self._socket.settimeout(max(min(times) - time.monotonic(), 0.001) if times else None)
-        try:
-            data = self._socket.recv(READ_BYTES)
-        except TimeoutError:
-            core.tick(time.monotonic())
-            return
-        core.receive(data, time.monotonic())
-        if not data:
-            self._end(None)
-            return
+        self._exchange(min(times, default=None))
         core.tick(time.monotonic())
 
-    def _flush(self) -> None:
-        if self._socket is not None and (data := self._core.output()):
-            self._socket.settimeout(ANSWER_SECONDS)
-            self._socket.sendall(data)
+    def _exchange(self, until: float | None) -> None:
+        """Wait for input and read it once, and meanwhile send. The client never waits for sending alone: a server that
+        waits until its answers are read would wait for ever."""
+        while True:
+            is_sending = self._write()
+            data = self._receive()
+            if data is not None:
+                self._core.receive(data, time.monotonic())
+                if not data:
+                    self._end(None)
+                return
+            patience = None if until is None else until - time.monotonic()
+            if patience is not None and patience <= 0:
+                return
+            self._wait(is_sending, patience)
+
+    def _write(self) -> bool:
+        """Send as much as the socket accepts. Returns True if there is more."""
+        assert self._socket is not None
+        self._unsent += self._core.output()
+        try:
+            while self._unsent:
+                del self._unsent[: self._socket.send(self._unsent[:MAX_SEND_BYTES])]
+        except _NOT_NOW:
+            return True
+        return False
+
+    def _receive(self) -> bytes | None:
+        """The input, None if there is none yet. It is empty at the end of the connection."""
+        assert self._socket is not None
+        try:
+            return self._socket.recv(READ_BYTES)
+        except _NOT_NOW:
+            return None
+
+    def _wait(self, is_sending: bool, patience: float | None) -> None:
+        """Wait for input, or until the socket accepts more."""
+        assert self._socket is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._socket, selectors.EVENT_READ | (selectors.EVENT_WRITE if is_sending else 0))
+            selector.select(patience)
 
     def _renew_token(self) -> None:
+        """If that fails, the server closes the connection when the old token expires, and the next one gets another."""
         if callable(self._token):
-            self._core.authenticate(self._token(), lambda answer, error: None)
+            try:
+                self._core.authenticate(self._draw_token() or "", lambda answer, error: None)
+            except SockbridgeError as error:
+                _log.warning("the token was not renewed: %s", error.message)
+
+    def _draw_token(self) -> str | None:
+        """Raises SockbridgeError if the function of the program does."""
+        try:
+            return self._token() if callable(self._token) else self._token
+        except Exception as error:
+            raise token_error(error) from error
 
 
 class Subscription:
@@ -259,7 +324,7 @@ class Subscription:
     def __init__(self, client: Client, channel: str, **options: Any) -> None:
         self.channel = channel
         self._client = client
-        self._queue = ReportQueue(client._core, channel, lambda: None, **options)
+        self._queue = client._queues.open(channel, lambda: None, **options)
 
     @property
     def position(self) -> Position | None:

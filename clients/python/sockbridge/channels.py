@@ -177,7 +177,11 @@ class Channels:
 
     def _confirm(self, subscription: Subscription, answer: dict[str, Any]) -> None:
         """The server has accepted a subscription: find out what has become of the position."""
-        if subscription.is_paused or not self._is_present(subscription):
+        if not self._is_present(subscription):
+            if subscription.channel not in self._by_name:  # otherwise it would end the one that has followed
+                self._send({"type": "unsubscribe", "channel": subscription.channel})
+            return
+        if subscription.is_paused:
             self._send({"type": "unsubscribe", "channel": subscription.channel})
             return
         head, before = Position(answer["epoch"], answer["offset"]), subscription.position

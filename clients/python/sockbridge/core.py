@@ -12,6 +12,7 @@ its position, and no event is delivered twice (docs/explanation/recovery.md).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any
@@ -21,6 +22,8 @@ from sockbridge.errors import SockbridgeError
 from sockbridge.messages import decode, encode, publication, read_history
 from sockbridge.values import Channel, Member, Welcome
 from sockbridge.wire import ABNORMAL, Wire
+
+_log = logging.getLogger("sockbridge")
 
 MAX_WAITING = 256
 """Commands that wait for a connection, so that their number is limited without a server."""
@@ -44,6 +47,8 @@ QUIET_SECONDS = 25.0
 ANSWER_SECONDS = 10.0
 """Silence after that ping, or before the welcome, until the connection is given up."""
 
+_OTHER_PROTOCOL = "the server does not use version 1 of the protocol of sockbridge"
+
 NORMAL, POLICY, OVERLOADED = 1000, 1008, 1013
 """Close codes (RFC 6455 section 7.4.1) after which the client does not reconnect, or waits longer."""
 
@@ -58,18 +63,21 @@ class State(Enum):
 
 
 class Command:
-    """A command on its way. Its message gets an id when it is sent."""
+    """A command on its way. Its message gets an id when it is sent. ``owner`` is the callback of the program, by which
+    the command is cancelled."""
 
-    __slots__ = ("callback", "message")
+    __slots__ = ("callback", "message", "owner")
 
-    def __init__(self, message: dict[str, Any], callback: Callback) -> None:
+    def __init__(self, message: dict[str, Any], callback: Callback, owner: Callback | None = None) -> None:
         self.message = message
         self.callback = callback
+        self.owner = owner or callback
 
 
 class Core:
     """``random`` returns numbers from 0 to 1. ``on_state`` is called when the state has changed, ``on_notice`` with
-    sentences of the server for people and their codes. ``on_renewal`` is called when the token expires soon."""
+    sentences of the server for people and their codes. ``on_renewal`` is called when the token expires soon. Exceptions
+    of these functions are logged."""
 
     def __init__(
         self,
@@ -91,9 +99,9 @@ class Core:
         """The subscriptions."""
         self.nick = nick
         self._random = random
-        self._on_state = on_state
-        self._on_notice = on_notice
-        self._on_renewal = on_renewal
+        self._on_state = logging_errors(on_state)
+        self._on_notice = logging_errors(on_notice)
+        self._on_renewal = logging_errors(on_renewal)
         self._wire: Wire | None = None
         self._token: str | None = None
         self._waiting: list[Command] = []
@@ -143,16 +151,20 @@ class Core:
             if message:
                 self._read(message, now)
 
-    def end(self, now: float, error: SockbridgeError | None = None) -> float | None:
+    def end(self, now: float, error: SockbridgeError | None = None, *, give_up: bool = False) -> float | None:
         """The connection has ended, or could not be opened. Returns the seconds until the next attempt, None if the
-        client is closed."""
+        client is closed. With ``give_up`` there is no other attempt."""
+        hint = "" if self._wire is None else self._wire.hint
         code, reason = self._closing or (self._wire.ending() if self._wire is not None else (ABNORMAL, ""))
         if self.state is State.OPEN and now - self._began_at >= STABLE_SECONDS:
             self._maximum_delay = self._first_delay
         self._wire, self.welcome = None, None
         self._output, self._messages = b"", []
         self.channels.disconnected()
-        self.error = error or SockbridgeError("disconnected", reason or "the connection ended")
+        if error is None and self.state is State.CONNECTING and not reason and hint:
+            error = SockbridgeError("unreachable", f"the server sent no welcome: {hint}")
+        if self.state is not State.CLOSED:
+            self.error = error or SockbridgeError("disconnected", reason or "the connection ended")
         sent, self._sent = self._sent, {}
         self._fail(sent.values(), SockbridgeError("disconnected", "the connection ended before the answer"))
         if self.state is State.CLOSED:
@@ -160,6 +172,9 @@ class Core:
         if code in (NORMAL, POLICY):
             self.close(SockbridgeError("closed", reason or "the server closed the connection"))
             return None
+        if give_up:
+            self.close(self.error)
+            return None  # and without the state WAITING, in which programs report that another attempt follows
         self._set_state(State.WAITING)
         delay = self._maximum_delay * (OVERLOAD_FACTOR if code == OVERLOADED else 1)
         self._maximum_delay = min(self._maximum_delay * 2, self._longest_delay)
@@ -195,6 +210,8 @@ class Core:
                 self._is_ping_sent, self._heard_at = True, now
                 self._messages.append(b'{"type":"ping"}')
         elif self._wire is not None and now >= self._heard_at + ANSWER_SECONDS:
+            if self.state is State.CONNECTING:
+                raise SockbridgeError("unreachable", f"the server sent no welcome: {self._wire.hint}")
             raise SockbridgeError("disconnected", "the server does not answer")
 
     def _set_state(self, state: State) -> None:
@@ -203,23 +220,29 @@ class Core:
 
     # Commands.
 
-    def call(self, message: dict[str, Any], callback: Callback) -> None:
-        """Send a command, now or when a connection is open. ``callback`` receives its answer, or its error."""
+    def call(self, message: dict[str, Any], callback: Callback, owner: Callback | None = None) -> None:
+        """Send a command, now or when a connection is open. ``callback`` receives its answer, or its error. If it wraps
+        the callback of the program, ``owner`` is that one."""
         if self.state is State.CLOSED:
             callback(None, self.error)
         elif self.state is State.OPEN and len(self._sent) < MAX_UNANSWERED:
-            self._send(Command(message, callback))
+            self._send(Command(message, callback, owner))
         elif self.state is not State.OPEN and len(self._waiting) < MAX_WAITING:
-            self._waiting.append(Command(message, callback))
+            self._waiting.append(Command(message, callback, owner))
         else:
             callback(None, SockbridgeError("queue-full", "too many commands wait for the server"))
 
     def cancel(self, callback: Callback) -> bool:
-        """Withdraw a command that has not been sent. Returns False if it was sent."""
+        """Forget a command whose result is no longer needed: it is not sent, or its answer is ignored. Returns False if
+        it was sent already."""
         for command in self._waiting:
-            if command.callback is callback:
+            if command.owner is callback:
                 self._waiting.remove(command)
                 return True
+        for id, command in self._sent.items():  # the oldest first, which is the first to time out
+            if command.owner is callback:
+                del self._sent[id]
+                break
         return False
 
     def publish(self, channel: str, data: Any, name: str | None, callback: Callback) -> None:
@@ -230,7 +253,7 @@ class Core:
             self.channels.published(channel, offset)
             return offset
 
-        self.call(publication(channel, data, name), _with(callback, published))
+        self.call(publication(channel, data, name), _with(callback, published), callback)
 
     def history(
         self,
@@ -244,13 +267,14 @@ class Core:
         bounds = {"last": last, "after": after, "before": before}
         given = {name: value for name, value in bounds.items() if value is not None}
         message = {"type": "history", "channel": channel, **given}
-        self.call(message, _with(callback, lambda answer: read_history(channel, answer)))
+        self.call(message, _with(callback, lambda answer: read_history(channel, answer)), callback)
 
     def members(self, channel: str, callback: Callback) -> None:
         """List the subscribers of a channel."""
         self.call(
             {"type": "who", "channel": channel},
             _with(callback, lambda answer: [Member(each["id"], each["nick"]) for each in answer["members"]]),
+            callback,
         )
 
     def list_channels(self, prefix: str, callback: Callback) -> None:
@@ -265,9 +289,9 @@ class Core:
             if answer["next"] is None:
                 callback(found, None)
             else:
-                self.call({"type": "list", "prefix": prefix, "after": answer["next"]}, answered)
+                self.call({"type": "list", "prefix": prefix, "after": answer["next"]}, answered, callback)
 
-        self.call({"type": "list", "prefix": prefix}, answered)
+        self.call({"type": "list", "prefix": prefix}, answered, callback)
 
     def set_nick(self, nick: str, callback: Callback) -> None:
         """Change the nick, also for later connections. The result is the nick that the server uses."""
@@ -277,7 +301,7 @@ class Core:
                 self.nick = nick
             callback(None if error else answer["nick"], error)
 
-        self.call({"type": "nick", "nick": nick}, changed)
+        self.call({"type": "nick", "nick": nick}, changed, callback)
 
     def authenticate(self, token: str, callback: Callback) -> None:
         """Send a token. The result is the answer, with ``nick`` and ``expires``."""
@@ -307,18 +331,17 @@ class Core:
     # Messages of the server.
 
     def _read(self, message: bytes, now: float) -> None:
-        if self.state is State.CONNECTING:
-            self._read_welcome(message)
-            return
-        if not message.startswith(b"{"):
-            return  # a line that was sent before the server knew that the client uses JSON
-        content = decode(message)
-        reader = _READERS.get(content.get("type", ""))
-        if reader is not None:  # other types are of later versions
-            try:
-                reader(self, content)
-            except (KeyError, TypeError, ValueError) as error:
-                raise SockbridgeError("bad-answer", f"a message of the server cannot be read: {error!r}") from error
+        try:
+            if self.state is State.CONNECTING:
+                self._read_welcome(message)
+            elif message.startswith(b"{"):
+                content = decode(message)
+                reader = _READERS.get(content.get("type", ""))
+                if reader is not None:  # other types are of later versions
+                    reader(self, content)
+            # Others are lines that were sent before the server knew that the client uses JSON.
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise SockbridgeError("bad-answer", f"a message of the server cannot be read: {error!r}") from error
 
     def _read_welcome(self, message: bytes) -> None:
         """The first message is a line, or JSON over WebSocket. An error takes its place if there are too many
@@ -337,7 +360,9 @@ class Core:
             version = 1 if (word, name) == ("WELCOME", "sockbridge/1") else None
             fields = dict(option.partition("=")[::2] for option in options.split(" "))
         if version != 1 or not {"id", "from", "to"} <= fields.keys():
-            self.close(SockbridgeError("bad-answer", "the server does not use version 1 of the protocol of sockbridge"))
+            is_http = message.startswith((b"HTTP/", b"<"))
+            problem = "there is a web server: its addresses begin with ws://" if is_http else _OTHER_PROTOCOL
+            self.close(SockbridgeError("bad-answer", problem))
             return
         self.welcome = Welcome(fields["id"], fields["from"], fields["to"])
         self._set_state(State.OPEN)
@@ -399,6 +424,19 @@ _READERS: dict[str, Callable[[Core, dict[str, Any]], None]] = {
     "notice": Core._read_notice,
     "close": Core._read_close,
 }
+
+
+def logging_errors(function: Callable[..., object]) -> Callable[..., None]:
+    """A function of the program, whose exceptions are logged: they must not end the connection, or prevent that the
+    messages after this one are read."""
+
+    def call(*arguments: Any) -> None:
+        try:
+            function(*arguments)
+        except Exception:
+            _log.exception("a function of the program has failed")
+
+    return call
 
 
 def _with(callback: Callback, result_of: Callable[[dict[str, Any]], Any]) -> Callback:

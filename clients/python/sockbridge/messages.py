@@ -18,12 +18,29 @@ def encode(message: dict[str, Any]) -> bytes:
 def decode(message: bytes) -> dict[str, Any]:
     """A message of the server. Raises SockbridgeError."""
     try:
-        content = json.loads(message)
-    except ValueError as error:
+        content = _parse(message)
+    except (ValueError, RecursionError) as error:
         raise SockbridgeError("bad-answer", f"a message of the server is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise SockbridgeError("bad-answer", "a message of the server is not a JSON object")
     return content
+
+
+def _parse(message: bytes) -> Any:
+    try:
+        return json.loads(message)
+    except ValueError:
+        # Python limits integers to some thousand digits. Without this, the client would reconnect for the event again
+        # and again.
+        return json.loads(message, parse_int=_parse_integer)
+
+
+def _parse_integer(digits: str) -> int | float:
+    """An integer that Python accepts, or else infinity, as for other numbers that are too large."""
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)
 
 
 def publication(channel: str, data: Any, name: str | None) -> dict[str, Any]:

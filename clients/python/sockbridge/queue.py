@@ -20,10 +20,18 @@ keeps the events meanwhile, so that a slow program costs no memory and delays no
 
 
 class ReportQueue:
-    """A subscription, and its reports until the program takes them. ``changed`` is called when there is something new.
-    ``options`` are those of the Subscription."""
+    """A subscription, and its reports until the program takes them. ``changed`` is called when there is something new,
+    ``ended`` when the subscription has ended. ``options`` are those of the Subscription."""
 
-    def __init__(self, core: Core, channel: str, changed: Callable[[], None], **options: Any) -> None:
+    def __init__(
+        self,
+        core: Core,
+        channel: str,
+        changed: Callable[[], None],
+        ended: Callable[[ReportQueue], None],
+        **options: Any,
+    ) -> None:
+        self.channel = channel
         self.position: Position | None = None
         """Of the last event that was taken from the queue."""
         self.is_ready = False
@@ -31,6 +39,7 @@ class ReportQueue:
         self._error: SockbridgeError | None = None
         self._core = core
         self._changed = changed
+        self._ended = ended
         self._reports = deque[Report]()
         self._subscription = Subscription(channel, self._put, self._set_ready, self._end, **options)
         core.channels.subscribe(self._subscription)
@@ -63,6 +72,7 @@ class ReportQueue:
         """No more reports follow. An error of the server is raised after them."""
         self.is_ended = True
         self._error = error
+        self._ended(self)
         self._changed()
 
     def unsubscribe(self) -> None:
@@ -74,6 +84,30 @@ class ReportQueue:
         """Raise the error that has ended the subscription, if there is one."""
         if self._error is not None:
             raise self._error
+
+
+class ReportQueues:
+    """The queues of a client by channel, until their subscriptions end, or the client is closed."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._by_channel: dict[str, ReportQueue] = {}
+
+    def open(self, channel: str, changed: Callable[[], None], **options: Any) -> ReportQueue:
+        """Subscribe to a channel."""
+        queue = ReportQueue(self._core, channel, changed, self._forget, **options)
+        if not queue.is_ended:
+            self._by_channel[channel] = queue
+        return queue
+
+    @property
+    def positions(self) -> dict[str, Position]:
+        """The position of the last event of each channel that was taken from its queue."""
+        return {channel: queue.position for channel, queue in self._by_channel.items() if queue.position is not None}
+
+    def _forget(self, queue: ReportQueue) -> None:
+        if not self._core.is_closed and self._by_channel.get(queue.channel) is queue:
+            del self._by_channel[queue.channel]
 
 
 def log_report(report: Report) -> None:

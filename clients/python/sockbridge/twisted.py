@@ -9,7 +9,6 @@ It is a service, to be started and stopped by an application or by hand.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Any
 
@@ -22,10 +21,11 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFrom
 from twisted.python.failure import Failure
 
 from sockbridge.address import DEFAULT_SERVER, Address, parse_address
+from sockbridge.base import BaseClient, token_error
 from sockbridge.channels import Callback, Subscription
-from sockbridge.core import ANSWER_SECONDS, FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, Core, State
+from sockbridge.core import ANSWER_SECONDS, FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, State, logging_errors
 from sockbridge.errors import SockbridgeError
-from sockbridge.values import Channel, History, Member, Position, Report, Welcome
+from sockbridge.values import Channel, History, Member, Position, Report
 from sockbridge.wire import open_wire
 
 Token = str | Callable[[], "str | Deferred[str]"]
@@ -37,7 +37,7 @@ def _ignore(*arguments: Any) -> None:
     """A callback that does nothing."""
 
 
-class Client(Service):
+class Client(BaseClient, Service):
     """A connection to a server that reconnects by itself, from ``startService`` to ``stopService``.
 
     The parameters are those of ``sockbridge.connect``. ``on_close`` is called with the error when the client is closed
@@ -58,35 +58,21 @@ class Client(Service):
         on_state: Callable[[State], None] = _ignore,
         on_close: Callable[[SockbridgeError], None] = _ignore,
     ) -> None:
-        self.address = parse_address(server)
+        super().__init__(
+            parse_address(server),
+            on_state=on_state,
+            on_notice=on_notice,
+            nick=nick,
+            first_delay=first_delay,
+            longest_delay=longest_delay,
+        )
         self._reactor = reactor
         self._endpoint = _endpoint(reactor, self.address, authorities)
         self._token = token
         self._on_close = on_close
-        self._report_state = on_state
-        self._core = Core(
-            random.random,
-            nick=nick,
-            first_delay=first_delay,
-            longest_delay=longest_delay,
-            on_state=self._state_changed,
-            on_notice=on_notice,
-            on_renewal=self._renew_token,
-        )
         self._protocol: _Protocol | None = None
         self._attempt: Deferred[Any] | None = None
         self._timer: IDelayedCall | None = None
-
-    # State.
-
-    @property
-    def state(self) -> State:
-        return self._core.state
-
-    @property
-    def welcome(self) -> Welcome | None:
-        """The id of the client and both addresses, while it is connected."""
-        return self._core.welcome
 
     # Commands.
 
@@ -132,10 +118,10 @@ class Client(Service):
     ) -> Subscription:
         """Follow a channel. ``on_report`` receives each Event, and Lost, Reset and Presence. ``on_ready`` is called
         when the server has accepted the subscription, also after each reconnection; ``on_end`` if it refuses or ends
-        it. See ``pause``, ``resume`` and ``unsubscribe`` for what to do with the result."""
-        subscription = Subscription(
-            channel, on_report, on_ready, on_end, last=last, since=since, echo=echo, presence=presence
-        )
+        it. See ``pause``, ``resume`` and ``unsubscribe`` for what to do with the result. Exceptions of the functions
+        are logged."""
+        functions = [logging_errors(function) for function in (on_report, on_ready, on_end)]
+        subscription = Subscription(channel, *functions, last=last, since=since, echo=echo, presence=presence)
         self._core.channels.subscribe(subscription)
         self._flush()
         return subscription
@@ -157,7 +143,10 @@ class Client(Service):
         self._flush()
 
     def _call(self, start: Callable[[Callback], None]) -> Deferred[Any]:
-        deferred: Deferred[Any] = Deferred()
+        def cancel(_: Deferred[Any]) -> None:
+            self._core.cancel(answered)
+
+        deferred: Deferred[Any] = Deferred(cancel)
 
         def answered(result: Any, error: SockbridgeError | None) -> None:
             if error is None:
@@ -189,7 +178,7 @@ class Client(Service):
 
     def _connect(self) -> None:
         draw = self._token if callable(self._token) else lambda: self._token
-        attempt: Deferred[Any] = maybeDeferred(draw)
+        attempt: Deferred[Any] = maybeDeferred(draw).addErrback(_raise_token_error)
         self._attempt = attempt.addCallback(self._open).addErrback(self._failed)
 
     def _open(self, token: str | None) -> Deferred[None]:
@@ -259,7 +248,7 @@ class Client(Service):
         self._timer = None
 
     def _state_changed(self) -> None:
-        self._report_state(self._core.state)
+        super()._state_changed()
         if self._core.state is State.CLOSED and self._core.error is not None:
             self._on_close(self._core.error)
 
@@ -272,6 +261,11 @@ class Client(Service):
 
     def _send_token(self, token: str) -> Deferred[Any]:
         return self._call(lambda callback: self._core.authenticate(token, callback))
+
+
+def _raise_token_error(failure: Failure) -> None:
+    assert failure.value is not None
+    raise token_error(failure.value)
 
 
 class _Protocol(Protocol):

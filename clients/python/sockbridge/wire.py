@@ -19,6 +19,9 @@ SUBPROTOCOL = "sockbridge.v1.json"
 class Wire(Protocol):
     """The framing of one connection."""
 
+    hint: str
+    """What may be wrong with the address if a server sends no welcome."""
+
     def opening(self) -> bytes:
         """The first bytes of the client."""
 
@@ -38,6 +41,8 @@ class Wire(Protocol):
 
 class JsonLines:
     """One message a line, on the line port, a Unix socket or TLS."""
+
+    hint = "a web port needs ws://, and a port with TLS tls:// or wss://"
 
     def __init__(self) -> None:
         self._partial = bytearray()
@@ -69,6 +74,8 @@ class JsonLines:
 class WebSocket:
     """WebSocket messages, by the sans-I/O part of the package ``websockets``."""
 
+    hint = "a line port needs tcp://, and a port with TLS tls:// or wss://"
+
     def __init__(self, address: Address) -> None:
         try:
             from websockets.client import ClientProtocol
@@ -80,7 +87,7 @@ class WebSocket:
         self._protocol: Any = ClientProtocol(
             parse_uri(str(address)), subprotocols=subprotocols, max_size=MAX_MESSAGE_BYTES
         )
-        self._gathered = b""
+        self._gathered = bytearray()
 
     def opening(self) -> bytes:
         self._protocol.send_request(self._protocol.connect())
@@ -92,6 +99,7 @@ class WebSocket:
         return self._output()
 
     def receive(self, data: bytes) -> tuple[list[bytes], bytes]:
+        from websockets.exceptions import InvalidStatus
         from websockets.frames import Frame, Opcode
 
         if data:
@@ -103,10 +111,15 @@ class WebSocket:
             if isinstance(event, Frame) and event.opcode in (Opcode.TEXT, Opcode.CONT):
                 self._gathered += event.data
                 if event.fin:
-                    messages.append(self._gathered)
-                    self._gathered = b""
+                    messages.append(bytes(self._gathered))
+                    self._gathered.clear()
         if (failed := self._protocol.handshake_exc) is not None:
-            raise SockbridgeError("unreachable", f"the WebSocket was refused: {failed}")
+            if isinstance(failed, InvalidStatus):
+                status = failed.response.status_code
+                raise SockbridgeError("unreachable", f"no WebSocket there: the server answered with status {status}")
+            raise SockbridgeError("unreachable", f"no WebSocket there: {self.hint}")
+        if (failed := self._protocol.parser_exc) is not None and data:
+            raise SockbridgeError("bad-answer", f"the server does not follow the WebSocket protocol: {failed}")
         return messages, self._output()
 
     def closing(self) -> bytes:

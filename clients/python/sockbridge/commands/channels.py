@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TextIO
 
 from sockbridge.aio import Client
-from sockbridge.commands.common import add_server_options, run_command
+from sockbridge.commands.common import add_server_options, format_json, printable, run_command
 
 SUMMARY = "print the channels of a server"
 
@@ -30,8 +29,8 @@ def run(options: argparse.Namespace, stdout: TextIO, stderr: TextIO) -> int:
     async def work(client: Client) -> int:
         for channel in await client.channels(options.prefix):
             content = {"channel": channel.name, "readers": channel.readers, "offset": channel.offset}
-            text = json.dumps(content, ensure_ascii=False)
-            print(text if options.json else f"{channel.name} {channel.readers} {channel.offset}", file=stdout)
+            line = f"{channel.name} {channel.readers} {channel.offset}"
+            print(format_json(content) if options.json else printable(line), file=stdout)
         return 0
 
     return run_command(options, stderr, work)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
+import math
 import os
 import re
 import stat
@@ -57,6 +59,9 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def run_command(options: argparse.Namespace, stderr: TextIO, work: Callable[[Client], Awaitable[int]]) -> int:
     """Run ``work`` with a client, and return its exit status. Errors and lost connections are printed."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that does not use UTF-8 cannot show everything
 
     client: Client
 
@@ -66,6 +71,10 @@ def run_command(options: argparse.Namespace, stderr: TextIO, work: Callable[[Cli
 
     def token() -> str:
         return str(options.token_file.read_text(encoding="utf-8").strip())
+
+    if options.token_file is not None and not os.access(options.token_file, os.R_OK):
+        complain(options, stderr, f"cannot read the token file {options.token_file}")
+        return WRONG_USAGE
 
     async def main() -> int:
         nonlocal client
@@ -154,7 +163,25 @@ def format_data(data: Any) -> str:
         return f"<{len(data)} bytes>"
     if isinstance(data, str) and not data.startswith(_JSON_START) and not _CONTROL.search(data):
         return data
-    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(data, ensure_ascii=False))
+    return format_json(data)
+
+
+def format_json(data: Any) -> str:
+    """A value as JSON on one line that cannot control a terminal. Infinity, which stands for numbers that are too large
+    for Python, is null, as in JavaScript."""
+    try:
+        text = json.dumps(data, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_without_infinity(data), ensure_ascii=False)
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _without_infinity(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {name: _without_infinity(value) for name, value in data.items()}
+    if isinstance(data, list):
+        return [_without_infinity(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def format_time(time: datetime) -> str:
@@ -195,19 +222,19 @@ class Printer:
 
     def _print_event(self, event: Event) -> None:
         options = self._options
-        if options.raw and isinstance(event.data, bytes):
+        if options.raw and isinstance(event.data, bytes) and not self._stdout.isatty():
             self._stdout.flush()
             self._stdout.buffer.write(event.data)
             self._stdout.flush()
             return
         if options.json:
-            line = json.dumps(event_object(event), ensure_ascii=False)
+            line = format_json(event_object(event))
         elif options.raw:
-            line = event.data if isinstance(event.data, str) else json.dumps(event.data, ensure_ascii=False)
+            line = event.data if isinstance(event.data, str) else format_data(event.data)
             line = line if not self._stdout.isatty() else printable(line)
         else:
             name = "" if event.name == "message" else f" ({event.name})"
-            line = f"{event.channel} {event.offset} {event.sender}{name}: {format_data(event.data)}"
+            line = f"{printable(f'{event.channel} {event.offset} {event.sender}{name}')}: {format_data(event.data)}"
         if options.time and not options.json:
             line = f"{format_time(event.time)} {line}"
         print(line, file=self._stdout, flush=True)

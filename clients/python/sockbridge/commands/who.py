@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TextIO
 
 from sockbridge.aio import Client
-from sockbridge.commands.common import add_server_options, run_command
+from sockbridge.commands.common import add_server_options, format_json, printable, run_command
 
 SUMMARY = "print the subscribers of a channel"
 
@@ -25,8 +24,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, stdout: TextIO, stderr: TextIO) -> int:
     async def work(client: Client) -> int:
         for member in await client.members(options.channel):
-            text = json.dumps({"id": member.id, "nick": member.nick}, ensure_ascii=False)
-            print(text if options.json else f"{member.id} {member.nick}", file=stdout)
+            content = {"id": member.id, "nick": member.nick}
+            print(format_json(content) if options.json else printable(f"{member.id} {member.nick}"), file=stdout)
         return 0
 
     return run_command(options, stderr, work)
