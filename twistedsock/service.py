@@ -39,7 +39,7 @@ from twistedsock.metrics.processes import PAGES, STATISTICS, OtherProcesses, Sta
 from twistedsock.metrics.prometheus import StateStatistics
 from twistedsock.metrics.statistics import ProcessStatistics
 from twistedsock.metrics.sys_channels import TICK_SECONDS, Monitor
-from twistedsock.pubsub.backplane import Backplane
+from twistedsock.pubsub.backplane import Backplane, SendsToNodes
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.values import Lost
 from twistedsock.reload import TWO_POLICIES, Reloader, client_authorities, read_policy, read_webhooks
@@ -49,6 +49,7 @@ from twistedsock.server.http.docs_site import built_docs, docs_files
 from twistedsock.server.http.engineio import PollingRequests
 from twistedsock.server.http.hosted import hosted_routes, own_segments
 from twistedsock.server.http.origin_policy import OriginPolicy
+from twistedsock.server.http.relay import Relay
 from twistedsock.server.http.routes import build_routes
 from twistedsock.server.http.routing import Routes
 from twistedsock.server.http.site import HTTPSite
@@ -192,6 +193,9 @@ class SockbridgeService(LoggingService):
         self._shutdown_timeout: Any = None
         self._backplane_stopped: Deferred[None] | None = None
         self.origin_policy = OriginPolicy(AllowedOrigins(settings.allow_origin, settings.allow_host))
+        relay = None
+        if isinstance(backplane, SendsToNodes):
+            relay = Relay(backplane, self.context.memory_budget, reactor.callLater, secrets.randbits(62))
         routes = build_routes(
             self.context,
             reactor,
@@ -201,11 +205,13 @@ class SockbridgeService(LoggingService):
             self._state_statistics,
             monitor.journal,
             others,
+            relay,
         )
         self._engine: EngineEndpoint | None = None
         if socketio is not None:
-            self._engine = EngineEndpoint(self.context, reactor, socketio, generate_id, socketio.engine_settings)
-            routes += PollingRequests(self._engine).routes()
+            new_sid = generate_id if relay is None else lambda: relay.id_with_owner(generate_id())
+            self._engine = EngineEndpoint(self.context, reactor, socketio, new_sid, socketio.engine_settings)
+            routes += PollingRequests(self._engine, relay).routes()
         self._routes = Routes([*routes, *hosted_routes(resources or {}, own_segments(routes))])
         self._trusted = trusted_proxies(settings)
         self.lines = self._build_listeners(settings.tcp, self._line_factory)

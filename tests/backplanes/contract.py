@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from twistedsock.errors import KEY_REUSED, Error, ErrorCode
+from twistedsock.pubsub.backplane import SendsToNodes
 from twistedsock.pubsub.future import on_result
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import (
@@ -397,6 +398,49 @@ class TwoNodesContract:
             on_result(stage.backplane.publish(Client(b"p1"), publication), results.append)
             stage.settle()
         assert results == [1, 1]
+
+
+class Mailbox:
+    """Receives the messages to one node. ``unreached`` are nodes that could not be reached."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.messages: list[tuple[bytes, bytes]] = []
+        self.unreached: list[bytes] = []
+        stage.backplane.receiver = self
+
+    def received(self, node: bytes, content: bytes) -> None:
+        self.messages.append((node, content))
+
+    def unreachable(self, node: bytes) -> None:
+        self.unreached.append(node)
+
+
+class MessagesContract:
+    """What ``SendsToNodes`` promises."""
+
+    def test_messages_reach_only_their_node_in_order_and_unchanged(self, stages: tuple[Stage, Stage]) -> None:
+        one, other = stages
+        sent, reached = Mailbox(one), Mailbox(other)
+        contents = [b"", b" a\n\x00", b"\xff" * 1_000_000, b"last"]
+        assert isinstance(one.backplane, SendsToNodes)
+        assert all(one.backplane.send_to(other.backplane.node_name, content) for content in contents)
+        one.settle()
+        assert reached.messages == [(one.backplane.node_name, content) for content in contents]
+        assert (sent.messages, sent.unreached, reached.unreached) == ([], [], [])
+
+    def test_messages_to_an_absent_node_are_reported(self, stages: tuple[Stage, Stage]) -> None:
+        one, other = stages
+        sent, others = Mailbox(one), Mailbox(other)
+        one.backplane.send_to(b"zz", b"a")
+        one.settle()
+        assert sent.unreached == [b"zz"] and others.messages == []
+
+    def test_messages_are_ignored_without_a_receiver(self, stages: tuple[Stage, Stage]) -> None:
+        one, other = stages
+        one.backplane.receiver = other.backplane.receiver = None
+        for name in (other.backplane.node_name, b"zz"):
+            one.backplane.send_to(name, b"a")
+        one.settle()
 
 
 class KeepingContract:

@@ -12,6 +12,7 @@ from tests.backplanes.contract import (
     BackplaneContract,
     FailingContract,
     KeepingContract,
+    MessagesContract,
     SharedContract,
     TwoNodesContract,
 )
@@ -61,7 +62,7 @@ def pass_lease(machine: Machine, stages: Stages) -> Callable[[], None]:
     return pass_lease
 
 
-class TestContract(BackplaneContract, KeepingContract, SharedContract, TwoNodesContract):
+class TestContract(BackplaneContract, KeepingContract, MessagesContract, SharedContract, TwoNodesContract):
     """What every backplane of several nodes must do."""
 
 
@@ -467,6 +468,13 @@ def test_worker_that_is_killed_while_it_is_asked_is_left_out(stages: Stages, mac
 
 
 # Whole servers.
+
+
+def test_no_message_can_be_sent_without_a_connection(stages: Stages) -> None:
+    stages[0].pipe.close()
+    assert not stages[0].backplane.send_to(b"2", b"a")
+    stages[0].machine.settle()
+    assert stages[1].backplane.send_to(b"1", b"a")
 
 
 class Servers:

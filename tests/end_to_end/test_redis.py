@@ -4,12 +4,13 @@ import random
 import subprocess
 import threading
 import time
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 
 from tests.authority import Authority
-from tests.end_to_end.conftest import TCP, TIMEOUT_SECONDS, TWISTD
+from tests.end_to_end.conftest import TCP, TIMEOUT_SECONDS, TWISTD, receive_until
 from tests.end_to_end.programs import free_ports, wait_until
 from tests.redis.servers import ClusterGroup, RedisServer, SentinelServer
 
@@ -78,6 +79,31 @@ def test_clients_of_two_servers_are_on_the_same_channels(new_redis, start_on, li
     socket.send(type="publish", channel="a", data="from the page", id=2)
     lines.receive_until("MSG a 1")
     assert lines.receive_until("MSG a 2")[-1].endswith("from the page")
+
+
+def test_a_session_over_http_is_used_through_another_server(new_redis, start_on, open_socket):
+    redis = new_redis()
+    one, other = start_on(redis), start_on(redis)
+    stream = open_socket(one.authority)
+    stream.sendall(f"GET /stream HTTP/1.1\r\nHost: {one.authority}\r\nAccept: text/event-stream\r\n\r\n".encode())
+    welcome = receive_until(stream, b'"}\n\n').decode()
+    key = welcome.partition('"key":"')[2].partition('"')[0]
+
+    def send(command):
+        headers = {"Sockbridge-Stream": key, "Content-Type": "application/json"}
+        try:
+            return urlopen(Request(other.page + "stream", command.encode(), headers), timeout=TIMEOUT_SECONDS).status
+        except HTTPError as error:
+            return error.code
+
+    assert send('{"type":"subscribe","id":1,"channel":"a"}') == 204
+    assert send('{"type":"publish","id":2,"channel":"a","data":"21.5"}') == 204
+    receive_until(stream, b'"data":"21.5"')
+    assert b"sockbridge:0:node:" + key.partition("-")[0].encode() in redis.ask("PUBSUB", "CHANNELS", "*:node:*")
+    key += "x"
+    assert send('{"type":"ping"}') == 404
+    one.kill()
+    assert send('{"type":"ping"}') == 503
 
 
 def test_connections_of_an_address_are_counted_over_all_servers(new_redis, start_on, open_socket):

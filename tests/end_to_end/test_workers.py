@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import stat
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.documents import CHECKOUT
 from tests.end_to_end.conftest import TCP, TWISTD, LineClient, ServerProcess, Starter, clean_environment
 from tests.end_to_end.programs import Program, wait_until
 
@@ -149,6 +151,29 @@ def test_each_worker_answers_for_all(workers: ServerProcess, on_each: Any, chann
         return [process["name"] for process in figures["processes"] if process["is_running"]]
 
     wait_until(lambda: running_processes() == ["1", "2", "hub"], "the figures of all processes")
+
+
+SESSIONS = """
+import {{ connect }} from '{client}';
+const received = [];
+const closed = [];
+const clients = Array.from({{ length: 10 }}, () => connect('{page}ws', {{ transport: 'stream' }}));
+for (const client of clients) client.addEventListener('closed', ({{ detail }}) => closed.push(detail.reason));
+await Promise.all(clients.map((client) => client.subscribe('{channel}', ({{ data }}) => received.push(data)).ready));
+await Promise.all(clients.map((client, number) => client.publish('{channel}', number)));
+while (received.length < 100) await new Promise((resolve) => setTimeout(resolve, 10));
+console.log(received.sort().join(''), closed);
+process.exit();
+"""
+"""Ten sessions over HTTP, whose requests are on other connections, so that some of them reach another worker."""
+
+
+def test_sessions_over_http_are_used_through_either_worker(workers: ServerProcess, channel: str) -> None:
+    client = (CHECKOUT / "twistedsock" / "static" / "sockbridge.js").as_uri()
+    program = SESSIONS.format(client=client, page=workers.page, channel=channel)
+    command = ["node", "--input-type=module", "--eval", program]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (finished.stdout, finished.stderr) == ("".join([digit * 10 for digit in "0123456789"]) + " []\n", "")
 
 
 def test_idempotency_keys_are_those_of_all_workers(workers: ServerProcess, channel: str) -> None:

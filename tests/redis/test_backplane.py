@@ -112,3 +112,13 @@ def test_publication_is_looked_up_since_the_time_of_the_server_whose_clock_is_be
         repeated = link.take(event_scripts.PUBLISH)
         assert repeated.parts[-3] == since
         link.calls.append(repeated)
+
+
+def test_messages_to_nodes_need_a_connection(link: FakeLink, backplane: RedisBackplane) -> None:
+    assert not backplane.send_to(b"n2", b"secret")
+    link.connect()
+    assert backplane.send_to(b"n2", b"secret")
+    while link.turn:
+        link.turn.pop(0)()
+    (call,) = [call for call in link.calls if call.parts[0] == b"PUBLISH"]
+    assert call.parts == (b"PUBLISH", b"sockbridge:0:node:n2", b"Mn1 secret")

@@ -11,6 +11,7 @@ from tests.backplanes.contract import (
     BackplaneContract,
     FailingContract,
     KeepingContract,
+    MessagesContract,
     SharedContract,
     TwoNodesContract,
 )
@@ -45,5 +46,7 @@ def pass_lease(stages: tuple[RedisStage, RedisStage]) -> Callable[[], None]:
     return pass_lease
 
 
-class TestContract(BackplaneContract, FailingContract, KeepingContract, SharedContract, TwoNodesContract):
+class TestContract(
+    BackplaneContract, FailingContract, KeepingContract, MessagesContract, SharedContract, TwoNodesContract
+):
     """What every backplane of several nodes must do."""

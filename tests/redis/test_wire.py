@@ -84,9 +84,14 @@ def test_commands_are_read_as_they_were_sent() -> None:
     assert wire.decode_command(wire.encode_command(b"n2", command)) == (b"n2", command)
 
 
+def test_messages_are_read_as_they_were_sent() -> None:
+    assert wire.decode_message(wire.encode_message(b"n2", b"a b\n")) == (b"n2", b"a b\n")
+
+
 def test_keys_and_topics_of_channels_do_not_collide() -> None:
     names = wire.Names(3)
     assert names.topic(b"a") == b"sockbridge:3:channel:a" and names.nodes_topic == b"sockbridge:3:nodes"
+    assert names.node_topic(b"n1") == b"sockbridge:3:node:n1"
     keys = {
         names.log(b"a"),
         names.publication_key(b"a", b"k"),

@@ -107,13 +107,14 @@ class EnginePort:
         application: EngineApplication,
         settings: EngineSettings | None = None,
         server: FakeServer | None = None,
+        prefix: str = "",
         **options: Any,
     ) -> None:
         self.reactor = reactor
         self.server = server or FakeServer()
         numbers = count(1)
         self.endpoint = EngineEndpoint(
-            self.server.context, reactor, application, lambda: f"s{next(numbers)}", settings or EngineSettings()
+            self.server.context, reactor, application, lambda: f"{prefix}s{next(numbers)}", settings or EngineSettings()
         )
         self.web = WebPort(reactor, self.server, engine=self.endpoint, **options)
 

@@ -308,6 +308,13 @@ class Hub:
             if other is not link:
                 other.send(message)
 
+    def _send_to(self, link: Link, request: int, message: messages.SendToWorker) -> None:
+        other = self._links.get(message.node)
+        if other is None:
+            link.send(messages.WorkerAway(message.node))
+        else:
+            other.send(messages.SentByWorker(link.node_name, message.content))
+
     def _gather(self, link: Link, request: int, message: messages.Gather) -> None:
         topic = message.topic
         reports = {HUB_NAME.encode(): self.reports[topic]()} if topic in self.reports else {}
@@ -381,6 +388,7 @@ _HANDLERS: dict[type, Callable[[Hub, Link, int, Any], None]] = {
     messages.WorkerReport: Hub._reported,
     messages.Goodbye: Hub._goodbye,
     messages.ReportCounts: Hub._report_counts,
+    messages.SendToWorker: Hub._send_to,
     messages.Command: Hub._broadcast,
 }
 

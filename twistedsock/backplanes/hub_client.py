@@ -14,7 +14,7 @@ from twistedsock.backplanes.hub_link import Outlet
 from twistedsock.backplanes.hub_messages import FrameReader, encode
 from twistedsock.errors import KEY_REUSED, UNAVAILABLE, Error, ErrorCode
 from twistedsock.limits.shared_counts import Counts, SharedCounts
-from twistedsock.pubsub.backplane import Node
+from twistedsock.pubsub.backplane import MessageReceiver, Node
 from twistedsock.pubsub.future import Future, on_result
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import (
@@ -72,6 +72,7 @@ class WorkerBackplane:
         self.on_ready: Callable[[], object] | None = None
         """Called once, when the first connection is established."""
         self.counts: SharedCounts | None = None
+        self.receiver: MessageReceiver | None = None
         self._schedule = schedule
         self._outlet: Outlet | None = None
         self._reader = FrameReader(messages.ToWorker)
@@ -318,6 +319,18 @@ class WorkerBackplane:
     def send(self, command: NodeCommand) -> None:
         self._send_if_connected(messages.Command(command))
 
+    def send_to(self, node: bytes, content: bytes) -> bool:
+        self._send_if_connected(messages.SendToWorker(node, content))
+        return self._is_welcome
+
+    def _sent_by_worker(self, request: int, message: messages.SentByWorker) -> None:
+        if self.receiver is not None:
+            self.receiver.received(message.node, message.content)
+
+    def _worker_away(self, request: int, message: messages.WorkerAway) -> None:
+        if self.receiver is not None:
+            self.receiver.unreachable(message.node)
+
     def gather(self, topic: bytes) -> Error | Future[dict[bytes, bytes]]:
         """The reports of all other workers about a topic, by their names."""
         return self._request(messages.Gather(topic))
@@ -372,5 +385,7 @@ _HANDLERS: dict[type, Callable[[WorkerBackplane, int, Any], None]] = {
     messages.Ask: WorkerBackplane._asked,
     messages.Reports: lambda self, request, message: self._answer(request, message.reports),
     messages.CountsElsewhere: WorkerBackplane._counts_elsewhere,
+    messages.SentByWorker: WorkerBackplane._sent_by_worker,
+    messages.WorkerAway: WorkerBackplane._worker_away,
     messages.Command: WorkerBackplane._run_command,
 }

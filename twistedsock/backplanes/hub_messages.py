@@ -130,6 +130,13 @@ class ReportCounts(Message, tag=16, frozen=True):
     counts: dict[bytes, int]
 
 
+class SendToWorker(Message, tag=17, frozen=True):
+    """``SendsToNodes.send_to``"""
+
+    node: bytes
+    content: bytes
+
+
 # From the hub to a worker.
 
 
@@ -212,6 +219,19 @@ class CountsElsewhere(Message, tag=31, frozen=True):
     counts: dict[bytes, int]
 
 
+class SentByWorker(Message, tag=32, frozen=True):
+    """The content of a ``SendToWorker`` of another worker."""
+
+    node: bytes
+    content: bytes
+
+
+class WorkerAway(Message, tag=33, frozen=True):
+    """A message was not delivered, because no worker of this name is connected."""
+
+    node: bytes
+
+
 # In both directions.
 
 
@@ -238,6 +258,7 @@ ToHub = (
     | Goodbye
     | FindOffset
     | ReportCounts
+    | SendToWorker
     | Command
 )
 
@@ -255,6 +276,8 @@ ToWorker = (
     | Ask
     | Reports
     | CountsElsewhere
+    | SentByWorker
+    | WorkerAway
     | Command
 )
 

@@ -240,6 +240,11 @@ class EngineSession:
             self._poll = None
             self.fail(CloseCause.TRANSPORT)
 
+    def release_poll(self, poll: Poll) -> None:
+        """Answer a request that waits, so that the client makes another one."""
+        if self._poll is poll:
+            self._respond(NOOP)
+
     def begin_post(self) -> HandshakeError | None:
         """A POST request. Unless an error is returned, the caller calls ``receive`` for each packet in its payload, and
         then ``end_post``."""

@@ -1,7 +1,7 @@
 """The interfaces of a backplane, of the node that it serves, and of observers."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from twistedsock.errors import Error
 from twistedsock.pubsub.future import Future
@@ -88,6 +88,29 @@ class Backplane(Protocol):
 
     def send(self, command: NodeCommand) -> None:
         """Have a command run by all other nodes."""
+
+
+class MessageReceiver(Protocol):
+    """The receiver of messages between nodes."""
+
+    def received(self, node: bytes, content: bytes) -> None:
+        """Another node has sent a message."""
+
+    def unreachable(self, node: bytes) -> None:
+        """A message could not be delivered, because no node of this name is connected now."""
+
+
+@runtime_checkable
+class SendsToNodes(Protocol):
+    """A backplane whose nodes can send messages to one of the others."""
+
+    node_name: bytes
+    receiver: MessageReceiver | None
+
+    def send_to(self, node: bytes, content: bytes) -> bool:
+        """Send a message to the node of this name. The messages to a node arrive in their order, but those on their way
+        are lost when a connection ends. Returns False if this node is not connected."""
+        ...
 
 
 class Node(Protocol):

@@ -14,7 +14,7 @@ import msgspec
 from twistedsock.errors import UNAVAILABLE, Error
 from twistedsock.limits.settings import Limits
 from twistedsock.limits.shared_counts import Counts, SharedCounts
-from twistedsock.pubsub.backplane import Node
+from twistedsock.pubsub.backplane import MessageReceiver, Node
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Batch, ChannelState, Member, NodeCommand, Position, Publication
@@ -49,8 +49,10 @@ class RedisBackplane:
         timing: Timing,
     ) -> None:
         self.node_name = node_name
+        self.receiver: MessageReceiver | None = None
         kept = Kept(limits.history_events, limits.history_bytes, int(limits.history_age * 1000))
         self._names = names
+        self._own_topic = names.node_topic(node_name)
         self._shards = shards
         self._schedule = schedule
         self._report = report
@@ -160,6 +162,18 @@ class RedisBackplane:
         if self._shared is not None:
             self._queue_shared(Call((b"PUBLISH", self._names.nodes_topic, message), _ignore))
 
+    def send_to(self, node: bytes, content: bytes) -> bool:
+        if self._shared is None:
+            return False
+
+        def published(receivers: Any) -> None:
+            if receivers == 0 and self.receiver is not None:
+                self.receiver.unreachable(node)
+
+        message = wire.encode_message(self.node_name, content)
+        self._queue_shared(Call((b"PUBLISH", self._names.node_topic(node), message), published))
+        return True
+
     # Connections of addresses and identities.
 
     @property
@@ -225,7 +239,7 @@ class RedisBackplane:
             self._counts.disconnected()
             self._presence.disconnected()
         if shared is not None:
-            self._queue_shared(Subscribe([self._names.nodes_topic]))
+            self._queue_shared(Subscribe([self._names.nodes_topic, self._own_topic]))
             self._counts.connected()
             self._presence.connected(shared[0].fence)
             self._channels.follow_all_members()
@@ -246,6 +260,10 @@ class RedisBackplane:
             node, command = wire.decode_command(message)
             if node != self.node_name:
                 self._node.run_command(command)
+            return
+        if topic == self._own_topic:
+            if message[:1] == wire.MESSAGE and self.receiver is not None:
+                self.receiver.received(*wire.decode_message(message))
             return
         channel = self._names.channel(topic)
         if not self._channels.is_open(channel):

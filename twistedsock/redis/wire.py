@@ -44,6 +44,7 @@ class Names:
         self.members_topics = KEY_PREFIX + b"%d:members:" % database if is_cluster else self.channel_topics
         """The prefix of the topics with the changes of members."""
         self.nodes_topic = KEY_PREFIX + b"%d:nodes" % database
+        self._node_topics = KEY_PREFIX + b"%d:node:" % database
 
     def _tagged(self, channel: bytes) -> bytes:
         # The colon makes that the part in braces is never empty, also if the channel begins with a brace.
@@ -75,6 +76,10 @@ class Names:
 
     def channels_of(self, node: bytes) -> bytes:
         return self._channels_of + node
+
+    def node_topic(self, node: bytes) -> bytes:
+        """The topic of the messages to one node."""
+        return self._node_topics + node
 
 
 def slot(tag: bytes) -> int:
@@ -170,7 +175,7 @@ def parse_members(nodes: Sequence[Sequence[bytes]]) -> list[Member]:
     return [Member(id, nick) for flat in nodes for id, nick in list(pairwise(flat))[::2]]
 
 
-# Commands to other nodes.
+# Messages to other nodes.
 
 
 class _Message(msgspec.Struct, frozen=True, array_like=True):
@@ -188,3 +193,18 @@ def decode_command(data: bytes) -> tuple[bytes, NodeCommand]:
     """The node that has sent the command, and the command. Raises msgspec.MsgspecError."""
     message = msgspec.msgpack.decode(data, type=_Message)
     return message.node, DisconnectClient(message.id, message.message, message.code)
+
+
+MESSAGE = b"M"
+"""The first byte of a message to one node."""
+
+
+def encode_message(node: bytes, content: bytes) -> bytes:
+    """A message from ``node``."""
+    return MESSAGE + node + b" " + content
+
+
+def decode_message(data: bytes) -> tuple[bytes, bytes]:
+    """The node that has sent a message, and its content."""
+    node, _, content = data[len(MESSAGE) :].partition(b" ")
+    return node, content

@@ -54,7 +54,16 @@ class EngineApplication(Protocol):
 class EngineConnection:
     """One session, with its timer, its entry in the limits, and its share of the memory budget."""
 
-    __slots__ = ("_counted_bytes", "_handler", "_timer", "endpoint", "handshake", "session", "unfinished_bytes")
+    __slots__ = (
+        "_counted_bytes",
+        "_handler",
+        "_timer",
+        "endpoint",
+        "handshake",
+        "polls",
+        "session",
+        "unfinished_bytes",
+    )
 
     def __init__(self, endpoint: "EngineEndpoint", sid: str, handshake: Handshake) -> None:
         self.endpoint = endpoint
@@ -62,6 +71,8 @@ class EngineConnection:
         self.session = EngineSession(sid, endpoint.settings, self, endpoint.reactor.seconds())
         self.unfinished_bytes = 0
         """The size of input that is not a whole message yet."""
+        self.polls = 0
+        """The number of GET requests of a client that polls."""
         self._handler: MessageHandler | None = None
         self._timer: Any = None
         self._counted_bytes = 0

@@ -17,6 +17,7 @@ from twistedsock.server.engineio import EngineEndpoint
 from twistedsock.server.http.connection import HTTPConnection
 from twistedsock.server.http.engineio import PollingRequests
 from twistedsock.server.http.origin_policy import OriginPolicy
+from twistedsock.server.http.relay import Relay
 from twistedsock.server.http.routes import build_routes
 from twistedsock.server.http.routing import Route, Routes
 from twistedsock.server.http.site import HTTPSite
@@ -229,10 +230,12 @@ class WebPort:
         listening: ListenerConfig = DEFAULT_LISTENER,
         ping_interval: int = 0,
         engine: EngineEndpoint | None = None,
+        relay: Relay | None = None,
     ) -> None:
         self.server = server
-        more = [] if engine is None else PollingRequests(engine).routes()
-        routes = Routes([*build_routes(server.context, reactor, list, ping_interval=ping_interval), *more])
+        more = [] if engine is None else PollingRequests(engine, relay).routes()
+        own = build_routes(server.context, reactor, list, ping_interval=ping_interval, relay=relay)
+        routes = Routes([*own, *more])
         policy = OriginPolicy(origins or AllowedOrigins())
         self.factory = WebFactory(server.context, reactor, policy, 0, 0, 3, list, listening, routes, engine)
 

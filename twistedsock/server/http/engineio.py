@@ -19,6 +19,7 @@ from twistedsock.errors import TOO_FAST, Error
 from twistedsock.limits.rate import answer_price
 from twistedsock.server.engineio import EngineConnection, EngineEndpoint, Handshake
 from twistedsock.server.http.headers import JSON
+from twistedsock.server.http.relay import ClientRequest, Relay, RelayedRequest
 from twistedsock.server.http.request import HTTPRequest
 from twistedsock.server.http.routing import Route
 
@@ -29,10 +30,15 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 class WaitingPoll:
     """A GET request that waits for packets."""
 
-    def __init__(self, request: HTTPRequest, connection: EngineConnection) -> None:
+    def __init__(self, request: ClientRequest, connection: EngineConnection) -> None:
         self._request = request
         self._connection = connection
+        connection.polls += 1
+        self._number = connection.polls
         request.on_disconnect, request.on_shutdown = self._disconnected, connection.close
+        if isinstance(request, RelayedRequest):
+            # The session does not end with the node that relays its requests.
+            request.on_shutdown, request.on_undelivered = self._release, self._undelivered
 
     def respond(self, body: bytes) -> None:
         self._request.charge_afterwards(int(answer_price(len(body))))
@@ -42,12 +48,24 @@ class WaitingPoll:
         self._connection.session.poll_lost(self)
         self._connection.update()
 
+    def _release(self) -> None:
+        self._connection.session.release_poll(self)
+
+    def _undelivered(self) -> None:
+        """The packets of the answer are lost, unless the client has sent another request: then it has received them."""
+        if self._connection.polls == self._number:
+            self._connection.fail(CloseCause.TRANSPORT)
+
 
 class PollingRequests:
-    """Handles the requests of one path."""
+    """Handles the requests of one path. A ``relay`` passes them to the node that has their session."""
 
-    def __init__(self, endpoint: EngineEndpoint) -> None:
+    def __init__(self, endpoint: EngineEndpoint, relay: Relay | None = None) -> None:
         self._endpoint = endpoint
+        self._relay = relay
+        if relay is not None:
+            relay.handlers[PATH.encode()] = self._handle_relayed
+            relay.rejected_handlers[PATH.encode()] = self._fail
 
     def routes(self) -> list[Route]:
         maximum = self._endpoint.settings.max_payload
@@ -65,9 +83,10 @@ class PollingRequests:
         ]
 
     def handle(self, request: HTTPRequest) -> None:
-        error = self._handle(request)
-        if error is not None:
-            request.respond(error.status, JSON, error.body)
+        _respond_error(request, self._handle(request))
+
+    def _handle_relayed(self, request: RelayedRequest) -> None:
+        _respond_error(request, self._continue(request, request.id.decode()))
 
     def _handle(self, request: HTTPRequest) -> HandshakeError | None:
         query = read_query(request.query)
@@ -80,7 +99,13 @@ class PollingRequests:
                 return HandshakeError.BAD_METHOD
             self._open(request, query)
             return None
-        connection = self._endpoint.find(query.sid)
+        if self._relay is not None and self._relay.pass_on(query.sid.encode(), request):
+            return None
+        return self._continue(request, query.sid)
+
+    def _continue(self, request: ClientRequest, sid: str) -> HandshakeError | None:
+        """A request of a session."""
+        connection = self._endpoint.find(sid)
         if connection is None:
             return HandshakeError.UNKNOWN_SESSION
         if request.method == b"GET":
@@ -120,7 +145,7 @@ class PollingRequests:
         connection.session.open_with_poll(WaitingPoll(request, connection))
         connection.start()
 
-    def _receive(self, request: HTTPRequest, connection: EngineConnection) -> HandshakeError | None:
+    def _receive(self, request: ClientRequest, connection: EngineConnection) -> HandshakeError | None:
         """The packets in a body, in fair time slices. The response follows them, so that the client waits with more."""
         session, body = connection.session, request.body
         if request.header(b"content-type").startswith(b"application/octet-stream"):
@@ -163,6 +188,18 @@ class PollingRequests:
         """The body of a request was too long, or not complete in time: the packets in it are lost, so the session is
         over."""
         query = read_query(request.query)
-        connection = None if isinstance(query, HandshakeError) else self._endpoint.find(query.sid)
+        if isinstance(query, HandshakeError):
+            return
+        if self._relay is not None:
+            self._relay.report_rejected(query.sid.encode(), request.path)
+        self._fail(query.sid.encode())
+
+    def _fail(self, sid: bytes) -> None:
+        connection = self._endpoint.find(sid.decode())
         if connection is not None:
             connection.fail(CloseCause.TRANSPORT)
+
+
+def _respond_error(request: ClientRequest, error: HandshakeError | None) -> None:
+    if error is not None:
+        request.respond(error.status, JSON, error.body)

@@ -10,6 +10,7 @@ from twistedsock.codecs.problem_details import ApiError
 from twistedsock.codecs.sse import JSON_SSE_ENCODER, RETRY_FIELD
 from twistedsock.errors import CloseReason, Error, ErrorCode
 from twistedsock.server.connection import close_description, log_exception
+from twistedsock.server.http.relay import ClientRequest, Relay
 from twistedsock.server.http.request import HTTPRequest
 from twistedsock.server.http.sse import (
     STREAM_HEADERS,
@@ -22,6 +23,8 @@ from twistedsock.server.http.sse import (
 from twistedsock.server.timeouts import ConnectionTimeouts
 from twistedsock.session.input_pipeline import InputPipeline
 from twistedsock.session.session import Session, SessionState
+
+PATH = "/stream"
 
 UNKNOWN_STREAM = Error(ErrorCode.BAD_ARGUMENT, "unknown stream key: open a stream with GET /stream")
 
@@ -38,8 +41,8 @@ class FallbackStream(EventStream):
         self.key = key
         self._endpoint = endpoint
         self._pipeline: InputPipeline | None = None
-        self._running: HTTPRequest | None = None
-        self._next: tuple[HTTPRequest, list[bytes]] | None = None
+        self._running: ClientRequest | None = None
+        self._next: tuple[ClientRequest, list[bytes]] | None = None
 
     def open_json_session(self, request: HTTPRequest) -> Session:
         self._pipeline = self.open_session(
@@ -47,7 +50,7 @@ class FallbackStream(EventStream):
         )
         return self._pipeline.session
 
-    def receive(self, request: HTTPRequest, messages: list[bytes]) -> None:
+    def receive(self, request: ClientRequest, messages: list[bytes]) -> None:
         """Run commands, and respond to the request that carried them when they have been run."""
         pipeline = self._pipeline
         if pipeline is None or pipeline.session.state is not SessionState.OPEN:
@@ -60,7 +63,7 @@ class FallbackStream(EventStream):
             self._next = (request, messages)
             request.on_disconnect = self._drop_next
 
-    def _run(self, pipeline: InputPipeline, request: HTTPRequest, messages: list[bytes]) -> None:
+    def _run(self, pipeline: InputPipeline, request: ClientRequest, messages: list[bytes]) -> None:
         if self._endpoint.timeouts.has_idle_timeout:
             self._endpoint.timeouts.command_received(pipeline)
         pipeline.submit(messages)
@@ -109,14 +112,18 @@ class FallbackStream(EventStream):
 
 
 class FallbackEndpoint:
-    """``generate_key`` returns a secret that authorizes requests with commands."""
+    """``generate_key`` returns a secret that authorizes requests with commands. A ``relay`` passes these to the node
+    that has their stream."""
 
-    def __init__(self, streams: StreamsEndpoint, generate_key: Callable[[], bytes]) -> None:
+    def __init__(self, streams: StreamsEndpoint, generate_key: Callable[[], str], relay: Relay | None = None) -> None:
         self.streams = streams
         self.context = streams.context
         self.timeouts = ConnectionTimeouts(streams.context.limits, streams.reactor)
         self._generate_key = generate_key
+        self._relay = relay
         self._by_key: dict[bytes, FallbackStream] = {}
+        if relay is not None:
+            relay.handlers[PATH.encode()] = lambda request: self._receive(request, request.id)
 
     def open(self, request: HTTPRequest) -> None:
         """``GET /stream``"""
@@ -129,7 +136,9 @@ class FallbackEndpoint:
             request.respond_without_body(STREAM_HEADERS)
             return
         transport: Any = request.transport
-        stream = FallbackStream(self, transport, self._generate_key())
+        secret = self._generate_key()
+        key = secret if self._relay is None else self._relay.id_with_owner(secret)
+        stream = FallbackStream(self, transport, key.encode())
         head = request.hand_over(stream, STREAM_HEADERS)
         try:
             self._by_key[stream.key] = stream
@@ -143,7 +152,12 @@ class FallbackEndpoint:
     def receive(self, request: HTTPRequest) -> None:
         """``POST /stream``. The key identifies the session, so the request needs no token."""
         request.parameters.allow_only(())
-        stream = self._by_key.get(request.header(b"sockbridge-stream"))
+        key = request.header(b"sockbridge-stream")
+        if self._relay is None or not self._relay.pass_on(key, request):
+            self._receive(request, key)
+
+    def _receive(self, request: ClientRequest, key: bytes) -> None:
+        stream = self._by_key.get(key)
         if stream is None:
             raise ApiError(UNKNOWN_STREAM, 404)
         content_type = request.header(b"content-type")

@@ -12,10 +12,12 @@ from twistedsock.metrics.prometheus import Metrics, StateStatistics, WebhookStat
 from twistedsock.server.http.admin import ConnectionsEndpoint, JournalEndpoint, MetricsEndpoint
 from twistedsock.server.http.channels import ChannelsEndpoint
 from twistedsock.server.http.events import EventsEndpoint
+from twistedsock.server.http.fallback import PATH as STREAM_PATH
 from twistedsock.server.http.fallback import FallbackEndpoint
 from twistedsock.server.http.headers import JSON
 from twistedsock.server.http.health import HealthEndpoint
 from twistedsock.server.http.long_poll import LongPollEndpoint
+from twistedsock.server.http.relay import Relay
 from twistedsock.server.http.request import HTTPRequest
 from twistedsock.server.http.routing import Route
 from twistedsock.server.http.sse import StreamsEndpoint, wants_stream
@@ -63,10 +65,12 @@ def build_routes(
     state_statistics: Callable[[], StateStatistics] | None = None,
     journal: ConnectionJournal | None = None,
     others: OtherProcesses | None = None,
+    relay: Relay | None = None,
 ) -> list[Route]:
     """To be called once for a server, because endpoints keep state. ``line_ports`` returns the addresses of the line
     protocol for the page. ``ping_interval``: seconds of silence before a stream sends a comment, 0 for no comments.
-    Without a ``journal``, the connection log is empty. ``others`` are the other processes of this server."""
+    Without a ``journal``, the connection log is empty. ``others`` are the other processes of this server.
+    ``relay`` passes requests to the nodes that have their sessions."""
     health, channels, connections = (
         HealthEndpoint(context, line_ports),
         ChannelsEndpoint(context),
@@ -74,7 +78,7 @@ def build_routes(
     )
     events, streams = EventsEndpoint(context), StreamsEndpoint(context, reactor, ping_interval)
     reader = EventsReader(events, LongPollEndpoint(context, reactor), streams)
-    fallback = FallbackEndpoint(streams, lambda: token_urlsafe(STREAM_KEY_BYTES).encode())
+    fallback = FallbackEndpoint(streams, lambda: token_urlsafe(STREAM_KEY_BYTES), relay)
     log = JournalEndpoint(journal or ConnectionJournal(context), others)
     metrics = MetricsEndpoint(Metrics(context, webhook_statistics, state_statistics), others)
     if others is not None:
@@ -89,8 +93,8 @@ def build_routes(
         Route("POST", "/channels/{channel}/events", events.publish),
         Route("GET", "/channels/{channel}/events", reader.read_channel),
         Route("GET", "/events", reader.read_channels),
-        Route("GET", "/stream", fallback.open),
-        Route("POST", "/stream", fallback.receive, max_body=MAX_BODY_BYTES, authenticates=False),
+        Route("GET", STREAM_PATH, fallback.open),
+        Route("POST", STREAM_PATH, fallback.receive, max_body=MAX_BODY_BYTES, authenticates=False),
         Route("GET", "/channels/{channel}/members", channels.list_members),
         Route("GET", "/channels", channels.list_channels),
         Route("GET", "/peers", connections.list_all),
