@@ -60,6 +60,9 @@ def prepare(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = link_sources(DOCS / f"{docname}.md", source[0])
     if docname == "index":
         source[0] += navigation(source[0])
+    elif docname.endswith("/index"):
+        pages = "\n".join(re.findall(r"\]\(([\w/.-]+)\.md\)", source[0]))
+        source[0] += f"\n```{{toctree}}\n:hidden:\n\n{pages}\n```\n"
 
 
 def setup(app: Sphinx) -> None:

@@ -1,12 +1,8 @@
 """Runs the commands, programs and pages of the documentation."""
 
 import re
-import select
-import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +10,11 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.documents import CHECKOUT, DOCS, fenced
-from tests.end_to_end.programs import Program
+from tests.end_to_end.lessons import normalized
 
 pytestmark = pytest.mark.end_to_end
 
 FIRST_STEPS = DOCS / "tutorial" / "first-five-minutes.md"
-SOCKETS = DOCS / "tutorial" / "sockets.md"
 README = CHECKOUT / "README.md"
 
 RUNNABLE = ("printf ", "curl ")
@@ -43,21 +38,9 @@ def use_ports(text: str, server: Any) -> str:
     return text.replace("8081", str(server.line_port)).replace("8082", str(server.web_port))
 
 
-def normalized(text: str) -> str:
-    """Replace the parts that differ from one run to the next."""
-    text = re.sub(r"id=\w+", "id=…", text)
-    text = re.sub(r"Content-Length: \d+", "Content-Length: …", text)
-    text = re.sub(r'"title":"[^"]*"', '"title":"…"', text)  # newer Pythons have other titles for some
-    text = re.sub(r'"epoch":"\w+"', '"epoch":"…"', text)
-    text = re.sub(r'"next":"\w+:', '"next":"…:', text)
-    text = re.sub(r'"time":\d{13}', '"time":…', text)
-    text = re.sub(r'"from":"[a-z0-9]{5}"', '"from":"…"', text)
-    return re.sub(r"(127\.0\.0\.1[: ])\d+", r"\1…", text)
-
-
 @pytest.mark.parametrize(
     "page",
-    ["reference/line-protocol.md", "reference/json-protocol.md", "tutorial/sockets.md", "reference/http-api.md"],
+    ["reference/line-protocol.md", "reference/json-protocol.md", "reference/http-api.md"],
 )
 def test_commands_print_the_documented_output(page, start, environment, tmp_path):
     found = sessions(DOCS / page)
@@ -79,116 +62,6 @@ def run_sessions(found: list[list[tuple[str, str]]], server: Any, environment: d
         )
         printed = normalized(ran.stdout.decode().replace("\r\n", "\n"))
         assert printed.strip() == normalized(use_ports(output, server)).strip(), command
-
-
-def calls(trace: str) -> list[str]:
-    """System calls as strace prints them, without the parts that differ from one run to the next."""
-    lines = [re.sub(r"^\d+ +", "", line) for line in trace.splitlines() if "EAGAIN" not in line]
-    lines = [line for line in lines if re.match(r"bind|listen|setsockopt|accept4|sendto|recvfrom", line)]
-    lines = [re.sub(r" += \d+$", "", normalized(line)) for line in lines]
-    chance = r"(?<=\()\d+(?=, )|htons\(\d+\)|epoch=\w+|(?<=MSG kitchen 1 )\w+|\d+(?=, 0, NULL)"
-    return [re.sub(chance, "…", line) for line in lines]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="strace is Linux's")
-def test_server_makes_the_documented_system_calls(start, line_client, eventually, tmp_path):
-    """Those of the start, of a client that subscribes, and of one that publishes."""
-    published, started = [block for block in fenced(SOCKETS, "console") if "strace " in block]
-    strace = ["strace", "-D", "-f", "-s", "100", "-o", str(tmp_path / "trace")]
-    kinds = "trace=bind,listen,setsockopt,accept4,sendto,recvfrom"
-    server = start(web=("none",), launcher=[*strace, "-e", kinds])
-    reader, writer = line_client(server.lines[0]), line_client(server.lines[0])
-    reader.request("SUB kitchen\r")
-    writer.request("PUB kitchen 21.5\r")
-    reader.receive()
-    shown = calls(published)
-    welcome = shown[:2]
-    # strace writes the end of a line when the call returns, which can be after the reader has received the event.
-    eventually(lambda: (tmp_path / "trace").read_text().endswith(" = 25\n"), "the end of the last line")
-    assert calls((tmp_path / "trace").read_text()) == calls(started) + welcome + welcome + shown[2:]
-
-
-def programs() -> dict[str, str]:
-    """The Python programs of the course, by the name in their first line."""
-    return {program.split(":")[0].removeprefix("# "): program for program in fenced(SOCKETS, "python")}
-
-
-@pytest.fixture
-def serve(run: Any, tmp_path: Path) -> Iterator[Callable[[str], tuple[Program, Callable[[], socket.socket]]]]:
-    """Start a server of the course: returns the program and a function that connects to it."""
-    with ExitStack() as stack:
-
-        def serving(name: str) -> tuple[Program, Callable[[], socket.socket]]:
-            (tmp_path / name).write_text(programs()[name])
-            program = run(sys.executable, name)
-            port = int(program.prints(r"^listening on port (\d+)$")[1])
-            return program, lambda: stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
-
-        yield serving
-
-
-def test_blocking_server_serves_one_client_and_exits(serve):
-    program, connect = serve("blocking.py")
-    client = connect()
-    client.sendall(b"hello")
-    assert client.recv(100) == b"you said hello"
-    client.shutdown(socket.SHUT_WR)
-    assert client.recv(100) == b""
-    assert program.process.wait(20) == 0
-
-
-def test_iterative_server_makes_the_second_client_wait(serve):
-    _, connect = serve("iterative.py")
-    first, second = connect(), connect()
-    second.sendall(b"and me?")
-    first.sendall(b"hello")
-    assert first.recv(100) == b"you said hello"
-    assert not select.select([second], [], [], 0.2)[0]
-    first.close()
-    assert second.recv(100) == b"you said and me?"
-
-
-def test_event_driven_server_sends_data_of_one_client_to_all(serve):
-    _, connect = serve("event_driven.py")
-    first, second = connect(), connect()
-    second.sendall(b"here ")  # so that the second has certainly been accepted
-    assert second.recv(100) == first.recv(100) == b"here "
-    first.sendall(b"hello")
-    assert second.recv(100) == first.recv(100) == b"hello"
-    first.close()
-    second.sendall(b"alone")
-    assert second.recv(100) == b"alone"
-
-
-def test_frame_program_prints_the_documented_output(tmp_path):
-    ran = subprocess.run([sys.executable, "-c", programs()["frame.py"]], capture_output=True, text=True, check=True)
-    assert f"It prints `{ran.stdout.strip()}`" in SOCKETS.read_text(encoding="utf-8")
-
-
-def test_every_program_of_the_course_is_run():
-    assert set(programs()) == {"blocking.py", "iterative.py", "event_driven.py", "frame.py"}
-
-
-def test_manual_websocket_receives_the_documented_bytes(server):
-    """The second dump is compared unchanged. In the first, addresses and versions differ."""
-    handshake, frames = fenced(SOCKETS, "sh")
-    dumps = [block for block in fenced(SOCKETS, "") if block.startswith("00000000: ")]
-    printed = [
-        subprocess.run(["bash", "-c", use_ports(script, server)], capture_output=True, text=True, check=True).stdout
-        for script in (handshake, frames)
-    ]
-    assert printed[1] == dumps[1]
-    received, shown = (normalized_in_dump(dump) for dump in (printed[0], dumps[0]))
-    assert received == shown
-
-
-def normalized_in_dump(dump: str) -> bytes:
-    """The bytes of a dump by xxd, without the parts that differ from one run to the next."""
-    data = b"".join(bytes.fromhex(line[10:49]) for line in dump.splitlines())
-    # The length of the frame depends on the length of the ports.
-    head, welcome = data.split(b"\r\n\r\n")
-    head = re.sub(rb"AutobahnPython/\S+", b"AutobahnPython", head)
-    return head + re.sub(rb'\d+"', b'"', re.sub(rb'"id":"\w+"', b"", welcome))[2:]
 
 
 def test_first_steps_work_with_telnet_and_curl(start, environment, tmp_path):

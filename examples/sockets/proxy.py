@@ -1,0 +1,28 @@
+"""A proxy for one connection after the other that prints what passes: < to the client, > to the server.
+
+python3 examples/sockets/proxy.py 9000 8081
+"""
+
+import socket
+import sys
+import threading
+
+
+def forward(source, target, arrow):
+    while data := source.recv(4096):
+        print(arrow, data, flush=True)
+        target.sendall(data)
+    print(arrow, "end of the stream", flush=True)
+    target.shutdown(socket.SHUT_WR)
+
+
+own_port, server_port = map(int, sys.argv[1:])
+with socket.create_server(("127.0.0.1", own_port)) as listener:
+    print("listening on port", own_port, flush=True)
+    while True:
+        client, address = listener.accept()
+        with client, socket.create_connection(("127.0.0.1", server_port)) as server:
+            answers = threading.Thread(target=forward, args=(server, client, "<"))
+            answers.start()
+            forward(client, server, ">")
+            answers.join()
