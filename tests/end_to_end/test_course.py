@@ -45,7 +45,6 @@ def test_chapter_shows_what_happens(page: Path, laboratory: Any, tmp_path: Path)
         "8082": str(laboratory.web_port),
         "8083": str(unused),
         **{str(port): str(free) for port, free in zip(range(9000, 9004), own, strict=True)},
-        "kitchen": f"kitch{page.stem[:2]}",  # as long, because lengths are shown
         "/tmp/bridge.sock": laboratory.lines[1].removeprefix("unix:"),
     }
     lesson = Lesson(page, tmp_path, environment_for(tmp_path), replacements)
@@ -84,7 +83,7 @@ def calls(trace: str) -> list[str]:
     lines = [re.sub(r"^\d+ +", "", line) for line in trace.splitlines() if "EAGAIN" not in line]
     lines = [line for line in lines if re.match(r"bind|listen|setsockopt|accept4|sendto|recvfrom", line)]
     lines = [re.sub(r" += \d+$", "", normalized(line)) for line in lines]
-    chance = r"(?<=\()\d+(?=, )|htons\(\d+\)|epoch=\w+|(?<=MSG kitchen 1 )\w+|\d+(?=, 0, NULL)"
+    chance = r"(?<=\()\d+(?=, )|htons\(\d+\)|epoch=\w+|(?<=MSG balcony 1 )\w+|\d+(?=, 0, NULL)"
     return [re.sub(chance, "…", line) for line in lines]
 
 
@@ -97,8 +96,8 @@ def test_server_makes_the_documented_system_calls(start, line_client, eventually
     kinds = "trace=bind,listen,setsockopt,accept4,sendto,recvfrom"
     server = start(web=("none",), launcher=[*strace, "-e", kinds])
     reader, writer = line_client(server.lines[0]), line_client(server.lines[0])
-    reader.request("SUB kitchen\r")
-    writer.request("PUB kitchen 21.5\r")
+    reader.request("SUB balcony\r")
+    writer.request("PUB balcony 21.5\r")
     reader.receive()
     shown = calls(published)
     welcome = shown[:2]
