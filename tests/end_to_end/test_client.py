@@ -325,7 +325,7 @@ def test_does_not_reconnect_after_an_administrator_disconnected_it(server, node,
 
 def test_package_contains_only_its_files(installation):
     held = {path.name for path in (installation / "node_modules" / "sockbridge").iterdir()}
-    ours = {"sockbridge.js", "sockbridge.d.ts", "stream.js"}
+    ours = {"sockbridge.js", "sockbridge.min.js", "sockbridge.d.ts", "stream.js"}
     assert held == ours | {"package.json", "README.md", "LICENSE"}
     for name in ours:
         served = CHECKOUT / "twistedsock" / "static" / name

@@ -40,7 +40,7 @@ test('documents each timeout with its default', () => {
 });
 
 test('documents the limits', () => {
-  for (const name of ['QUEUE_LIMIT', 'UNANSWERED_LIMIT', 'MESSAGE_LIMIT']) {
+  for (const name of ['QUEUE_LIMIT', 'UNANSWERED_LIMIT', 'MESSAGE_LIMIT', 'ITERATION_LIMIT']) {
     assert.match(page, new RegExp(`\`${name}\`.*\\| ${client[name]} \\|`));
   }
 });

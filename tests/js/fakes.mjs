@@ -1,7 +1,7 @@
 // Fakes for the tests of the client: a clock, a WebSocket, fetch, and a model of the server with offsets, epochs and a limited
 // history, against which recovery is tested.
 
-import { connect } from '../../twistedsock/static/sockbridge.js';
+import * as source from '../../twistedsock/static/sockbridge.js';
 
 export class FakeClock {
   time = 1000;
@@ -134,9 +134,9 @@ export class FakeWindow extends EventTarget {
 
 /**
  * A client with fakes: `world.socket` is the newest WebSocket, `world.request` the newest request, `world.states` the dispatched
- * events.
+ * events. `connect` is that of the source by default.
  */
-export function build({ listen = true, ...options } = {}) {
+export function build({ listen = true, connect = source.connect, ...options } = {}) {
   const clock = new FakeClock();
   const net = { sockets: [], ...fakeFetch() };
   const window = new FakeWindow();
@@ -203,6 +203,7 @@ export class ModelServer {
   outbox = [];
   subscribed = undefined;
   published = new Map([['e1', []]]); // the data of each epoch, by offset
+  keys = new Map(); // key -> offset of the event that was published with it
   goodBefore = new Map(); // epoch -> the last valid offset of the epoch before
   previous = undefined; // the epoch before, and where this one begins
 
@@ -210,9 +211,12 @@ export class ModelServer {
     net.received = (socket, message) => this.received(socket, message);
   }
 
-  received(socket, { type, id, channel, since, epoch, last, data }) {
+  received(socket, { type, id, channel, since, epoch, last, data, key }) {
     this.socket = socket;
-    if (type === 'publish') {
+    if (type === 'publish' && this.keys.has(key)) {
+      this.queue({ type: 'ok', id, offset: this.keys.get(key), repeated: true });
+    } else if (type === 'publish') {
+      if (key) this.keys.set(key, this.head + 1);
       this.append(data, true, id);
     } else if (type === 'unsubscribe') {
       this.subscribed = undefined;

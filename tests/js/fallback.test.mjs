@@ -389,7 +389,7 @@ test('requests the stream from the folder of the WebSocket with the same query',
     ['https://bridge.test/inside/ws?token=t1', 'https://bridge.test/inside/stream?token=t1'],
   ]) {
     const asked = [];
-    const client = connect(address, { transport: 'stream', fetch: async (url) => { asked.push(url); throw new TypeError('no'); }, window: undefined });
+    const client = connect(address, { transport: 'stream', fetch: async (url) => { asked.push(url); throw new TypeError('no'); }, random: () => 1, window: undefined });
     await flushPromises();
     client.close();
     assert.deepEqual(asked, [stream]);

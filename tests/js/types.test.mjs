@@ -57,13 +57,13 @@ test('declares the names of the client', async (t) => {
   const program = `
     import * as declared from 'sockbridge';
     type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends (<T>() => T extends B ? 1 : 2) ? true : [A, B];
-    type Own<Kind> = Exclude<keyof Kind, keyof EventTarget>;
+    type Own<Kind> = Exclude<keyof Kind, keyof EventTarget | symbol>;
     const names: Same<keyof typeof declared, ${union(Object.keys(client))}> = true;
     const ofClient: Same<Own<declared.Client>, ${members(client.Client)}> = true;
-    const ofSubscription: Same<keyof declared.Subscription, ${members(client.Subscription)}> = true;
+    const ofSubscription: Same<Own<declared.Subscription>, ${members(client.Subscription)}> = true;
     const times: Same<keyof typeof declared.DEFAULT_TIMES, ${union(Object.keys(client.DEFAULT_TIMES))}> = true;
-    const limits: [${client.MESSAGE_LIMIT}, ${client.QUEUE_LIMIT}, ${client.UNANSWERED_LIMIT}] =
-      [declared.MESSAGE_LIMIT, declared.QUEUE_LIMIT, declared.UNANSWERED_LIMIT];
+    const limits: [${client.MESSAGE_LIMIT}, ${client.QUEUE_LIMIT}, ${client.UNANSWERED_LIMIT}, ${client.ITERATION_LIMIT}] =
+      [declared.MESSAGE_LIMIT, declared.QUEUE_LIMIT, declared.UNANSWERED_LIMIT, declared.ITERATION_LIMIT];
   `;
   assert.equal(await compile([folderWithPackage(t)('program.mts', program)], browser), '');
 });
@@ -84,11 +84,12 @@ test('declares every code and event of the client', () => {
 test('compiles the programs of the documentation', async (t) => {
   const page = readFileSync(new URL('../../docs/reference/javascript-client.md', import.meta.url), 'utf8');
   const programs = [...page.matchAll(/^```ts\n(.*?)^```$/gms)].map(([, text]) => text);
-  assert.equal(programs.length, 2);
+  assert.equal(programs.length, 3);
   const write = folderWithPackage(t);
   const files = [
     write('program.mts', programs[0]),
-    write('bridge.d.ts', programs[1]),
+    write('home.mts', programs[1]),
+    write('bridge.d.ts', programs[2]),
     write('by-url.mts', "import { connect, type State } from 'http://127.0.0.1:8082/sockbridge.js'; const state: State = connect().state;"),
   ];
   assert.equal(await compile(files, browser), '');

@@ -1,3 +1,5 @@
+/// <reference lib="esnext.disposable" />
+
 /**
  * Types of sockbridge.js. tests/js/types.test.mjs compares them with the code.
  */
@@ -12,8 +14,11 @@
  * client.subscribe('kitchen', ({ offset, from, data }) => console.log(offset, from, data), { last: 10 });
  * await client.publish('kitchen', { celsius: 21.5 });
  * ```
+ *
+ * The type argument names the channels and the types of their data. Then other channels are errors:
+ * `connect<{ kitchen: Reading; [room: `rooms/${string}`]: Reading }>()`. Nothing is checked at run time.
  */
-export function connect(url?: string | URL, options?: ConnectOptions): Client;
+export function connect<Channels extends object = {}>(url?: string | URL, options?: ConnectOptions): Client<Channels>;
 
 /** Maximum size of a message in bytes. */
 export const MESSAGE_LIMIT: 65536;
@@ -23,6 +28,9 @@ export const QUEUE_LIMIT: 256;
 
 /** Maximum number of unanswered commands. Further ones are rejected with `queue-full`. */
 export const UNANSWERED_LIMIT: 4096;
+
+/** Maximum number of events that wait for a `for await` loop. Until half of them are read, the subscription pauses. */
+export const ITERATION_LIMIT: 1000;
 
 /** The default timeouts of `connect`. */
 export const DEFAULT_TIMES: Readonly<Times>;
@@ -54,6 +62,8 @@ export type Transport = 'websocket' | 'stream';
 export type Token = string | null | undefined;
 
 export interface ConnectOptions extends Partial<Times> {
+  /** Aborting closes the client. */
+  signal?: AbortSignal | undefined;
   /** A token, or a function that returns one. It is called for each connection and before a token expires. */
   token?: Token | (() => Token | Promise<Token>);
   /** `auto`, the default: WebSocket, or the stream if WebSocket is blocked or missing. */
@@ -164,6 +174,8 @@ export interface Subscribed {
 
 /** `since` and `epoch` must be given together. */
 export type SubscribeOptions = {
+  /** Aborting ends the subscription: `ready` rejects, and a `for await` loop throws, with the reason of the signal. */
+  signal?: AbortSignal | undefined;
   /** Start with this number of events from the history. */
   last?: number | undefined;
   /** False excludes the events that this client publishes. Default true. */
@@ -216,7 +228,7 @@ export type Publishable = string | number | boolean | null | object;
 export type Bound = number | Date | string;
 
 /** All bounds that are given apply together. Without any, the whole history is requested. */
-export interface HistoryOptions {
+export interface HistoryOptions extends CallOptions {
   /** At most this number of events, the newest ones. */
   last?: number | undefined;
   /** Events after this offset. */
@@ -238,6 +250,30 @@ export interface History<Data = unknown> {
    */
   lost?: { first: number; last: number }[] | undefined;
 }
+
+/** Limits of one call. */
+export interface CallOptions {
+  /** Aborting rejects the promise with the reason of the signal. A call that was sent already may still be executed. */
+  signal?: AbortSignal | undefined;
+  /** Milliseconds instead of `commandTimeout`. */
+  timeout?: number | undefined;
+}
+
+export interface PublishOptions extends CallOptions {
+  /** The name of the event. Default `message`. */
+  name?: string | undefined;
+  /**
+   * A string that is unique for this publication, such as `crypto.randomUUID()`. With it, the client repeats the
+   * publication after a reconnection, and the server publishes it only once.
+   */
+  key?: string | undefined;
+}
+
+/** The names of the channels: any string, if they were not declared. */
+export type ChannelName<Channels> = [keyof Channels] extends [never] ? string : keyof Channels & string;
+
+/** What can be published on a channel. */
+export type PublishableOn<Channels, Name> = Name extends keyof Channels ? Channels[Name] : Publishable;
 
 /** Information about the server and this client. */
 export interface Info {
@@ -270,7 +306,7 @@ export interface ClientEvents {
 }
 
 /** A connection that reconnects automatically. Created by `connect`. */
-export class Client extends EventTarget {
+export class Client<Channels extends object = {}> extends EventTarget implements Disposable, AsyncDisposable {
   private constructor();
 
   readonly state: State;
@@ -281,42 +317,66 @@ export class Client extends EventTarget {
   /** The transport of the present connection or of the last attempt. */
   readonly transport: Transport;
 
-  /** Subscribes to a channel, also after each reconnection, until `unsubscribe`. Events arrive in order and at most once. */
+  /** Resolves when the client is open, at once if it is. Rejects with `closed` when it is closed for good. */
+  readonly opened: Promise<OwnPeer & { transport: Transport }>;
+
+  /**
+   * Subscribes to a channel, also after each reconnection, until `unsubscribe`. Events arrive in order and at most once.
+   * Without a callback, read them with `for await`.
+   */
+  subscribe<Name extends keyof Channels & string>(
+    channel: Name,
+    callback: (event: ChannelEvent<Channels[Name]>) => void,
+    options?: SubscribeOptions,
+  ): Subscription<Channels[Name]>;
+  subscribe<Name extends keyof Channels & string>(channel: Name, options?: SubscribeOptions): Subscription<Channels[Name]>;
   subscribe<Data = unknown>(
-    channel: string,
+    channel: [keyof Channels] extends [never] ? string : never,
     callback: (event: ChannelEvent<Data>) => void,
     options?: SubscribeOptions,
-  ): Subscription;
+  ): Subscription<Data>;
+  subscribe<Data = unknown>(channel: [keyof Channels] extends [never] ? string : never, options?: SubscribeOptions): Subscription<Data>;
 
   /**
    * Resolves with the offset of the event. After a rejection with `disconnected`, the event may or may not have been
-   * published. The client never publishes it twice. Lone surrogates in strings are sent as U+FFFD. A `RawJson` is sent as
-   * it is written.
+   * published. The client publishes it again only if it has a `key`, with which the server publishes it once. Lone
+   * surrogates in strings are sent as U+FFFD. A `RawJson` is sent as it is written.
    */
-  publish(channel: string, data: Publishable | RawJson, options?: { name?: string | undefined }): Promise<number>;
+  publish<Name extends ChannelName<Channels>>(
+    channel: Name,
+    data: PublishableOn<Channels, Name> | RawJson,
+    options?: PublishOptions,
+  ): Promise<number>;
 
   /** Resolves with the members of a channel. */
-  who(channel: string): Promise<Peer[]>;
+  who(channel: ChannelName<Channels>, options?: CallOptions): Promise<Peer[]>;
 
   /** Resolves with events from the history. */
-  history<Data = unknown>(channel: string, options?: HistoryOptions): Promise<History<Data>>;
+  history<Name extends keyof Channels & string>(channel: Name, options?: HistoryOptions): Promise<History<Channels[Name]>>;
+  history<Data = unknown>(channel: [keyof Channels] extends [never] ? string : never, options?: HistoryOptions): Promise<History<Data>>;
 
   /** Sets the name of this client, also after each reconnection. Resolves with the name that other clients see. */
-  nick(name: string): Promise<string>;
+  nick(name: string, options?: CallOptions): Promise<string>;
 
   /** Authenticates with a token. Resolves with the name from the token and its lifetime in seconds. */
-  authenticate(token: string): Promise<{ nick: string; expires?: number | undefined }>;
+  authenticate(token: string, options?: CallOptions): Promise<{ nick: string; expires?: number | undefined }>;
 
   /** Resolves with the round-trip time in milliseconds. */
-  ping(): Promise<number>;
+  ping(options?: CallOptions): Promise<number>;
 
-  info(): Promise<Info>;
+  info(options?: CallOptions): Promise<Info>;
 
   /** Reconnects immediately if the client is waiting. */
   retry(): void;
 
   /** Closes the client for good. Pending calls are rejected with `closed`. */
   close(): void;
+
+  /** Calls `close`. */
+  [Symbol.dispose](): void;
+
+  /** Closes the client when all calls are settled. */
+  [Symbol.asyncDispose](): Promise<void>;
 
   addEventListener<Type extends keyof ClientEvents>(
     type: Type,
@@ -332,7 +392,7 @@ export class Client extends EventTarget {
 }
 
 /** A subscription to one channel. Created by `subscribe`. */
-export class Subscription {
+export class Subscription<Data = unknown> implements Disposable, AsyncIterable<ChannelEvent<Data>> {
   private constructor();
 
   readonly channel: string;
@@ -351,6 +411,15 @@ export class Subscription {
 
   /** Ends the subscription, connected or not. */
   unsubscribe(): void;
+
+  /** Calls `unsubscribe`. */
+  [Symbol.dispose](): void;
+
+  /**
+   * The events, for one `for await` loop. Leaving the loop unsubscribes. It ends after `unsubscribe` or a regular end of the
+   * client, and throws a SockbridgeError if the server rejects or ends the subscription.
+   */
+  [Symbol.asyncIterator](): AsyncGenerator<ChannelEvent<Data>, void, void>;
 }
 
 /** Error codes of the client. */

@@ -9,7 +9,8 @@
  *     await client.publish('kitchen', { celsius: 21.5 });
  *
  * Guarantees, whatever the network does: the events of a channel arrive in order and at most once, missing and
- * void events are reported (`onLost`, `onReset`), and nothing is published twice.
+ * void events are reported (`onLost`, `onReset`), and nothing is published twice. With a key, an event is published exactly
+ * once if the promise resolves.
  * The clock, random numbers and connections come from the options of `connect`, so that tests can replace them.
  * sockbridge.d.ts describes all arguments and results. The client needs no other file. If WebSockets are blocked, it
  * loads stream.js from the same folder.
@@ -32,6 +33,12 @@ export const QUEUE_LIMIT = 256;
 
 /** Maximum number of unanswered commands, so that a server that stops answering cannot exhaust the memory of the page. */
 export const UNANSWERED_LIMIT = 4096;
+
+/** Maximum number of events that wait for a `for await` loop. Until half of them are read, the subscription pauses. */
+export const ITERATION_LIMIT = 1000;
+
+/** A publication with a key is not repeated later than this: the server remembers keys for ten minutes. */
+const KEY_LIFETIME = 540_000;
 
 /** Offsets of own events remembered per channel for `echo: false`. Older own events can be delivered after a reconnection. */
 const OWN_OFFSETS_LIMIT = 1024;
@@ -116,6 +123,14 @@ export class SockbridgeError extends Error {
   }
 }
 
+/** Calls back when a signal is aborted, at once if it is. Returns a function that stops listening. */
+function onAbort(signal, callback) {
+  const abort = () => callback(signal.reason);
+  if (signal?.aborted) abort();
+  signal?.addEventListener('abort', abort);
+  return () => signal?.removeEventListener('abort', abort);
+}
+
 /** Clients with a listener for `error`. */
 const withErrorListener = new WeakSet();
 
@@ -131,6 +146,9 @@ class ErrorReporter extends EventTarget {
     return super.dispatchEvent(event);
   }
 }
+
+/** Platforms without `using` can lack the symbols; a compiler that translates `using` defines them. */
+const { dispose = Symbol(), asyncDispose = Symbol() } = Symbol;
 
 /** The public handle that `subscribe` returns. */
 export class Subscription {
@@ -156,6 +174,11 @@ export class Subscription {
   }
 
   unsubscribe() { this.#subscriber.unsubscribe(); }
+
+  [dispose]() { this.unsubscribe(); }
+
+  /** The events. Leaving the loop unsubscribes; a subscription that the server rejects or ends throws its error. */
+  [Symbol.asyncIterator]() { return this.#subscriber.iterate(); }
 }
 
 /** One call of `subscribe`. Each has its own position, so that the subscribers of one channel are independent. */
@@ -166,14 +189,23 @@ class Subscriber {
   /** True if the program has read `ready`. */
   readyUsed = false;
   #confirmed = false;
+  /** Events for a `for await` loop, if there is one. */
+  #events;
+  /** True while `#events` is full: the events after `position` are requested again when it has been read. */
+  paused = false;
+  #wake = () => {};
+  #over;
   /** Before the first event, gaps up to this offset are not reported: `last` requests only the events that still exist. */
   gapsIgnoredUpTo = 0;
   #remove;
   #report;
+  #resume;
 
-  constructor(channel, callback, options, remove, report) {
+  constructor(channel, callback, options, remove, report, resume) {
     this.channel = channel;
     this.options = { ...options, onEvent: callback };
+    if (!callback) this.#events = [];
+    this.#resume = resume;
     this.position = options.since;
     this.epoch = options.epoch;
     this.ready = new Promise((resolve, reject) => Object.assign(this, { resolve, reject }));
@@ -182,9 +214,44 @@ class Subscriber {
     this.#report = report;
   }
 
-  unsubscribe() {
+  /** `reason` is that of an aborted signal. */
+  unsubscribe(reason) {
     this.#remove(this);
-    this.reject(new SockbridgeError('unsubscribed', `unsubscribed from ${this.channel} before the server replied`));
+    if (this.#events) this.#events = [];
+    this.end(reason ?? new SockbridgeError('unsubscribed', `unsubscribed from ${this.channel} before the server replied`), !reason);
+  }
+
+  /** No more events follow. Unless the end is `regular`, loops throw the error. */
+  end(error, regular) {
+    this.#over ??= { error: !regular && error };
+    this.stopListening?.();
+    this.reject(error);
+    this.#wake();
+  }
+
+  onEvent(event) {
+    this.call('onEvent', event);
+    this.paused = this.#events?.push(event) >= ITERATION_LIMIT;
+    this.current = !this.paused;
+    this.#wake();
+  }
+
+  async* iterate() {
+    this.#events ??= [];
+    try {
+      for (;;) {
+        if (this.#events.length) yield this.#events.shift();
+        else if (this.#over) break;
+        else await new Promise((resolve) => { this.#wake = resolve; });
+        if (this.paused && this.#events.length <= ITERATION_LIMIT / 2) {
+          this.paused = false;
+          this.#resume();
+        }
+      }
+      if (this.#over.error) throw this.#over.error;
+    } finally {
+      this.unsubscribe();
+    }
   }
 
   /** Exceptions of a callback become uncaught errors. They do not keep events from other subscribers. */
@@ -205,11 +272,11 @@ class Subscriber {
 
   fail({ code, message }) {
     const error = new SockbridgeError(code, message, this.channel);
-    this.reject(error);
+    this.end(error);
     this.#remove(this);
     if (this.options.onRefused) this.call('onRefused', error);
     // The program can still read `ready` later in this turn.
-    else Promise.resolve().then(() => { if (this.#confirmed || !this.readyUsed) this.#report(error); });
+    else Promise.resolve().then(() => { if (!this.#events && (this.#confirmed || !this.readyUsed)) this.#report(error); });
   }
 
   reportGap(gap) {
@@ -242,12 +309,12 @@ class Channel {
   }
 
   requestNext() {
-    const subscribers = [...this.subscribers];
+    const subscribers = [...this.subscribers].filter((subscriber) => !subscriber.paused);
     if (this.#requestPending || subscribers.every((subscriber) => subscriber.current)) return;
     const positioned = subscribers.filter((subscriber) => subscriber.position !== undefined);
     const added = positioned.every((subscriber) => subscriber.current) ? subscribers.find((subscriber) => !subscriber.current) : undefined;
-    const echo = subscribers.some((subscriber) => subscriber.options.echo !== false);
-    const presence = subscribers.some((subscriber) => subscriber.options.presence === true);
+    const echo = [...this.subscribers].some((subscriber) => subscriber.options.echo !== false);
+    const presence = [...this.subscribers].some((subscriber) => subscriber.options.presence === true);
     const request = { type: 'subscribe', channel: this.name, echo, presence };
     const epoch = (positioned.find((subscriber) => subscriber.current) ?? positioned[0])?.epoch;
     const requested = positioned.filter((subscriber) => subscriber.epoch === epoch);
@@ -264,7 +331,7 @@ class Channel {
       this.#requestPending = false;
       this.#echoOff = !echo;
       for (const subscriber of positioned) {
-        if (!this.subscribers.has(subscriber)) continue;
+        if (!this.subscribers.has(subscriber) || subscriber.paused) continue;
         // A subscriber that was reset since the request asks again.
         if (requested.includes(subscriber) && subscriber.epoch === epoch) this.#onResumed(subscriber, answer, request.since);
         else if (subscriber.epoch !== answer.epoch) this.#restart(subscriber, answer);
@@ -325,7 +392,7 @@ class Channel {
       if (!subscriber.current || event.offset <= subscriber.position) continue;
       subscriber.position = event.offset;
       subscriber.gapsIgnoredUpTo = 0;
-      if (!(own && subscriber.options.echo === false)) subscriber.call('onEvent', eventOf(event));
+      if (!(own && subscriber.options.echo === false)) subscriber.onEvent(eventOf(event));
     }
     if (this.#own.size) this.#skipOwn();
   }
@@ -521,9 +588,13 @@ export class Client extends ErrorReporter {
   #tokenSent = false; // on the present connection
   #disconnectedByAdmin = false; // another token would not help
   #queue = []; // commands to send when connected
-  #pending = new Set(); // all unsettled commands, ordered by deadline
+  #pending = new Set(); // all unsettled commands
   #timeoutTimer;
+  #timeoutAt = Infinity;
   #constructed = false;
+  #opening; // settles `opened`
+  #stopListening;
+  #onIdle; // called when all commands are settled
   #unanswered = new Map();
   /** @type {Map<string, Channel>} */
   #channels = new Map();
@@ -536,6 +607,7 @@ export class Client extends ErrorReporter {
     this.#connect();
     settings.window?.addEventListener?.('online', this.#onNetworkChange);
     settings.window?.document?.addEventListener('visibilitychange', this.#onNetworkChange);
+    this.#stopListening = onAbort(settings.signal, () => this.close());
     this.#constructed = true;
   }
 
@@ -551,9 +623,30 @@ export class Client extends ErrorReporter {
   /** 'websocket' or 'stream': the transport of the present connection or of the last attempt. */
   get transport() { return this.#transports.transport; }
 
+  /** Resolves when the client is open, at once if it is. Rejects when it is closed for good. */
+  get opened() {
+    if (this.#state === 'open') return Promise.resolve(this.#openDetail);
+    if (this.#state === 'closed') return Promise.reject(new SockbridgeError('closed', 'this client is closed'));
+    if (!this.#opening) {
+      this.#opening = {};
+      this.#opening.promise = new Promise((resolve, reject) => Object.assign(this.#opening, { resolve, reject }));
+    }
+    return this.#opening.promise;
+  }
+
+  get #openDetail() { return { ...this.#peer, transport: this.transport }; }
+
   subscribe(channel, callback, options = {}) {
+    if (typeof callback !== 'function') [callback, options] = [undefined, callback ?? options];
     channel = wellFormed(channel);
-    const subscriber = new Subscriber(channel, callback, options, (subscriber) => this.#removeSubscriber(subscriber), (error) => this.#dispatch('error', error));
+    const subscriber = new Subscriber(
+      channel,
+      callback,
+      options,
+      (subscriber) => this.#removeSubscriber(subscriber),
+      (error) => this.#dispatch('error', error),
+      () => { if (this.#state === 'open') this.#channels.get(channel)?.requestNext(); },
+    );
     const subscription = new Subscription(subscriber);
     let error;
     if (this.#state === 'closed') error = new SockbridgeError('closed', 'this client is closed');
@@ -569,41 +662,45 @@ export class Client extends ErrorReporter {
     }
     this.#channels.get(channel).subscribers.add(subscriber);
     if (this.#state === 'open') this.#channels.get(channel).requestNext();
+    subscriber.stopListening = onAbort(options.signal, (reason) => subscriber.unsubscribe(reason));
     return subscription;
   }
 
-  /** Resolves with the offset. After a rejection with `disconnected`, the event may or may not have been published. */
-  publish(channel, data, { name } = {}) {
+  /**
+   * Resolves with the offset. After a rejection with `disconnected`, the event may or may not have been published. With a key,
+   * the client repeats it after a reconnection instead, and the server publishes it only once.
+   */
+  publish(channel, data, { name, key, ...limits } = {}) {
     if (['undefined', 'function', 'symbol'].includes(typeof data)) {
       return Promise.reject(new SockbridgeError('bad-argument', `${typeof data} is not a JSON value`));
     }
     const payload = isBytes(data) ? { base64: encodeBytes(data) } : { data };
-    return this.#request({ type: 'publish', channel, ...payload, name }, ({ offset }) => {
+    return this.#request({ type: 'publish', channel, ...payload, name, key }, ({ offset }) => {
       this.#channels.get(wellFormed(channel))?.addOwn(offset);
       return offset;
-    });
+    }, limits);
   }
 
   /** Resolves with the members of the channel. */
-  who(channel) { return this.#request({ type: 'who', channel }, ({ members }) => members); }
+  who(channel, limits) { return this.#request({ type: 'who', channel }, ({ members }) => members, limits); }
 
   /** Resolves with events from the history of the channel. `after` and `before`: a number is an offset, all else a time. */
-  history(channel, { last, since, after, before } = {}) {
+  history(channel, { last, since, after, before, ...limits } = {}) {
     const mistaken = Object.entries({ since, after, before }).find(([, bound]) => typeof bound === 'number' && bound >= MIN_MISTAKEN_TIME);
     if (mistaken) return Promise.reject(new SockbridgeError('bad-argument', `${mistaken[0]}: a number is an offset. For a time use new Date(${mistaken[1]})`));
     return this.#request({ type: 'history', channel, last, since, after, before }, ({ events, offset, epoch, lost, gaps = [] }) => {
       const missing = lost ? [lost, ...gaps] : gaps;
       const history = { events: events.map(eventOf), offset, epoch };
       return missing.length ? { ...history, lost: missing } : history;
-    });
+    }, limits);
   }
 
   /** Sets the name of this client, also after every reconnection. Resolves with the name that other clients see. */
-  nick(name) {
+  nick(name, limits) {
     const before = this.#nick;
     this.#nick = name;
-    return this.#request({ type: 'nick', nick: name }, (answer) => answer.nick).catch((error) => {
-      if (!UNKNOWN_OUTCOMES.has(error.code) && this.#nick === name) this.#nick = before;
+    return this.#request({ type: 'nick', nick: name }, (answer) => answer.nick, limits).catch((error) => {
+      if (error instanceof SockbridgeError && !UNKNOWN_OUTCOMES.has(error.code) && this.#nick === name) this.#nick = before;
       throw error;
     });
   }
@@ -612,21 +709,21 @@ export class Client extends ErrorReporter {
    * Authenticates with a token. Subscriptions continue as far as the new token allows them. Unless the option `token` is a
    * function, the token is used for later connections as well. Resolves with the nick and the lifetime in seconds.
    */
-  authenticate(token) {
+  authenticate(token, limits) {
     return this.#request({ type: 'auth', token }, ({ nick, expires }) => {
       this.#tokenSent = true;
       if (!this.#canRenewToken) this.#settings.token = token;
       return { nick, expires };
-    });
+    }, limits);
   }
 
   /** Resolves with the round-trip time in milliseconds. */
-  ping() {
+  ping(limits) {
     const sentAt = this.#settings.now();
-    return this.#request({ type: 'ping' }, () => this.#settings.now() - sentAt);
+    return this.#request({ type: 'ping' }, () => this.#settings.now() - sentAt, limits);
   }
 
-  info() { return this.#request({ type: 'info' }, ({ type, id, ...info }) => info); }
+  info(limits) { return this.#request({ type: 'info' }, ({ type, id, ...info }) => info, limits); }
 
   /** Reconnects immediately if the client is waiting. */
   retry() {
@@ -635,6 +732,14 @@ export class Client extends ErrorReporter {
 
   /** Closes the client for good. Unanswered and queued calls are rejected with `closed`. */
   close() { this.#closeForGood(NORMAL_CLOSURE, 'closed by this client'); }
+
+  [dispose]() { this.close(); }
+
+  /** Closes the client when all calls are settled. */
+  async [asyncDispose]() {
+    if (this.#pending.size) await new Promise((resolve) => { this.#onIdle = resolve; });
+    this.close();
+  }
 
   // ---- the connection ----
 
@@ -749,7 +854,9 @@ export class Client extends ErrorReporter {
     for (const channel of this.#channels.values()) channel.resume();
     for (const command of queue) if (command.type !== 'nick' && command.type !== 'auth') this.#send(command);
     this.#checkConnection();
-    this.#setState('open', { ...this.#peer, transport: this.#transports.transport });
+    this.#setState('open', this.#openDetail);
+    this.#opening?.resolve(this.#openDetail);
+    this.#opening = undefined;
   }
 
   #onNotice({ text, code, channel }) {
@@ -817,10 +924,12 @@ export class Client extends ErrorReporter {
     this.#dropConnection('closed', `${reason || 'the server closed the connection'}: the command may or may not have been executed`);
     const closed = new SockbridgeError('closed', reason || `the server closed the connection (${code})`);
     for (const command of this.#queue.splice(0)) command.reject(closed);
-    for (const channel of this.#channels.values()) for (const subscriber of channel.subscribers) subscriber.reject(closed);
+    for (const channel of this.#channels.values()) for (const subscriber of channel.subscribers) subscriber.end(closed, code === NORMAL_CLOSURE);
+    this.#opening?.reject(closed);
+    this.#stopListening?.();
     this.#channels.clear();
     this.#pending.clear();
-    this.#settings.clearTimeout(this.#timeoutTimer);
+    this.#startTimeoutTimer();
     this.#settings.window?.removeEventListener?.('online', this.#onNetworkChange);
     this.#settings.window?.document?.removeEventListener('visibilitychange', this.#onNetworkChange);
     this.#setState('closed', { code, reason });
@@ -834,7 +943,12 @@ export class Client extends ErrorReporter {
     socket?.close(NORMAL_CLOSURE);
     const unanswered = [...this.#unanswered.values()];
     this.#unanswered.clear();
-    for (const command of unanswered) command.reject(new SockbridgeError(code, message));
+    const repeated = [];
+    for (const command of unanswered) {
+      if (command.key && code === 'disconnected') repeated.push(command);
+      else command.reject(new SockbridgeError(code, message));
+    }
+    this.#queue.unshift(...repeated);
   }
 
   #setTimer(delay, then) {
@@ -853,20 +967,22 @@ export class Client extends ErrorReporter {
 
   // ---- commands ----
 
-  #request(message, read = (answer) => answer) {
+  #request(message, read = (answer) => answer, { signal, timeout } = {}) {
     return new Promise((resolve, reject) => {
-      this.#command(message, (answer) => {
+      if (signal?.aborted) return reject(signal.reason);
+      const command = this.#command(message, (answer) => {
         try {
           resolve(read(answer));
         } catch (error) {
           reject(new SockbridgeError('bad-answer', `cannot read the reply to ${message.type}: ${error.message}`));
         }
-      }, reject);
+      }, reject, timeout);
+      if (command) command.stopListening = onAbort(signal, (reason) => this.#abandon(command, reason));
     });
   }
 
   /** `resolve` is called synchronously when the reply arrives, before the events that follow it are processed. */
-  #command(message, resolve, reject) {
+  #command(message, resolve, reject, timeout = this.#settings.commandTimeout) {
     if (this.#state === 'closed') return reject(new SockbridgeError('closed', 'this client is closed'));
     const id = this.#lastId + 1;
     let text;
@@ -884,47 +1000,56 @@ export class Client extends ErrorReporter {
       return reject(new SockbridgeError('queue-full', reason));
     }
     this.#lastId = id;
-    const command = this.#withTimeout({ id, text, type: message.type, resolve, reject });
+    const { type, key } = message;
+    const command = this.#withTimeout({ id, text, type, key, resolve, reject }, key ? Math.min(timeout, KEY_LIFETIME) : timeout);
     if (open) this.#send(command);
     else this.#queue.push(command);
+    return command;
   }
 
   /** Returns the command with a deadline, after which it is rejected. */
-  #withTimeout({ resolve, reject, ...command }) {
+  #withTimeout({ resolve, reject, ...command }, timeout = this.#settings.commandTimeout) {
     const settle = (then) => (value) => {
       this.#pending.delete(pending);
-      if (!this.#pending.size) this.#settings.clearTimeout(this.#timeoutTimer);
+      pending.stopListening?.();
+      if (!this.#pending.size) {
+        this.#startTimeoutTimer();
+        this.#onIdle?.();
+      }
       then(value);
     };
-    const due = this.#settings.now() + this.#settings.commandTimeout;
+    const due = this.#settings.now() + timeout;
     const pending = { ...command, due, resolve: settle(resolve), reject: settle(reject) };
     this.#pending.add(pending);
-    if (this.#pending.size === 1) this.#startTimeoutTimer();
+    if (due < this.#timeoutAt) this.#startTimeoutTimer();
     return pending;
   }
 
   /** One timer serves all commands: it expires with the earliest deadline. */
   #startTimeoutTimer() {
-    this.#settings.clearTimeout(this.#timeoutTimer);
-    const [first] = this.#pending;
-    if (!first) return;
-    this.#timeoutTimer = this.#settings.setTimeout(() => {
-      const now = this.#settings.now();
-      for (const command of [...this.#pending]) if (command.due <= now) this.#rejectTimedOut(command);
+    const { now, setTimeout, clearTimeout } = this.#settings;
+    clearTimeout(this.#timeoutTimer);
+    this.#timeoutAt = Infinity;
+    for (const { due } of this.#pending) if (due < this.#timeoutAt) this.#timeoutAt = due;
+    if (this.#timeoutAt === Infinity) return;
+    this.#timeoutTimer = setTimeout(() => {
+      for (const command of [...this.#pending]) if (command.due <= now()) this.#abandon(command);
       this.#startTimeoutTimer();
-    }, Math.max(0, first.due - this.#settings.now()));
+    }, Math.max(0, this.#timeoutAt - now()));
   }
 
-  #rejectTimedOut(command) {
+  /** Rejects a command, by default because of its timeout. One that was not sent never will be. */
+  #abandon(command, reason) {
     const index = this.#queue.indexOf(command);
     if (index >= 0) this.#queue.splice(index, 1);
     this.#unanswered.delete(command.id);
-    const message = index >= 0 ? 'timed out without a connection: the command was not sent'
+    const message = index >= 0 && !command.sent ? 'timed out without a connection: the command was not sent'
       : 'timed out without a reply: the command may or may not have been executed';
-    command.reject(new SockbridgeError('timeout', message));
+    command.reject(reason ?? new SockbridgeError('timeout', message));
   }
 
   #send(command) {
+    command.sent = true;
     this.#unanswered.set(command.id, command);
     this.#socket.send(command.text);
   }
@@ -939,7 +1064,7 @@ export class Client extends ErrorReporter {
     const error = new SockbridgeError(code, message);
     const command = this.#removeUnanswered(id);
     if (command) command.reject(error);
-    else this.#dispatch('error', error);
+    else if (id === undefined) this.#dispatch('error', error); // otherwise the call was abandoned
   }
 
   // ---- channels ----

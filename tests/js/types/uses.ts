@@ -109,18 +109,27 @@ client.subscribe('kitchen', () => {}, { ...(stored ?? { last: 20 }), onLost: con
 client.subscribe('kitchen', () => {}, { since: 12 });
 // @ts-expect-error: since and epoch come together
 client.subscribe('kitchen', () => {}, { epoch: '5f2c1a' });
-// @ts-expect-error: the callback is not optional
-client.subscribe('kitchen');
+client.subscribe('kitchen', { last: 10, signal: AbortSignal.timeout(1000) });
+// @ts-expect-error: there is no such option
+client.subscribe('kitchen', { first: 10 });
 // @ts-expect-error: there is no such option
 client.subscribe('kitchen', () => {}, { onEvent: () => {} });
 
-same<typeof subscription, Subscription>(true);
+same<typeof subscription, Subscription<Reading>>(true);
 same<typeof subscription.channel, string>(true);
 same<typeof subscription.position, number | undefined>(true);
 same<typeof subscription.epoch, string | undefined>(true);
 same<typeof subscription.current, boolean>(true);
 same<typeof subscription.ready, Promise<Subscribed>>(true);
 subscription.unsubscribe();
+for await (const event of client.subscribe<Reading>('kitchen')) same<typeof event, ChannelEvent<Reading>>(true);
+for await (const { data } of client.subscribe('kitchen')) same<typeof data, unknown>(true);
+{
+  using disposed = subscription;
+  await using awaited = client;
+  same<typeof disposed, Subscription<Reading>>(true);
+  same<typeof awaited, Client>(true);
+}
 // @ts-expect-error: read-only
 subscription.position = 3;
 // @ts-expect-error: subscriptions are made by subscribe
@@ -145,14 +154,42 @@ client.publish('kitchen', Symbol('s'));
 // @ts-expect-error: something must be published
 client.publish('kitchen');
 
+await client.publish('kitchen', reading, { key: '7c1f4e', timeout: 1000, signal: AbortSignal.timeout(1000) });
+// @ts-expect-error: a key is a string
+client.publish('kitchen', reading, { key: 7 });
+
+// Clients that declare their channels.
+const home = connect<{ kitchen: Reading; [room: `rooms/${string}`]: string }>('/ws', { signal: new AbortController().signal });
+home.subscribe('kitchen', ({ data }) => same<typeof data, Reading>(true));
+for await (const { data } of home.subscribe('rooms/1', { last: 1 })) same<typeof data, string>(true);
+const { events } = await home.history('kitchen', { timeout: 1000 });
+same<typeof events, ChannelEvent<Reading>[]>(true);
+await home.publish('kitchen', reading);
+await home.publish('kitchen', new RawJson('{"celsius": 21.50}'));
+await home.publish('rooms/1', 'dark');
+await home.who('rooms/1');
+// @ts-expect-error: no such channel
+home.subscribe('kitchn', () => {});
+// @ts-expect-error: no such channel
+home.subscribe('kitchn');
+// @ts-expect-error: no such channel
+home.publish('kitchn', reading);
+// @ts-expect-error: no such channel
+home.history('kitchn');
+// @ts-expect-error: no such channel
+home.who('kitchn');
+// @ts-expect-error: not a reading
+home.publish('kitchen', { fahrenheit: 70 });
+
 // Queries.
+same<typeof client.opened, Promise<OwnPeer & { transport: Transport }>>(true);
 const asked = {
-  who: await client.who('kitchen'),
+  who: await client.who('kitchen', { timeout: 1000 }),
   history: await client.history('kitchen'),
   readings: await client.history<Reading>('kitchen', { last: 10, since: 3, after: new Date(), before: '-1h' }),
   nick: await client.nick('ann'),
   shown: await client.authenticate('eyJ'),
-  ping: await client.ping(),
+  ping: await client.ping({ signal: AbortSignal.timeout(1000) }),
   info: await client.info(),
 };
 // @ts-expect-error: only after and before can be times

@@ -12,7 +12,7 @@ import pytest
 from tests.fakes import FakeReactor, Logged
 from tests.server.http.clients import FakeSite, SiteClient
 from twistedsock.server.http.headers import DATA_HEADERS, PAGE_HEADERS, accepts_gzip, matches_etag
-from twistedsock.server.http.static import StaticFile, static_files, without_comments
+from twistedsock.server.http.static import PUBLIC_FILES, StaticFile, static_files, without_comments
 
 LINES: list[dict[str, object]] = [{"kind": "tcp", "host": "127.0.0.1", "port": 8081}]
 STATIC = Path(str(files("twistedsock"))) / "static"
@@ -134,7 +134,7 @@ def test_serves_all_files_with_their_content_type(page_client: SiteClient, name:
     kinds |= {"ts": "text/plain", "md": "text/markdown"}
     response = page_client.request("/" + name.removesuffix("index.html").rstrip("/"))
     source = (STATIC / name).read_bytes()
-    is_module = name.endswith(".js") and name not in ("sockbridge.js", "stream.js") and "vendor" not in name
+    is_module = name.endswith(".js") and f"/{name}" not in PUBLIC_FILES and "vendor" not in name
     body = without_comments(source.decode()).encode() if is_module else source
     assert (response.status, response.body) == (200, body)
     kind = kinds.get(name.rpartition(".")[2])
@@ -237,7 +237,7 @@ def test_content_security_policy_allows_own_files_only(page_client: SiteClient) 
 
 
 def test_only_the_javascript_client_allows_other_origins(page_client: SiteClient) -> None:
-    for path in ("/sockbridge.js", "/stream.js", "/sockbridge.d.ts"):
+    for path in PUBLIC_FILES:
         assert page_client.request(path).headers["access-control-allow-origin"] == "*"
     for path in ("/", "/page.js", "/bridge.json", "/nothing"):
         assert "access-control-allow-origin" not in page_client.request(path).headers

@@ -27,7 +27,7 @@ _CONTENT_TYPES = {
 
 _TEXT_TYPES = ("text/", "image/svg", "application/json")
 
-PUBLIC_FILES = frozenset({"/sockbridge.js", "/sockbridge.d.ts", "/stream.js"})
+PUBLIC_FILES = frozenset({"/sockbridge.js", "/sockbridge.min.js", "/sockbridge.d.ts", "/stream.js"})
 """The JavaScript client. Pages of every origin can import it: an import across origins requires a CORS header."""
 
 
