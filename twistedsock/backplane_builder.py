@@ -3,18 +3,21 @@
 import os
 import random
 import secrets
+import socket
 import time
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
 from twistedsock.config import Settings, SettingsError
-from twistedsock.pubsub.backplane import Backplane
 from twistedsock.pubsub.names import pattern
+
+if TYPE_CHECKING:
+    from twistedsock.redis.backplane import RedisBackplane
 
 _ID_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 """31 characters that are hard to confuse."""
@@ -103,7 +106,7 @@ def check_state(settings: Settings) -> None:
             store.close()
 
 
-def build_redis(settings: Settings, reactor: Any) -> Backplane:
+def build_redis(settings: Settings, reactor: Any) -> "RedisBackplane":
     """The backplane of ``--backplane``. Raises SettingsError if hiredis is missing."""
     # Loaded only where it is used: it takes memory, and is an optional dependency.
     try:
@@ -136,4 +139,6 @@ def build_redis(settings: Settings, reactor: Any) -> Backplane:
             locator = Sentinels(address, read_other, reactor, reporter, random.random, timing)
         link = RedisLink(address, read, reactor, reporter, random.random, timing, locator)
         shards = OneShard(link, reactor.callLater, reporter.danger)
-    return RedisBackplane(shards, name, names, settings, reactor.callLater, reporter.danger, draw_epoch, timing)
+    return RedisBackplane(
+        shards, name, names, settings, reactor.callLater, reporter.danger, draw_epoch, timing, socket.gethostname()
+    )

@@ -12,7 +12,6 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
@@ -146,7 +145,8 @@ class SockbridgeService(LoggingService):
         elif settings.backplane:
             if backplane is not None:
                 raise SettingsError("backplane: the program has a backplane of its own")
-            backplane = build_redis(settings, reactor)
+            backplane = redis = build_redis(settings, reactor)
+            others = redis.gatherings
         own = MemoryBackplane(draw_epoch, time.time)
         self._backplane = own if backplane is None else ReservedChannelsBackplane(backplane, own)
         self._is_backplane_started = False
@@ -176,8 +176,7 @@ class SockbridgeService(LoggingService):
         monitor = Monitor(self.context, process.memory_bytes, process.cpu_seconds, whole)
         monitor.attach()
         if others is not None:
-            others.reports[PAGES] = monitor.report
-            others.reports[STATISTICS] = lambda asked: msgspec.json.encode(monitor.statistics())
+            others.reports |= {PAGES: monitor.report, STATISTICS: monitor.report_statistics}
         notices = BackplaneNotices(self.context)
         self._reachability = Reachability(settings.unreachable_timeout, self.context.broker.scheduler.defer)
         self._loops += [

@@ -1,6 +1,8 @@
 """Real servers that are joined by a real Redis: lines, WebSockets and streams on different servers."""
 
+import json
 import random
+import signal
 import subprocess
 import threading
 import time
@@ -54,6 +56,10 @@ def status(server, path="readyz"):
         return getattr(error, "code", 0)
 
 
+def read(server, path):
+    return json.loads(urlopen(server.page + path, timeout=TIMEOUT_SECONDS).read())
+
+
 def wait_until_ready(server):
     wait_until(lambda: status(server) == 200, "the server to be ready")
 
@@ -104,6 +110,42 @@ def test_a_session_over_http_is_used_through_another_server(new_redis, start_on,
     assert send('{"type":"ping"}') == 404
     one.kill()
     assert send('{"type":"ping"}') == 503
+
+
+def test_each_server_answers_for_all_and_names_one_that_does_not(new_redis, start_on, line_client):
+    redis = new_redis()
+    one, other = start_on(redis), start_on(redis)
+    ann, bob = line_client(one.lines[0]), line_client(other.lines[0])
+    ann.request("SUB $sys/figures")
+
+    def running():
+        """The servers that answer, and those that do not, as far as the next event knows."""
+        figures = json.loads(ann.receive_until("EVENT $sys/figures")[-1].split(" ", 5)[5])
+        processes = figures.get("processes", [])
+        assert sum(process["peers"] for process in processes) in (0, figures["peers"]["total"])
+        return {process["name"]: process["is_running"] for process in processes}
+
+    names = sorted(client.id.partition("-")[0] for client in (ann, bob))
+    wait_until(lambda: running() == dict.fromkeys(names, True), "the figures of both servers")
+    for server in (one, other):
+        peers = read(server, "peers")
+        assert {ann.id, bob.id} <= {peer["id"] for peer in peers["peers"]} and "missing" not in peers
+        for client in (ann, bob):
+            assert read(server, f"peers/{client.id}")["id"] == client.id
+        # The log ends a second ago.
+        wait_until(
+            lambda: {ann.id, bob.id} <= {entry["id"] for entry in read(server, "log?kind=connect")["log"]},  # noqa: B023
+            "the log of both servers",
+        )
+    ann.request("SUB $sys/peers/newest/0")
+    assert bob.id in ann.receive_until("EVENT $sys/peers")[-1]
+    assert b'process="' not in urlopen(one.page + "metrics").read(), "Prometheus adds metrics up"
+    other.process.send_signal(signal.SIGSTOP)
+    wait_until(lambda: running() == {names[0]: names[0] in ann.id, names[1]: names[1] in ann.id}, "one to be missing")
+    assert read(one, "peers")["missing"] == [bob.id.partition("-")[0]]
+    assert status(one, f"peers/{bob.id}") == 503 and status(one, f"peers/{ann.id}x") == 404
+    other.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: running() == dict.fromkeys(names, True), "both to answer again")
 
 
 def test_connections_of_an_address_are_counted_over_all_servers(new_redis, start_on, open_socket):

@@ -38,12 +38,36 @@ test('adds up the load of processes without the CPU time from before they were k
     cpu_seconds: all.reduce((total, one) => total + one.cpu_seconds, 0), processes: all,
   });
   const one = (name, uptime, cpu) => ({ name, uptime, cpu_seconds: cpu, is_running: true });
-  const { cpu, busiest } = pointBetween(figures(10, [one('1', 9, 1), one('2', 9, 1)]), figures(12, [one('1', 11, 2), one('2', 11, 1.5), one('hub', 11, 3)]));
+  const { cpu, busiest } = pointBetween(figures(10, [one('1', 9, 1), one('2', 9, 1)]), figures(12, [one('1', 11, 2), one('2', 11, 1.5), one('hub', 1, 3)]));
   assert.deepEqual([cpu, busiest], [75, 50]);
 });
 
+test('does not take the totals of a process that is back, or away, for a rate', () => {
+  const one = (name, uptime, runs = true) => ({ name, uptime, cpu_seconds: 0, is_running: runs });
+  const point = (before, after) => pointBetween(figures(10, { processes: before }), figures(11, { processes: after }));
+  assert.equal(point([one('a', 9)], [one('a', 10)]).published, 10);
+  assert.equal(point([one('a', 9)], [one('a', 10), one('b', 1)]).published, 10, 'b was started');
+  assert.equal(point([one('a', 9), one('b', 0, false)], [one('a', 10), one('b', 90)]), undefined);
+  assert.equal(point([one('a', 9), one('b', 90)], [one('a', 10), one('b', 0, false)]), undefined);
+  assert.equal(point(undefined, [one('a', 10)]), undefined, 'only the first were those of one server');
+});
+
+test('shows the metrics of all servers as soon as there are some, and not those of one in between', () => {
+  const processes = [{ name: 'a', uptime: 90, cpu_seconds: 0, is_running: true }];
+  const series = new Series();
+  for (const time of [1, 2, 3]) series.add(figures(time));
+  for (const time of [4, 5]) series.add(figures(time, { processes, memory_bytes: 60 }));
+  assert.deepEqual(series.columns(['memory']), [[5], [60]]);
+  assert.equal(series.add(figures(6)), false);
+  series.add(figures(7, { processes, memory_bytes: 60 }));
+  assert.deepEqual(series.columns(['memory']), [[5, 7], [60, 60]]);
+  for (let time = 8; time <= 8 + SPAN_SECONDS; time += 1) series.add(figures(time));
+  assert.equal(series.figures.processes, undefined, 'there is one server now');
+});
+
 test('names processes as people do', () => {
-  assert.deepEqual(['1', 'a', 'hub'].map(inWords), ['worker 1', 'worker a', 'hub']);
+  assert.deepEqual(['1', 'a', 'hub'].map((name) => inWords({ name })), ['worker 1', 'worker a', 'hub']);
+  assert.deepEqual([inWords({ name: 'k7m2qa', host: 'tokyo' }), inWords({ name: 'k7m2qa', host: '' })], ['k7m2qa on tokyo', 'k7m2qa']);
 });
 
 // ---- routes ----

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from twistedsock.metrics.merged_pages import MAX_MERGED_ROWS, rows_needed
-from twistedsock.metrics.processes import PAGES, StatisticsOfAll
+from twistedsock.metrics.processes import PAGES, STATISTICS, StatisticsOfAll
 from twistedsock.metrics.sys_channels import TICK_SECONDS, Monitor
 from twistedsock.metrics.tables import CLOSED_ROWS_PER_PAGE, Topic
 from twistedsock.pubsub.future import Future, on_result
@@ -16,18 +16,23 @@ from twistedsock.testing import FakeServer, JsonClient, LineClient
 class Worker(FakeServer):
     """A worker of a server. ``other`` is another one that answers its questions, if that is connected."""
 
-    def __init__(self, name: bytes) -> None:
+    def __init__(self, name: bytes, is_one_server: bool = True) -> None:
         super().__init__(late=True, node_name=name)
         self.node_name = name
         self.names = ("1", "2")
+        self.index = self.names.index(name.decode())
+        self.is_one_server = is_one_server
+        self.host = None if is_one_server else "tokyo"
         self.restarts = 0
+        self.asked: list[bytes] = []
         self.reports: dict[bytes, Callable[[bytes], bytes | Future[bytes]]] = {}
         self.other: Worker | None = None
         self.monitor = Monitor(self.context, lambda: 0, lambda: 0.0, StatisticsOfAll(self))
         self.monitor.attach()
-        self.reports[PAGES] = self.monitor.report
+        self.reports |= {PAGES: self.monitor.report, STATISTICS: self.monitor.report_statistics}
 
     def gather(self, topic: bytes) -> Future[dict[bytes, bytes]]:
+        self.asked.append(topic)
         gathered, other = Future[dict[bytes, bytes]](), self.other
         word, _, asked = topic.partition(b" ")
         if other is None or word not in other.reports:
@@ -43,8 +48,8 @@ class Worker(FakeServer):
 
 
 class Machine:
-    def __init__(self) -> None:
-        self.one, self.two = Worker(b"1"), Worker(b"2")
+    def __init__(self, is_one_server: bool = True) -> None:
+        self.one, self.two = Worker(b"1", is_one_server), Worker(b"2", is_one_server)
         self.one.other, self.two.other = self.two, self.one
 
     def pass_seconds(self, count: int = 5) -> None:
@@ -174,3 +179,29 @@ def test_a_process_that_does_not_answer_is_left_out(machine: Machine) -> None:
     listed = machine.read("$sys/peers/newest/0")["peers"]
     assert client.session.client.id.decode() in [peer["id"] for peer in listed] and len(listed) == 2
     assert machine.two.monitor.report(b"kitchen") == b""
+
+
+def test_servers_ask_each_other_only_while_a_client_looks() -> None:
+    machine = Machine(is_one_server=False)
+    machine.pass_seconds()
+    assert machine.one.asked == []
+    admin = machine.one.json_client()
+    admin.send({"type": "subscribe", "channel": "$sys/figures"})
+    machine.settle()
+    assert machine.one.asked == [STATISTICS], "at once, so that the next event is about all"
+    machine.pass_seconds(1)
+    processes = machine.newest(admin)["processes"]
+    assert [(each["name"], each["host"]) for each in processes] == [("1", "tokyo"), ("2", "tokyo")]
+    assert machine.one.context.connection_limiter.elsewhere == 0 and machine.two.asked == []
+    admin.send({"type": "unsubscribe", "channel": "$sys/figures"})
+    machine.pass_seconds()
+    assert machine.one.asked == [STATISTICS] * 2
+    admin.send({"type": "subscribe", "channel": "$sys/figures", "last": 1})
+    machine.settle()
+    assert "processes" not in machine.newest(admin)
+
+
+def test_page_is_published_without_the_report_of_another_version(machine: Machine) -> None:
+    machine.one.client("SUB a")
+    machine.two.reports[PAGES] = lambda asked: b"[]"
+    assert machine.read("$sys/channels/name/0")["total"] == 1

@@ -14,9 +14,11 @@ from twistedsock.metrics.processes import (
     STATISTICS,
     MetricsOfAll,
     StatisticsOfAll,
+    WholeStatistics,
     encode_metrics,
     gather,
     hub_statistics,
+    read_reports,
 )
 from twistedsock.metrics.statistics import read_statistics
 from twistedsock.pubsub.future import Future
@@ -28,6 +30,9 @@ class Others:
 
     node_name = b"1"
     names = ("1", "2", "hub")
+    index = 0
+    is_one_server = True
+    host: str | None = None
     restarts = 0
 
     def __init__(self) -> None:
@@ -58,11 +63,12 @@ def test_statistics_of_all_processes_are_added_up(others: Others) -> None:
     others.will_report(**{"2": msgspec.json.encode(other), "hub": msgspec.json.encode(hub)})
     of_all = StatisticsOfAll(others)
     of_all.refresh()
-    whole = of_all.of_all(of_all.with_restarts(own))
+    whole = of_all.of_all(of_all.with_process(own))
     assert others.asked == [STATISTICS] and of_all.connections_elsewhere == 2
     assert (whole.connections, whole.published, whole.memory_bytes, whole.cpu_seconds) == (5, 11, 230, 3.5)
     assert (whole.channels, whole.uptime, whole.turn_longest) == (12, 9.0, 0.2), "the largest"
     assert (whole.peers, whole.refused) == ({"total": 5, "line": 3, "json": 2}, {"limit": 2})
+    assert isinstance(whole, WholeStatistics)
     assert whole.restarts == 4 and all(each.is_running for each in whole.processes)
     assert [(each.name, each.peers, each.memory_bytes, each.restarts) for each in whole.processes] == [
         ("1", 3, 100, 3),
@@ -78,6 +84,7 @@ def test_processes_that_do_not_answer_are_not_added_up(others: Others) -> None:
     others.answer = UNAVAILABLE
     of_all.refresh()
     whole = of_all.of_all(own)
+    assert isinstance(whole, WholeStatistics)
     assert [(each.name, each.is_running) for each in whole.processes] == [("1", True), ("2", False), ("hub", False)]
     assert whole.memory_bytes == 100
     received: list[Any] = []
@@ -86,6 +93,35 @@ def test_processes_that_do_not_answer_are_not_added_up(others: Others) -> None:
     gather(others, b"x", received.append)
     failed.settle(UNAVAILABLE)
     assert received == [{}, {}]
+
+
+def test_statistics_of_servers_have_their_hosts_while_they_are_looked_at(others: Others) -> None:
+    others.is_one_server, others.host, others.names = False, "tokyo", ("1", "2")
+    of_all = StatisticsOfAll(others)
+    own = of_all.with_process(read_statistics(FakeServer().context, 100, 1.5))
+    assert own.host == "tokyo" and of_all.of_all(own) is own, "the others have not answered yet"
+
+    def processes() -> list[tuple[str, bool, object]]:
+        of_all.refresh()
+        whole = of_all.of_all(own)
+        assert isinstance(whole, WholeStatistics) and b"host" not in msgspec.json.encode(whole).split(b"processes")[0]
+        return [(each.name, each.is_running, each.host) for each in whole.processes]
+
+    assert processes() == [("1", True, "tokyo"), ("2", False, "")]
+    others.will_report(**{"2": msgspec.json.encode(replace(own, host="lima", connections=7))})
+    assert processes() == [("1", True, "tokyo"), ("2", True, "lima")]
+    assert of_all.connections_elsewhere == 0, "each server has its own limit"
+    others.will_report(**{"2": b"of another version"})
+    assert processes() == [("1", True, "tokyo"), ("2", False, "lima")]
+    of_all.forget()
+    assert of_all.of_all(own) is own
+
+
+def test_names_those_whose_reports_are_missing_or_cannot_be_read(others: Others) -> None:
+    reports = {b"2": b"[1]", b"hub": b""}
+    assert read_reports(others, reports, msgspec.json.decode) == ([[1]], [])
+    assert read_reports(others, {b"2": b"["}, msgspec.json.decode) == ([], ["2", "hub"])
+    assert read_reports(None, {}, msgspec.json.decode) == ([], [])
 
 
 def metrics(connections: int, is_up: int, version: str) -> list[Metric]:

@@ -317,7 +317,8 @@ class Hub:
 
     def _gather(self, link: Link, request: int, message: messages.Gather) -> None:
         topic = message.topic
-        reports = {HUB_NAME.encode(): self.reports[topic]()} if topic in self.reports else {}
+        report = self.reports.get(topic)
+        reports = {HUB_NAME.encode(): b"" if report is None else report()}
         others = [other for other in self._links.values() if other is not link]
         self._gatherings.begin(link, request, topic, others, reports)
 

@@ -62,6 +62,8 @@ class WorkerBackplane:
 
     keeps_history = True
     counts_members = True
+    is_one_server = True
+    host: str | None = None
 
     def __init__(self, node_name: bytes, schedule: Callable[[Callable[[], None]], object]) -> None:
         self.node_name = node_name
@@ -330,6 +332,11 @@ class WorkerBackplane:
     def _worker_away(self, request: int, message: messages.WorkerAway) -> None:
         if self.receiver is not None:
             self.receiver.unreachable(message.node)
+
+    @property
+    def index(self) -> int:
+        """The place of this worker among all."""
+        return self.names.index(self.node_name.decode())
 
     def gather(self, topic: bytes) -> Error | Future[dict[bytes, bytes]]:
         """The reports of all other workers about a topic, by their names."""

@@ -28,9 +28,12 @@ MAX_BYTES_PER_KIND = 48 * 1024
 MAX_TEXT_LENGTH = 120
 """Characters of a reason or an error message."""
 
-NUMBERS_PER_MILLISECOND = 32
-"""The maximum of worker processes. Numbers stay below 2^53, the largest integer that JavaScript reads exactly, for
-6,000 years."""
+NUMBERS_PER_MILLISECOND = 1024
+"""More than there are workers, so that each has its own, and enough that two servers with random ones seldom have the
+same. Numbers stay below 2^53, the largest integer that JavaScript reads exactly, until the year 2248."""
+
+CLOCK_DIFFERENCE_SECONDS = 1.0
+"""The clocks of servers on several machines may differ by this: entries of the last second can be incomplete."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -103,12 +106,13 @@ class _Share:
 
 
 class ConnectionJournal:
-    """Records the events of connections, as the monitor receives them. ``process`` is the index of this process if the
-    server has several."""
+    """Records the events of connections, as the monitor receives them. ``process`` is the index of this process if
+    there are several, and ``clock_difference`` by how many seconds their clocks may differ."""
 
-    def __init__(self, context: ServerContext, process: int | None = None) -> None:
+    def __init__(self, context: ServerContext, process: int | None = None, clock_difference: float = 0.0) -> None:
         self._context = context
         self._process = process
+        self._clock_difference = clock_difference
         self.newest = 0
         """The number of the newest event."""
         self._shares = {kind: _Share() for kind in KINDS}
@@ -178,14 +182,14 @@ class ConnectionJournal:
         if self._process is None:
             return self.newest + 1
         time = max(self.newest // NUMBERS_PER_MILLISECOND + 1, int(self._context.wall_clock() * 1000))
-        return time * NUMBERS_PER_MILLISECOND + self._process
+        return time * NUMBERS_PER_MILLISECOND + self._process % NUMBERS_PER_MILLISECOND
 
     @property
     def newest_complete(self) -> int:
         """A number that all later events exceed, in all processes."""
         if self._process is None:
             return self.newest
-        return int(self._context.wall_clock() * 1000) * NUMBERS_PER_MILLISECOND - 1
+        return int((self._context.wall_clock() - self._clock_difference) * 1000) * NUMBERS_PER_MILLISECOND - 1
 
     def _now(self) -> float:
         return round(self._context.wall_clock(), 3)

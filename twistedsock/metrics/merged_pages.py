@@ -5,6 +5,7 @@ in several processes is one row, with its subscribers added up.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -99,7 +100,8 @@ def merged_page(topic: Topic, own: Part, reports: Sequence[bytes]) -> Steps[byte
     """The encoded page of a topic. ``reports`` are the encoded parts of other processes."""
     parts = [own]
     for report in reports:
-        parts.append(_read_part(report))
+        with suppress(msgspec.MsgspecError):  # of a server with another version
+            parts.append(_read_part(report))
         yield
     name_bytes = max([part.max_name_bytes for part in parts])
     total = sum([part.total for part in parts])

@@ -1,7 +1,8 @@
 """The statistics and metrics of several processes together. Each process answers for all: it asks the others."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from contextlib import suppress
+from typing import Protocol, TypeVar
 
 import msgspec
 from msgspec.structs import asdict
@@ -11,6 +12,8 @@ from prometheus_client.samples import Sample
 from twistedsock.errors import Error
 from twistedsock.metrics.statistics import ServerStatistics
 from twistedsock.pubsub.future import Future
+
+T = TypeVar("T")
 
 STATISTICS = b"figures"
 
@@ -25,15 +28,27 @@ LOG = b"log"
 
 
 class OtherProcesses(Protocol):
-    """The other processes of this server. When another one asks for a topic, the function in ``reports`` under its
-    first word is called with the rest."""
+    """The other processes with the same channels. When another one asks for a topic, the function in ``reports`` under
+    its first word is called with the rest."""
 
     node_name: bytes
-    names: Sequence[str]
-    """The names of all processes, also of those that do not run now. This one is among them."""
+    is_one_server: bool
+    """Whether they are workers with the same ports and limits of connections. Otherwise, each is a server."""
+    host: str | None
+    """The name of the machine. None for workers, which are on the same one."""
     restarts: int
     """How often this process has been started again."""
     reports: dict[bytes, Callable[[bytes], bytes | Future[bytes]]]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The names of all processes, also of those that do not answer. This one is among them."""
+        ...
+
+    @property
+    def index(self) -> int:
+        """A number of this process: for workers its place among all, for servers a random one."""
+        ...
 
     def gather(self, topic: bytes) -> Error | Future[dict[bytes, bytes]]:
         """The reports of all others, by their names. A process that does not answer is missing, and the report is empty
@@ -52,6 +67,19 @@ def gather(others: OtherProcesses, topic: bytes, received: Callable[[Reports], N
         answer.then(lambda outcome: received({} if isinstance(outcome, Error) else outcome))
 
 
+def read_reports(
+    others: OtherProcesses | None, reports: Reports, read: Callable[[bytes], T]
+) -> tuple[list[T], list[str]]:
+    """The contents of reports, and the names of the processes that have not answered, or that have another version."""
+    contents, answered = [], {b"" if others is None else others.node_name}
+    for name, report in reports.items():
+        with suppress(msgspec.MsgspecError):
+            if report:
+                contents.append(read(report))
+            answered.add(name)
+    return contents, [name for name in (others.names if others else ()) if name.encode() not in answered]
+
+
 class ProcessFigures(msgspec.Struct, frozen=True):
     """One process in ``$sys/figures``."""
 
@@ -68,6 +96,8 @@ class ProcessFigures(msgspec.Struct, frozen=True):
     cpu_seconds: float
     turn_longest: float
     restarts: int
+    host: str | msgspec.UnsetType = msgspec.UNSET
+    """The machine of one of several servers, empty if it has never answered."""
 
 
 class WholeStatistics(ServerStatistics, frozen=True, kw_only=True):
@@ -116,48 +146,68 @@ def hub_statistics(
 _LARGEST = ("channels", "uptime", "turn_longest")
 """Fields that are not added up: a channel can be in use in several processes."""
 
-_OWN = ("time", "version")
+_OWN = ("time", "version", "host")
 
 _read_statistics = msgspec.json.Decoder(ServerStatistics).decode
 
 
 class StatisticsOfAll:
-    """Adds up the statistics of this process and the last ones of the others. Call ``refresh`` every second."""
+    """Adds up the statistics of this process and the last ones of the others. Call ``refresh`` every second, or
+    ``forget`` if they are not needed: this process asks several servers only while a client looks."""
 
     def __init__(self, others: OtherProcesses) -> None:
         self._others = others
+        self.is_one_server = others.is_one_server
+        self.index = others.index
         self._last: dict[str, ServerStatistics] = {}
+        # The machines of servers, because those that do not answer are shown with theirs.
+        self._hosts: dict[str, str] = {}
+        self.is_known = others.is_one_server
+        """Whether the other processes have been asked. Until then, the statistics are those of this one."""
 
     @property
     def connections_elsewhere(self) -> int:
+        """The connections that count for the limit of this process, beside its own."""
+        if not self.is_one_server:
+            return 0
         return sum([statistics.connections for statistics in self._last.values()])
-
-    @property
-    def index(self) -> int:
-        """The place of this process among all."""
-        return self._others.names.index(self._others.node_name.decode())
 
     def gather_pages(self, channel: bytes, received: Callable[[Sequence[bytes]], None]) -> None:
         """Ask the others for their parts of the page of a channel under ``$sys/``."""
         gather(self._others, PAGES + b" " + channel, lambda reports: received(list(filter(None, reports.values()))))
 
-    def with_restarts(self, own: ServerStatistics) -> ServerStatistics:
-        """The statistics of this process, which does not count its restarts itself."""
-        return msgspec.structs.replace(own, restarts=self._others.restarts)
+    def with_process(self, own: ServerStatistics) -> ServerStatistics:
+        """The statistics of this process, with what it does not count itself."""
+        host = msgspec.UNSET if self._others.host is None else self._others.host
+        return msgspec.structs.replace(own, restarts=self._others.restarts, host=host)
 
     def refresh(self) -> None:
-        """Ask the other processes. Those that do not answer are left out."""
+        """Ask the other processes. Those that do not answer, or are of another version, are left out."""
 
         def received(reports: Reports) -> None:
-            self._last = {name.decode(): _read_statistics(report) for name, report in reports.items() if report}
+            self._last = {}
+            for name, report in reports.items():
+                with suppress(msgspec.MsgspecError):
+                    if report:
+                        self._last[name.decode()] = _read_statistics(report)
+            self.is_known = True
 
         gather(self._others, STATISTICS, received)
 
-    def of_all(self, own: ServerStatistics) -> WholeStatistics:
+    def forget(self) -> None:
+        """What is known of the other processes is out of date."""
+        self._last, self.is_known = {}, self.is_one_server
+
+    def of_all(self, own: ServerStatistics) -> ServerStatistics:
+        """``WholeStatistics`` if the others are known. ``own`` are those of this process."""
+        if not self.is_known:
+            return own
         by_name = {self._others.node_name.decode(): own, **self._last}
         names = sorted({*self._others.names, *by_name})
         every = list(by_name.values())
-        fields = asdict(own)
+        hosts = {name: one.host for name, one in by_name.items() if isinstance(one.host, str)}
+        self._hosts = {name: host for name, host in {**self._hosts, **hosts}.items() if name in names}
+        fields = asdict(msgspec.structs.replace(own, host=msgspec.UNSET))
         for field, value in fields.items():
             values = [getattr(statistics, field) for statistics in every]
             if field in _LARGEST:
@@ -166,7 +216,28 @@ class StatisticsOfAll:
                 fields[field] = _add(values)
             elif field not in _OWN:
                 fields[field] = round(sum(values), 6)
-        return WholeStatistics(**fields, processes=[_figures(name, by_name.get(name)) for name in names])
+        processes = [self._figures(name, by_name.get(name)) for name in names]
+        return WholeStatistics(**fields, processes=processes)
+
+    def _figures(self, name: str, statistics: ServerStatistics | None) -> ProcessFigures:
+        host = msgspec.UNSET if self.is_one_server else self._hosts.get(name, "")
+        if statistics is None:
+            return ProcessFigures(name, False, 0.0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0, host)
+        return ProcessFigures(
+            name,
+            True,
+            statistics.uptime,
+            statistics.peers.get("total", 0),
+            statistics.subscriptions,
+            statistics.behind,
+            statistics.published,
+            statistics.delivered,
+            statistics.memory_bytes,
+            statistics.cpu_seconds,
+            statistics.turn_longest,
+            statistics.restarts,
+            host,
+        )
 
 
 def _add(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
@@ -175,25 +246,6 @@ def _add(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
         for name, count in each.items():
             total[name] = total.get(name, 0) + count
     return total
-
-
-def _figures(name: str, statistics: ServerStatistics | None) -> ProcessFigures:
-    if statistics is None:
-        return ProcessFigures(name, False, 0.0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0)
-    return ProcessFigures(
-        name,
-        True,
-        statistics.uptime,
-        statistics.peers.get("total", 0),
-        statistics.subscriptions,
-        statistics.behind,
-        statistics.published,
-        statistics.delivered,
-        statistics.memory_bytes,
-        statistics.cpu_seconds,
-        statistics.turn_longest,
-        statistics.restarts,
-    )
 
 
 # Metrics.

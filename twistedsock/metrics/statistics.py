@@ -49,6 +49,8 @@ class ServerStatistics(msgspec.Struct, frozen=True):
     """The longest turn since the previous statistics."""
     restarts: int = 0
     """How often a process has been started again by its supervisor."""
+    host: str | msgspec.UnsetType = msgspec.UNSET
+    """The machine. Only for one of several servers."""
 
 
 def read_statistics(context: ServerContext, memory_bytes: int, cpu_seconds: float) -> ServerStatistics:

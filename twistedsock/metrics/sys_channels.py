@@ -12,7 +12,7 @@ import msgspec
 
 from twistedsock.codecs.payload import build_payloads
 from twistedsock.errors import Error
-from twistedsock.metrics.connection_journal import ConnectionJournal
+from twistedsock.metrics.connection_journal import CLOCK_DIFFERENCE_SECONDS, ConnectionJournal
 from twistedsock.metrics.merged_pages import Part, encode_part, merged_page, own_part
 from twistedsock.metrics.processes import StatisticsOfAll
 from twistedsock.metrics.statistics import ServerStatistics, read_statistics
@@ -96,7 +96,7 @@ class Monitor:
         others: StatisticsOfAll | None = None,
     ) -> None:
         self._others = others
-        self.journal = ConnectionJournal(context, None if others is None else others.index)
+        self.journal = _build_journal(context, others)
         self._published_number = 0
         self._context = context
         self._broker = context.broker
@@ -179,22 +179,36 @@ class Monitor:
     def statistics(self) -> ServerStatistics:
         """The statistics of this process."""
         statistics = read_statistics(self._context, self._memory_bytes(), self._cpu_seconds())
-        return statistics if self._others is None else self._others.with_restarts(statistics)
+        return statistics if self._others is None else self._others.with_process(statistics)
+
+    def report_statistics(self, asked: bytes) -> bytes:
+        """Another process asks for the statistics of this one."""
+        return _encode(self.statistics())
 
     def _publish_statistics(self) -> None:
         statistics, others = self.statistics(), self._others
         self._context.stats.longest_turn = 0.0
         payload = _encode(statistics if others is None else others.of_all(statistics))
         self._publish(STATISTICS_CHANNEL, b"figures", [payload])
-        if others is not None:
+        if others is None:
+            return
+        if others.is_one_server or self._has_subscribers(STATISTICS_CHANNEL):
             others.refresh()
-            self._context.connection_limiter.elsewhere = others.connections_elsewhere
+        else:
+            others.forget()
+        self._context.connection_limiter.elsewhere = others.connections_elsewhere
+
+    def _has_subscribers(self, name: bytes) -> bool:
+        channel = self._broker.channels.get(name)
+        return channel is not None and bool(channel.subscriptions)
 
     # Presence, called by the broker.
 
     def joined(self, channel: bytes, member: Member, readers: int) -> None:
         """A page is published as soon as it has a subscriber."""
         topic = parse_topic(channel)
+        if channel == STATISTICS_CHANNEL and self._others is not None:
+            self._others.refresh()
         if topic is not None:
             self._topics[channel] = topic
             self._due[channel] = None
@@ -244,8 +258,7 @@ class Monitor:
             self._last_pages[channel] = timeline(ended.info, ended.steps, epoch)
             self._final.add(channel)
             self._schedule()
-        closed = self._broker.channels.get(CLOSED_CHANNEL)
-        if closed is not None and closed.subscriptions and self._closed_left:
+        if self._closed_left and self._has_subscribers(CLOSED_CHANNEL):
             self._closed_left -= 1
             self._closed.append(_encode(ended.record))
             self._schedule()
@@ -416,3 +429,9 @@ class Monitor:
 
     def _publish(self, channel: bytes, name: bytes, payloads: list[bytes]) -> None:
         self._broker.publish(self._publisher, Publication(channel, build_payloads(payloads, JSON), name))
+
+
+def _build_journal(context: ServerContext, others: StatisticsOfAll | None) -> ConnectionJournal:
+    if others is None:
+        return ConnectionJournal(context)
+    return ConnectionJournal(context, others.index, 0.0 if others.is_one_server else CLOCK_DIFFERENCE_SECONDS)

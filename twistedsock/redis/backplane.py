@@ -23,6 +23,7 @@ from twistedsock.redis.channels import Channels
 from twistedsock.redis.connection import Timing
 from twistedsock.redis.connection_counts import COUNTS, ConnectionCounts
 from twistedsock.redis.event_scripts import Kept
+from twistedsock.redis.gatherings import REPORT, REQUEST, Gatherings
 from twistedsock.redis.presence import Presence
 from twistedsock.redis.publications import Publications
 from twistedsock.redis.resp import Call, RedisError, Subscribe, Unsent
@@ -33,7 +34,7 @@ from twistedsock.redis.shards import RETRY_SECONDS, Shards
 class RedisBackplane:
     """``node_name`` must be random, and is part of the ids of clients. ``schedule`` calls a function after some
     seconds, or after this turn. ``report`` is called with sentences about data that this version cannot read.
-    ``draw_name`` returns a random name."""
+    ``draw_name`` returns a random name. ``host`` is the name of this machine."""
 
     keeps_history = True
 
@@ -47,9 +48,11 @@ class RedisBackplane:
         report: Callable[[str], object],
         draw_name: Callable[[], bytes],
         timing: Timing,
+        host: str = "",
     ) -> None:
         self.node_name = node_name
         self.receiver: MessageReceiver | None = None
+        self.gatherings = Gatherings(node_name, names, self._queue_shared, schedule, host)
         kept = Kept(limits.history_events, limits.history_bytes, int(limits.history_age * 1000))
         self._names = names
         self._own_topic = names.node_topic(node_name)
@@ -238,9 +241,11 @@ class RedisBackplane:
         if former is not None:
             self._counts.disconnected()
             self._presence.disconnected()
+            self.gatherings.disconnected()
         if shared is not None:
             self._queue_shared(Subscribe([self._names.nodes_topic, self._own_topic]))
             self._counts.connected()
+            self.gatherings.connected()
             self._presence.connected(shared[0].fence)
             self._channels.follow_all_members()
             self._schedule(self._timing.renew, partial(self._renew, shared))
@@ -253,16 +258,13 @@ class RedisBackplane:
             self._report(f"cannot read a message of another server: {error}")
 
     def _handle(self, topic: bytes, message: bytes) -> None:
-        if topic == self._names.nodes_topic and message.startswith(COUNTS):
-            self._counts.received(message)
-            return
         if topic == self._names.nodes_topic:
-            node, command = wire.decode_command(message)
-            if node != self.node_name:
-                self._node.run_command(command)
+            self._handle_to_all(message)
             return
         if topic == self._own_topic:
-            if message[:1] == wire.MESSAGE and self.receiver is not None:
+            if message[:1] == REPORT:
+                self.gatherings.received_report(message)
+            elif message[:1] == wire.MESSAGE and self.receiver is not None:
                 self.receiver.received(*wire.decode_message(message))
             return
         channel = self._names.channel(topic)
@@ -276,6 +278,17 @@ class RedisBackplane:
         if arrival.node != self.node_name:  # its own events are delivered with their reply
             for batch in wire.number(wire.decode_events(arrival.events), arrival.first, arrival.time):
                 self._channels.deliver(channel, arrival.epoch, batch)
+
+    def _handle_to_all(self, message: bytes) -> None:
+        """A message to all nodes."""
+        if message[:1] == COUNTS:
+            self._counts.received(message)
+        elif message[:1] == REQUEST:
+            self.gatherings.received_request(message)
+        else:
+            node, command = wire.decode_command(message)
+            if node != self.node_name:
+                self._node.run_command(command)
 
     # Periodic work.
 

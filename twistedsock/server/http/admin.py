@@ -16,9 +16,9 @@ from twistedsock.codecs.query import (
     bad_parameter,
     read_pagination,
 )
-from twistedsock.errors import FOR_ADMINS, FOR_ADMINS_WITH_TOKEN, CloseReason, Error, ErrorCode
+from twistedsock.errors import FOR_ADMINS, FOR_ADMINS_WITH_TOKEN, UNAVAILABLE, CloseReason, Error, ErrorCode
 from twistedsock.metrics.connection_journal import KINDS, ConnectionJournal, JournalEntry
-from twistedsock.metrics.processes import LOG, METRICS, PEERS, OtherProcesses, Reports, gather
+from twistedsock.metrics.processes import LOG, METRICS, PEERS, OtherProcesses, Reports, gather, read_reports
 from twistedsock.metrics.prometheus import Metrics
 from twistedsock.pubsub.values import DisconnectClient
 from twistedsock.server.http.headers import DATA_HEADERS, accepts_gzip
@@ -45,12 +45,14 @@ GZIP_LEVEL = 1
 """Metrics are requested every few seconds, and the lowest level leaves a fifth of their size."""
 
 
-class ConnectionsPage(msgspec.Struct):
+class ConnectionsPage(msgspec.Struct, omit_defaults=True):
     """A page of connected clients, sorted by id."""
 
     peers: list[ConnectionInfo]
     total: int
     next: str | None
+    missing: list[str] = []
+    """The processes that have not answered: their clients are missing."""
 
 
 class PeersReport(msgspec.Struct):
@@ -77,12 +79,13 @@ class ConnectionsEndpoint:
         pagination = read_pagination(request.parameters)
 
         def respond(others: Reports) -> None:
-            reports = [self._first(pagination), *[_read_report(report) for report in others.values() if report]]
+            elsewhere, missing = read_reports(self._others, others, _read_report)
+            reports = [self._first(pagination), *elsewhere]
             infos, after = pagination.page(
                 [info for report in reports for info in report.peers], lambda info: info.id.encode()
             )
             total = sum([report.total for report in reports])
-            page = ConnectionsPage(infos, total, None if after is None else after.decode())
+            page = ConnectionsPage(infos, total, None if after is None else after.decode(), missing)
             request.respond_json(200, msgspec.json.encode(page) + b"\n")
 
         topic = b"%s %d %s" % (PEERS, pagination.limit, pagination.after)
@@ -118,7 +121,11 @@ class ConnectionsEndpoint:
             for report in filter(None, reports.values()):
                 request.respond_json(200, report)
                 return
-            request.respond_error(UNKNOWN_CONNECTION, 404)
+            _, missing = read_reports(self._others, reports, bytes)
+            if request.captured.partition(b"-")[0].decode() in missing:
+                request.respond_error(UNAVAILABLE, 503)
+            else:
+                request.respond_error(UNKNOWN_CONNECTION, 404)
 
         gather(self._others, b"%s 0 %s" % (PEERS, request.captured), respond)
 
@@ -153,13 +160,15 @@ class ConnectionsEndpoint:
         return session
 
 
-class JournalPage(msgspec.Struct):
+class JournalPage(msgspec.Struct, omit_defaults=True):
     """Entries of the connection log, the newest first. ``newest`` is the number of the newest event: to receive only
     later ones, send it as ``after``."""
 
     log: list[JournalEntry]
     total: int
     newest: int
+    missing: list[str] = []
+    """The processes that have not answered: their entries are missing."""
 
 
 _read_journal = msgspec.json.Decoder(JournalPage).decode
@@ -185,9 +194,10 @@ class JournalEndpoint:
             after = 0
 
         def respond(reports: Reports) -> None:
-            pages = [self._first(kind, after, newest, limit), *map(_read_journal, filter(None, reports.values()))]
+            elsewhere, missing = read_reports(self._others, reports, _read_journal)
+            pages = [self._first(kind, after, newest, limit), *elsewhere]
             found = sorted([entry for page in pages for entry in page.log], key=lambda entry: -entry.number)
-            page = JournalPage(found[:limit], sum([page.total for page in pages]), newest)
+            page = JournalPage(found[:limit], sum([page.total for page in pages]), newest, missing)
             request.respond_json(200, msgspec.json.encode(page) + b"\n")
 
         if self._others is None:

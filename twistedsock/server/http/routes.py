@@ -80,7 +80,9 @@ def build_routes(
     reader = EventsReader(events, LongPollEndpoint(context, reactor), streams)
     fallback = FallbackEndpoint(streams, lambda: token_urlsafe(STREAM_KEY_BYTES), relay)
     log = JournalEndpoint(journal or ConnectionJournal(context), others)
-    metrics = MetricsEndpoint(Metrics(context, webhook_statistics, state_statistics), others)
+    # Each of several servers has metrics of its own, which Prometheus adds up.
+    workers = others if others is not None and others.is_one_server else None
+    metrics = MetricsEndpoint(Metrics(context, webhook_statistics, state_statistics), workers)
     if others is not None:
         others.reports |= {METRICS: metrics.report, PEERS: connections.report, LOG: log.report}
     return [

@@ -123,7 +123,7 @@ export function buildOverview({ sysChannels, snippets }) {
       slowest,
       lost: series.over('lost', LOSS_SECONDS).total,
       cpu: load.mean,
-      away: (figures.processes ?? []).filter((one) => one.is_running === false).map(({ name }) => inWords(name)),
+      away: (figures.processes ?? []).filter((one) => one.is_running === false).map(inWords),
       longest: series.over('longest', LOAD_SECONDS).maximum,
     });
     byId('facts').dataset.level = level;
@@ -134,8 +134,10 @@ export function buildOverview({ sysChannels, snippets }) {
 
   function showMetrics(data) {
     if (!data?.peers) return;
+    const isPart = series.isOfOneOf(data);
     series.add(data);
     receivedAt = performance.now();
+    if (isPart) return;
     clearInterval(silenceTimer);
     silenceTimer = setInterval(showHealth, 1000);
     byId('overview-loading').hidden = true;

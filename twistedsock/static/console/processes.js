@@ -1,12 +1,15 @@
-/** The processes of a server with several workers: state, clients, load, and how often they were started again. */
+/** The workers of a server, or the servers on one Redis: state, clients, load, and how often they were started again. */
 
 import { byId } from '../dom.js';
 import { loadOf } from './series.js';
 import { buildTable, write } from './table.js';
 import { age, bytes, count, percent } from './units.js';
 
-/** A name from `$sys/figures` in words: workers have short names, which the ids of their clients begin with. */
-export const inWords = (name) => (name === 'hub' ? 'hub' : `worker ${name}`);
+/** A process of `$sys/figures` in words. The ids of its clients begin with its name. Servers have a `host`. */
+export function inWords({ name, host }) {
+  if (host !== undefined) return host ? `${name} on ${host}` : name;
+  return name === 'hub' ? 'hub' : `worker ${name}`;
+}
 
 export function buildProcesses() {
   let before;
@@ -17,7 +20,7 @@ export function buildProcesses() {
     keyOf: ({ name }) => name,
     ordered() {},
     columns: [
-      { title: 'Process', name: 'name', draw: (cell, { name }) => write(cell, inWords(name)) },
+      { title: 'Process', name: 'name', draw: (cell, row) => write(cell, inWords(row)) },
       {
         title: 'State',
         name: 'process-state',
@@ -37,7 +40,7 @@ export function buildProcesses() {
     /** Shows an event of `$sys/figures`. A server with one process has no list. */
     show(figures) {
       byId('processes').hidden = !figures.processes;
-      table.setOrder('', 'Processes of the server');
+      table.setOrder('', 'Processes');
       if (!figures.processes) return;
       load = loadOf(before, figures);
       before = figures;

@@ -20,12 +20,24 @@ export function loadOf(before, after) {
 }
 
 /**
+ * Whether the totals of two metrics are those of the same processes. One that has been started meanwhile began with zeros;
+ * one that did not answer before brings the totals of its whole life.
+ */
+function areSameProcesses(before, after, seconds) {
+  if (!before.processes || !after.processes) return !before.processes === !after.processes;
+  const running = ({ processes }) => new Map(processes.filter((one) => one.is_running).map((one) => [one.name, one]));
+  const [former, present] = [running(before), running(after)];
+  return [...former.keys()].every((name) => present.has(name))
+    && [...present].every(([name, { uptime }]) => former.has(name) || uptime <= seconds + 1);
+}
+
+/**
  * Computes a point: rates from the difference of two consecutive metrics, states from the later ones.
- * Returns undefined if they are not consecutive, for example after a restart of the server.
+ * Returns undefined if they are not consecutive, for example after a restart of the server, or not of the same processes.
  */
 export function pointBetween(before, after) {
   const seconds = after.time - before.time;
-  if (!(seconds > 0) || after.uptime < before.uptime) return undefined;
+  if (!(seconds > 0) || after.uptime < before.uptime || !areSameProcesses(before, after, seconds)) return undefined;
   const each = (name) => Math.max(0, (after[name] - before[name]) / seconds);
   const turns = after.turns - before.turns;
   const loads = after.processes ? [...loadOf(before, after).values()].map((one) => one ?? 0) : [100 * each('cpu_seconds')];
@@ -56,11 +68,18 @@ export function pointBetween(before, after) {
 export class Series {
   #points = [];
   #last;
+  #ignored = 0;
 
   /** @returns {boolean} true if there is a new point */
   add(figures) {
     if (this.#last && figures.time < this.#last.time - SPAN_SECONDS) this.#reset(); // the clock was set back
     if (this.#last && figures.time <= this.#last.time) return false; // repeated after a reconnection
+    if (this.isOfOneOf(figures)) {
+      this.#ignored += 1;
+      return false;
+    }
+    if (figures.processes && this.#last && !this.#last.processes) this.#reset();
+    this.#ignored = 0;
     const point = this.#last && pointBetween(this.#last, figures);
     const silent = this.#last ? figures.time - this.#last.time : 0;
     this.#last = figures;
@@ -73,6 +92,12 @@ export class Series {
     while (this.#points[0].time < figures.time - SPAN_SECONDS) this.#points.shift();
     return true;
   }
+
+  /**
+   * Whether metrics are only those of one of several servers: they ask each other only while a client looks. After five
+   * minutes of these, there is only one server.
+   */
+  isOfOneOf(figures) { return Boolean(!figures.processes && this.#last?.processes) && this.#ignored < SPAN_SECONDS; }
 
   #reset() {
     this.#points = [];
