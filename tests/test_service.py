@@ -29,7 +29,8 @@ from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.values import Batch, ChannelState, Payloads, Position
 from twistedsock.server.listeners import BACKLOG
 from twistedsock.server.transport import DirectTCPTransport, Reachability
-from twistedsock.service import EXPIRY_SECONDS, SWEEP_SECONDS, SockbridgeService, StartFailed
+from twistedsock.service import ANSWERS_SHARE, EXPIRY_SECONDS, SWEEP_SECONDS, SockbridgeService, StartFailed
+from twistedsock.testing import LateBackplane
 from twistedsock.webhooks.delivery import DeliveryStatistics
 
 STOP_NOW = "Ctrl-C or SIGTERM again stops now"
@@ -47,8 +48,9 @@ def reactor(monkeypatch):
 def make(reactor):
     """Create a service: ``make(tcp=[…], web=[…], …)``. By default, it listens for lines only."""
 
-    def make(tcp=(LOOPBACK,), web=("none",), **settings):
-        return SockbridgeService(Settings(tcp=tuple(tcp), web=tuple(web), **settings), reactor, "1.2")
+    def make(tcp=(LOOPBACK,), web=("none",), backplane=None, **settings):
+        settings = Settings(tcp=tuple(tcp), web=tuple(web), **settings)
+        return SockbridgeService(settings, reactor, "1.2", backplane=backplane)
 
     return make
 
@@ -424,6 +426,24 @@ def test_stop_aborts_clients_after_shutdown_timeout(start, reactor, logged):
     assert "shutdown timeout: aborted clients: 1" in [formatEvent(event) for event in logged]
     protocol.connectionLost(Failure(ConnectionDone()))
     assert ended == [None]
+
+
+def test_stop_waits_for_answers_half_of_the_time(start, reactor, logged):
+    backplane = LateBackplane(MemoryBackplane(draw_epoch, lambda: 0.0))
+    service = start(shutdown_timeout=2.0, backplane=backplane)
+    (one, first), (other, second) = connect(reactor), connect(reactor)
+    one.dataReceived(b"PUB a 1\n")
+    reactor.turn()
+    first.clear(), second.clear()
+    service.stopService()
+    reactor.advance(2.0 * ANSWERS_SHARE - 0.1)
+    assert (first.value(), second.value()) == (b"", b"NOTICE the server is going away\nBYE\n")
+    reactor.advance(0.1)
+    reactor.turn()
+    assert first.value() == b"NOTICE the server is going away\nBYE\n"
+    for protocol in (one, other):
+        protocol.connectionLost(Failure(ConnectionDone()))
+    assert not reactor.getDelayedCalls()
 
 
 def test_stop_now_ends_the_wait(start, reactor, logged):

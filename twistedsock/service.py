@@ -71,6 +71,10 @@ SWEEP_SECONDS = 5.0
 NOTICE_CHECK_SECONDS = 1.0
 """How often the server checks whether its backplane is away."""
 
+ANSWERS_SHARE = 0.5
+"""The part of ``shutdown_timeout`` in which clients are given the answers to their commands, for example publications
+that wait for Redis. The rest is for closing the connections."""
+
 EXPIRY_SECONDS = 1.0
 """How often expired tokens are looked for, which expire in whole seconds."""
 
@@ -428,15 +432,16 @@ class SockbridgeService(LoggingService):
         self._end_wait_for_backplane()
 
     def _drain(self) -> Deferred[None]:
-        try:
-            self.context.close_all(CloseReason.GOING_AWAY, b"the server is going away")
-        except Exception:  # twistd would ignore it
-            self._log.failure("notifying the clients of the shutdown failed")
+        self._close_sessions(waits=True)
         if self._engine is not None:
             self._engine.close_all()
         drained: Deferred[None] = Deferred()
         timeout = self._reactor.callLater(self._settings.shutdown_timeout, self._abort_connections, drained)
         self._shutdown_timeout = timeout
+        answers = self._reactor.callLater(
+            self._settings.shutdown_timeout * ANSWERS_SHARE, self._close_sessions, waits=False
+        )
+        drained.addCallback(lambda result: answers.cancel() if answers.active() else None)
         waiting: set[object] = {self.context.sessions, *self._sites}
 
         def finish(part: object) -> None:
@@ -449,6 +454,12 @@ class SockbridgeService(LoggingService):
             site.shut_down(partial(finish, site))
         self.context.sessions.when_empty(lambda: finish(self.context.sessions))
         return drained
+
+    def _close_sessions(self, waits: bool) -> None:
+        try:
+            self.context.close_all(CloseReason.GOING_AWAY, b"the server is going away", waits)
+        except Exception:  # twistd would ignore it
+            self._log.failure("notifying the clients of the shutdown failed")
 
     def _abort_connections(self, drained: Deferred[None]) -> None:
         self._log.info("shutdown timeout: aborted clients: {count}", count=self._count_connected())

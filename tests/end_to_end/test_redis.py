@@ -228,6 +228,36 @@ def test_events_answered_before_a_kill_are_there_once_and_no_others(new_redis, s
     assert answered.items() <= received.items() and len(answered) > 20
 
 
+def test_commands_in_flight_are_answered_before_a_server_stops(
+    new_redis, start_on, line_client, web_client, open_socket
+):
+    redis = new_redis()
+    server = start_on(redis)
+    ann, page, http = line_client(server.lines[0]), web_client(server.page), open_socket(server.authority)
+    other = line_client(server.lines[0])
+    ann.request("SUB a")
+    redis.pause()
+    ann.send("PUB a 1", "WHO a", "PING never answered")
+    page.send(type="publish", channel="b", data=2, id=1)
+    http.sendall(f"POST /channels/c/events HTTP/1.1\r\nHost: {server.authority}\r\nContent-Length: 1\r\n\r\n3".encode())
+    other.request("PING")  # the server has read all that was sent before
+    server.process.terminate()
+    assert other.receive_rest() == ["NOTICE the server is going away", "BYE"]
+    redis.resume()
+    assert ann.receive_rest() == [
+        "OK 1",
+        f"MSG a 1 {ann.id} 1",
+        f"MEMBER a {ann.id} {ann.id}",
+        "OK 1",
+        "NOTICE the server is going away",
+        "BYE",
+    ]
+    answer, notice = page.receive(), page.receive()
+    assert (answer["type"], answer["offset"], notice["type"]) == ("ok", 1, "notice")
+    assert http.recv(1024).startswith(b"HTTP/1.1 201 ")
+    server.process.wait()
+
+
 def test_a_redis_that_is_away_is_reported_and_clients_stay_connected(new_redis, start_on, line_client):
     redis = new_redis("--appendonly", "yes", "--appendfsync", "always")
     one, other = start_on(redis), start_on(redis)

@@ -233,6 +233,21 @@ def test_killed_processes_are_started_again_and_clients_of_the_others_stay(
     assert not any(map(is_running, processes.values())) and not lines.exists()
 
 
+def test_publications_in_flight_to_the_hub_are_answered_before_the_stop(start: Starter, on_each: Any) -> None:
+    server = start(*WORKERS)
+    one, two = on_each(server.lines[0])
+    one.request("SUB a")
+    hub = processes_of(server.process.pid)["hub"]
+    os.kill(hub, signal.SIGSTOP)
+    two.send("PUB a 1", "HIST a")
+    one.request("PING")
+    server.process.terminate()
+    assert one.receive_rest()[-1] == "BYE"
+    os.kill(hub, signal.SIGCONT)
+    assert two.receive_rest() == ["OK 1", f"MSG a 1 {two.id} 1", "OK 1", "NOTICE the server is going away", "BYE"]
+    server.process.wait()
+
+
 def test_connections_of_an_address_are_counted_over_all_workers(start: Starter, open_socket: Any) -> None:
     proxies = ("--trusted-proxy", "127.0.0.1", "--proxy-protocol", TCP, "--allow-insecure")
     server = start(*WORKERS, *proxies, "--max-connections-per-address", "5", web=("none",))

@@ -293,6 +293,19 @@ class ClusterGroup:
         for key in source.ask("CLUSTER", "GETKEYSINSLOT", number, 1000):
             source.ask("MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
 
+    def move_atomically(self, number: int, target: RedisServer) -> bool:
+        """Begin to move a slot with all its keys in one step. False if the servers cannot: Valkey 9.0 can, and Redis
+        8.4."""
+        source = self.owner(number)
+        for server, words in (
+            (source, ("MIGRATESLOTS", "SLOTSRANGE", number, number, "NODE", self.id_of(target))),
+            (target, ("MIGRATION", "IMPORT", number, number)),
+        ):
+            with contextlib.suppress(RedisError):
+                server.ask("CLUSTER", *words)
+                return True
+        return False
+
     def end_move(self, number: int, target: RedisServer) -> None:
         target_id = self.id_of(target)
         for server in (target, *[master for master in self.masters if master is not target]):

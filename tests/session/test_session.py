@@ -43,6 +43,7 @@ REPLIES: list[tuple[Command, list[str]]] = [
     (commands.Info(), ["OK id=p1 nick=p1 from=127.0.0.1:50000 to=127.0.0.1:8081 channels=1 uptime=0 version=0.0"]),
     (commands.Reply(b"OK\n"), ["OK"]),
     (commands.Quit(), ["BYE"]),
+    (commands.Close(CloseReason.POLICY, b"enough"), ["NOTICE enough", "BYE"]),
     (commands.Notice(b"hello"), ["NOTICE hello"]),
     (commands.InvalidCommand(INTERNAL), ["ERR internal internal error: the server has logged it"]),
 ]
@@ -78,7 +79,7 @@ def test_runs_commands_until_the_session_closes(
     else:
         assert peer.received() == []
         assert peer.session.state is state
-    if isinstance(command, commands.Quit):
+    if isinstance(command, commands.Quit | commands.Close):
         assert peer.session.state is not SessionState.OPEN
 
 

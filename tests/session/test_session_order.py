@@ -7,6 +7,7 @@ from twistedsock.errors import CloseReason
 from twistedsock.limits.settings import MAX_PUBLISHES_IN_FLIGHT
 from twistedsock.pubsub.subscription import REPLY_PENDING
 from twistedsock.session.commands import Notice
+from twistedsock.session.replies import NO_INPUT
 from twistedsock.testing import FakeServer, LineClient
 
 
@@ -290,3 +291,96 @@ def test_writes_all_output_before_a_close() -> None:
     peer.send("PUB k x")
     peer.session.mark_closing()
     assert bytes(peer.outlet.sent).endswith(b"OK 1\n")
+
+
+# The end of the server.
+
+BYE = ["NOTICE the server is going away", "BYE"]
+
+
+def dismiss(server: FakeServer) -> None:
+    server.context.close_all(CloseReason.GOING_AWAY, b"the server is going away", waits=True)
+    server.turn()
+
+
+@pytest.mark.parametrize(
+    "line, replies",
+    [
+        ("PUB a x", ["OK 1"]),
+        ("SUB b", ["OK b offset=0 epoch=e2"]),
+        ("HIST b", ["OK 0"]),
+        ("WHO b", ["OK 0"]),
+        ("PING hello", ["PONG hello"]),
+    ],
+)
+def test_the_command_that_is_being_run_is_answered_before_the_end(
+    server: FakeServer, line: str, replies: list[str]
+) -> None:
+    subscribed(server)
+    peer = welcomed(server)
+    peer.send(line)
+    dismiss(server)
+    if line.startswith("PING"):
+        assert peer.received() == replies + BYE
+        return
+    assert peer.received() == []
+    settle(server)
+    assert peer.received() == replies + BYE
+
+
+def test_publications_and_the_command_behind_them_are_answered_before_the_end(
+    server: FakeServer, peer: LineClient
+) -> None:
+    peer.send("PUB a x", "PUB b y", "WHO c", "PUB a never")
+    dismiss(server)
+    peer.send("PUB a never", "PING")
+    answered(server, 1)
+    assert peer.received() == ["OK 1"]
+    settle(server)
+    assert peer.received() == ["OK 1", "OK 0", *BYE]
+    assert server.broker.channels[b"a"].head == 1
+
+
+def test_failed_publications_are_answered_before_the_end(server: FakeServer, peer: LineClient) -> None:
+    peer.send("PUB a x")
+    dismiss(server)
+    server.backplane.failing = 1
+    settle(server)
+    assert kinds(peer) == ["ERR", "NOTICE", "BYE"]
+
+
+def test_answers_that_do_not_arrive_are_not_waited_for_twice(server: FakeServer, peer: LineClient) -> None:
+    peer.send("PUB a x")
+    dismiss(server)
+    server.context.close_all(CloseReason.GOING_AWAY, b"the server is going away")
+    server.turn()
+    assert peer.received() == BYE
+    settle(server)
+    assert peer.received() == []
+
+
+def test_client_that_closes_while_it_waits_is_forgotten(server: FakeServer, peer: LineClient) -> None:
+    peer.send("PUB a x")
+    dismiss(server)
+    peer.session.replies.input.end_of_input()  # type: ignore[attr-defined]
+    peer.session.connection_lost()
+    settle(server)
+    assert not len(server.context.sessions)
+
+
+def test_rate_of_the_client_does_not_delay_the_end() -> None:
+    server = FakeServer(late=True)
+    peer = server.line_client()
+    peer.limit(commands_per_second=1, commands_burst=1)
+    peer.received()
+    peer.send("PUB a x")
+    dismiss(server)
+    settle(server)
+    assert peer.received() == ["OK 1", *BYE]
+
+
+def test_stream_without_commands_is_closed_at_once(server: FakeServer, peer: LineClient) -> None:
+    peer.send("SUB a")
+    peer.session.replies.input = NO_INPUT
+    dismiss(server)
+    assert peer.received() == BYE

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 from msgspec.structs import replace
 
-from twistedsock.errors import Error
+from twistedsock.errors import CloseReason, Error
 from twistedsock.pubsub.values import Position, Publication, Tag
 from twistedsock.session.encoder import Encoder
 from twistedsock.session.history_query import ALL_EVENTS, HistoryQuery
@@ -112,6 +112,13 @@ class Quit(msgspec.Struct, frozen=True, gc=False):
     words: str = "QUIT"
 
 
+class Close(msgspec.Struct, frozen=True, gc=False):
+    """The last command of a session, which the server gives: ``Session.close`` when all before it are answered."""
+
+    reason: CloseReason
+    message: bytes
+
+
 class Notice(msgspec.Struct, frozen=True, gc=False):
     """A notice from the endpoint of the connection. It is no reply, so it does not wait for replies that are due before
     it. A client that sends too fast does not get it."""
@@ -141,6 +148,7 @@ Command = (
     | Info
     | Reply
     | Quit
+    | Close
     | Notice
     | InvalidCommand
 )

@@ -64,11 +64,19 @@ class ServerContext(SessionContext[Session]):
         if session is not None:
             session.close(CloseReason.POLICY, command.message, command.code)
 
-    def close_all(self, reason: CloseReason, message: bytes) -> None:
-        """Close all sessions, in time slices, with this message."""
+    def close_all(self, reason: CloseReason, message: bytes, waits: bool = False) -> None:
+        """Close all sessions, in time slices, with this message. With ``waits``, sessions run no more commands, and
+        those whose commands wait for answers are closed when they have them."""
         self.draining = True
-        calls = [partial(session.close, reason, message) for session in self.sessions]
+        calls = [partial(_close, session, reason, message, waits) for session in self.sessions]
         self.broker.scheduler.run_calls(calls, "some sessions could not be closed")
+
+
+def _close(session: Session, reason: CloseReason, message: bytes, waits: bool) -> None:
+    if waits:
+        session.close_when_answered(reason, message)
+    else:
+        session.close(reason, message)
 
 
 def build_context(

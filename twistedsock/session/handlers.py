@@ -359,6 +359,10 @@ def _quit(session: Session, command: commands.Quit) -> None:
     session.finish(CloseReason.NORMAL, command.words, "peer")
 
 
+def _close(session: Session, command: commands.Close) -> None:
+    session.close(command.reason, command.message)
+
+
 def _invalid_command(session: Session, command: commands.InvalidCommand) -> None:
     _write_errors(session, (command.tag, *command.more), command.error)
 
@@ -458,6 +462,7 @@ HANDLERS: dict[type[Command], Callable[[Session, Any], None]] = {
     commands.Info: _info,
     commands.Reply: _reply,
     commands.Quit: _quit,
+    commands.Close: _close,
     commands.Notice: _notice,
     commands.InvalidCommand: _invalid_command,
 }

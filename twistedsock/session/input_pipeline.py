@@ -285,7 +285,7 @@ class InputPipeline:
     def _is_allowed(self, command: Command | None, message: bytes | Command) -> bool:
         """Apply the rate limit to a command. If it exceeds the limit, the reply is an error or the session is
         closed."""
-        if isinstance(command, commands.Quit):
+        if isinstance(command, commands.Quit | commands.Close):
             return True
         decision = self._decide(_price_of(command, message))
         if decision is Decision.REJECT and command is not None and not isinstance(command, commands.Notice):
@@ -309,6 +309,15 @@ class InputPipeline:
     def end_of_input(self) -> None:
         """The client has ended its stream: run the commands that wait, then close."""
         self.submit([commands.Quit("it has ended its stream, with a FIN")])
+
+    def end_with(self, command: commands.Close) -> bool:
+        """Discard the input that has not been run, and run this command when those before it are answered."""
+        self._drop_queue()
+        self._queue = InputQueue()
+        self._queue.extend([command])
+        self._pause()
+        self.resume()
+        return True
 
     def connection_lost(self, how: str = "") -> None:
         """The connection has ended. ``how``: cleanly, broken or aborted."""

@@ -18,6 +18,7 @@ from twistedsock.pubsub.values import Tag
 if TYPE_CHECKING:
     from twistedsock.pubsub.broker import Broker
     from twistedsock.pubsub.scheduler import TimeSlice
+    from twistedsock.session.commands import Close
     from twistedsock.session.encoder import Encoder, Piece
 
 ERRORS_PER_PIECE = 100
@@ -36,6 +37,10 @@ class Input(Protocol):
     def resume(self) -> None:
         """Run the commands that had to wait because of ``input_paused``."""
 
+    def end_with(self, command: "Close") -> bool:
+        """Discard the input that has not been run, and run this command when those before it are answered. Returns
+        False if it cannot."""
+
 
 class NoInput:
     """The input of a session that gets no more commands. It replaces the pipeline of a closed session, because the
@@ -46,6 +51,9 @@ class NoInput:
 
     def resume(self) -> None:
         pass
+
+    def end_with(self, command: "Close") -> bool:
+        return False
 
 
 NO_INPUT = NoInput()

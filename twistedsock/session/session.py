@@ -24,7 +24,7 @@ from twistedsock.pubsub.subscription import (
     Subscription,
 )
 from twistedsock.session.authorizer import SessionAuth
-from twistedsock.session.commands import Command
+from twistedsock.session.commands import Close, Command
 from twistedsock.session.encoder import Encoder, Endpoints
 from twistedsock.session.replies import NO_INPUT, PendingReplies, ReplyWriter
 from twistedsock.session.timeline import HandshakeInfo, Timeline
@@ -209,6 +209,13 @@ class Session:
                 self.replies.write(self.replies.encoder.notice(message, code))
                 self.replies.write(self.replies.encoder.bye(b""))
             self.finish(reason, message.decode())
+
+    def close_when_answered(self, reason: CloseReason, message: bytes) -> None:
+        """Run no more input. Close when the commands that are being run, such as publications that wait for the
+        backplane, are answered: now if there are none."""
+        is_waiting = self.pending_replies or self.replies.is_busy
+        if not (is_waiting and self.replies.input.end_with(Close(reason, message))):
+            self.close(reason, message)
 
     def close_with_error(self, error: Error) -> None:
         """The server has no resources for the client: send the error, and close, so that the client
