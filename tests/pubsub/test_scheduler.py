@@ -220,10 +220,10 @@ def test_flushes_replies_of_too_many_clients_before_the_end_of_the_turn(
     monkeypatch.setattr(broker, "MAX_PENDING_REPLY_WRITERS", 2)
     peers = [server.line_client() for _ in range(3)]
     before = [peer.outlet.sends for peer in peers]
-    server.broker.start_input()
+    server.broker.is_handling_input = True
     for peer in peers:
         peer.send("PUB k x")
-        server.broker.start_input()
+        server.broker.is_handling_input = True
     assert [peer.outlet.sends - sends for peer, sends in zip(peers, before, strict=True)] == [1, 1, 1]
     server.broker.end_input(peers[0].session.replies)
     server.turn()

@@ -123,8 +123,7 @@ class JsonLine(Newline):
 class TextMessage:
     """Each message is a WebSocket text message (RFC 6455 section 5.6), unmasked because servers do not mask."""
 
-    def frame(self, message: bytes) -> bytes:
-        return text_frame(message)
+    frame = staticmethod(text_frame)
 
     def frames(self, messages: list[bytes]) -> list[bytes]:
         return [text_frame(message) for message in messages]

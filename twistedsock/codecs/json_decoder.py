@@ -309,7 +309,9 @@ def _bound(field: str, raw: Raw | UnsetType) -> Bound | None:
 def _publish(request: _Request, tag: Tag) -> Command:
     if request.base64 is not UNSET:
         return _publish_base64(request, tag, request.base64)
-    channel = _required(request, "channel", request.channel)
+    if request.channel is UNSET:
+        raise _missing(request, "channel")
+    channel = request.channel.encode()
     name = DEFAULT_EVENT_NAME if request.name is UNSET else request.name.encode()
     if request.data is UNSET:
         raise _missing(request, "data or base64")

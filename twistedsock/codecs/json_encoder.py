@@ -14,6 +14,7 @@ from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.values import (
     BYTES,
     JSON,
+    TEXT,
     Batch,
     Event,
     Lost,
@@ -42,6 +43,20 @@ def event_message(channel: bytes, event: Event) -> bytes:
         quote_name(event.sender),
         quote_name(event.name),
         payload_to_json(event.payload, kind),
+    )
+
+
+def single_event_message(channel: bytes, batch: Batch) -> bytes:
+    """The event of a batch that has only one. ``channel`` is quoted already."""
+    payloads = batch.payloads
+    kind, payload = payloads.kind, payloads.items[0]
+    return (_BASE64_EVENT if kind is BYTES else _EVENT) % (
+        channel,
+        batch.first,
+        batch.time,
+        quote_name(batch.sender),
+        quote_name(batch.name),
+        b'"%b"' % payload if kind is TEXT and payloads.is_plain else payload_to_json(payload, kind),
     )
 
 
@@ -143,6 +158,8 @@ class JsonEncoder:
 
     def published(self, tags: Sequence[Tag], first: int) -> bytes:
         repeated = b',"repeated":true' if isinstance(first, RepeatedOffset) else b""
+        if tags == (None,):
+            return b""
         messages = [
             b'{"type":"ok","id":%b,"offset":%d%b}' % (tag, offset, repeated)
             for offset, tag in enumerate(tags, first)
@@ -220,8 +237,8 @@ class JsonEncoder:
 
     def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
         payloads, quoted = batch.payloads, quote_name(channel)
-        if len(payloads) == 1:
-            return self._frame(event_message(quoted, next(batch.events())))
+        if len(payloads.items) == 1:
+            return self._frame(single_event_message(quoted, batch))
         if not payloads.is_plain:
             return b"".join(self._frames([event_message(quoted, event) for event in batch.events()]))
         before, between, after = event_parts(quoted, batch)

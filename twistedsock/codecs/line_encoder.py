@@ -95,6 +95,7 @@ class LineEncoder:
 
     title = "line"
     overhead = 24
+    _has_time = False
 
     def __init__(self, framing: Framing) -> None:
         self.framing = framing
@@ -209,19 +210,20 @@ class LineEncoder:
         yield self._frame(b"OK %d total=%d%b" % (len(page.channels), page.total, following))
 
     def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
-        payloads, time = batch.payloads, self._time(batch.time)
+        payloads = batch.payloads
+        time = self._time(batch.time) if self._has_time else b""
         if not payloads.is_plain:
             return b"".join(self._frames([_event(channel, event, time) for event in batch.events()]))
         name = b"" if batch.name == DEFAULT_EVENT_NAME else batch.name + b" "
         before = b"%b %b " % (b"EVENT" if name else b"MSG", channel)
         after = b" %b%b %b" % (time, batch.sender, name)
-        if len(payloads) == 1:
+        if len(payloads.items) == 1:
             return self._frame(b"%b%d%b%b" % (before, batch.first, after, payloads.items[0]))
         return self._numbered(before, batch.first, after, payloads.items, b"")
 
     def _time(self, milliseconds: int) -> bytes:
         """The field for the time of an event, with a space after it."""
-        return b""
+        return format_time(milliseconds) + b" " if self._has_time else b""
 
     def with_time(self) -> "TimedLineEncoder":
         return self._with_time
@@ -275,8 +277,7 @@ class TimedLineEncoder(LineEncoder):
 
     overhead = LineEncoder.overhead + 25
 
-    def _time(self, milliseconds: int) -> bytes:
-        return format_time(milliseconds) + b" "
+    _has_time = True
 
 
 class QuietLineEncoder(LineEncoder):

@@ -172,7 +172,7 @@ def build_payloads(items: Sequence[bytes], kind: PayloadKind) -> Payloads:
     """Payloads of one kind. They are checked together, because that is faster than one by one."""
     if kind is BYTES:
         return Payloads(tuple(items), sum(map(len, items)), kind)
-    joined = b"".join(items)
+    joined = items[0] if len(items) == 1 else b"".join(items)
     size = len(joined)
     is_plain = len(joined.translate(None, _NOT_PLAIN_JSON if kind is JSON else NOT_PLAIN_TEXT)) == size
     if is_plain and kind is TEXT and (_BRACE in joined or _BRACKET in joined):

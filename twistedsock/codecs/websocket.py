@@ -51,7 +51,8 @@ def text_head(size: int) -> bytes:
 
 def text_frame(message: bytes) -> bytes:
     """A text message in one frame."""
-    return text_head(len(message)) + message
+    size = len(message)
+    return (_HEADS[size] if size < 1024 else _head(size)) + message
 
 
 def binary_frame(message: bytes) -> bytes:

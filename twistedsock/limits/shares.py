@@ -81,7 +81,8 @@ class Shares:
             self._heap.append(holder)
         holder.size += amount
         if amount > 0:
-            self._rise(holder)
+            if holder.place:
+                self._rise(holder)
         elif holder.size:
             self._sink(holder)
         else:

@@ -27,7 +27,7 @@ from twistedsock.pubsub.encoding_group import GatheredChunks, send_gathered
 from twistedsock.pubsub.future import Future, map_result, on_result
 from twistedsock.pubsub.history import FRAME_COST
 from twistedsock.pubsub.history_budget import HistoryBudget
-from twistedsock.pubsub.names import check_channel, check_event_name, is_reserved
+from twistedsock.pubsub.names import DEFAULT_EVENT_NAME, check_channel, check_event_name, is_reserved
 from twistedsock.pubsub.rereading import OlderEvents, ReadQueue, Repairs
 from twistedsock.pubsub.scheduler import Scheduler
 from twistedsock.pubsub.subscription import CatchUpCache, Client, EventEncoder, Subscriber, Subscription
@@ -56,6 +56,9 @@ def _ignore_command(command: NodeCommand) -> None: ...
 
 class Flushable(Protocol):
     """Has replies to write before the events of this turn are sent."""
+
+    chunks: list[bytes]
+    """These replies."""
 
     def flush(self) -> None: ...
 
@@ -110,7 +113,8 @@ class Broker:
         # For the server's own channels: events that it publishes there are not counted as its work.
         self._reserved_limits = reserved_limits(limits)
         self._reserved_stats = Stats()
-        self._is_handling_input = False
+        self.is_handling_input = False
+        """Set while input that was read from a socket is handled. ``end_input`` must follow."""
         # Replies to be written before the next events.
         self._reply_writers: dict[Flushable, None] = {}
         # Channels with events that have not been sent, and how many bytes these are, about.
@@ -135,10 +139,6 @@ class Broker:
 
     # The path of an event: handle input, publish, deliver, end of the input or of the turn, flush.
 
-    def start_input(self) -> None:
-        """Input that was read from a socket is about to be handled. ``end_input`` must follow."""
-        self._is_handling_input = True
-
     def publish(self, publisher: Client, publication: Publication) -> int | Error | Future[int]:
         """Returns the offset of the first event."""
         channel = self.channels.get(publication.channel)
@@ -146,15 +146,16 @@ class Broker:
             error = self._channel_shares.check(publication.channel, publisher.principal)
             if error is not None:
                 return error
-        error = check_event_name(publication.name)
-        if error is not None:
-            return error
+        if publication.name != DEFAULT_EVENT_NAME:
+            error = check_event_name(publication.name)
+            if error is not None:
+                return error
         if channel is None:
             return self._publish_to_new(publisher, publication)
         if channel.owner != publisher.principal:
             self._channel_shares.count_foreign(channel, publisher.principal, publication.payloads)
         answer = self.backplane.publish(publisher, publication)
-        if not isinstance(answer, Future) and not self._repairs.running:
+        if not self._repairs.running and not isinstance(answer, Future):
             return answer
         return self._hold_answer(channel, publisher, answer)
 
@@ -214,7 +215,8 @@ class Broker:
                 observer.published(name, epoch, batch)
         if channel not in self._unflushed:
             self._unflushed[channel] = None
-            self._request_turn()
+            if not self.is_handling_input:  # else ``end_input`` decides
+                self.scheduler.request_turn()
         channel.pending.append(batch)
         self._unflushed_bytes += batch.payloads.size + FRAME_COST * count
         if self._unflushed_bytes >= CHUNK_BYTES:
@@ -224,20 +226,23 @@ class Broker:
         """All that was read has been handled; ``replies`` may be waiting to be written. They leave together with the
         events, right before them: if a client's machine goes to sleep between the two, waking it costs most. That is at
         the end of the turn, because other clients may publish in it too, or now if the server is idle."""
-        self._is_handling_input = False
+        self.is_handling_input = False
         if not (self._unflushed or self._catching_up):
             replies.flush()
             return
-        self._reply_writers[replies] = None
-        if len(self._reply_writers) > MAX_PENDING_REPLY_WRITERS:
-            self._flush_replies()
+        if replies.chunks:
+            self._reply_writers[replies] = None
+            if len(self._reply_writers) > MAX_PENDING_REPLY_WRITERS:
+                self._flush_replies()
+        if self.scheduler.is_turn_requested:
+            return
         if self._catching_up or self.clock() - self._flushed_at < IDLE_FLUSH_AFTER_SECONDS:
             self.scheduler.request_turn()
-        elif not self.scheduler.is_turn_requested:
+        else:
             self.flush()
 
     def _request_turn(self) -> None:
-        if not self._is_handling_input:  # else ``end_input`` decides
+        if not self.is_handling_input:  # else ``end_input`` decides
             self.scheduler.request_turn()
 
     def run_turn(self) -> None:
@@ -267,7 +272,7 @@ class Broker:
             return
         start = self.clock()
         channels, self._unflushed = list(self._unflushed), {}
-        if not is_complete and any([channel.has_presence_changes for channel in channels]):
+        if not is_complete and any([channel.undelivered and channel.has_presence_changes for channel in channels]):
             channels = self._send_changes_first(channels)
         if not self._unflushed:
             self._unflushed_bytes = 0
@@ -284,7 +289,8 @@ class Broker:
             for subscriber, due in gathered.items():
                 send_gathered(subscriber, due)
         for channel in channels:
-            self.close_if_unused(channel)
+            if not channel.subscriptions:
+                self.close_if_unused(channel)
         if channels:
             self._flushed_at = self.clock()
             self.stats.flushes.observe(self._flushed_at - start)

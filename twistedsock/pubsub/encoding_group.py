@@ -89,8 +89,12 @@ class EncodingGroup:
         them falls behind. With ``gathered``, nothing is sent: each member's chunks are added to that."""
         if not self.try_writes and not self.without_echo:
             return
-        encoded = [(batch.publisher, encode(self.encoder, channel, batch, self._epoch)) for batch in batches]
-        chunks = join_chunks([chunk for _, chunks in encoded for chunk in chunks])
+        if len(batches) == 1:
+            encoded = [encode(self.encoder, channel, batches[0], self._epoch)]
+            chunks: Sequence[Chunk] = encoded[0]
+        else:
+            encoded = [encode(self.encoder, channel, batch, self._epoch) for batch in batches]
+            chunks = join_chunks([chunk for parts in encoded for chunk in parts])
         stats, end = self._stats, batches[-1].end
         stats.delivered += len(self.try_writes) * (end - batches[0].first)
         if gathered is not None:
@@ -105,12 +109,13 @@ class EncodingGroup:
                     stats.delivered -= end - offset
                     subscription.fall_behind(offset)
         if self.without_echo:
-            publishers = {publisher for publisher, _ in encoded}
+            publishers = {batch.publisher for batch in batches}
             for subscription in list(self.without_echo):
                 own, wanted = subscription.subscriber.client.id, chunks
                 if own in publishers:
                     # The events of other publishers are not encoded again.
-                    wanted = [chunk for publisher, chunks in encoded if publisher != own for chunk in chunks]
+                    others = [parts for batch, parts in zip(batches, encoded, strict=True) if batch.publisher != own]
+                    wanted = [chunk for parts in others for chunk in parts]
                     stats.delivered += sum([len(batch) for batch in batches if batch.publisher != own])
                 else:
                     stats.delivered += end - batches[0].first
@@ -138,18 +143,12 @@ class EncodingGroup:
 def send_gathered(subscriber: Subscriber, due: Sequence[PendingChunk]) -> None:
     """Offer a subscriber its chunks in as few sends as possible. If its socket does not accept one, the subscriptions
     of this and the following chunks fall behind."""
-    try_write, stats = subscriber.outlet.try_write, subscriber.stats
-    start, count = 0, len(due)
-    while start < count:
-        size, stop = 0, start
-        while stop < count and (stop == start or size + len(due[stop][2]) <= CHUNK_BYTES):
-            size += len(due[stop][2])
-            stop += 1
-        if not try_write(b"".join([data for _, _, data in due[start:stop]])):
-            for subscription, offset, _ in due[start:]:
+    chunks = join_chunks([(index, data) for index, (_, _, data) in enumerate(due)])
+    for index, data in chunks:
+        if not subscriber.outlet.try_write(data):
+            for subscription, offset, _ in due[index:]:
                 if subscription not in subscriber.behind:
                     subscription.channel.stats.delivered -= subscription.channel.history.end - offset
                     subscription.fall_behind(offset)
             return
-        stats.sent += size
-        start = stop
+        subscriber.stats.sent += len(data)

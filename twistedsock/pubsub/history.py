@@ -95,8 +95,9 @@ class History:
         """Append events, then drop the oldest ones that exceed a limit."""
         limits = self._limits
         self._batches.extend(batches)
-        self.size += sum([cost(batch) for batch in batches])
-        self.end = batches[-1].end
+        for batch in batches:
+            self.size += BATCH_COST + EVENT_COST * (batch.end - batch.first) + batch.payloads.size
+        self.end = batch.end
         if self._marks and now < self._marks[-1][1]:
             self._marks[-1] = (self.end, self._marks[-1][1])
         else:
@@ -105,7 +106,8 @@ class History:
             self._drop_before(self.end - limits.history_events)
         if self.size > limits.history_bytes:
             self.shrink(limits.history_bytes)
-        self.expire(now)
+        if self._marks[0][1] <= now - limits.history_age:
+            self.expire(now)
 
     def expire(self, now: float) -> None:
         """Drop the events that are older than the age limit."""

@@ -69,9 +69,10 @@ class HistoryBudget:
 
     def account(self, channel: Channel, size_before: int) -> None:
         """A history has changed its size. If all together are too large now, the largest give way."""
-        shares = self._shares
-        shares.add(channel.owner, channel.history.size - size_before)
-        if not channel.history:
+        shares, history = self._shares, channel.history
+        if history.size != size_before:
+            shares.add(channel.owner, history.size - size_before)
+        if history.first == history.end:
             self._forget_written(channel)
         while shares.total > shares.limit:
             owner = shares.largest()

@@ -134,16 +134,16 @@ class LineProtocol(Protocol):
         pipeline = self.pipeline
         if pipeline is None or self._closing is not None:
             return
-        self.factory.context.stats.received += len(data)
+        self.factory.stats.received += len(data)
         interrupted = answered = False
-        if pipeline.is_rate_limited or self._telnet is not None or IAC in data or 0 in data:
+        if pipeline.session.is_rate_limited or self._telnet is not None or IAC in data or 0 in data:
             data, interrupted, answered = self._filter(pipeline, data)
             if self._closing is not None:
                 return
         if self._opening is not None and self._is_other_protocol(pipeline, self._opening.feed(data)):
             return
         items: Sequence[Any] = self._splitter.feed(data)
-        if self._line_has_begun or self._splitter.has_partial_line:
+        if self._line_has_begun or data[-1:] != b"\n":
             items = self._watch_unfinished_line(pipeline, items)
         if items and (not self._is_past_first_line or self._opening is not None):
             items = self._begin(pipeline, items)
@@ -159,7 +159,7 @@ class LineProtocol(Protocol):
     def _filter(self, pipeline: InputPipeline, data: bytes) -> tuple[bytes, bool, bool]:
         """Charge the input to the rate limit, and remove telnet sequences. Returns the rest of the input, whether the
         user has interrupted a command, and whether options were answered. May close the connection."""
-        if pipeline.is_rate_limited:
+        if pipeline.session.is_rate_limited:
             pipeline.bytes_received(len(data))
             if self._closing is not None:
                 return b"", False, False
@@ -282,6 +282,7 @@ class LineFactory(ListenerFactory):
         listening: ListenerConfig = DEFAULT_LISTENER,
     ) -> None:
         self.context = context
+        self.stats = context.broker.stats
         self.reactor = reactor
         self.send_buffer_bytes = send_buffer_bytes
         self.web_address = web_address

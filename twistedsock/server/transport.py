@@ -62,17 +62,25 @@ class DirectWriteTransport:
         """Send unless the connection is blocked. Returns False if nothing was accepted."""
         if self.blocked:
             return False
-        self._send(data)
+        try:
+            sent = self.socket.send(data)
+        except OSError as error:
+            sent = self._sent_despite(error, data)
+        if sent != len(data):
+            self._queue(data[sent:])
         return True
 
     def write(self, data: bytes) -> None:
         if self.blocked & NOT_READING:
             return
-        if self.blocked & SOCKET_FULL or not self.connected or not data:
-            super().write(data)  # type: ignore[misc]
-            self._count_waiting()
-        else:
-            self._send(data)
+        sent = 0
+        if data and self.connected and not self.blocked & SOCKET_FULL:
+            try:
+                sent = self.socket.send(data)
+            except OSError as error:
+                sent = self._sent_despite(error, data)
+        if sent != len(data):
+            self._queue(data[sent:])
 
     def writeSequence(self, iovec: Any) -> None:
         self.write(b"".join(iovec))
@@ -80,19 +88,15 @@ class DirectWriteTransport:
     def tcp_stats(self) -> TcpStats | None:
         return tcp_stats_of(self)
 
-    def _send(self, data: bytes) -> None:
-        try:
-            sent = self.socket.send(data)
-        except OSError as error:
-            if error.errno not in (EAGAIN, ENOBUFS) and not self.input_has_ended:
-                self.blocked |= NOT_READING
-                return
-            sent = 0  # if the connection is broken, the next attempt, in the next turn, ends it
-        if sent != len(data):
-            super().write(data[sent:])  # type: ignore[misc]
-            self._count_waiting()
+    def _sent_despite(self, error: OSError, data: bytes) -> int:
+        """How many bytes of ``data`` need not be sent later."""
+        if error.errno not in (EAGAIN, ENOBUFS) and not self.input_has_ended:
+            self.blocked |= NOT_READING
+            return len(data)
+        return 0  # if the connection is broken, the next attempt, in the next turn, ends it
 
-    def _count_waiting(self) -> None:
+    def _queue(self, data: bytes) -> None:
+        super().write(data)  # type: ignore[misc]
         if self.memory_budget is None:
             return
         if not self._counted_bytes:

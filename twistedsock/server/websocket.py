@@ -150,8 +150,8 @@ class WebSocketConnection(WebSocketTransport):
 
     def dataReceived(self, data: bytes) -> None:
         frames, pipeline = self._plain_frames, self.pipeline
-        self.factory.context.stats.received += len(data)
-        if pipeline is not None and pipeline.is_rate_limited:
+        self.factory.stats.received += len(data)
+        if pipeline is not None and pipeline.session.is_rate_limited:
             pipeline.bytes_received(len(data))
         if self._unparsed:
             self._unparsed += data
@@ -369,6 +369,7 @@ class WebSocketFactory(WebSocketServerFactory):
         txaio.use_twisted()
         super().__init__(reactor=reactor)
         self.context = context
+        self.stats = context.broker.stats
         self.reactor = reactor
         self.send_buffer_bytes = send_buffer_bytes
         self.listening = listening

@@ -15,7 +15,7 @@ from twistedsock.errors import CloseReason, Error
 from twistedsock.limits.rate import answer_price, rename_price, rights_price, search_price
 from twistedsock.limits.settings import MAX_PUBLISHES_IN_FLIGHT
 from twistedsock.pubsub.future import Future, on_result
-from twistedsock.pubsub.names import check_nick, is_reserved
+from twistedsock.pubsub.names import RESERVED, check_nick
 from twistedsock.pubsub.subscription import Subscription
 from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Batch, Event, Lost, Member, Page, Position, Tag
 from twistedsock.session import commands
@@ -51,18 +51,19 @@ def _publish(session: Session, command: Publish) -> None:
         error := session.current_auth().check_access(command.channel, Right.WRITE)
     ):
         result = error
-    elif is_reserved(command.channel):
+    elif command.channel.startswith(RESERVED):
         result = errors.RESERVED_CHANNEL
     elif command.key:
         publish = partial(session.broker.publish, session.client)
         result = session.context.idempotency.publish_once(session.client.principal, command, publish)
     else:
         result = session.broker.publish(session.client, command)
-    if not pending and isinstance(result, Error):
+    if isinstance(result, int) and not pending:  # nearly all
+        if session.replies.subscriber.behind:
+            _send_resets(session)
+        session.replies.write(session.replies.encoder.published(tags, result))
+    elif isinstance(result, Error) and not pending:
         _write_errors(session, tags, result)
-    elif not pending and not isinstance(result, Future):
-        _send_resets(session)
-        _write_published(session, tags, result)
     else:
         if pending is None:
             pending = session.pending_replies = PendingReplies()
@@ -111,8 +112,8 @@ def _write_published(session: Session, tags: Sequence[Tag], outcome: int | Error
     if isinstance(outcome, Error):
         for tag in tags:
             session.replies.write_error(tag, outcome)
-    elif data := session.replies.encoder.published(tags, outcome):
-        session.replies.write(data)
+    else:
+        session.replies.write(session.replies.encoder.published(tags, outcome))
 
 
 def _write_errors(session: Session, tags: Sequence[Tag], error: Error) -> None:

@@ -180,18 +180,14 @@ class InputPipeline:
         session.replies.input = self
 
     @property
-    def is_rate_limited(self) -> bool:
-        """If True, ``bytes_received`` must be called for each read."""
-        return self.session.is_rate_limited
-
-    @property
     def is_paused(self) -> bool:
         """True while input waits and the socket is not read. When the session closes, the rest of the input is read and
         discarded."""
         return self._queue is not None and self.session.state is SessionState.OPEN
 
     def bytes_received(self, size: int) -> None:
-        """Count bytes that were read, before their messages are submitted. It can close the session."""
+        """Count bytes that were read, before their messages are submitted, if the session ``is_rate_limited``. It can
+        close the session."""
         limiter = self.session.rate_limiter
         assert limiter is not None  # of a session that is rate-limited
         self._decision = limiter.count_bytes(size, self.session.broker.clock())
@@ -212,7 +208,7 @@ class InputPipeline:
             self._count(self._queue)
             return
         session = self.session
-        session.broker.start_input()
+        session.broker.is_handling_input = True
         self._is_running = True
         try:
             self._run(messages)

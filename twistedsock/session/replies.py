@@ -65,9 +65,9 @@ class ReplyWriter:
 
     __slots__ = (
         "_broker",
-        "_chunks",
-        "_chunks_size",
         "_pieces",
+        "_size",
+        "chunks",
         "encoder",
         "input",
         "input_paused",
@@ -85,8 +85,9 @@ class ReplyWriter:
         self.is_closed = False
         self._broker = broker
         self.subscriber = subscriber
-        self._chunks: list[bytes] = []
-        self._chunks_size = 0
+        self.chunks: list[bytes] = []
+        """The replies that wait for the flush."""
+        self._size = 0
         self._pieces: Iterator[Piece] | None = None
 
     @property
@@ -99,10 +100,12 @@ class ReplyWriter:
         return self._pieces is not None
 
     def write(self, data: bytes) -> None:
-        self._chunks.append(data)
-        self._chunks_size += len(data)
-        if self._chunks_size >= CHUNK_BYTES:
-            self.flush()
+        """Write a reply; nothing if it is empty, because the client wants none."""
+        if data:
+            self.chunks.append(data)
+            self._size += len(data)
+            if self._size >= CHUNK_BYTES:
+                self.flush()
 
     def write_between_replies(self, data: bytes) -> None:
         """Write a message that is no reply, after the long reply that is being written, if there is one."""
@@ -113,10 +116,10 @@ class ReplyWriter:
 
     def flush(self) -> None:
         """Write the replies to the socket."""
-        if self._chunks:
-            data = b"".join(self._chunks)
-            self._chunks.clear()
-            self._chunks_size = 0
+        if self.chunks:
+            data = b"".join(self.chunks)
+            self.chunks.clear()
+            self._size = 0
             outlet = self.subscriber.outlet
             outlet.write(data)
             self._broker.stats.sent += len(data)

@@ -55,7 +55,7 @@ class FakeClient:
 
     def read(self, size: int) -> None:
         """Count bytes that were read."""
-        if self.pipeline.is_rate_limited:
+        if self.pipeline.session.is_rate_limited:
             self.pipeline.bytes_received(size)
 
     def limit(self, **limits: float) -> None:
