@@ -9,7 +9,7 @@ only printable ASCII, and no extension other than permessage-deflate, which it d
 
 import re
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from hashlib import sha1
 
 from twistedsock.codecs.payload import is_utf8
@@ -39,6 +39,9 @@ longest payload for which that is faster."""
 
 MIN_FRAMES_TOGETHER = 16
 """Fewer frames than this, or than one sixteenth of the payload's bytes, are faster one by one."""
+
+_TEXT, _BINARY = 0x81, 0x82
+"""The first byte of a complete message in one frame (RFC 6455 section 5.2)."""
 
 _HEADS = [_head(size) for size in range(1024)]
 """The heads of short messages."""
@@ -88,25 +91,25 @@ def unmask_alike(data: bytes, start: int, size: int, head: int, count: int) -> l
     return [frames[body : body + size - head] for body in range(head, size * count, size)]
 
 
-def count_alike(data: bytes, start: int, head: bytes, size: int) -> int:
-    """The number of complete frames of ``size`` bytes from ``start`` on that have the same head; at most
-    ``MAX_FRAMES_TOGETHER``."""
+def count_alike(data: bytes, start: int, body: int, end: int) -> int:
+    """The number of complete frames from ``start`` on that begin like the first one, and so have its length; at most
+    ``MAX_FRAMES_TOGETHER``. It is 1 if these frames are faster one by one."""
+    head, size = data[start : body - 4], end - start
+    if end - body > MAX_FRAMES_TOGETHER or not data.startswith(head, end):
+        return 1
     count = min((len(data) - start) // size, MAX_FRAMES_TOGETHER)
     stop = start + count * size
     for index in range(len(head)):
         column = data[start + index : stop : size]
         count = min(count, len(column) - len(column.lstrip(head[index : index + 1])))
-    return count
+    return count if count >= MIN_FRAMES_TOGETHER and end - body <= 16 * count else 1
 
 
-def plain_frame(data: bytes, start: int, max_bytes: int, first: int = 0x81) -> tuple[int, int]:
-    """The end of the plain frame at ``start``, and the start of its payload. The end is beyond the data if the frame is
-    incomplete. It is 0 for anything else than a plain frame, for payloads of more than ``max_bytes``, and for lengths
-    that are not in their shortest form. ``first`` is the first byte of the frame: final and text, or final and
-    binary."""
+def frame_bounds(data: bytes, start: int, max_bytes: int) -> tuple[int, int]:
+    """The end of the masked frame at ``start``, and the start of its payload. The end is beyond the data if the frame
+    is incomplete. It is 0 for frames without a mask, for payloads of more than ``max_bytes``, and for lengths that are
+    not in their shortest form. The first byte is not examined."""
     available = len(data) - start
-    if data[start] != first:
-        return 0, 0
     if available < 2:
         return start + 2, 0
     size = data[start + 1] - 0x80
@@ -145,45 +148,30 @@ class PlainFrames:
                 return [], b""
             data, self.partial = b"".join((self.partial, data)), None
         messages: list[bytes | Command] = []
-        position, size = 0, len(data)
-        while position < size:
-            end, body = plain_frame(data, position, self._max_bytes)
-            if not end:
-                end = self._feed_binary(data, position, messages)
-                if not end:
-                    return messages, data[position:]
-                if end <= size:
-                    position = end
-                    continue
-            if end > size:
+        position, available = 0, len(data)
+        while position < available:
+            first, decode = data[position], self._decode_binary
+            if first != _TEXT and (first != _BINARY or decode is None):
+                return messages, data[position:]
+            end, body = frame_bounds(data, position, self._max_bytes)
+            if end > available:
                 self.partial, self._needed = bytearray(data[position:]), end - position
                 break
-            start = position
-            for message in self._unmask_row(data, start, body, end):
-                if not message.isascii() and not is_utf8(message):
+            if not end:
+                return messages, data[position:]
+            size = end - position
+            if available - position < MIN_FRAMES_TOGETHER * size or (
+                (count := count_alike(data, position, body, end)) == 1
+            ):
+                row = [unmask(data[body:end], data[body - 4 : body])]
+            else:
+                row = unmask_alike(data, position, size, body - position, count)
+            for message in row:
+                if first == _TEXT and not message.isascii() and not is_utf8(message):
                     return messages, data[position:]
-                messages.append(message)
-                position += end - start
+                messages.append(message if first == _TEXT or decode is None else decode(message))
+                position += size
         return messages, b""
-
-    def _feed_binary(self, data: bytes, position: int, messages: list[bytes | Command]) -> int:
-        """Decode a plain binary frame. Returns its end as ``plain_frame`` does."""
-        if self._decode_binary is None:
-            return 0
-        end, body = plain_frame(data, position, self._max_bytes, 0x82)
-        if 0 < end <= len(data):
-            messages.append(self._decode_binary(unmask(data[body:end], data[body - 4 : body])))
-        return end
-
-    @staticmethod
-    def _unmask_row(data: bytes, start: int, body: int, end: int) -> Sequence[bytes]:
-        """The payload of a frame, and those of the frames behind it that have the same length and kind."""
-        head, size = data[start : body - 4], end - body
-        if data.startswith(head, end) and size <= MAX_FRAMES_TOGETHER:
-            count = count_alike(data, start, head, end - start)
-            if count >= MIN_FRAMES_TOGETHER and size <= 16 * count:
-                return unmask_alike(data, start, end - start, body - start, count)
-        return (unmask(data[body:end], data[body - 4 : body]),)
 
     def drain(self) -> bytes:
         """Return the incomplete frame and forget it, so that Autobahn can decode it."""
