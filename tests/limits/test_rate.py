@@ -38,35 +38,28 @@ def meter(commands: float = 0, commands_burst: int = 1, bytes: float = 0, bytes_
 def test_allows_a_burst_then_the_rate() -> None:
     """A bucket is full at first, and gets its rate."""
     bucket = TokenBucket(2.0, 3, 10.0)
-    assert [bucket.try_spend(1) for _ in range(4)] == [True, True, True, False]
-    bucket.refill(10.5)
-    assert [bucket.try_spend(1) for _ in range(2)] == [True, False]
-    bucket.refill(1000.0)
-    assert [bucket.try_spend(1) for _ in range(4)] == [True, True, True, False]
+    assert [bucket.try_spend(1, 10.0) for _ in range(4)] == [True, True, True, False]
+    assert [bucket.try_spend(1, 10.5) for _ in range(2)] == [True, False]
+    assert [bucket.try_spend(1, 1000.0) for _ in range(4)] == [True, True, True, False]
 
 
 def test_batch_is_paid_afterwards() -> None:
     bucket = TokenBucket(2.0, 3, 0.0)
-    assert bucket.try_spend(7)
-    bucket.refill(2.0)
-    assert not bucket.try_spend(1)
-    bucket.refill(2.5)
-    assert bucket.try_spend(1)
+    assert bucket.try_spend(7, 0.0)
+    assert not bucket.try_spend(1, 2.0)
+    assert bucket.try_spend(1, 2.5)
 
 
 def test_rate_of_zero_is_unlimited() -> None:
     bucket = TokenBucket(0, 1, 0.0)
-    bucket.refill(1.0)
-    assert all(bucket.try_spend(10**9) for _ in range(9)) and bucket._level == inf
+    assert all(bucket.try_spend(10**9, 1.0) for _ in range(9)) and bucket._level == inf
 
 
 def test_clock_that_goes_back_changes_nothing() -> None:
     bucket = TokenBucket(1.0, 2, 1000.0)
-    assert bucket.try_spend(2)
-    bucket.refill(10.0)
-    assert not bucket.try_spend(1)
-    bucket.refill(11.0)
-    assert bucket.try_spend(1)
+    assert bucket.try_spend(2, 1000.0)
+    assert not bucket.try_spend(1, 10.0)
+    assert bucket.try_spend(1, 11.0)
 
 
 def test_rejects_the_excess_then_disconnects() -> None:

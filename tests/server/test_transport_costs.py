@@ -1,6 +1,7 @@
 """System calls of a delivery and memory of an idle connection, on Twisted's own transports."""
 
 import gc
+import sys
 import tracemalloc
 from types import SimpleNamespace
 
@@ -14,6 +15,8 @@ from twistedsock.limits.shares import MemoryBudget
 from twistedsock.server.transport import DirectTCPTransport
 
 READERS = 50
+PUBLISH = frame(0x81, b'{"type":"publish","channel":"k","data":"x"}')
+SUBSCRIBE = frame(0x81, b'{"type":"subscribe","channel":"k"}')
 CONNECTIONS = 300
 
 
@@ -62,6 +65,49 @@ def test_delivery_costs_one_system_call(place):
     assert [socket.sends for socket in sockets] == [sends + 1 for sends in before]
     assert all(socket.sent.endswith(b" x\n") and b" 1000 " in socket.sent for socket in sockets)
     assert place.reactor.system_calls == asked
+
+
+def python_calls(work):
+    """The number of calls of the server's own functions."""
+    calls, before = 0, sys.getprofile()
+
+    def count(frame, event, argument):
+        nonlocal calls
+        module = frame.f_globals["__name__"]
+        calls += event == "call" and module.startswith("twistedsock.") and not module.startswith("twistedsock.testing")
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("kind", "hello", "subscribe", "publish", "most"),
+    [
+        ("lines", b"", b"SUB k\n", b"PUB k x\n", 38),
+        ("web", upgrade(), SUBSCRIBE, PUBLISH, 40),
+    ],
+    ids=["line", "message"],
+)
+def test_event_alone_costs_few_calls(place, kind, hello, subscribe, publish, most):
+    """One event in a packet, with one reader: from the socket of the publisher to that of the reader. Nothing is shared
+    then, and what it costs is the number of calls."""
+    factory = getattr(place, kind)
+    reader, publisher = (place.connect(factory, FakeSocket(), hello) for _ in range(2))
+    place.reads(reader, subscribe)
+    place.reads(publisher, publish)
+    place.server.turn()
+    sends = reader.socket.sends
+
+    def publish_one():
+        place.reads(publisher, publish)
+        place.server.turn()
+
+    assert python_calls(publish_one) <= most
+    assert reader.socket.sends == sends + 1
 
 
 def test_full_socket_is_not_tried_again_before_it_drains(place):

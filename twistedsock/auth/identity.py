@@ -3,7 +3,7 @@ rights."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from enum import IntFlag
+from enum import IntEnum
 from typing import Protocol
 
 import msgspec
@@ -21,8 +21,9 @@ from twistedsock.errors import (
 from twistedsock.pubsub.names import CHANNEL_BYTES, RESERVED, AnyOf, Cache, Pattern, is_nick, is_reserved, pattern
 
 
-class Right(IntFlag):
-    """READ: subscribe, read the history and the members. WRITE: publish."""
+class Right(IntEnum):
+    """READ: subscribe, read the history and the members. WRITE: publish. The values are bits. It is no IntFlag, because
+    ``&`` of those costs a microsecond."""
 
     NONE = 0
     READ = 1

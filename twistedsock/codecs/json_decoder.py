@@ -128,7 +128,7 @@ def decode(message: bytes, payload: bytes | None = None) -> Command:
     tag: Tag = None
     if request.id is not UNSET:
         tag = bytes(request.id)
-        if not _is_tag(tag):
+        if not tag.isdigit() and not _is_tag(tag):
             return _BAD_ID
     build = _TYPES.get(request.type)
     if build is None:

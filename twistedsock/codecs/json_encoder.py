@@ -33,6 +33,9 @@ _HEAD = b'{"type":"event","channel":%b,"offset":%d,"time":%d,"from":%b,"name":%b
 _EVENT, _BASE64_EVENT, _BYTES_EVENT = _HEAD + b',"data":%b}', _HEAD + b',"base64":%b}', _HEAD + b"}\n%b"
 
 
+_PUBLISHED = b'{"type":"ok","id":%b,"offset":%d%b}'
+
+
 def event_message(channel: bytes, event: Event) -> bytes:
     """One event. ``channel`` is quoted already, because many events have the same."""
     kind = event.kind
@@ -158,13 +161,10 @@ class JsonEncoder:
 
     def published(self, tags: Sequence[Tag], first: int) -> bytes:
         repeated = b',"repeated":true' if isinstance(first, RepeatedOffset) else b""
-        if tags == (None,):
-            return b""
-        messages = [
-            b'{"type":"ok","id":%b,"offset":%d%b}' % (tag, offset, repeated)
-            for offset, tag in enumerate(tags, first)
-            if tag is not None
-        ]
+        if len(tags) == 1:
+            (tag,) = tags
+            return b"" if tag is None else self._frame(_PUBLISHED % (tag, first, repeated))
+        messages = [_PUBLISHED % (tag, offset, repeated) for offset, tag in enumerate(tags, first) if tag is not None]
         return b"".join(self._frames(messages))
 
     def subscribed(

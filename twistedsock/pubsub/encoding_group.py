@@ -103,7 +103,10 @@ class EncodingGroup:
                     gathered[subscription.subscriber].append((subscription, offset, data))
         else:
             for offset, data in chunks:
-                refused = [subscription for subscription, try_write in self.try_writes.items() if not try_write(data)]
+                refused: list[Subscription] = []
+                for subscription, try_write in self.try_writes.items():
+                    if not try_write(data):
+                        refused.append(subscription)
                 stats.sent += len(data) * (len(self.try_writes) - len(refused))
                 for subscription in refused:
                     stats.delivered -= end - offset

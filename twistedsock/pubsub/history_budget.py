@@ -62,7 +62,10 @@ class HistoryBudget:
         """``Channel.prepare_delivery``, which appends events to its history."""
         size = channel.history.size
         if channel.pending:
-            self._note_written(channel)
+            try:
+                self._written[channel.owner].move_to_end(channel)
+            except KeyError:
+                self._note_written(channel)
         batches = channel.prepare_delivery(now)
         self.account(channel, size)
         return batches

@@ -135,11 +135,13 @@ class LineProtocol(Protocol):
         if pipeline is None or self._closing is not None:
             return
         self.factory.stats.received += len(data)
-        interrupted = answered = False
-        if pipeline.session.is_rate_limited or self._telnet is not None or IAC in data or 0 in data:
-            data, interrupted, answered = self._filter(pipeline, data)
+        if pipeline.session.is_rate_limited:
+            pipeline.bytes_received(len(data))
             if self._closing is not None:
                 return
+        interrupted = answered = False
+        if self._telnet is not None or IAC in data or 0 in data:
+            data, interrupted, answered = self._filter(data)
         if self._opening is not None and self._is_other_protocol(pipeline, self._opening.feed(data)):
             return
         items: Sequence[Any] = self._splitter.feed(data)
@@ -156,13 +158,9 @@ class LineProtocol(Protocol):
         if answered and self._outlet.blocked & SOCKET_FULL and self._closing is None:
             pipeline.pause()
 
-    def _filter(self, pipeline: InputPipeline, data: bytes) -> tuple[bytes, bool, bool]:
-        """Charge the input to the rate limit, and remove telnet sequences. Returns the rest of the input, whether the
-        user has interrupted a command, and whether options were answered. May close the connection."""
-        if pipeline.session.is_rate_limited:
-            pipeline.bytes_received(len(data))
-            if self._closing is not None:
-                return b"", False, False
+    def _filter(self, data: bytes) -> tuple[bytes, bool, bool]:
+        """Remove telnet sequences. Returns the rest of the input, whether the user has interrupted a command, and
+        whether options were answered."""
         answer, interrupts = b"", 0
         if self._telnet is not None or IAC in data:
             self._telnet = self._telnet or TelnetFilter()

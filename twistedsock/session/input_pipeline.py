@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twistedsock.errors import INTERNAL, MEMORY_LIMIT_REACHED, RATE_EXCEEDED_REPEATEDLY, TOO_FAST, CloseReason, Error
-from twistedsock.limits.rate import Decision, token_price, unreadable_price
+from twistedsock.limits.rate import ALLOW, DISCONNECT, REJECT, Decision, token_price, unreadable_price
 from twistedsock.limits.settings import TIME_SLICE_SECONDS
 from twistedsock.pubsub.values import Tag
 from twistedsock.session import commands
@@ -176,7 +176,7 @@ class InputPipeline:
         self._resume = resume
         self._on_exception = on_exception
         # The decision of the rate limiter about the bytes that were read last.
-        self._decision = Decision.ALLOW
+        self._decision = ALLOW
         session.replies.input = self
 
     @property
@@ -191,15 +191,15 @@ class InputPipeline:
         limiter = self.session.rate_limiter
         assert limiter is not None  # of a session that is rate-limited
         self._decision = limiter.count_bytes(size, self.session.broker.clock())
-        if self._decision is Decision.DISCONNECT:
+        if self._decision is DISCONNECT:
             self._close()
 
     def is_within_rate(self) -> bool:
         """Charge something that is no command and costs as much. It can close the session."""
         decision = self._decide(1)
-        if decision is Decision.DISCONNECT:
+        if decision is DISCONNECT:
             self._close()
-        return decision is Decision.ALLOW
+        return decision is ALLOW
 
     def submit(self, messages: Sequence[bytes | Command]) -> None:
         """Run messages of the protocol, and commands between them, or let them wait behind those that wait."""
@@ -276,7 +276,7 @@ class InputPipeline:
 
     def _decide(self, price: float) -> Decision:
         limiter = self.session.rate_limiter
-        return Decision.ALLOW if limiter is None else limiter.check(price, self._decision)
+        return ALLOW if limiter is None else limiter.check(price, self._decision)
 
     def _is_allowed(self, command: Command | None, message: bytes | Command) -> bool:
         """Apply the rate limit to a command. If it exceeds the limit, the reply is an error or the session is
@@ -284,11 +284,11 @@ class InputPipeline:
         if isinstance(command, commands.Quit | commands.Close):
             return True
         decision = self._decide(_price_of(command, message))
-        if decision is Decision.REJECT and command is not None and not isinstance(command, commands.Notice):
+        if decision is REJECT and command is not None and not isinstance(command, commands.Notice):
             handle(self.session, _rejected(TOO_FAST, command))
-        elif decision is Decision.DISCONNECT:
+        elif decision is DISCONNECT:
             self._close()
-        return decision is Decision.ALLOW
+        return decision is ALLOW
 
     def _close(self) -> None:
         self.session.close(CloseReason.POLICY, RATE_EXCEEDED_REPEATEDLY)
