@@ -84,12 +84,13 @@ def main() -> int:
         title = f"Python {written(version)}" + (" with the oldest dependencies" if oldest else "")
         runs.append((title, environment / "bin" / "pytest", environment / "output.txt"))
 
-    # What only chance would find is looked for by the main run, with five times as many examples.
+    # The main run looks for what only chance would find, with five times as many examples, and runs the slow tests:
+    # what they show does not depend on the version of Python.
     environ = {**os.environ, "HYPOTHESIS_PROFILE": "short"}
     processes = []
     for _, pytest, output in runs:
-        command = [pytest, "-q", "-m", "not end_to_end", "--ignore=tests/end_to_end", "-p", "no:cacheprovider"]
-        command += [f"--ignore=tests/{name}" for name in OF_THE_CHECKOUT]
+        command = [pytest, "-q", "-m", "not end_to_end and not slow", "-p", "no:cacheprovider"]
+        command += [f"--ignore=tests/{name}" for name in ("end_to_end", *OF_THE_CHECKOUT)]
         with output.open("w") as file:
             processes.append(subprocess.Popen(command, cwd=CHECKOUT, env=environ, stdout=file, stderr=file))
 

@@ -122,7 +122,9 @@ def test_rejects_websocket_at_an_unknown_path(web):
 
 def test_rejects_unknown_subprotocols(web):
     status, _, body = web().ask(upgrade(Sec_WebSocket_Protocol="mqtt, stomp"))
-    assert status == 400 and body.startswith(b"no supported subprotocol: offer sockbridge.v1.json and ")
+    assert status == 400 and body == (
+        b"no supported subprotocol: offer sockbridge.v1.json, sockbridge.v1.line or sockbridge.v1.binary\n"
+    )
     status, headers, _ = web().ask(upgrade(Sec_WebSocket_Protocol="mqtt, sockbridge.v1.line"))
     assert (status, headers["sec-websocket-protocol"]) == (101, "sockbridge.v1.line")
 

