@@ -1,6 +1,8 @@
 """The commands for clients, with a real server: what they print, their exit statuses, pipes and lost connections."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.programs import TIMEOUT_SECONDS
+from tests.end_to_end.terminal import Terminal
 
 pytestmark = pytest.mark.end_to_end
 
@@ -119,3 +122,66 @@ def test_client_alone_has_the_commands(server, channel):
     address = f"tcp://127.0.0.1:{server.line_port}"
     words = [sys.executable, "-m", "sockbridge", "pub", channel, "x", "--server", address]
     assert subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_SECONDS).stdout == "1\n"
+
+
+@pytest.fixture
+def watch(server):
+    """Start `sockbridge watch` in a terminal."""
+    terminals = []
+
+    def start(*words, terminal="xterm"):
+        address = f"tcp://127.0.0.1:{server.line_port}"
+        variables = {"PATH": "/usr/bin:/bin", "TERM": terminal, "LANG": "C.UTF-8"}
+        command = (SOCKBRIDGE, "watch", *words, "--server", address)
+        terminals.append(Terminal(*command, size=(80, 24), env=variables))
+        return terminals[-1]
+
+    yield start
+    for each in terminals:
+        each.close()
+
+
+CLEARED = r"\x1b\[\?1049l"
+"""What an xterm receives at the end, to show again what it showed before."""
+
+
+def test_watch_shows_values_in_a_terminal_of_any_size_and_restores_it(watch, server, channel, line_client):
+    client = line_client(server.lines[0])
+    client.request(f"PUB {channel} \x1b]0;stolen\x07")
+    terminal = watch(channel)
+    mode = terminal.mode
+    terminal.sees("newest values")
+    terminal.sees(r'"\\u001b\]0;stolen')
+    client.request(f"PUB {channel} 21.5")
+    terminal.sees(r"21\.5")
+    terminal.resize(30, 8)
+    terminal.sees("last value")
+    terminal.sees("q quit")
+    terminal.type("q")
+    assert terminal.process.wait(TIMEOUT_SECONDS) == 0
+    terminal.sees(CLEARED)
+    assert terminal.mode == mode
+
+
+def test_watch_finds_channels_and_ends_with_ctrl_c(watch, server, channel, line_client):
+    line_client(server.lines[0]).request(f"PUB {channel} hello")
+    terminal = watch("--prefix", channel[:-1])
+    mode = terminal.mode
+    terminal.sees(rf"{channel[:12]}\S* +hello")
+    terminal.type("\x03")
+    assert terminal.process.wait(TIMEOUT_SECONDS) == 130
+    terminal.sees(CLEARED)
+    assert terminal.mode == mode
+
+
+def test_watch_restores_the_terminal_when_it_is_terminated(watch):
+    terminal = watch("kitchen")
+    terminal.sees("newest values")
+    os.kill(terminal.process.pid, signal.SIGTERM)
+    assert terminal.process.wait(TIMEOUT_SECONDS) == 143
+    terminal.sees(CLEARED)
+
+
+def test_watch_needs_a_terminal_that_can_be_drawn_on(command, watch):
+    assert command("watch") == (2, "", "sockbridge watch: watch needs a terminal: use sockbridge sub in scripts\n")
+    watch(terminal="dumb").sees("a terminal of the type 'dumb' cannot be drawn on")

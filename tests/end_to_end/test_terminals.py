@@ -1,52 +1,13 @@
 """The real telnet and nc."""
 
-import os
 import re
-import select
-import signal
 import subprocess
-import termios
-import time
 
 import pytest
 
+from tests.end_to_end.terminal import Terminal
+
 pytestmark = pytest.mark.end_to_end
-
-
-class Terminal:
-    """A program in a terminal of its own, as if a person used it."""
-
-    def __init__(self, *command):
-        here, there = os.openpty()
-        # Without the echo, all output comes from the other side.
-        mode = termios.tcgetattr(there)
-        mode[3] &= ~termios.ECHO
-        termios.tcsetattr(there, termios.TCSANOW, mode)
-        self._here = here
-        self.process = subprocess.Popen(["setsid", "--ctty", *command], stdin=there, stdout=there, stderr=there)
-        os.close(there)
-        self._seen = ""
-
-    def type(self, text):
-        os.write(self._here, text.encode())
-
-    def sees(self, pattern, patience=20.0):
-        """Wait until it appears. What precedes it is skipped."""
-        deadline = time.monotonic() + patience
-        while not (found := re.search(pattern, self._seen)):
-            assert select.select([self._here], [], [], max(0, deadline - time.monotonic()))[0], (pattern, self._seen)
-            try:
-                self._seen += os.read(self._here, 65536).decode().replace("\r\n", "\n")
-            except OSError:  # the program has ended
-                raise AssertionError((pattern, self._seen)) from None
-        self._seen = self._seen[found.end() :]
-        return found
-
-    def close(self):
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        os.close(self._here)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The commands for clients: `sockbridge sub`, `pub`, `history`, `channels`, `who` and `pipe`.
+"""The commands for clients: `sockbridge sub`, `pub`, `watch` and so on.
 
 Each module has SUMMARY, DESCRIPTION, EXAMPLE, ``add_options`` and ``run``, which returns the exit status.
 """
@@ -8,9 +8,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from sockbridge.commands import channels, history, pipe, pub, sub, who
+from sockbridge.commands import channels, history, pipe, pub, sub, watch, who
 
-COMMANDS = {"sub": sub, "pub": pub, "history": history, "channels": channels, "who": who, "pipe": pipe}
+COMMANDS = {
+    "sub": sub,
+    "pub": pub,
+    "watch": watch,
+    "history": history,
+    "channels": channels,
+    "who": who,
+    "pipe": pipe,
+}
 
 
 def parse_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
