@@ -116,13 +116,14 @@ def build_redis(settings: Settings, reactor: Any) -> "RedisBackplane":
     from twistedsock.redis.address import parse_address
     from twistedsock.redis.backplane import RedisBackplane
     from twistedsock.redis.cluster import ClusterShards
-    from twistedsock.redis.connection import Timing
+    from twistedsock.redis.connection import Surroundings, Timing
     from twistedsock.redis.link import LogReporter, RedisLink
     from twistedsock.redis.sentinel import Sentinels
     from twistedsock.redis.shards import OneShard, Shards
     from twistedsock.redis.wire import Names
 
     address, reporter, timing = parse_address(settings.backplane), LogReporter(), Timing()
+    surroundings = Surroundings(reactor, random.random, timing)
 
     def read_password(file: str, variable: str) -> str:
         return Path(file).read_text().strip() if file else os.environ.get(variable, "")
@@ -131,13 +132,13 @@ def build_redis(settings: Settings, reactor: Any) -> "RedisBackplane":
     names, name = Names(address.database, bool(address.nodes)), draw_id(_NODE_NAME_LENGTH)
     shards: Shards
     if address.nodes:
-        shards = ClusterShards(address, names, read, reactor, reporter, random.random, timing)
+        shards = ClusterShards(address, names, read, surroundings, reporter)
     else:
         locator = None
         if address.sentinels:
             read_other = partial(read_password, settings.backplane_sentinel_password_file, SENTINEL_PASSWORD_VARIABLE)
-            locator = Sentinels(address, read_other, reactor, reporter, random.random, timing)
-        link = RedisLink(address, read, reactor, reporter, random.random, timing, locator)
+            locator = Sentinels(address, read_other, surroundings, reporter)
+        link = RedisLink(address, read, surroundings, reporter, locator)
         shards = OneShard(link, reactor.callLater, reporter.danger)
     return RedisBackplane(
         shards, name, names, settings, reactor.callLater, reporter.danger, draw_epoch, timing, socket.gethostname()

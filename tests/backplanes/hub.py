@@ -22,8 +22,8 @@ from twistedsock.pubsub.values import (
     PresenceChange,
     Publication,
     RepeatedOffset,
-    cost,
 )
+from twistedsock.testing.backplane import events_after, newest_before
 
 T = TypeVar("T")
 
@@ -193,18 +193,13 @@ class HubBackplane:
         return self._ask(partial(self._read, channel, after, limit))
 
     def _read(self, channel: bytes, after: Position, limit: int) -> Sequence[Batch]:
-        log, found = self._hub.log(channel), list[Batch]()
-        for batch in log.batches if log.epoch == after.epoch else ():
-            if batch.end > after.offset + 1 and limit > 0:
-                found.append(batch.part(after.offset + 1, batch.end))
-                limit -= cost(batch)
-        return found
+        log = self._hub.log(channel)
+        return events_after(log.batches, after.offset, limit) if log.epoch == after.epoch else []
 
     def offset_before(self, channel: bytes, epoch: bytes, time: int) -> Error | Future[int]:
         def find() -> int:
             log = self._hub.log(channel)
-            older = [batch for batch in log.batches if batch.time < time and log.epoch == epoch]
-            return older[-1].end - 1 if older else 0
+            return newest_before(log.batches, time) if log.epoch == epoch else 0
 
         return self._ask(find)
 

@@ -14,7 +14,7 @@ from twistedsock.pubsub.future import on_result
 from twistedsock.redis.address import Address
 from twistedsock.redis.backplane import RedisBackplane
 from twistedsock.redis.cluster import ClusterShards
-from twistedsock.redis.connection import Timing
+from twistedsock.redis.connection import Surroundings, Timing
 from twistedsock.redis.link import RedisLink
 from twistedsock.redis.sentinel import Sentinels
 from twistedsock.redis.shards import OneShard, Shards
@@ -53,7 +53,7 @@ class ConnectedNode:
 
     def __init__(self, address: Address, name: bytes, timing: Timing = TIMING, **limits: Any) -> None:
         self.log = Log()
-        arguments = (lambda: "", REACTOR, self.log, lambda: 1.0, timing)
+        arguments = (lambda: "", Surroundings(REACTOR, lambda: 1.0, timing), self.log)
         names = Names(0, bool(address.nodes))
         shards: Shards
         if address.nodes:

@@ -11,7 +11,7 @@ from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Batch, ChannelState, Payloads, Position, Publication
 from twistedsock.redis import event_scripts, wire
 from twistedsock.redis.backplane import RedisBackplane
-from twistedsock.redis.link import Timing
+from twistedsock.redis.connection import Timing
 from twistedsock.redis.resp import Call, ConnectionLost, Item
 from twistedsock.redis.scripts import Script
 from twistedsock.redis.server import Server

@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 
 from twistedsock.redis.address import Address, Place
 from twistedsock.redis.cluster import ClusterShards
-from twistedsock.redis.connection import Timing
+from twistedsock.redis.connection import Surroundings, Timing
 from twistedsock.redis.resp import SCRIPTS, RedisError
 from twistedsock.redis.server import CHECKED_SETTINGS
 from twistedsock.redis.shard import Shard
@@ -44,7 +44,8 @@ class Peers:
         self.events: list[Any] = []
         timing = Timing(probe=3, connect=10, first_retry=1, longest_retry=4)
         address = Address(nodes=nodes or (ONE,))
-        self.shards = ClusterShards(address, NAMES, lambda: "", self.reactor, self, lambda: 1.0, timing)
+        surroundings = Surroundings(self.reactor, lambda: 1.0, timing)
+        self.shards = ClusterShards(address, NAMES, lambda: "", surroundings, self)
         self.shards.start(self)
         self.reader = self.accept(0)
 

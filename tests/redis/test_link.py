@@ -8,7 +8,7 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
 from twistedsock.redis.address import Address
-from twistedsock.redis.connection import Timing
+from twistedsock.redis.connection import Surroundings, Timing
 from twistedsock.redis.link import RedisLink
 from twistedsock.redis.resp import SCRIPTS, Call, ConnectionLost
 from twistedsock.redis.server import CHECKED_SETTINGS, Server
@@ -31,7 +31,8 @@ class Peer:
         self.reactor = MemoryReactorClock()
         self.events: list[Any] = []
         address = address or Address("127.0.0.1")
-        self.link = RedisLink(address, lambda: self._read(password), self.reactor, self, lambda: 1.0, TIMING)
+        surroundings = Surroundings(self.reactor, lambda: 1.0, TIMING)
+        self.link = RedisLink(address, lambda: self._read(password), surroundings, self)
         self.link.start(self)
         self.protocol: Any
         self.transport: Any

@@ -8,7 +8,7 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
 from twistedsock.redis.address import Address, Place
-from twistedsock.redis.connection import Timing
+from twistedsock.redis.connection import Surroundings, Timing
 from twistedsock.redis.sentinel import Sentinels
 
 HELLO = b"%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n"
@@ -33,7 +33,8 @@ class Peers:
         sentinels = tuple(Place(f"10.0.0.{number}", 26379) for number in range(count))
         address = Address(sentinels=sentinels, master="main", **options)
         timing = Timing(probe=3, connect=10, first_retry=1, longest_retry=4)
-        self.sentinels = Sentinels(address, lambda: self._read(read), self.reactor, self, lambda: 1.0, timing)
+        surroundings = Surroundings(self.reactor, lambda: 1.0, timing)
+        self.sentinels = Sentinels(address, lambda: self._read(read), surroundings, self)
         self.sentinels.start(lambda host, port: self.events.append(("moved", host, port)))
         for number in range(count):
             self.accept(number)

@@ -26,7 +26,7 @@ from twistedsock.pubsub.values import Batch, Position
 from twistedsock.redis import wire
 from twistedsock.redis.address import Address
 from twistedsock.redis.backplane import RedisBackplane
-from twistedsock.redis.connection import Timing
+from twistedsock.redis.connection import Surroundings, Timing
 from twistedsock.redis.link import RedisLink
 from twistedsock.redis.scripts import MAX_FORMER_EPOCHS
 from twistedsock.redis.shard import Shard
@@ -175,9 +175,8 @@ class RedisBackplanes:
     def connect(self, name: str, after_call: Callable[[], None]) -> Node:
         world, route = self._world, Route(self)
         reactor = Reactor(world, route, after_call)
-        link = RedisLink(
-            Address("127.0.0.1"), lambda: "", reactor, _Log(world, name), world.random.random, self._timing
-        )
+        surroundings = Surroundings(reactor, world.random.random, self._timing)
+        link = RedisLink(Address("127.0.0.1"), lambda: "", surroundings, _Log(world, name))
         node_name = b"%06d" % world.serial()
         node = Node(
             reactor,

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from twistedsock.redis.address import Address, Place
-from twistedsock.redis.connection import Dialer, Timing
+from twistedsock.redis.connection import Dialer, Surroundings
 from twistedsock.redis.link import RedisLink, Reporter
 from twistedsock.redis.resp import Call, RedisError
 from twistedsock.redis.shard import Shard
@@ -32,11 +32,9 @@ class MapReader(Dialer):
         read: Callable[[Ranges], None],
         failed: Callable[[str], None],
         read_password: Callable[[], str],
-        reactor: Any,
-        draw_random: Callable[[], float],
-        timing: Timing,
+        surroundings: Surroundings,
     ) -> None:
-        super().__init__(read_password, reactor, draw_random, timing)
+        super().__init__(read_password, surroundings)
         self._address = address
         self._read = read
         self._failed = failed
@@ -106,17 +104,15 @@ class ClusterShards:
         address: Address,
         names: Names,
         read_password: Callable[[], str],
-        reactor: Any,
+        surroundings: Surroundings,
         reporter: Reporter,
-        draw_random: Callable[[], float],
-        timing: Timing,
     ) -> None:
         self._address = address
         self._names = names
-        self._reactor = reactor
+        self._reactor = surroundings.reactor
         self._reporter = reporter
-        self._link_arguments = (read_password, reactor, self, draw_random, timing)
-        self._reader = MapReader(address, self._update, self._map_failed, read_password, reactor, draw_random, timing)
+        self._link_arguments = (read_password, surroundings, self)
+        self._reader = MapReader(address, self._update, self._map_failed, read_password, surroundings)
         self._user: ShardsUser
         self._shards: dict[Place, Shard] = {}
         self._slots: list[Shard | None] = [None] * SLOTS

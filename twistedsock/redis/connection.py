@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 from twisted.internet.defer import Deferred
@@ -41,6 +41,14 @@ class Timing(Struct, frozen=True):
     """How often the position of a channel without events is compared with the server."""
 
 
+class Surroundings(NamedTuple):
+    """What all connections of a backplane have in common. ``draw_random`` returns a number from 0 to 1."""
+
+    reactor: Any
+    draw_random: Callable[[], float]
+    timing: Timing
+
+
 class Connection(TwistedProtocol):
     """One connection. ``dialer`` is called with its end."""
 
@@ -70,22 +78,18 @@ class Connection(TwistedProtocol):
 class Dialer:
     """Keeps a connection open. A subclass says to what, examines the server, and calls ``use`` when it is good.
     ``read_password`` returns the password, or an empty string: it is called for each connection, so that a password can
-    be changed. It may raise OSError. ``draw_random`` returns a number from 0 to 1."""
+    be changed. It may raise OSError."""
 
-    def __init__(
-        self, read_password: Callable[[], str], reactor: Any, draw_random: Callable[[], float], timing: Timing
-    ) -> None:
+    def __init__(self, read_password: Callable[[], str], surroundings: Surroundings) -> None:
         self.connection: Connection | None = None
-        self.timing = timing
+        self._reactor, self._draw_random, self.timing = surroundings
         self._read_password = read_password
-        self._reactor = reactor
-        self._draw_random = draw_random
         self._is_used = False
         self._is_stopped = False
         self._connecting: Deferred[Any] | None = None
         self._cancel_reason = ""
         self._timer: IDelayedCall | None = None
-        self._retry_seconds = timing.first_retry
+        self._retry_seconds = self.timing.first_retry
         self._reported = ""
         self._probed = 0
 

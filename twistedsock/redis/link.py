@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from twisted.logger import Logger
 
 from twistedsock.redis.address import Address
-from twistedsock.redis.connection import Connection, Dialer, Timing
+from twistedsock.redis.connection import Connection, Dialer, Surroundings
 from twistedsock.redis.resp import Call, RedisError, load_scripts
 from twistedsock.redis.server import (
     CHECKED_SETTINGS,
@@ -88,13 +88,11 @@ class RedisLink(Dialer):
         self,
         address: Address,
         read_password: Callable[[], str],
-        reactor: Any,
+        surroundings: Surroundings,
         reporter: Reporter,
-        draw_random: Callable[[], float],
-        timing: Timing,
         locator: Locator | None = None,
     ) -> None:
-        super().__init__(read_password, reactor, draw_random, timing)
+        super().__init__(read_password, surroundings)
         self._address = address
         self._locator = locator
         # Where the present connection, or attempt to connect, leads to.

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from twistedsock.redis.address import Address, Place
-from twistedsock.redis.connection import Dialer, Timing
+from twistedsock.redis.connection import Dialer, Surroundings
 from twistedsock.redis.link import Reporter
 from twistedsock.redis.resp import Call, RedisError, Subscribe
 
@@ -37,11 +37,9 @@ class SentinelWatcher(Dialer):
         address: Address,
         changed: Callable[[], None],
         read_password: Callable[[], str],
-        reactor: Any,
-        draw_random: Callable[[], float],
-        timing: Timing,
+        surroundings: Surroundings,
     ) -> None:
-        super().__init__(read_password, reactor, draw_random, timing)
+        super().__init__(read_password, surroundings)
         self.master: Master | None = None
         self.problem = ""
         self._sentinel = sentinel
@@ -116,16 +114,10 @@ class Sentinels:
     """Finds the master that is named in ``address``. For the other arguments see ``Dialer``."""
 
     def __init__(
-        self,
-        address: Address,
-        read_password: Callable[[], str],
-        reactor: Any,
-        reporter: Reporter,
-        draw_random: Callable[[], float],
-        timing: Timing,
+        self, address: Address, read_password: Callable[[], str], surroundings: Surroundings, reporter: Reporter
     ) -> None:
         self._watchers = [
-            SentinelWatcher(sentinel, address, self._changed, read_password, reactor, draw_random, timing)
+            SentinelWatcher(sentinel, address, self._changed, read_password, surroundings)
             for sentinel in address.sentinels
         ]
         self._reporter = reporter

@@ -1,7 +1,7 @@
 """A backplane that answers late, in bursts, and fails on demand."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -23,6 +23,21 @@ from twistedsock.pubsub.values import (
 )
 
 T = TypeVar("T")
+
+
+def events_after(batches: Iterable[Batch], offset: int, limit: int) -> list[Batch]:
+    """What ``Backplane.read`` returns of the batches of a channel."""
+    found: list[Batch] = []
+    for batch in batches:
+        if batch.end > offset + 1 and limit > 0:
+            found.append(batch.part(offset + 1, batch.end))
+            limit -= cost(batch)
+    return found
+
+
+def newest_before(batches: Iterable[Batch], time: int) -> int:
+    """What ``Backplane.offset_before`` returns of them."""
+    return max([batch.end - 1 for batch in batches if batch.time < time], default=0)
 
 
 class LateBackplane:
@@ -110,19 +125,12 @@ class LateBackplane:
         return self._ask(lambda: self._read(channel, after, limit))
 
     def _read(self, channel: bytes, after: Position, limit: int) -> Sequence[Batch]:
-        found: list[Batch] = []
-        start = max(after.offset + 1, self.first_kept)
-        for batch in self._log.get((channel, after.epoch), ()):
-            if batch.end > start and limit > 0:
-                found.append(batch.part(start, batch.end))
-                limit -= cost(batch)
-        return found
+        return events_after(self._log.get((channel, after.epoch), ()), max(after.offset, self.first_kept - 1), limit)
 
     def offset_before(self, channel: bytes, epoch: bytes, time: int) -> Future[int]:
         def find() -> int:
             log = self._log.get((channel, epoch), ())
-            kept = [batch for batch in log if batch.end > self.first_kept and batch.time < time]
-            return kept[-1].end - 1 if kept else 0
+            return newest_before([batch for batch in log if batch.end > self.first_kept], time)
 
         return self._ask(find)
 
