@@ -18,6 +18,39 @@ from twistedsock.redis.wire import SLOTS
 START_SECONDS = 10.0
 
 
+class RedisConnection:
+    """A connection to the Unix socket at ``path``."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._replies: list[Any] = []
+        try:
+            self._socket.settimeout(START_SECONDS)
+            self._socket.connect(path)
+            self._conversation = Conversation(self._socket.sendall, lambda topic, message: None, self._replies.append)
+            self._conversation.send([Call((b"HELLO", 3), lambda reply: None)])
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, *words: str | bytes | int) -> Any:
+        """The reply to a command."""
+        parts = [word.encode() if isinstance(word, str) else word for word in words]
+        self._conversation.send([Call(parts, self._replies.append)])
+        while not self._replies:
+            data = self._socket.recv(65536)
+            if not data:
+                raise ConnectionError("the server has closed the connection")
+            self._conversation.receive(data)
+        reply = self._replies.pop()
+        if isinstance(reply, RedisError):
+            raise reply
+        return reply
+
+    def close(self) -> None:
+        self._socket.close()
+
+
 class RedisServer:
     """A server with its files in ``directory``. ``program`` is its executable file. ``port`` is that of TCP, 0 for
     none."""
@@ -54,21 +87,8 @@ class RedisServer:
 
     def ask(self, *words: str | bytes | int) -> Any:
         """The reply to a command, on a connection of its own."""
-        replies: list[Any] = []
-        parts = [word.encode() if isinstance(word, str) else word for word in words]
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(START_SECONDS)
-            connection.connect(self.path)
-            conversation = Conversation(connection.sendall, lambda topic, message: None, replies.append)
-            conversation.send([Call((b"HELLO", 3), lambda reply: None), Call(parts, replies.append)])
-            while not replies:
-                data = connection.recv(65536)
-                if not data:
-                    raise ConnectionError("the server has closed the connection")
-                conversation.receive(data)
-        if isinstance(replies[0], RedisError):
-            raise replies[0]
-        return replies[0]
+        with contextlib.closing(RedisConnection(self.path)) as connection:
+            return connection.ask(*words)
 
     @contextlib.contextmanager
     def running(self, *words: str | bytes | int) -> Iterator[None]:

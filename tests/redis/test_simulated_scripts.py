@@ -1,11 +1,12 @@
 """The simulated Redis runs its scripts as Python functions: they are compared with the Lua scripts on a real server."""
 
+from contextlib import closing
 from random import Random
 from typing import Any
 
 import pytest
 
-from tests.redis.servers import RedisServer
+from tests.redis.servers import RedisConnection, RedisServer
 from tests.simulation.redis_scripts import MODELS, Call, Data, Entry
 from twistedsock.redis import event_scripts, presence_scripts
 from twistedsock.redis.scripts import Script
@@ -22,7 +23,7 @@ ALL_KEYS = [LOG, *KEYS, LEASES, REGISTRY, *NODES, *[b"%b:%b" % (node, one) for n
 class Pair:
     """The real scripts, which read the time from two keys, and their models."""
 
-    def __init__(self, server: RedisServer, seed: int) -> None:
+    def __init__(self, server: RedisConnection, seed: int) -> None:
         self.random = Random(seed)
         self.server = server
         self.data = Data()
@@ -137,6 +138,7 @@ def ignore(*arguments: Any) -> None: ...
 
 @pytest.mark.parametrize("seed", range(2))
 def test_models_have_the_replies_messages_and_data_of_the_scripts(server: RedisServer, seed: int) -> None:
-    pair = Pair(server, seed)
-    for _ in range(CALLS):
-        pair.step()
+    with closing(RedisConnection(server.path)) as connection:
+        pair = Pair(connection, seed)
+        for _ in range(CALLS):
+            pair.step()
