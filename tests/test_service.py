@@ -558,3 +558,10 @@ def test_ids_and_epochs_are_short_and_random():
         drawn = {draw() for _ in range(1_000)}
         assert len(drawn) > 990
         assert all(4 <= len(name) <= 8 and name.isalnum() for name in drawn)
+
+
+def test_letters_of_ids_are_equally_likely():
+    letters = b"".join(draw_id() for _ in range(6_200))
+    counts = [letters.count(letter) for letter in set(letters)]
+    assert len(counts) == 31
+    assert 800 < min(counts) <= max(counts) < 1_200  # six standard deviations from 1,000

@@ -19,8 +19,21 @@ from twistedsock.pubsub.names import pattern
 if TYPE_CHECKING:
     from twistedsock.redis.backplane import RedisBackplane
 
-_ID_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
+_ID_LETTERS = b"abcdefghjkmnpqrstuvwxyz23456789"
 """31 characters that are hard to confuse."""
+
+_LETTER_OF_BYTE = bytes([_ID_LETTERS[byte % 31] for byte in range(256)])
+
+_NO_LETTER = bytes(range(8 * 31, 256))
+"""Bytes that are dropped, so that all letters are equally likely."""
+
+_RANDOM_BYTES = 1024
+"""Random bytes that are taken from the system at a time, because each time is a system call."""
+
+_letters = bytearray()
+"""Random letters that are not part of an id yet."""
+
+os.register_at_fork(after_in_child=_letters.clear)
 
 ID_LENGTH = 5
 """28 million ids, so that collisions are rare."""
@@ -36,13 +49,12 @@ SENTINEL_PASSWORD_VARIABLE = "SOCKBRIDGE_BACKPLANE_SENTINEL_PASSWORD"
 
 
 def draw_id(length: int = ID_LENGTH) -> bytes:
-    """Return a random client id, from a single random number, because each one is a system call."""
-    number = secrets.randbelow(len(_ID_LETTERS) ** length)
-    letters = []
-    for _ in range(length):
-        number, letter = divmod(number, len(_ID_LETTERS))
-        letters.append(_ID_LETTERS[letter])
-    return "".join(letters).encode()
+    """Return a random client id."""
+    if len(_letters) < length:
+        _letters.extend(os.urandom(_RANDOM_BYTES).translate(_LETTER_OF_BYTE, _NO_LETTER))
+    id = bytes(_letters[-length:])
+    del _letters[-length:]
+    return id
 
 
 def draw_epoch() -> bytes:

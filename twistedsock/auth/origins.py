@@ -7,6 +7,7 @@ the name of a page point to this server, so that origin and host are equal, but 
 import re
 from collections.abc import Collection
 from enum import Enum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import msgspec
@@ -83,7 +84,17 @@ def _split(authority: str, default: str = "") -> tuple[str, str]:
     return host.removesuffix("."), port or default
 
 
+MAX_LITERAL_LENGTH = 64
+"""The longest IPv6 address has 45 characters."""
+
+
 def _is_literal(host: str) -> bool:
+    return len(host) <= MAX_LITERAL_LENGTH and _is_address(host)
+
+
+@lru_cache(maxsize=256)
+def _is_address(host: str) -> bool:
+    """Cached, because parsing an address takes microseconds, and all browsers send the same few."""
     try:
         ip_address(host)
     except ValueError:

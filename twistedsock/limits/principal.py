@@ -5,6 +5,7 @@ address, because an address is what a client cannot renew at will: an IPv4 addre
 address. Clients on this machine (loopback and Unix sockets) are one principal, ``LOCAL``.
 """
 
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 Principal = bytes
@@ -33,8 +34,10 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
+@lru_cache(maxsize=1024)
 def address_principal(address: str) -> Principal:
-    """The principal of a client at a literal IP address, ``""`` for a Unix socket, that has proved no identity."""
+    """The principal of a client at a literal IP address, ``""`` for a Unix socket, that has proved no identity. Cached,
+    because parsing an address takes microseconds, and a connection needs this several times."""
     if not address or is_loopback(address):
         return LOCAL
     if ":" in address:

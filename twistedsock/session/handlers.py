@@ -130,16 +130,13 @@ def _subscribe(session: Session, command: commands.Subscribe) -> None:
         session.replies.write_error(command.tag, errors.SINCE_WITHOUT_EPOCH)
     elif command.channel not in session.subscriptions and len(session.subscriptions) >= limit:
         session.replies.write_error(command.tag, errors.TOO_MANY_SUBSCRIPTIONS)
-    elif _may_read(session, command.channel, command.tag):
-        _with_channel(session, command.channel, command.tag, partial(_subscribe_to, session, command))
+    else:
+        _with_readable(session, command.channel, command.tag, partial(_subscribe_to, session, command))
 
 
 def _subscribe_to(session: Session, command: commands.Subscribe, channel: "Channel", oldest: int | None = None) -> None:
     """``oldest`` is the offset from which on the backplane has the events, if it was asked."""
     broker = session.broker
-    if not _may_read(session, channel.name, command.tag):  # checked again, because the command may have waited
-        broker.close_if_unused(channel)
-        return
     if oldest is None and broker.reads_older:
         broker.histories.update(channel)  # so that it drops nothing more before the reply
         if (since := dropped_since(command, channel)) is not None:
@@ -177,7 +174,7 @@ def _find_oldest(session: Session, command: commands.Subscribe, channel: "Channe
             _subscribe_to(session, command, reopened, oldest if reopened.epoch == since.epoch else None)
 
         # Opened again, because the channel may have been closed meanwhile.
-        _with_channel(session, channel.name, command.tag, subscribe_to)
+        _with_readable(session, channel.name, command.tag, subscribe_to)
 
     _when_ready(session, found, command.tag, subscribe)
     on_result(answer, was_read)
@@ -213,15 +210,11 @@ def _unsubscribe(session: Session, command: commands.Unsubscribe) -> None:
 
 
 def _history(session: Session, command: commands.ReadHistory) -> None:
-    if _may_read(session, command.channel, command.tag):
-        _with_channel(session, command.channel, command.tag, partial(_history_of, session, command))
+    _with_readable(session, command.channel, command.tag, partial(_history_of, session, command))
 
 
 def _history_of(session: Session, command: commands.ReadHistory, channel: "Channel") -> None:
     broker = session.broker
-    if not _may_read(session, channel.name, command.tag):  # checked again, because the command may have waited
-        broker.close_if_unused(channel)
-        return
     session.replies.flush()
     broker.histories.update(channel)
     if channel.name in session.subscriptions:  # the subscription gets each event before the history shows it
@@ -408,35 +401,49 @@ def _events_while_readable(session: Session, channel: bytes, part: HistoryPart) 
 
 def _when_ready(session: Session, result: T | Error | Future[T], tag: Tag, action: Callable[[T], None]) -> None:
     """Continue a command with ``action`` when the result is known; an error is the reply."""
-
-    def act(outcome: T | Error) -> None:
-        if isinstance(outcome, Error):
-            session.replies.write_error(tag, outcome)
-        else:
-            action(outcome)
-
-    def act_later(outcome: T | Error) -> None:
-        if session.state is SessionState.OPEN:
-            session.replies.is_busy = False
-            act(outcome)
-            session.replies.flush()
-            session.replies.resume_input()
-
     if isinstance(result, Future):
         session.replies.pause_input()
-        result.then(act_later)
+        result.then(partial(_act_later, session, tag, action))
     else:
-        act(result)
+        _act(session, tag, action, result)
 
 
-def _with_channel(session: Session, name: bytes, tag: Tag, action: Callable[["Channel"], None]) -> None:
-    def act(channel: "Channel") -> None:
-        if session.broker.channels.get(name) is channel:
-            action(channel)
-        else:  # another session that waited for the channel did not need it, so that it was closed
-            _with_channel(session, name, tag, action)
+def _act(session: Session, tag: Tag, action: Callable[[T], None], outcome: T | Error) -> None:
+    if isinstance(outcome, Error):
+        session.replies.write_error(tag, outcome)
+    else:
+        action(outcome)
 
-    _when_ready(session, session.broker.open(name, session.client.principal), tag, act)
+
+def _act_later(session: Session, tag: Tag, action: Callable[[T], None], outcome: T | Error) -> None:
+    if session.state is SessionState.OPEN:
+        session.replies.is_busy = False
+        _act(session, tag, action, outcome)
+        session.replies.flush()
+        session.replies.resume_input()
+
+
+def _with_readable(session: Session, name: bytes, tag: Tag, action: Callable[["Channel"], None]) -> None:
+    """Continue a command with a channel that the client has the right to read."""
+    if not _may_read(session, name, tag):
+        return
+    opened = session.broker.open(name, session.client.principal)
+    if isinstance(opened, Future):
+        _when_ready(session, opened, tag, partial(_opened_later, session, name, tag, action))
+    else:
+        _act(session, tag, action, opened)
+
+
+def _opened_later(
+    session: Session, name: bytes, tag: Tag, action: Callable[["Channel"], None], channel: "Channel"
+) -> None:
+    if session.broker.channels.get(name) is not channel:
+        # Another session that waited for the channel did not need it, so that it was closed.
+        _with_readable(session, name, tag, action)
+    elif _may_read(session, name, tag):  # checked again, because the command has waited
+        action(channel)
+    else:
+        session.broker.close_if_unused(channel)
 
 
 def _stream(session: Session, pieces: Iterator[Piece]) -> None:
