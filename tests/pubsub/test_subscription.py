@@ -26,7 +26,7 @@ def catch_up(subscriber: Subscriber, shared: CatchUpCache | None = None) -> bool
 
 def is_live(subscription: Subscription) -> bool:
     group = subscription.channel.encoding_groups.get(LINE_ENCODER)
-    return group is not None and (subscription in group.try_writes or subscription in group.without_echo)
+    return group is not None and (subscription in group.outlets or subscription in group.without_echo)
 
 
 def test_nick_defaults_to_the_id() -> None:

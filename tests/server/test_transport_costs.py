@@ -3,10 +3,13 @@
 import gc
 import sys
 import tracemalloc
+import weakref
 from types import SimpleNamespace
 
 import pytest
 from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
 
 from tests.fakes import FakeSocket
 from tests.fuzz.grammars import frame
@@ -110,6 +113,23 @@ def test_event_alone_costs_few_calls(place, kind, hello, subscribe, publish, mos
     assert reader.socket.sends == sends + 1
 
 
+def test_websocket_leaves_the_dispatcher_behind(place):
+    """What reads the handshake is freed as soon as the connection is open."""
+    dispatcher = place.web.buildProtocol(None)
+    freed = weakref.ref(dispatcher)
+    transport = Transport(FakeSocket(), dispatcher, ("127.0.0.1", 50000), place.port, 1, place.reactor)
+    dispatcher.makeConnection(transport)
+    del dispatcher
+    transport.protocol.dataReceived(upgrade())
+    assert freed() is None
+    place.reads(transport, frame(0x81, b"PING x"))
+    assert transport.socket.sent.endswith(b"PONG x")
+    limiter = place.server.context.connection_limiter
+    assert limiter.connections == 1
+    transport.connectionLost(Failure(ConnectionDone()))
+    assert limiter.connections == 0
+
+
 def test_full_socket_is_not_tried_again_before_it_drains(place):
     full = FakeSocket()
     place.connect(place.lines, full, b"SUB k\n")
@@ -137,9 +157,9 @@ def test_complete_input_is_not_counted(place, kind, monkeypatch):
     assert socket.sent.lower().count(b"pong") == 2002
 
 
-@pytest.mark.parametrize(("kind", "max_bytes"), [("lines", 2.5 * 1024), ("web", 5 * 1024)])
+@pytest.mark.parametrize(("kind", "max_bytes"), [("lines", 2.2 * 1024), ("web", 2.2 * 1024)])
 def test_idle_connection_takes_little_memory(place, kind, max_bytes):
-    """Including the parts of Twisted and Autobahn: ten thousand of them need 50 MB at most."""
+    """Including the parts of Twisted and Autobahn, but not those of the kernel. The fake socket is included too."""
     factory = getattr(place, kind)
     hello = upgrade() if kind == "web" else b""
     sockets = [FakeSocket() for _ in range(2 * CONNECTIONS)]

@@ -4,11 +4,11 @@ An event is encoded once for each group, and the same bytes object is offered to
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 from twistedsock.limits.settings import CHUNK_BYTES
-from twistedsock.pubsub.subscription import EventEncoder, Subscriber, Subscription
+from twistedsock.pubsub.subscription import EventEncoder, Outlet, Subscriber, Subscription
 from twistedsock.pubsub.values import Batch, Lost
 from twistedsock.stats import Stats
 
@@ -59,35 +59,35 @@ def join_chunks(chunks: Sequence[tuple[S, bytes]]) -> Sequence[tuple[S, bytes]]:
 
 
 class EncodingGroup:
-    """``try_writes`` holds the bound ``try_write`` of each member's outlet, so that a delivery does not look it up.
-    ``without_echo`` are the members that do not want their own events."""
+    """``outlets`` has the outlet of each member, so that a delivery does not look it up. ``without_echo`` are the
+    members that do not want their own events."""
 
-    __slots__ = ("_epoch", "_stats", "encoder", "try_writes", "without_echo")
+    __slots__ = ("_epoch", "_stats", "encoder", "outlets", "without_echo")
 
     def __init__(self, encoder: EventEncoder, stats: Stats, epoch: bytes = b"") -> None:
         self.encoder = encoder
         self._epoch = epoch
         self._stats = stats
-        self.try_writes: dict[Subscription, Callable[[bytes], bool]] = {}
+        self.outlets: dict[Subscription, Outlet] = {}
         self.without_echo: dict[Subscription, None] = {}
 
     def __len__(self) -> int:
-        return len(self.try_writes) + len(self.without_echo)
+        return len(self.outlets) + len(self.without_echo)
 
     def add(self, subscription: Subscription) -> None:
         if subscription.echo:
-            self.try_writes[subscription] = subscription.subscriber.outlet.try_write
+            self.outlets[subscription] = subscription.subscriber.outlet
         else:
             self.without_echo[subscription] = None
 
     def remove(self, subscription: Subscription) -> None:
-        self.try_writes.pop(subscription, None)
+        self.outlets.pop(subscription, None)
         self.without_echo.pop(subscription, None)
 
     def broadcast(self, channel: bytes, batches: Sequence[Batch], gathered: GatheredChunks | None = None) -> None:
         """Offer new events, which are in the history already, to every member. A member whose socket does not accept
         them falls behind. With ``gathered``, nothing is sent: each member's chunks are added to that."""
-        if not self.try_writes and not self.without_echo:
+        if not self.outlets and not self.without_echo:
             return
         if len(batches) == 1:
             encoded = [encode(self.encoder, channel, batches[0], self._epoch)]
@@ -96,18 +96,18 @@ class EncodingGroup:
             encoded = [encode(self.encoder, channel, batch, self._epoch) for batch in batches]
             chunks = join_chunks([chunk for parts in encoded for chunk in parts])
         stats, end = self._stats, batches[-1].end
-        stats.delivered += len(self.try_writes) * (end - batches[0].first)
+        stats.delivered += len(self.outlets) * (end - batches[0].first)
         if gathered is not None:
             for offset, data in chunks:
-                for subscription in self.try_writes:
+                for subscription in self.outlets:
                     gathered[subscription.subscriber].append((subscription, offset, data))
         else:
             for offset, data in chunks:
                 refused: list[Subscription] = []
-                for subscription, try_write in self.try_writes.items():
-                    if not try_write(data):
+                for subscription, outlet in self.outlets.items():
+                    if not outlet.try_write(data):
                         refused.append(subscription)
-                stats.sent += len(data) * (len(self.try_writes) - len(refused))
+                stats.sent += len(data) * (len(self.outlets) - len(refused))
                 for subscription in refused:
                     stats.delivered -= end - offset
                     subscription.fall_behind(offset)
@@ -135,7 +135,7 @@ class EncodingGroup:
             return  # an encoder that remembers what it encoded must not encode what its subscriber does not get
         data = self.encoder.lost(channel, lost.first, lost.last)
         stats = self._stats
-        for subscription in [*self.try_writes, *self.without_echo]:
+        for subscription in [*self.outlets, *self.without_echo]:
             if subscription.subscriber.outlet.try_write(data):
                 stats.sent += len(data)
                 stats.lost += lost.last + 1 - lost.first

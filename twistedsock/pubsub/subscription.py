@@ -239,6 +239,10 @@ class NullSubscriberCallbacks:
 NULL_CALLBACKS = NullSubscriberCallbacks()
 
 
+_NONE_BEHIND: dict[Subscription, None] = {}
+"""Shared by all subscribers that are caught up, and never changed, because most are so most of the time."""
+
+
 class Subscriber:
     """One client with all its subscriptions, as far as sending events to it is concerned."""
 
@@ -259,7 +263,7 @@ class Subscriber:
         self.callbacks = callbacks
         self.memory_budget = memory_budget
         self.stats = stats
-        self.behind: dict[Subscription, None] = {}
+        self.behind: dict[Subscription, None] = _NONE_BEHIND
         """The subscriptions that are behind, in the order of their turns, so that a busy channel delays no other."""
         self.missed = 0
         """The number of presence changes that all its subscriptions keep."""
@@ -267,6 +271,7 @@ class Subscriber:
     def mark_behind(self, subscription: Subscription) -> None:
         if not self.behind:
             self.stats.behind += 1
+            self.behind = {}
         self.behind[subscription] = None
 
     def clear_behind(self, subscription: Subscription) -> None:
@@ -274,6 +279,7 @@ class Subscriber:
             del self.behind[subscription]
             if not self.behind:
                 self.stats.behind -= 1
+                self.behind = _NONE_BEHIND
 
     def catch_up(self, cache: CatchUpCache, older: "OlderEventsReader | None" = None) -> bool:
         """Send a chunk of what one of the subscriptions has missed. Returns whether to continue in the next turn; if

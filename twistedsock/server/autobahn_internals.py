@@ -5,6 +5,7 @@ Checked with Autobahn 26.10. ``tests/server/test_internals.py`` fails if a later
 """
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerProtocol
@@ -118,6 +119,74 @@ def _differs_from_class(name: str, value: Any) -> bool:
     if name in OPEN_STATE:
         return value != OPEN_STATE[name] and name != "send_queue"
     return name not in SHARED and name not in HANDSHAKE_STATE
+
+
+CALLS_PER_TURN = 250
+"""Timers of one second that expire together. Each may send a ping; other clients are served between two turns."""
+
+
+class TimedCall:
+    """A call that waits, and can be cancelled."""
+
+    __slots__ = ("_call", "_second", "_timers")
+
+    def __init__(self, timers: "Timers", second: int, call: Callable[[], object]) -> None:
+        self._timers = timers
+        self._second = second
+        self._call = call
+
+    def __call__(self) -> None:
+        self._call()
+
+    def cancel(self) -> None:
+        """Does nothing if the call has been made already."""
+        self._timers.remove(self, self._second)
+
+
+class Timers:
+    """Replaces the timers of Autobahn's factory, which need four objects for each connection, and search a list for
+    one that is cancelled: connections that were opened in the same second would take quadratic time to close.
+
+    All calls of one second share a timer of the reactor. As Autobahn's, they are made up to a second early."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        # The calls of each second, and the reactor's timer for them.
+        self._seconds: dict[int, tuple[dict[TimedCall, None], Any]] = {}
+
+    def call_later(self, delay: float, call: Callable[[], object]) -> TimedCall:
+        now = self._reactor.seconds()
+        second = int(now + delay)
+        calls, _ = self._seconds.get(second) or self._start(second, max(0.0, second - now))
+        timed = TimedCall(self, second, call)
+        calls[timed] = None
+        return timed
+
+    def remove(self, timed: TimedCall, second: int) -> None:
+        waiting = self._seconds.get(second)
+        if waiting is not None:
+            waiting[0].pop(timed, None)
+            self._end_if_empty(second)
+
+    def _start(self, second: int, delay: float) -> tuple[dict[TimedCall, None], Any]:
+        started = self._seconds[second] = {}, self._reactor.callLater(delay, self._run, second)
+        return started
+
+    def _run(self, second: int) -> None:
+        calls, _ = self._seconds[second]
+        # First, so that an exception in a call does not prevent the rest.
+        self._seconds[second] = calls, self._reactor.callLater(0, self._run, second)
+        for timed in list(islice(calls, CALLS_PER_TURN)):
+            if timed in calls:  # not cancelled by one before it
+                del calls[timed]
+                timed()
+        self._end_if_empty(second)
+
+    def _end_if_empty(self, second: int) -> None:
+        waiting = self._seconds.get(second)
+        if waiting is not None and not waiting[0]:
+            waiting[1].cancel()
+            del self._seconds[second]
 
 
 class SlimConnection:
@@ -235,8 +304,10 @@ class AutobahnConnection(SlimConnection, FragmentAssembler, WebSocketServerProto
 
 
 def configure(factory: Any, connection_class: type[AutobahnConnection]) -> None:
-    """Let a factory create connections of a subclass that has the factory's options as class attributes."""
+    """Let a factory create connections of a subclass that has the factory's options as class attributes, and use
+    ``Timers``."""
     options = {name: getattr(factory, name) for name in WebSocketServerProtocol.CONFIG_ATTRS}
     # On a class, a function would become a method. This one is called for each browser that offers compression.
     options["perMessageCompressionAccept"] = staticmethod(options["perMessageCompressionAccept"])
+    factory._batched_timer = Timers(factory.reactor)
     factory.protocol = type("Configured" + connection_class.__name__, (connection_class,), options)

@@ -74,14 +74,15 @@ class LineProtocol(Protocol):
     def connectionMade(self) -> None:
         factory, transport = self.factory, self.transport
         tune_socket(transport, factory.send_buffer_bytes, factory.context.limits.unreachable_timeout)
-        self._host = host_of(self.proxied_address or transport.getPeer())
+        client_address = self.proxied_address or transport.getPeer()
+        self._host = host_of(client_address)
         secure = factory.listening.secure
         price = ENTRY_PRICE + secure * TLS_HANDSHAKE_PRICE
         is_within_rate = factory.context.charge(address_principal(self._host), price)
         error = factory.context.connection_limiter.acquire(self._host) if is_within_rate else TOO_FAST
         if error is not None:
             factory.context.stats.count_error(error.code)
-            endpoints = endpoints_of(transport, self.proxied_address or transport.getPeer())
+            endpoints = endpoints_of(transport, client_address)
             factory.context.connection_events.refused(endpoints, "line", error)
             if secure and not is_within_rate:  # sending the error would take the handshake, the most expensive part
                 transport.abortConnection()
@@ -94,14 +95,14 @@ class LineProtocol(Protocol):
             self._accepted_at = factory.context.broker.clock()
             factory.handshakes.start(self)
         else:
-            self._open_session()
+            self._open_session(client_address)
 
     def handshakeCompleted(self) -> None:
         if self._is_admitted:
             self.factory.handshakes.stop(self)
-            self._open_session()
+            self._open_session(self.proxied_address or self.transport.getPeer())
 
-    def _open_session(self) -> None:
+    def _open_session(self, client_address: Any) -> None:
         factory, transport = self.factory, self.transport
         context, listening = factory.context, factory.listening
         self._opening = ProtocolDetector()
@@ -116,7 +117,7 @@ class LineProtocol(Protocol):
             LINE_ENCODER,
             LINE_DECODER,
             self._outlet,
-            endpoints_of(transport, self.proxied_address or transport.getPeer()),
+            endpoints_of(transport, client_address),
             close=self._close,
             pause=transport.pauseProducing,
             resume=self._resume,

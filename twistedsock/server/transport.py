@@ -23,6 +23,7 @@ from twistedsock.server.twisted_internals import (
     connection_class,
     discard_write_buffer,
     set_connection_class,
+    share_log_texts,
     write_buffer_size,
 )
 from twistedsock.stats import TcpStats
@@ -166,6 +167,7 @@ class DirectTCPTransport(DirectWriteTransport, tcp.Server):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
+        share_log_texts(self)
         if self.reachability is not None:
             self.reachability.add(self)
 

@@ -22,7 +22,7 @@ from twistedsock.pubsub.subscription import SOCKET_FULL
 CHECKED_TWISTED_VERSION = "26.10"
 
 INTERNALS: dict[type, tuple[str, ...]] = {
-    tcp.Server: ("dataBuffer", "offset", "_tempDataBuffer", "_tempDataLen"),
+    tcp.Server: ("dataBuffer", "logstr", "offset", "repstr", "_tempDataBuffer", "_tempDataLen"),
     tcp.Port: ("transport", "_logger", "_shouldShutdown"),
     unix.Port: ("_fromListeningDescriptor",),
     BufferingTLSTransport: (
@@ -53,6 +53,12 @@ def write_buffer_size(transport: Any) -> int:
 def discard_write_buffer(transport: Any) -> None:
     transport.dataBuffer, transport.offset = b"", 0
     transport._tempDataBuffer, transport._tempDataLen = [], 0
+
+
+def share_log_texts(transport: Any) -> None:
+    """Let the texts of a new transport for Twisted's log not name its address: they are 150 bytes of each idle
+    connection, and this server does not log them."""
+    transport.logstr = transport.repstr = type(transport.protocol).__name__
 
 
 def unencrypted_bytes(transport: Any) -> int:

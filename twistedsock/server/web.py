@@ -41,6 +41,7 @@ from twistedsock.server.sockets import (
     ListenerFactory,
     endpoints_of,
     format_address,
+    hand_over,
     handshake_info,
     host_of,
     local_address_of,
@@ -77,8 +78,8 @@ RETRY_LATER: Headers = (("Retry-After", "5"),)
 @implementer(IHalfCloseableProtocol, IHandshakeListener)
 class HTTPDispatcher(Protocol):
     """A connection of the web port. Until its first request head is complete, it reads that; afterwards the input goes
-    to the protocol that handles the connection. It stays the protocol of its transport, because it releases the
-    connection's entry in the connection limits at the end."""
+    to the protocol that handles the connection. Unless that is a WebSocket without TLS, it stays the protocol of its
+    transport, because it releases the connection's entry in the connection limits at the end."""
 
     factory: "WebFactory"
     transport: Any
@@ -249,6 +250,9 @@ class HTTPDispatcher(Protocol):
         local, handshake = local_address_of(self.transport).text, self._handshake_info()
         endpoints = Endpoints(format_address(self._client_address).encode(), local)
         self._set_handler(connection)
+        if self.transport.protocol is self:  # not below TLS
+            hand_over(self.transport, connection)
+            connection.admitted_host, self._is_admitted = self._host, False
         if connection.open_accepted(websockets, self.transport, head, endpoints, authenticated, handshake) and rest:
             connection.dataReceived(rest)
 

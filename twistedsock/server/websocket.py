@@ -6,11 +6,13 @@ port, see ``open_accepted``.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import txaio
 from autobahn.twisted.websocket import WebSocketServerFactory
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from zope.interface import implementer
 
 from twistedsock.auth.identity import Identity
 from twistedsock.codecs.http import RequestHead
@@ -43,6 +45,7 @@ UNSUPPORTED_DATA = 1003
 """RFC 6455 section 7.4.1: a type of data that cannot be accepted."""
 
 
+@implementer(IHalfCloseableProtocol)
 class WebSocketConnection(WebSocketTransport):
     """A connection of a WebSocket client. The web port sets the attributes without underscore before it opens."""
 
@@ -56,6 +59,8 @@ class WebSocketConnection(WebSocketTransport):
     handshake: HandshakeInfo | None = None
     """How the connection began. Removed when the connection opens."""
     pipeline: InputPipeline | None = None
+    admitted_host: str | None = None
+    """The client's entry in the connection limits, if this connection must release it."""
     _plain_frames: PlainFrames | None = None
     """Parses complete text frames. None before the connection opens and after it closes."""
     _messages: Sequence[Message] = ()
@@ -240,7 +245,7 @@ class WebSocketConnection(WebSocketTransport):
             if self.pipeline is not None and self.state == self.STATE_OPEN:
                 self.handle_messages(self.pipeline, list(messages))
 
-    def handle_messages(self, pipeline: InputPipeline, messages: list[Message]) -> None:
+    def handle_messages(self, pipeline: InputPipeline, messages: list[Any]) -> None:
         """Run the commands of messages. Binary messages are commands already."""
         timeouts = self.factory.timeouts
         if self._has_partial_input:
@@ -249,11 +254,11 @@ class WebSocketConnection(WebSocketTransport):
         if timeouts.has_idle_timeout:
             timeouts.command_received(pipeline)
         if self._awaits_first_message:
-            messages = self._select_dialect(pipeline, cast(list[bytes], messages))
+            messages = self._select_dialect(pipeline, messages)
             if not messages:
                 return
         if self._has_lines:
-            pipeline.submit(split_messages(cast(list[bytes], messages), self.factory.context.limits.max_message_bytes))
+            pipeline.submit(split_messages(messages, self.factory.context.limits.max_message_bytes))
         else:
             pipeline.submit(messages)
 
@@ -326,6 +331,9 @@ class WebSocketConnection(WebSocketTransport):
             self._has_input_ended = True
             self._finish()
 
+    def writeConnectionLost(self) -> None:
+        """The server has ended its stream."""
+
     def _finish(self) -> None:
         if self._unparsed:
             return  # called again when it has been parsed
@@ -340,6 +348,9 @@ class WebSocketConnection(WebSocketTransport):
             self._counted_bytes = memory_budget.adjust(self._counted_bytes, 0, self._counted_client.source)
         self._close_description = close_description(reason)
         self.end(reason)
+        if self.admitted_host is not None:
+            self.factory.context.connection_limiter.release(self.admitted_host)
+            self.admitted_host = None
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         super().onClose(wasClean, code, reason)
