@@ -92,7 +92,7 @@ def test_server_makes_the_documented_system_calls(start, line_client, eventually
     (started,), (published,) = (
         [block for block in fenced(page, "console") if "strace " in block] for page in (CALLS, INSIDE)
     )
-    strace = ["strace", "-D", "-f", "-s", "100", "-o", str(tmp_path / "trace")]
+    strace = ["strace", "-D", "-f", "--seccomp-bpf", "-s", "100", "-o", str(tmp_path / "trace")]
     kinds = "trace=bind,listen,setsockopt,accept4,sendto,recvfrom"
     server = start(web=("none",), launcher=[*strace, "-e", kinds])
     reader, writer = line_client(server.lines[0]), line_client(server.lines[0])
