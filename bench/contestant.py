@@ -6,7 +6,16 @@ from typing import Protocol
 from twistedsock.bench.clients import Target
 
 TCP, WEBSOCKET = "tcp", "websocket"
-"""The protocols that are compared."""
+"""The protocols that are compared, as each server uses them by default."""
+
+QUIET_TCP, QUIET_WEBSOCKET = "quiet tcp", "quiet websocket"
+"""The same if successful publications are not replied to, and their publishers."""
+
+ACKNOWLEDGED_TCP, ACKNOWLEDGED_WEBSOCKET = "acknowledged tcp", "acknowledged websocket"
+"""The same if each publication is replied to."""
+
+SOCKETIO = "socket.io"
+"""Socket.IO over WebSocket, from the start."""
 
 
 class Contestant(Protocol):
@@ -30,6 +39,9 @@ class Contestant(Protocol):
 
     def stop(self) -> None:
         """End it and all processes that it started. Does nothing if it is not running."""
+
+    def restart(self) -> None:
+        """End it, and start it again with the same ports and files."""
 
     def pids(self) -> tuple[int, ...]:
         """The processes of the server."""

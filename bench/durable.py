@@ -39,7 +39,7 @@ SECONDS, ROUNDS = 2.0, 3
 
 WARM_TURNS = 5
 
-MACHINE = ("date", "processors", "memory", "kernel", "python", "load average before")
+MACHINE = ("date", "processors", "memory", "kernel", "python of sockbridge", "load average before")
 
 PATIENCE = 60.0
 """Seconds for an acknowledgement."""

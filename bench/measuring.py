@@ -5,8 +5,10 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from bench.connecting import Found, connections, restart
 from bench.contestant import Contestant
-from bench.workloads import Kind, Workload
+from bench.packets import SHORT, Pairs
+from bench.workloads import BARE, Kind, Workload
 from twistedsock.bench.clients import DeliveryError, Target, connect, perform
 from twistedsock.bench.generator import OnProgress
 from twistedsock.bench.loads import ChannelScenario, SpreadScenario
@@ -19,13 +21,6 @@ from twistedsock.bench.measurement import (
     enough,
     measure,
 )
-
-WARM = 100
-"""Connections that are opened before those whose memory is measured: the first ones include what all connections
-share."""
-
-SETTLED = 0.3
-"""Seconds after which a server has finished deferred work, for example sending what it had collected."""
 
 PACED = 2
 """A load with a fixed rate lasts longer by this factor, because its latencies are examined one by one."""
@@ -49,10 +44,6 @@ class Stopped(Exception):
     """The benchmark has stopped a load, for the reason given."""
 
 
-Found = dict[str, float | str]
-"""Figures by name: a rate is per second, ``us`` means microseconds, ``note`` is a comment for readers."""
-
-
 class Measuring:
     """``seconds`` is the approximate duration of one measurement. The number of events that this takes is remembered,
     so that later rounds have the same load without a trial."""
@@ -67,7 +58,13 @@ class Measuring:
         targets = server.targets()
         reading = targets[workload.reading]
         publishing = targets.get(workload.publishing, reading)
+        if server.name == BARE and workload.kind is not Kind.PACKETS:
+            publishing = reading  # it does not translate
         usage = ProcessUsage(server.pids())
+        if workload.kind is Kind.PACKETS:
+            return self._packets(workload, publishing, reading, usage)
+        if workload.kind is Kind.RESTART:
+            return restart(workload, server, told)
         if workload.kind is Kind.CONNECTIONS:
             return connections(workload, reading, usage, told)
         if workload.kind is Kind.STALLED:
@@ -106,6 +103,12 @@ class Measuring:
             self._events[workload.name, server] = events
             figures = measure(crowd.load(self._name(), events, told), usage)
         return {**_found(figures), "events": events, "memory": usage.memory() / MiB}
+
+    def _packets(self, workload: Workload, publishing: Target, reading: Target, usage: ProcessUsage) -> Found:
+        with ExitStack() as stack:
+            pairs = Pairs(publishing, reading, workload.channels, workload.size, workload.burst, stack)
+            pairs.run(min(SHORT, self.seconds), usage)
+            return {**_found(pairs.run(self.seconds, usage)), "memory": usage.memory() / MiB}
 
     def _enough(self, workload: Workload, crowd: ScenarioConnections) -> int:
         publishers = workload.publishers * (1 if workload.kind is Kind.SPREAD else workload.channels)
@@ -159,26 +162,6 @@ class Watch:
             raise Stopped(f"stopped by us at +{self.grown / MiB:,.0f} MiB, after {part:.0%} of the events")
         if now > self._start + MAX_SECONDS:
             raise Stopped(f"stopped by us after {MAX_SECONDS:.0f} s, with {part:.0%} of the events")
-
-
-def connections(workload: Workload, target: Target, usage: ProcessUsage, told: OnProgress) -> Found:
-    """Open this many connections, each until the server has greeted it."""
-    with ExitStack() as stack:
-        connect(target, WARM, stack)
-        time.sleep(SETTLED)
-        memory, cpu = usage.memory(), usage.cpu()
-        start, busy = time.perf_counter(), time.process_time()
-        connect(target, workload.count, stack, lambda done: told(done / workload.count))
-        seconds, busy = time.perf_counter() - start, time.process_time() - busy
-        time.sleep(SETTLED)
-        cpu = usage.cpu() - cpu
-        return {
-            "rate": workload.count / seconds,
-            "cost": cpu / workload.count * 1e6,
-            "per_cpu": workload.count / cpu,
-            "busy": busy / seconds,
-            "memory_each": (usage.memory() - memory) / workload.count / 1024,
-        }
 
 
 def _found(figures: Measurement) -> Found:

@@ -11,19 +11,23 @@ from twistedsock.bench.measurement import PERCENTILES
 INKS = {
     "sockbridge": "#d9480f",
     "nats": "#1c7ed6",
+    "nats-debian": "#74c0fc",
     "redis": "#9c36b5",
     "mosquitto": "#2b8a3e",
+    "bun": "#d6336c",
+    "nchan": "#5c940d",
     "socketio": "#495057",
     "ws": "#0b7285",
     "websockets": "#b08900",
     "crossbar": "#7048e8",
+    "floor": "#adb5bd",
     "bare": "#868e96",
 }
 """The colour of each server in all pictures."""
 
 DAGGER = "; † bounded by the load generator"
 
-LINES = {"bare": "bare C loop"}
+LINES = {"bare": "bare C loop", "floor": "bare Python loop"}
 """Names of servers in pictures, if different from their own."""
 
 
@@ -32,6 +36,7 @@ def pictures(results: Results) -> dict[str, Drawing]:
     drawn: dict[str, Callable[[Results], Drawing | None]] = {
         "fan-out": _fan_out,
         "websocket": _websocket,
+        "packets": _packets,
         "pairs": _pairs,
         "paced": _paced,
         "latency": _latency,
@@ -146,16 +151,32 @@ def _websocket(results: Results) -> Drawing | None:
     )
 
 
+def _packets(results: Results) -> Drawing | None:
+    return _chart(
+        results,
+        "One event a packet",
+        "Deliveries a second of the server's CPU, 100 pairs, 32 B; each publisher waits for the delivery",
+        [
+            ("packets-tcp-quiet", "over TCP, without replies"),
+            ("packets-tcp", "over TCP, acknowledged"),
+            ("packets-websocket-quiet", "over WebSocket, without replies"),
+            ("packets-websocket", "over WebSocket, acknowledged"),
+        ],
+        "per_cpu",
+        _rate,
+    )
+
+
 def _pairs(results: Results) -> Drawing | None:
     return _chart(
         results,
         "Nothing to share: one reader for each event",
         "Deliveries a second of the server's CPU, 32 B",
         [
-            ("pairs-tcp", "100 pairs over TCP"),
+            ("pairs-tcp", "100 pairs over TCP, bursts of 64"),
             ("many-to-one", "100 publishers to 1 reader over TCP"),
             ("fan-out-1", "1 to 1 over TCP"),
-            ("pairs-websocket", "100 pairs over WebSocket"),
+            ("pairs-websocket", "100 pairs over WebSocket, bursts of 64"),
         ],
         "per_cpu",
         _rate,
@@ -198,7 +219,7 @@ def _memory(results: Results) -> Drawing | None:
     return _chart(
         results,
         "Memory of an idle connection",
-        "The server's memory, mean of 5,000 connections; less is better",
+        "The server's memory, mean of 5,000 subscribed connections; less is better",
         [("connections-tcp", "over TCP"), ("connections-websocket", "over WebSocket")],
         "memory_each",
         lambda value: f"{value:,.1f} KiB",
@@ -209,7 +230,7 @@ def _connections(results: Results) -> Drawing | None:
     return _chart(
         results,
         "Opening a connection",
-        "The server's CPU for each, until it has welcomed it; less is better",
+        "The server's CPU for each, until it has subscribed; less is better",
         [("connections-tcp", "over TCP"), ("connections-websocket", "over WebSocket")],
         "cost",
         _micro,

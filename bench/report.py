@@ -90,9 +90,11 @@ def _opening(results: Results) -> str:
     notes = [
         f"Each figure is {rounds}; ratios are computed within a round. The servers took turns, restarted for each "
         "measurement, and only one was loaded at a time. The load generator is one process of one thread, which "
-        "compares or counts every delivery: a figure is shown only if none was lost or repeated. A † means that it was "
-        f"itself busy for {BUSY:.0%} of the time or more, so that the server, or one of the two, can do better. CPU is "
-        "that of all of a server's processes, the kernel's part included.",
+        "compares or counts every delivery: a figure is shown only if none was lost or repeated. For pairs it is a "
+        f"program in C, which compares each payload. A † means that it was itself busy for {BUSY:.0%} of the time or "
+        "more, so that the server, or one of the two, can do better. CPU is that of all of a server's processes, the "
+        "kernel's part included. *floor* and *bare* are loops in Python and in C that do only what no server can do "
+        "without.",
     ]
     if "capacity" in about:
         notes.append(
@@ -102,7 +104,10 @@ def _opening(results: Results) -> str:
     return "\n\n".join([*lines, "\n".join(words), *notes])
 
 
-_MACHINE = ("date", "processors", "memory", "kernel", "python", "load average before", "rounds")
+_MACHINE = (
+    *("date", "processors", "memory", "kernel", "python of sockbridge", "python of the generator"),
+    *("load average before", "rounds"),
+)
 
 
 def _bars(results: Results) -> Iterator[str]:
@@ -139,6 +144,8 @@ def _rows(workloads: Sequence[Workload], results: Results) -> Iterator[tuple[Wor
 def _table_of(group: str, workloads: Sequence[Workload], results: Results) -> Iterator[str]:
     if workloads[0].kind is Kind.CONNECTIONS:
         yield _connections(workloads, results)
+    elif workloads[0].kind is Kind.RESTART:
+        yield _restarts(workloads, results)
     elif workloads[0].kind is Kind.STALLED:
         yield _stalled(workloads, results)
     else:
@@ -197,6 +204,23 @@ def _connections(workloads: Sequence[Workload], results: Results) -> str:
             ]
         )
     return table(heads, rows)
+
+
+def _restarts(workloads: Sequence[Workload], results: Results) -> str:
+    columns = {
+        "subscribers": "pages",
+        "seconds until all are back": "seconds",
+        "CPU for each, us": "cost",
+        "events recovered by each": "missed",
+        "connections rejected": "rejected",
+        "ping, ms": "ping",
+        "longest ping, ms": "worst ping",
+    }
+    rows = []
+    for workload, server, title in _rows(workloads, results):
+        found = [results.range(workload.name, server, figure) for figure in columns.values()]
+        rows.append([title, *map(shown, found)])
+    return table(["", *columns], rows)
 
 
 def _stalled(workloads: Sequence[Workload], results: Results) -> str:

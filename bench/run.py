@@ -37,8 +37,12 @@ class Turn:
         if workload.kind is Kind.SPREAD:
             connections = 10 * workload.channels  # subscriptions, then
             return start + 2.5 * measurement + connections / 15_000
+        if workload.kind is Kind.PACKETS:
+            return start + 1 + measurement
         if workload.kind is Kind.CONNECTIONS:
             return start + 1 + connections / 2_000
+        if workload.kind is Kind.RESTART:
+            return 2 * start + 1 + connections / 750
         if workload.kind is Kind.STALLED:
             return start + (MAX_SECONDS / 2 if workload.reading == WEBSOCKET else 5)
         return start + (1.2 * PACED if workload.rate else 2.0) * measurement + connections / 2_500
@@ -46,12 +50,12 @@ class Turn:
 
 def turns(workloads: Sequence[Workload], servers: Sequence[Contestant], rounds: int) -> list[Turn]:
     """Side by side: within a round, each workload runs with all servers that support its protocols, one after another.
-    The workload with stalled readers takes long and hardly varies: it has one round."""
+    Workloads with stalled readers and with restarts take long and hardly vary: they have one round."""
     return [
         Turn(workload, server, number)
         for number in range(1, rounds + 1)
         for workload in workloads
-        if number == 1 or workload.kind is not Kind.STALLED
+        if number == 1 or workload.kind not in (Kind.STALLED, Kind.RESTART)
         for server in servers
         if workload.has(server)
     ]

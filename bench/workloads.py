@@ -3,7 +3,16 @@
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from bench.contestant import TCP, WEBSOCKET, Contestant
+from bench.contestant import (
+    ACKNOWLEDGED_TCP,
+    ACKNOWLEDGED_WEBSOCKET,
+    QUIET_TCP,
+    QUIET_WEBSOCKET,
+    SOCKETIO,
+    TCP,
+    WEBSOCKET,
+    Contestant,
+)
 
 
 class Kind(Enum):
@@ -13,8 +22,12 @@ class Kind(Enum):
     """Publishers and readers, each with its own connection."""
     SPREAD = "spread"
     """One publisher to many channels, whose readers share connections."""
+    PACKETS = "packets"
+    """Pairs whose events come alone or in bursts, each burst in a packet of its own."""
     CONNECTIONS = "connections"
-    """Connections that are opened and stay idle."""
+    """Connections that are opened, subscribe and stay idle."""
+    RESTART = "restart"
+    """Subscribers that all come back when the server has been restarted."""
     STALLED = "stalled"
     """Readers that have stopped reading, and one that has not."""
 
@@ -22,8 +35,8 @@ class Kind(Enum):
 @dataclass(frozen=True)
 class Workload:
     """``publishing`` and ``reading`` are protocols. The rate is ``rate`` events per second, or ``share`` of the
-    deliveries that sockbridge can make one at a time. ``count`` is the number of other things: connections, stalled
-    readers. ``bare`` means that the loop of bench/send_loop.c takes part."""
+    deliveries that sockbridge can make one at a time. ``burst`` is the number of events in a packet. ``count`` is the
+    number of other things: connections, stalled readers."""
 
     name: str
     group: str
@@ -36,15 +49,23 @@ class Workload:
     readers: int = 1
     size: int = 32
     events: int = 0
+    burst: int = 0
     count: int = 0
     rate: float | None = None
     share: float | None = None
-    bare: bool = False
 
     def has(self, server: Contestant) -> bool:
         """Whether the server supports its protocols. A server without lines publishes over the protocol that it has."""
-        if server.name == BARE:
-            return self.bare
+        if server.name == BARE and self.kind in (Kind.SPREAD, Kind.STALLED, Kind.RESTART):
+            return False  # it has one channel for a connection, waits for slow readers, and cannot reply to a ping
+        if server.name == FLOOR and self.kind is Kind.STALLED:
+            return False  # it keeps all that a reader has not read
+        if server.name in ONLY and self.kind is not ONLY[server.name]:
+            return False
+        if self.kind is Kind.RESTART:
+            return QUIET_WEBSOCKET in server.wires
+        if self.kind is Kind.PACKETS or SOCKETIO in (self.publishing, self.reading):
+            return {self.publishing, self.reading} <= server.wires
         return self.reading in server.wires and (
             self.publishing in server.wires or (self.publishing, self.reading) == (TCP, WEBSOCKET)
         )
@@ -62,19 +83,28 @@ class Workload:
         )
 
 
-BARE = "bare"
+BARE, FLOOR = "bare", "floor"
+
+ONLY = {"nats-debian": Kind.PACKETS, "sockbridge-state": Kind.RESTART}
+"""Variants that take part in one kind of workload."""
 
 GROUPS = {
     "fan-out": "One publisher to many readers, over lines or the server's own TCP wire, 32 B, flat out",
-    "pairs": "Pairs, and many publishers to one reader, 32 B, flat out",
+    "packets": "One event a packet: 100 pairs, 32 B, each publisher waits for the delivery, or for its reply as well",
+    "pairs": "Pairs with bursts of 64 events in a packet, and many publishers to one reader, 32 B",
+    "socket.io": "Socket.IO over WebSocket, 32 B, without acknowledgements",
     "crossing": "Between wires: one publisher to many readers, 32 B, flat out",
     "payloads": "Payloads: one publisher to 100 readers over TCP, flat out",
     "paced": "One event at a time, 32 B, over TCP",
     "channels": "One publisher to many channels with 10 readers each, on up to 1,000 connections, over TCP, 32 B",
-    "connections": "Connections: opening 5,000, and what an idle one keeps",
+    "connections": "Connections: opening and subscribing 5,000, and the memory of an idle one",
+    "restart": "A restart: 10,000 WebSocket subscribers come back at once",
     "stalled": "400 readers that have stopped reading, 40,000 events of 200 B in one channel",
 }
 """The groups of workloads: names on the command line, headings in the report."""
+
+BURST = 64
+"""Events of a publisher that sends many: it sends the next burst when all of the last have arrived."""
 
 READERS = (1, 10, 100, 1_000, 5_000)
 PAYLOADS = (16, 32, 256, 1_024, 4_096, 16_384)
@@ -82,25 +112,44 @@ CHANNELS = (1, 10, 100, 1_000, 10_000)
 
 
 def _fan_outs() -> list[Workload]:
+    return [Workload(f"fan-out-{count}", "fan-out", f"1 to {count:,}", readers=count) for count in READERS]
+
+
+def _packets() -> list[Workload]:
     return [
-        Workload(f"fan-out-{count}", "fan-out", f"1 to {count:,}", readers=count, bare=count in (100, 1_000))
-        for count in READERS
+        Workload(f"packets-{name}", "packets", title, Kind.PACKETS, publishing, reading, channels=100, burst=1)
+        for name, title, publishing, reading in (
+            ("tcp-quiet", "TCP, without replies", QUIET_TCP, TCP),
+            ("tcp", "TCP, acknowledged", ACKNOWLEDGED_TCP, TCP),
+            ("websocket-quiet", "WebSocket, without replies", QUIET_WEBSOCKET, WEBSOCKET),
+            ("websocket", "WebSocket, acknowledged", ACKNOWLEDGED_WEBSOCKET, WEBSOCKET),
+        )
     ]
 
 
 def _pairs() -> list[Workload]:
     return [
-        Workload("pairs-tcp", "pairs", "100 pairs over TCP", channels=100),
-        Workload(
-            "pairs-websocket",
-            "pairs",
-            "100 pairs over WebSocket",
-            publishing=WEBSOCKET,
-            reading=WEBSOCKET,
-            channels=100,
+        *(
+            Workload(f"pairs-{wire}", "pairs", title, Kind.PACKETS, publishing, wire, channels=100, burst=BURST)
+            for wire, title, publishing in (
+                (TCP, "100 pairs over TCP", QUIET_TCP),
+                (WEBSOCKET, "100 pairs over WebSocket", QUIET_WEBSOCKET),
+            )
         ),
         Workload("many-to-one", "pairs", "100 publishers to 1 reader over TCP", publishers=100),
     ]
+
+
+def _socketio() -> list[Workload]:
+    fan_out = Workload("socketio-100", "socket.io", "Socket.IO, 1 to 100", Kind.LOAD, SOCKETIO, SOCKETIO, readers=100)
+    pairs = [
+        Workload(name, "socket.io", title, Kind.PACKETS, SOCKETIO, SOCKETIO, channels=100, burst=burst)
+        for name, title, burst in (
+            ("socketio-pairs", "Socket.IO, 100 pairs, bursts of 64", BURST),
+            ("socketio-packets", "Socket.IO, 100 pairs, one event a packet", 1),
+        )
+    ]
+    return [fan_out, *pairs]
 
 
 def _crossings() -> list[Workload]:
@@ -136,7 +185,7 @@ def _payloads() -> list[Workload]:
 
 
 def _paced() -> list[Workload]:
-    paced = [Workload("paced-500", "paced", "100 readers, 500 events a second", readers=100, rate=500.0, bare=True)]
+    paced = [Workload("paced-500", "paced", "100 readers, 500 events a second", readers=100, rate=500.0)]
     for share, words in ((0.1, "a tenth"), (0.5, "half")):
         paced += [
             Workload(
@@ -165,6 +214,10 @@ def _connections() -> list[Workload]:
     ]
 
 
+def _restarts() -> list[Workload]:
+    return [Workload("restart", "restart", "all come back", Kind.RESTART, WEBSOCKET, WEBSOCKET, count=10_000)]
+
+
 def _stalled() -> list[Workload]:
     return [
         Workload(
@@ -176,11 +229,14 @@ def _stalled() -> list[Workload]:
 
 WORKLOADS = [
     *_fan_outs(),
+    *_packets(),
     *_pairs(),
+    *_socketio(),
     *_crossings(),
     *_payloads(),
     *_paced(),
     *_channels(),
     *_connections(),
+    *_restarts(),
     *_stalled(),
 ]

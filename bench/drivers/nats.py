@@ -7,21 +7,26 @@ from twistedsock.bench.clients import Exchange, ServerPing
 from twistedsock.bench.wires import upgrade
 
 CONNECT = b'CONNECT {"verbose":false,"pedantic":false,"echo":false}\r\nPING\r\n'
-"""Not verbose, so that publishes are not answered: the usual way of its clients. PONG says that it was taken."""
+"""Not verbose, so that publications are not replied to: the usual way of its clients. PONG confirms it."""
+
+VERBOSE_CONNECT = CONNECT.replace(b'"verbose":false', b'"verbose":true')
 
 
 class Nats:
-    """Over TCP."""
+    """Over TCP. If ``is_acknowledged``, each command is replied to with +OK."""
 
     name = "nats tcp"
     is_predictable = True
     is_size_predictable = False
-    reply_mark = b""
     # The server measures the way to each client once, a second or two after it has connected.
     keep_alive: ServerPing | None = ServerPing(b"PING\r\n", b"PONG\r\n")
 
+    def __init__(self, is_acknowledged: bool = False) -> None:
+        self.reply_mark = b"+OK" if is_acknowledged else b""
+        self._connect = VERBOSE_CONNECT if is_acknowledged else CONNECT
+
     def greet(self, host: str) -> Sequence[Exchange]:
-        return [Exchange(b"", b"\r\n", b"INFO "), Exchange(CONNECT, b"PONG\r\n")]
+        return [Exchange(b"", b"\r\n", b"INFO "), Exchange(self._connect, b"PONG\r\n")]
 
     def prepare(self) -> Sequence[Exchange]:
         return []
@@ -52,7 +57,7 @@ class NatsWebSocket(Nats):
     def greet(self, host: str) -> Sequence[Exchange]:
         return [
             Exchange(upgrade("/", host), b"INFO", b"HTTP/1.1 101 "),
-            Exchange(binary_client_frame(CONNECT), b"PONG\r\n"),
+            Exchange(binary_client_frame(self._connect), b"PONG\r\n"),
         ]
 
     def subscribe(self, channel: bytes, number: int) -> Exchange:

@@ -16,7 +16,7 @@ class Redis:
     name = "redis tcp"
     is_predictable = True
     is_size_predictable = False
-    reply_mark = b""
+    reply_mark = b"\r\n"
     keep_alive: ServerPing | None = None
 
     def greet(self, host: str) -> Sequence[Exchange]:

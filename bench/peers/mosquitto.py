@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bench.contestant import TCP, WEBSOCKET
+from bench.contestant import QUIET_TCP, QUIET_WEBSOCKET, TCP, WEBSOCKET
 from bench.drivers.mqtt import Mqtt, MqttWebSocket
 from bench.peers.debian import DebianServer
 from bench.peers.process import HOST, Plan, free_ports
@@ -34,11 +34,12 @@ class MosquittoServer(DebianServer):
     name = "mosquitto"
     package = "mosquitto"
     version_option = "-h"
-    wires = frozenset((TCP, WEBSOCKET))
+    wires = frozenset((TCP, QUIET_TCP, WEBSOCKET, QUIET_WEBSOCKET))
 
     def plan(self, folder: Path) -> Plan:
         tcp, web = free_ports(2)
         configuration = folder / "mosquitto.conf"
         configuration.write_text(CONFIGURATION.format(host=HOST, tcp=tcp, web=web))
-        targets = {TCP: Target(Mqtt(), (HOST, tcp)), WEBSOCKET: Target(MqttWebSocket(), (HOST, web))}
+        targets = dict.fromkeys((TCP, QUIET_TCP), Target(Mqtt(), (HOST, tcp)))
+        targets |= dict.fromkeys((WEBSOCKET, QUIET_WEBSOCKET), Target(MqttWebSocket(), (HOST, web)))
         return Plan([self.program(), "-c", configuration], targets)

@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from bench.contestant import WEBSOCKET
+from bench.contestant import QUIET_WEBSOCKET, WEBSOCKET
 from bench.peers.process import HOST, INSTALLED, Plan, Server, free_ports, output_of
 from twistedsock.bench.clients import Driver, Target
 
@@ -18,7 +18,7 @@ class NodeRelay(Server):
     package: str
     relay: str
     driver: Driver
-    wires = frozenset((WEBSOCKET,))
+    wires = frozenset((WEBSOCKET, QUIET_WEBSOCKET))
 
     def missing(self) -> str:
         if shutil.which("node") is None:
@@ -34,7 +34,7 @@ class NodeRelay(Server):
     def plan(self, folder: Path) -> Plan:
         (port,) = free_ports(1)
         command: list[str | Path] = ["node", RELAYS / self.relay, HOST, str(port), str(MODULES)]
-        return Plan(command, {WEBSOCKET: Target(self.driver, (HOST, port))})
+        return Plan(command, dict.fromkeys(self.wires, Target(self.driver, (HOST, port))))
 
     def _folder_of_package(self) -> Path:
         return MODULES / "node_modules" / self.package

@@ -47,6 +47,7 @@ class Server(ABC):
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._command: Sequence[str | Path] = ()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._targets: Mapping[str, Target] = {}
 
@@ -69,16 +70,25 @@ class Server(ABC):
         allow_files()
         self._folder = tempfile.TemporaryDirectory(prefix="bench-")
         try:
-            command, self._targets = self.plan(Path(self._folder.name))
-            with self._log.open("wb") as log:
-                self._process = subprocess.Popen(
-                    command, cwd=self._folder.name, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-                )
-            for target in self._targets.values():
-                self._await_listening(target.address)
+            self._command, self._targets = self.plan(Path(self._folder.name))
+            self._run()
         except BaseException:
             self.stop()
             raise
+
+    def restart(self) -> None:
+        """End it, and start it again with the same ports and files."""
+        if self._process is not None:
+            end(self._process)
+        self._run()
+
+    def _run(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, cwd=self._log.parent, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        for address in {target.address for target in self._targets.values()}:
+            self._await_listening(address)
 
     def stop(self) -> None:
         """Ask its first process to end, kill the remaining ones, and remove its files."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bench.contestant import TCP
+from bench.contestant import ACKNOWLEDGED_TCP, TCP
 from bench.drivers.redis import Redis
 from bench.peers.debian import DebianServer
 from bench.peers.process import HOST, Plan, free_ports
@@ -27,10 +27,10 @@ class RedisServer(DebianServer):
 
     name = "redis"
     package = "redis-server"
-    wires = frozenset((TCP,))
+    wires = frozenset((TCP, ACKNOWLEDGED_TCP))
 
     def plan(self, folder: Path) -> Plan:
         (port,) = free_ports(1)
         configuration = folder / "redis.conf"
         configuration.write_text(CONFIGURATION.format(host=HOST, port=port, folder=folder))
-        return Plan([self.program(), configuration], {TCP: Target(Redis(), (HOST, port))})
+        return Plan([self.program(), configuration], dict.fromkeys(self.wires, Target(Redis(), (HOST, port))))

@@ -1,21 +1,35 @@
 """sockbridge itself."""
 
-import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-from bench.contestant import TCP, WEBSOCKET
+from bench.contestant import ACKNOWLEDGED_TCP, ACKNOWLEDGED_WEBSOCKET, QUIET_TCP, QUIET_WEBSOCKET, TCP, WEBSOCKET
+from bench.drivers.sockbridge import AcknowledgedJson, QuietLines, RecoveringJson
+from bench.machine import server_python
 from bench.peers.process import HOST, Plan, Server, free_ports
-from twistedsock.bench.clients import Target
+from twistedsock.bench.clients import Driver, Target
 from twistedsock.bench.wires import Json, Lines
 
-TWISTD = "from twisted.scripts.twistd import run; run()"
+TWISTD = "import site, sys; site.addsitedir(sys.argv.pop(1)); from twisted.scripts.twistd import run; run()"
+"""The first argument is the folder of installed packages, because Debian's Python does not belong to the environment
+of the checkout."""
+
+LINES: Mapping[str, Driver] = {TCP: Lines(), ACKNOWLEDGED_TCP: Lines(), QUIET_TCP: QuietLines()}
+JSON: Mapping[str, Driver] = {WEBSOCKET: Json(), QUIET_WEBSOCKET: Json(), ACKNOWLEDGED_WEBSOCKET: AcknowledgedJson()}
+WIRES = (*LINES, *JSON)
+
+
+def targets(tcp: int, web: int) -> dict[str, Target]:
+    """The protocols of the two ports."""
+    lines = {wire: Target(driver, (HOST, tcp)) for wire, driver in LINES.items()}
+    return lines | {wire: Target(driver, (HOST, web)) for wire, driver in JSON.items()}
 
 
 class Sockbridge(Server):
     """Default settings. ``options`` are the options of a variant, and ``name`` distinguishes variants."""
 
-    wires = frozenset((TCP, WEBSOCKET))
+    wires = frozenset(WIRES)
 
     def __init__(self, *options: str, name: str = "sockbridge") -> None:
         super().__init__()
@@ -26,13 +40,15 @@ class Sockbridge(Server):
         return ""
 
     def version(self) -> str:
-        return metadata.version("sockbridge")
+        return f"{metadata.version('sockbridge')} on Python {server_python().version}"
 
     def plan(self, folder: Path) -> Plan:
         tcp, web = free_ports(2)
+        python = server_python()
         command = [
-            *(sys.executable, "-c", TWISTD, "-n", "--pidfile=", "sockbridge"),
+            *(python.path, "-S", "-c", TWISTD, python.packages, "-n", "--pidfile=", "sockbridge"),
             *(f"--tcp=tcp:{tcp}:interface={HOST}", f"--web=tcp:{web}:interface={HOST}"),
             *self.options,
         ]
-        return Plan(command, {TCP: Target(Lines(), (HOST, tcp)), WEBSOCKET: Target(Json(), (HOST, web))})
+        recovering = {WEBSOCKET: Target(RecoveringJson(), (HOST, web))} if "--state" in self.options else {}
+        return Plan(command, targets(tcp, web) | recovering)

@@ -1,5 +1,6 @@
 """A relay over Socket.IO."""
 
+from bench.contestant import SOCKETIO
 from bench.drivers.socketio import SocketIo
 from bench.peers.node import NodeRelay
 
@@ -8,6 +9,7 @@ class SocketIoServer(NodeRelay):
     """The relay of bench/relays/socketio.mjs."""
 
     name = "socketio"
+    wires = NodeRelay.wires | {SOCKETIO}
     package = "socket.io"
     relay = "socketio.mjs"
     driver = SocketIo()

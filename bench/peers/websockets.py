@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bench.contestant import WEBSOCKET
+from bench.contestant import QUIET_WEBSOCKET, WEBSOCKET
 from bench.drivers.relay import Relay
 from bench.peers.process import HOST, INSTALLED, Plan, Server, free_ports, output_of
 from twistedsock.bench.clients import Target
@@ -16,7 +16,7 @@ class Websockets(Server):
     """The relay of bench/relays/websockets_relay.py."""
 
     name = "websockets"
-    wires = frozenset((WEBSOCKET,))
+    wires = frozenset((WEBSOCKET, QUIET_WEBSOCKET))
 
     def missing(self) -> str:
         return "" if PYTHON.exists() else "its environment is missing; run bench/install"
@@ -26,5 +26,5 @@ class Websockets(Server):
 
     def plan(self, folder: Path) -> Plan:
         (port,) = free_ports(1)
-        targets = {WEBSOCKET: Target(Relay("websockets websocket"), (HOST, port))}
-        return Plan([PYTHON, RELAY, HOST, str(port)], targets)
+        target = Target(Relay("websockets websocket"), (HOST, port))
+        return Plan([PYTHON, RELAY, HOST, str(port)], dict.fromkeys(self.wires, target))

@@ -5,14 +5,17 @@ import pytest
 from bench.drivers.frames import binary_client_frame, binary_server_frame
 from bench.drivers.mqtt import ACCEPTED, CONNECT, Mqtt, MqttWebSocket, remaining_length
 from bench.drivers.nats import Nats, NatsWebSocket
+from bench.drivers.nchan import Nchan
 from bench.drivers.redis import Redis, array
 from bench.drivers.relay import Relay
+from bench.drivers.sockbridge import AcknowledgedJson, QuietLines, RecoveringJson
 from bench.drivers.socketio import SocketIo
 from bench.drivers.wamp import Wamp
 from twistedsock.bench.clients import MARK, Driver, payloads
 
 DRIVERS: list[Driver] = [
     *(Nats(), NatsWebSocket(), Redis(), Mqtt(), MqttWebSocket(), SocketIo(), Relay("relay"), Wamp()),
+    *(Nats(is_acknowledged=True), Nchan(), QuietLines(), AcknowledgedJson(), RecoveringJson()),
 ]
 MASK = bytes(4)
 
@@ -68,6 +71,12 @@ def test_nats_over_websocket_says_the_same_in_binary_messages() -> None:
     assert nats.publish(b"news", [b"Hello NATS!"]) == [b"\x82\x9a" + MASK + b"PUB news 11\r\nHello NATS!\r\n"]
     assert nats.subscribe(b"news", 1) == (b"\x82\x92" + MASK + b"SUB news 1\r\nPING\r\n", b"PONG\r\n", b"")
     assert not nats.is_predictable
+
+
+def test_nats_acknowledges_if_it_is_verbose() -> None:
+    nats = Nats(is_acknowledged=True)
+    assert nats.greet("127.0.0.1:4222")[1].request.startswith(b'CONNECT {"verbose":true,')
+    assert (nats.reply_mark, Nats().reply_mark) == (b"+OK", b"")
 
 
 # RESP2.
@@ -154,6 +163,34 @@ def test_a_relay() -> None:
     assert relay.subscribe(b"c", 1) == (b"\x81\x91" + MASK + b'["subscribe","c"]', b'["subscribed","c"]', b"")
     assert relay.publish(b"c", [b"hi"]) == [b"\x81\x94" + MASK + b'["publish","c","hi"]']
     assert relay.deliveries(b"c", [b"hi"], 1) == [b'\x81\x12["event","c","hi"]']
+
+
+# Nchan: HTTP to publish, WebSocket to subscribe. A connection keeps its channel.
+
+
+def test_nchan() -> None:
+    nchan = Nchan()
+    assert nchan.subscribe(b"bench-1-00012", 1).request.startswith(b"GET /subscribe/00012 HTTP/1.1\r\n")
+    assert nchan.subscribe(b"bench-2-00012", 2) == (b"", b"", b"")
+    (request,) = nchan.publish(b"bench-2-00012", [b"hi"])
+    assert request.startswith(b"POST /publish/00012 HTTP/1.1\r\n") and request.endswith(b"\r\n\r\nhi")
+    assert nchan.deliveries(b"bench-2-00012", [b"hi"], 1) == [b"\x81\x02hi"]
+
+
+# Variants of sockbridge's protocols.
+
+
+def test_sockbridge_without_replies_and_with_ids() -> None:
+    assert QuietLines().prepare()[-1] == (b"QUIET on\n", b"OK\n", b"")
+    (frame,) = AcknowledgedJson().publish(b"c", [b"hi"])
+    assert frame.endswith(b'{"type":"publish","id":100000,"channel":"c","data":"hi"}')
+
+
+def test_sockbridge_continues_at_a_position() -> None:
+    reply = b'\x81\x00{"type":"ok","id":1,"channel":"c","offset":17,"epoch":"5f2c"}'
+    assert RecoveringJson().recover(b"c", reply).request.endswith(b',"since":17,"epoch":"5f2c"}')
+    with pytest.raises(ValueError, match="no position"):
+        RecoveringJson().recover(b"c", b"{}")
 
 
 # WAMP 2: HELLO is 1, PUBLISH 16, SUBSCRIBE 32, EVENT 36.

@@ -40,6 +40,7 @@ def everything() -> Results:
                 more = dict.fromkeys(PERCENTILES, 500.0) if workload.group == "paced" else {}
                 kinds: dict[Kind, dict[str, float | str]] = {
                     Kind.CONNECTIONS: {**load, "memory_each": 2.25},
+                    Kind.RESTART: {**load, "pages": 10_000.0, "seconds": 2.5},
                     Kind.STALLED: {"growth": 12.0, "cut": 0, "note": "it | all"},
                 }
                 figures = kinds.get(workload.kind, {**load, **more})
@@ -101,7 +102,8 @@ def test_bar_by_time_marks_a_busy_generator(busy: str) -> None:
 def test_report_shows_each_workload_and_marks_a_busy_generator() -> None:
     text = report.text(everything(), [])
     for workload in WORKLOADS:
-        assert f"| {workload.title}, sockbridge |" in text
+        first = next(server for server in servers() if workload.has(server))
+        assert f"| {workload.title}, {first.name} |" in text
     for title in GROUPS.values():
         assert f"## {title}" in text
     assert "1.00 M †" in text
@@ -133,7 +135,7 @@ def test_pictures_are_well_formed_and_labelled(tmp_path: Path) -> None:
     places = report.Places(tmp_path / "RESULTS.md", tmp_path / "images")
     report.write(everything(), places)
     files = sorted((tmp_path / "images").glob("bench-*.svg"))
-    assert len(files) == len(pictures(everything())) == 11
+    assert len(files) == len(pictures(everything())) == 12
     for file in files:
         root = ElementTree.parse(file).getroot()
         title, words = root[0], root[1]
@@ -165,10 +167,17 @@ def test_server_takes_part_if_it_supports_the_protocols() -> None:
         (workload,) = (one for one in WORKLOADS if one.name == name)
         return " ".join(server.name for server in by_name.values() if workload.has(server))
 
-    assert who("fan-out-1") == "sockbridge nats redis mosquitto"
-    assert who("fan-out-100") == "sockbridge nats redis mosquitto bare"
-    assert who("tcp-to-websocket-100") == "sockbridge nats mosquitto socketio ws websockets crossbar"
-    assert who("websocket-to-tcp") == "sockbridge nats mosquitto"
+    assert who("fan-out-1") == "sockbridge nats redis mosquitto floor bare"
+    assert who("channels-1") == "sockbridge nats redis mosquitto floor"
+    assert (
+        who("tcp-to-websocket-100") == "sockbridge nats mosquitto bun nchan socketio ws websockets crossbar floor bare"
+    )
+    assert who("websocket-to-tcp") == "sockbridge nats mosquitto floor bare"
+    assert who("packets-tcp") == "sockbridge nats nats-debian redis floor bare"
+    assert who("packets-websocket") == "sockbridge nats nats-debian nchan floor bare"
+    assert who("socketio-100") == "socketio"
+    assert who("restart") == "sockbridge sockbridge-state nats mosquitto bun socketio ws websockets floor"
+    assert who("stalled-tcp") == "sockbridge nats redis mosquitto"
 
 
 def test_small_workload_keeps_its_kind() -> None:

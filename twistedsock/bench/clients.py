@@ -57,7 +57,7 @@ class Driver(Protocol):
     """True if only the number of bytes is known in advance."""
     keep_alive: ServerPing | None
     reply_mark: bytes
-    """Occurs once in each reply to a publication, if replies depend on other publishers. Otherwise empty."""
+    """Occurs once in each reply to a publication. Empty if there are none."""
 
     def greet(self, host: str) -> Sequence[Exchange]:
         """Return the exchanges that open a session. ``host`` is address and port."""
@@ -72,7 +72,8 @@ class Driver(Protocol):
         """Return the request that publishes each payload."""
 
     def replies(self, channel: bytes, count: int, readers: int) -> bytes:
-        """Return the replies to a publisher that publishes ``count`` events as the only one on a channel."""
+        """Return the replies to a publisher that publishes ``count`` events as the only one on a channel, or nothing if
+        they are not predictable, and are counted by their mark."""
 
     def deliveries(self, channel: bytes, payloads: Sequence[bytes], number: int) -> list[bytes]:
         """Return the bytes that a subscription with this number receives for each payload on a new channel."""

@@ -129,10 +129,9 @@ def reply_stream(
 ) -> Stream:
     """Return the stream of a publisher that publishes ``count`` events. ``alone``: it is the only publisher."""
     name = f"{driver.name} publisher"
-    if alone or not driver.reply_mark:
-        return Stream(
-            connection, ExpectedData([driver.replies(channel, count, readers)], True), name, driver.keep_alive
-        )
+    expected = driver.replies(channel, count, readers)
+    if not driver.reply_mark or (alone and expected):
+        return Stream(connection, ExpectedData([expected], True), name, driver.keep_alive)
     counted = ExpectedData([driver.reply_mark] * count, is_predictable=False)
     return CountedStream(connection, counted, name, driver.keep_alive, mark=driver.reply_mark)
 
