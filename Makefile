@@ -8,7 +8,7 @@
 
 bin := .venv/bin
 # The slowest tests with real processes: browsers, HTTP and several servers.
-web_tests := $(addprefix tests/end_to_end/test_,$(addsuffix .py,client cluster console event_list firefox http openapi page publishing redis rolling_restart socketio streams workers))
+web_tests := $(addprefix tests/end_to_end/test_,$(addsuffix .py,client cluster console event_list firefox http openapi page publishing recipes redis rolling_restart socketio streams workers))
 # The tests of the pure packages, which they cover completely.
 pure_tests := $(addprefix tests/,auth codecs limits pubsub session cli/test_memory_estimate.py test_errors.py test_stats.py)
 # Run beside them by make check, so that its two halves take the same time.

@@ -177,6 +177,14 @@ def test_page_about_embedding_shows_the_example() -> None:
     assert len([line for line in shown.splitlines() if line]) <= 32
 
 
+def test_page_about_frameworks_shows_the_recipes() -> None:
+    page = text_of(CHECKOUT / "docs/how-to/frameworks.md")
+    shown = [name for name in re.findall(r"recipes/(\w+\.\w+)\)", page)]
+    assert len(shown) == 7
+    for name in shown:
+        assert f"\n{text_of(CHECKOUT / 'examples/recipes' / name)}```\n" in page, name
+
+
 def test_python_api_page_names_all_of_the_api() -> None:
     text = text_of(CHECKOUT / "docs/reference/python-api.md")
     assert [name for name in twistedsock.__all__ if name not in text] == []
