@@ -115,8 +115,8 @@ class Link:
         self.run()
         return outcome
 
-    def publish(self, channel: str, data: Any, name: str | None = None) -> Outcome:
-        return self.call(lambda outcome: self.core.publish(channel, data, name, outcome))
+    def publish(self, channel: str, data: Any, name: str | None = None, key: str | None = None) -> Outcome:
+        return self.call(lambda outcome: self.core.publish(channel, data, name, outcome, key))
 
     def follow(self, channel: str, **options: Any) -> Followed:
         """Subscribe."""

@@ -237,6 +237,36 @@ class TestWithoutConnection:
         link.connect()
         assert link.publish("kitchen", 2).result == 1
 
+    @pytest.mark.parametrize("is_received", [False, True])
+    def test_publication_with_a_key_is_repeated_and_published_once(self, link: Link, is_received: bool) -> None:
+        outcome, other = Outcome(), Outcome()
+        link.core.publish("kitchen", 1, "reading", outcome, "7c1f4e")
+        link.core.publish("kitchen", 2, None, other)
+        assert link.socket is not None
+        if is_received:
+            link.socket.send_messages(*link.core.output().splitlines())
+        link.disconnect()
+        assert other.code == "disconnected" and not outcome.is_done
+        link.connect()
+        assert outcome.result == 1
+        assert link.publish("kitchen", 3).result == (3 if is_received else 2)
+
+    def test_cancelled_publication_with_a_key_may_have_run(self, link: Link) -> None:
+        outcome = Outcome()
+        link.core.publish("kitchen", 1, None, outcome, "7c1f4e")
+        link.core.output()
+        link.disconnect()
+        assert not link.core.cancel(outcome)
+        link.connect()
+        assert not outcome.is_done and link.publish("kitchen", 2).result == 1
+
+    def test_publication_with_a_key_fails_when_the_client_is_closed(self, link: Link) -> None:
+        outcome = Outcome()
+        link.core.publish("kitchen", 1, None, outcome, "7c1f4e")
+        link.disconnect()
+        link.core.close()
+        assert outcome.code == "closed"
+
     def test_cancelled_command_is_not_sent(self, server: FakeServer) -> None:
         link = Link(server)
         outcome = Outcome()

@@ -136,10 +136,11 @@ class Client(BaseClient):
 
     # Commands.
 
-    async def publish(self, channel: str, data: Any, *, name: str | None = None) -> int:
+    async def publish(self, channel: str, data: Any, *, name: str | None = None, key: str | None = None) -> int:
         """Publish a text, a JSON value or bytes. Returns the offset of the event. An error ``disconnected`` means that
-        the connection broke before the answer: the event may have been published, or not."""
-        offset: int = await self._call(lambda callback: self._core.publish(channel, data, name, callback))
+        the connection broke before the answer: the event may have been published, or not. With a ``key`` that is
+        unique for this publication, it is repeated on the next connection instead, and published once."""
+        offset: int = await self._call(lambda callback: self._core.publish(channel, data, name, callback, key))
         return offset
 
     async def history(

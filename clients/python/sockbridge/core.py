@@ -66,12 +66,18 @@ class Command:
     """A command on its way. Its message gets an id when it is sent. ``owner`` is the callback of the program, by which
     the command is cancelled."""
 
-    __slots__ = ("callback", "message", "owner")
+    __slots__ = ("callback", "message", "owner", "was_sent")
 
     def __init__(self, message: dict[str, Any], callback: Callback, owner: Callback | None = None) -> None:
         self.message = message
         self.callback = callback
         self.owner = owner or callback
+        self.was_sent = False
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the server runs it once, even if it is sent on several connections."""
+        return "key" in self.message
 
 
 class Core:
@@ -166,7 +172,9 @@ class Core:
         if self.state is not State.CLOSED:
             self.error = error or SockbridgeError("disconnected", reason or "the connection ended")
         sent, self._sent = self._sent, {}
-        self._fail(sent.values(), SockbridgeError("disconnected", "the connection ended before the answer"))
+        self._waiting[:0] = [command for command in sent.values() if command.is_repeatable]
+        lost = [command for command in sent.values() if not command.is_repeatable]
+        self._fail(lost, SockbridgeError("disconnected", "the connection ended before the answer"))
         if self.state is State.CLOSED:
             return None
         if code in (NORMAL, POLICY):
@@ -238,22 +246,23 @@ class Core:
         for command in self._waiting:
             if command.owner is callback:
                 self._waiting.remove(command)
-                return True
+                return not command.was_sent
         for id, command in self._sent.items():  # the oldest first, which is the first to time out
             if command.owner is callback:
                 del self._sent[id]
                 break
         return False
 
-    def publish(self, channel: str, data: Any, name: str | None, callback: Callback) -> None:
-        """Publish an event. The result is its offset."""
+    def publish(self, channel: str, data: Any, name: str | None, callback: Callback, key: str | None = None) -> None:
+        """Publish an event. The result is its offset. With a key, the publication is repeated on the next connection if
+        this one ends before the answer, and the server publishes it once."""
 
         def published(answer: dict[str, Any]) -> int:
             offset: int = answer["offset"]
             self.channels.published(channel, offset)
             return offset
 
-        self.call(publication(channel, data, name), _with(callback, published), callback)
+        self.call(publication(channel, data, name, key), _with(callback, published), callback)
 
     def history(
         self,
@@ -321,7 +330,7 @@ class Core:
         except (TypeError, ValueError) as error:
             command.callback(None, SockbridgeError("bad-argument", f"the data is not a JSON value: {error}"))
             return
-        self._sent[id] = command
+        self._sent[id], command.was_sent = command, True
         self._messages.append(message)
 
     def _fail(self, commands: Iterable[Command], error: SockbridgeError) -> None:

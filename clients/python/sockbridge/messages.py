@@ -43,14 +43,15 @@ def _parse_integer(digits: str) -> int | float:
         return float(digits)
 
 
-def publication(channel: str, data: Any, name: str | None) -> dict[str, Any]:
+def publication(channel: str, data: Any, name: str | None, key: str | None = None) -> dict[str, Any]:
     """The message that publishes an event: bytes are written as base64 (RFC 4648 section 4)."""
     message: dict[str, Any] = {"type": "publish", "channel": channel}
     if isinstance(data, bytes | bytearray | memoryview):
         message["base64"] = b64encode(data).decode()
     else:
         message["data"] = data
-    return message if name is None else message | {"name": name}
+    options = {"name": name, "key": key}
+    return message | {option: value for option, value in options.items() if value is not None}
 
 
 def read_event(content: dict[str, Any], epoch: str) -> Event:

@@ -76,10 +76,11 @@ class Client(BaseClient, Service):
 
     # Commands.
 
-    def publish(self, channel: str, data: Any, *, name: str | None = None) -> Deferred[int]:
+    def publish(self, channel: str, data: Any, *, name: str | None = None, key: str | None = None) -> Deferred[int]:
         """Publish a text, a JSON value or bytes. The result is the offset of the event. An error ``disconnected`` means
-        that the connection broke before the answer: the event may have been published, or not."""
-        return self._call(lambda callback: self._core.publish(channel, data, name, callback))
+        that the connection broke before the answer: the event may have been published, or not. With a ``key`` that is
+        unique for this publication, it is repeated on the next connection instead, and published once."""
+        return self._call(lambda callback: self._core.publish(channel, data, name, callback, key))
 
     def history(
         self,
