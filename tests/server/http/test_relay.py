@@ -284,6 +284,16 @@ def test_long_answers_wait_for_those_before(network: Network) -> None:
     assert [len(poll.body or b"") for poll in polls] == [700_001] * 3
 
 
+def test_answer_that_is_too_long_ends_the_session(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relaying, "MAX_ANSWER_BYTES", 1_000)
+    poll = network.b.engine.poll(network.a.engine.open())
+    network.settle()
+    network.a.send(b"x" * 1_000)
+    network.settle()
+    assert poll.response is not None and poll.response.error == (503, "unavailable")
+    assert network.a.echo.causes == [CloseCause.TRANSPORT]
+
+
 def test_answers_are_in_the_memory_budget(network: Network) -> None:
     session = network.a.engine.open()
     network.b.engine.poll(session)

@@ -40,9 +40,14 @@ MAX_UNCONFIRMED_BYTES = 1024 * 1024
 """Answers on their way to one node, at least one. The others wait, so that the buffer of a Redis for a node that does
 not read stays below its limit, 32 MiB by default."""
 
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
+"""Half of the longest message that the hub of several workers accepts."""
+
 TOO_MANY_PASSED = Error(
     ErrorCode.UNAVAILABLE, "too many requests wait for the process that has their session: try again later"
 )
+
+TOO_LONG_ANSWER = Error(ErrorCode.UNAVAILABLE, "the answer is too long for another process: connect again")
 
 OWNER_UNAVAILABLE = Error(
     ErrorCode.UNAVAILABLE, "the process that has this session does not answer: the request may have been handled"
@@ -192,7 +197,12 @@ class RelayedRequest:
         """Does nothing: the node that has the client charges for the response."""
 
     def respond(self, status: int, content_type: bytes, body: bytes) -> None:
-        self._respond(Answer(self.number, status, content_type, body))
+        if len(body) <= MAX_ANSWER_BYTES:
+            self._respond(Answer(self.number, status, content_type, body))
+            return
+        self.respond_error(TOO_LONG_ANSWER)
+        if self.on_undelivered is not None:
+            self.on_undelivered()
 
     def respond_error(self, error: Error, status: int | None = None) -> None:
         self._respond(Answer(self.number, status, code=error.code.value, message=error.message))
