@@ -2,17 +2,23 @@
 
 import asyncio
 import subprocess
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from shutil import copy
+from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 import socketio
 from playwright.sync_api import expect
 
 from tests.documents import CHECKOUT, DOCS, fenced
-from tests.end_to_end.programs import free_ports
+from tests.end_to_end.programs import TIMEOUT_SECONDS, free_ports, path_of, wait_until
+from tests.end_to_end.proxies import replaced
+from tests.redis.servers import RedisServer
 
 pytestmark = pytest.mark.end_to_end
 
@@ -74,6 +80,50 @@ BROWSER = """
 """A page with the client of the npm package, as it is."""
 
 
+SEVERAL = """
+import { io } from 'socket.io-client';
+const socket = io('URL', { transports: TRANSPORTS, auth: { nick: 'ada' } });
+const refused = new Promise((resolve) => socket.io.on('open', () => socket.io.engine.on('upgradeError', resolve)));
+await new Promise((resolve) => socket.on('connect', resolve));
+if (TRANSPORTS.length > 1) await refused;
+for (let number = 0; number < 20; number += 1) {
+  const echoed = await socket.emitWithAck('echo', 'x'.repeat(number * 1000));
+  if (echoed.length !== number * 1000) throw new Error('changed');
+}
+console.log(await socket.emitWithAck('transport'));
+socket.disconnect();
+"""
+"""Fails if the client is disconnected."""
+
+ROUND_ROBIN = """
+daemon off; worker_processes 1; error_log stderr; pid FOLDER/nginx.pid;
+events { worker_connections 100; }
+http {
+    access_log off;
+    TEMPORARY
+    map $http_upgrade $connection_upgrade { default upgrade; '' close; }
+    map "$http_upgrade:$arg_sid" $servers { "~^:$" one; "~^websocket:" other; default both; }
+    upstream one { server 127.0.0.1:ONE; }
+    upstream other { server 127.0.0.1:OTHER; }
+    upstream both { server 127.0.0.1:ONE; server 127.0.0.1:OTHER; }
+    server {
+        listen 127.0.0.1:PORT;
+        location / {
+            proxy_pass http://$servers;
+            proxy_http_version 1.1;
+            proxy_buffering off;
+            proxy_request_buffering off;
+            proxy_set_header Host $http_host;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $connection_upgrade;
+        }
+    }
+}
+"""
+"""An nginx without sticky sessions. Sessions are opened on one server, and WebSockets on the other one. All other
+requests alternate."""
+
+
 @pytest.fixture
 def page(start: Any, tmp_path: Path) -> str:
     """The address of the server of the page, with the handlers of the tests, and with ``BROWSER`` at ``/app/``."""
@@ -97,7 +147,7 @@ def node(program: str) -> str:
     """Run a program in the folder with the packages. Returns its output."""
     command = ["node", "--input-type=module", "--eval", program]
     finished = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
-    assert (finished.returncode, finished.stderr) == (0, "")
+    assert not finished.stderr and finished.returncode == 0, finished.stderr
     return finished.stdout
 
 
@@ -112,6 +162,50 @@ def test_client_for_node(page: str, transports: list[str]) -> None:
     buffer = '{"type":"Buffer","data":[1,2,255]}'
     expected = f'[{buffer},{{"a":["é",null]}},{buffer},100000,"{transports[-1]}"]\n'
     assert node(program) == expected
+
+
+@pytest.fixture
+def balanced_page(start: Any, run: Any, tmp_path: Path) -> Iterator[str]:
+    """The address of two servers on one Redis, behind ``ROUND_ROBIN``."""
+    text = fenced(PAGE, "python")[0]
+    one, other, port = free_ports(3)
+    # The path of a socket must be short.
+    with TemporaryDirectory() as directory, ExitStack() as ending:
+        redis = RedisServer(Path(directory))
+        ending.callback(redis.kill)
+        ending.callback(start.stop_all)
+        redis.start()
+        changes = {
+            "application =": ECHO + "\napplication =",
+            '{"tcp"': f"{{'backplane': 'unix://{redis.path}', \"tcp\"",
+        }
+        for number in (one, other):
+            program = replaced(text, {**changes, "tcp:8082:": f"tcp:{number}:"})
+            start.application(f"{number}.tac", program, endpoints=1)
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        words = {
+            "TEMPORARY": "".join(f"{kind}_temp_path FOLDER/{kind};" for kind in kinds),
+            "FOLDER": str(tmp_path),
+            **{"ONE": str(one), "OTHER": str(other), "PORT": str(port)},
+        }
+        (tmp_path / "nginx.conf").write_text(replaced(ROUND_ROBIN, words))
+        run(path_of("nginx"), "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")).listens(port)
+        for number in (one, other):
+            wait_until(lambda number=number: _is_ready(number), "the server to be ready")
+        yield f"http://127.0.0.1:{port}"
+
+
+def _is_ready(port: int) -> bool:
+    with suppress(OSError):
+        return bool(urlopen(f"http://127.0.0.1:{port}/readyz", timeout=TIMEOUT_SECONDS).status == 200)
+    return False
+
+
+def test_client_of_several_servers_without_sticky_sessions(balanced_page: str) -> None:
+    """A WebSocket that reaches another server than the one with the session is refused, and the client polls on."""
+    for transports in TRANSPORTS:
+        program = SEVERAL.replace("URL", balanced_page).replace("TRANSPORTS", str(transports))
+        assert node(program) == f"{transports[0]}\n"
 
 
 @pytest.mark.parametrize("transports", TRANSPORTS, ids="+".join)
