@@ -43,6 +43,7 @@ TO_HUB: list[messages.Message] = [
     messages.Goodbye(),
     messages.FindOffset(b"kitchen", b"e1", 1_764_394_200_123),
     messages.ReportCounts({b"@192.0.2.1": 3, b"=ann": 0}),
+    messages.Probe(),
     messages.SendToWorker(b"2", b"\x00"),
     messages.Command(DisconnectClient(b"2-abcde", b"bye", b"disconnected")),
 ]
@@ -61,6 +62,7 @@ TO_WORKER: list[messages.Message] = [
     messages.Ask(b"figures"),
     messages.Reports({b"1": b"{}"}),
     messages.CountsElsewhere({b"@192.0.2.1": 3, b"=ann": 0}),
+    messages.Alive(),
     messages.SentByWorker(b"1", b"\x00"),
     messages.WorkerAway(b"2"),
     messages.Command(DisconnectClient(b"2-abcde", b"bye", b"disconnected")),

@@ -19,7 +19,7 @@ from tests.backplanes.contract import (
 from tests.backplanes.worker_hub import DiskMachine, Machine, WorkerStage
 from twistedsock.backplanes import hub_client, hub_keys, hub_link
 from twistedsock.backplanes.hub import LEASE_SECONDS
-from twistedsock.backplanes.hub_client import HUB_TOO_SLOW, MAYBE_PUBLISHED
+from twistedsock.backplanes.hub_client import HUB_TOO_SLOW, MAX_UNANSWERED_PROBES, MAYBE_PUBLISHED
 from twistedsock.backplanes.hub_keys import KEY_SECONDS
 from twistedsock.backplanes.hub_reports import GATHER_SECONDS
 from twistedsock.backplanes.sqlite import RETRY_SECONDS
@@ -433,6 +433,31 @@ def test_gathers_the_reports_of_all_other_workers(stages: Stages, machine: Machi
     on_result(one.backplane.gather(b"t a"), reports.append)
     machine.settle()
     assert reports == [{b"2": b"two:a", b"3": b"three:a", b"hub": b"hub"}]
+
+
+def test_hub_that_hangs_is_noticed_and_its_connection_is_used_again(stages: Stages, machine: Machine) -> None:
+    one, _ = stages
+    for _ in range(9):  # while the hub answers
+        one.backplane.probe()
+        machine.settle()
+    one.pipe.reads = False
+    answers: list[object] = []
+    on_result(one.backplane.publish(Client(b"1-a"), Publication(b"a", Payloads([b"x"], 1))), answers.append)
+    for _ in range(MAX_UNANSWERED_PROBES):
+        one.backplane.probe()
+        machine.settle()
+        assert one.backplane.is_ready
+    one.backplane.probe()
+    machine.settle()
+    assert not one.backplane.is_ready and answers == []
+    assert one.backplane.publish(Client(b"1-a"), Publication(b"a", Payloads([b"x"], 1))) == UNAVAILABLE
+    assert one.backplane.open(b"b") == one.backplane.members(b"a") == UNAVAILABLE
+    one.pipe.read_again()
+    machine.settle()
+    assert one.backplane.is_ready and answers == [1]
+    one.pipe.close()
+    one.backplane.probe()
+    assert not one.backplane.is_ready
 
 
 def test_worker_that_does_not_report_is_left_out(stages: Stages, machine: Machine) -> None:

@@ -6,16 +6,17 @@ from typing import Any
 import pytest
 
 from twistedsock.limits.settings import Limits
-from twistedsock.pubsub.future import Future
+from twistedsock.pubsub.future import Future, on_result
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Batch, ChannelState, Payloads, Position, Publication
 from twistedsock.redis import event_scripts, wire
 from twistedsock.redis.backplane import RedisBackplane
 from twistedsock.redis.connection import Timing
-from twistedsock.redis.resp import Call, ConnectionLost, Item
+from twistedsock.redis.resp import Call, ConnectionLost, Item, RedisError
 from twistedsock.redis.scripts import Script
 from twistedsock.redis.server import Server
-from twistedsock.redis.shards import OneShard
+from twistedsock.redis.shard import Shard
+from twistedsock.redis.shards import RETRY_SECONDS, OneShard, Redirect
 
 
 class FakeLink:
@@ -122,3 +123,42 @@ def test_messages_to_nodes_need_a_connection(link: FakeLink, backplane: RedisBac
         link.turn.pop(0)()
     (call,) = [call for call in link.calls if call.parts[0] == b"PUBLISH"]
     assert call.parts == (b"PUBLISH", b"sockbridge:0:node:n2", b"Mn1 secret")
+
+
+class MovingShards(OneShard):
+    """A Cluster whose server answers that another one is to take its place. ``repeats`` is how often it was asked."""
+
+    repeats = 0
+
+    def redirect(self, shard: Shard, error: RedisError) -> Redirect:  # type: ignore[override]
+        return Redirect(None, False)
+
+    def of(self, channel: bytes) -> Shard:
+        self.repeats += 1
+        return super().of(channel)
+
+
+def test_publications_on_a_channel_that_moves_are_held_until_those_before_are_answered(link: FakeLink) -> None:
+    answers: list[object] = []
+    shards = MovingShards(link, link.schedule, str)
+    later: list[Callable[[], None]] = []
+
+    def schedule(seconds: float, call: Callable[[], None]) -> None:
+        later.append(call) if seconds == RETRY_SECONDS else link.schedule(seconds, call)
+
+    backplane = RedisBackplane(shards, b"n1", wire.Names(0), Limits(), schedule, str, lambda: b"r", Timing())
+    backplane.start(FakeNode())  # type: ignore[arg-type]
+    link.connect()
+    calls = []
+    for channel in (b"a", b"a", b"b"):
+        on_result(backplane.publish(Client(b"n1-p1"), Publication(channel, Payloads([b"x"], 1))), answers.append)
+        calls.append(link.take(event_scripts.PUBLISH))
+    calls[0].done(RedisError("CLUSTERDOWN"))
+    assert later == [], "the second one on the channel has no answer yet"
+    calls[1].done(RedisError("CLUSTERDOWN"))
+    assert len(later) == 1
+    later.pop()()
+    for offset in (1, 2):
+        link.take(event_scripts.PUBLISH).done([offset, b"5", b"0", b"", b"0"])
+    calls[2].done([1, b"5", b"0", b"", b"0"])
+    assert answers == [1, 2, 1]

@@ -325,6 +325,9 @@ class Hub:
     def _reported(self, link: Link, request: int, message: messages.WorkerReport) -> None:
         self._gatherings.reported(link, request, message.content)
 
+    def _probe(self, link: Link, request: int, message: messages.Probe) -> None:
+        link.send(messages.Alive())
+
     def _report_counts(self, link: Link, request: int, message: messages.ReportCounts) -> None:
         self._send_counts(self.counts.report(link.node_name, message.counts))
 
@@ -389,6 +392,7 @@ _HANDLERS: dict[type, Callable[[Hub, Link, int, Any], None]] = {
     messages.WorkerReport: Hub._reported,
     messages.Goodbye: Hub._goodbye,
     messages.ReportCounts: Hub._report_counts,
+    messages.Probe: Hub._probe,
     messages.SendToWorker: Hub._send_to,
     messages.Command: Hub._broadcast,
 }

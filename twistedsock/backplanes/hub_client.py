@@ -34,6 +34,10 @@ MAX_IN_FLIGHT_BYTES = 8 * 1024 * 1024
 """Size of the publications that the hub has not answered. It is reached if the workers publish faster than the hub can
 handle: then publishers get an error."""
 
+MAX_UNANSWERED_PROBES = 2
+"""Signs of life of the hub that are missed until it counts as hanging. With a single one, a worker that was busy itself
+could take what it has not read yet for silence."""
+
 MAX_REOPENING = 32
 """Channels that are being opened again at a time, because each answer can contain a history."""
 
@@ -80,6 +84,7 @@ class WorkerBackplane:
         self._reader = FrameReader(messages.ToWorker)
         self._hub = b""
         self._is_welcome = self._is_hub_ready = False
+        self._unanswered_probes = 0
         self._requests: dict[int, _Request] = {}
         self._last_number = 0
         self._in_flight = 0
@@ -96,12 +101,14 @@ class WorkerBackplane:
     def connected(self, outlet: Outlet) -> None:
         """Connected to the hub. Events are delivered when it has answered."""
         self._outlet = outlet
+        self._unanswered_probes = 0
         self._reader = FrameReader(messages.ToWorker)
         self._send(messages.Hello(self.node_name, self._hub))
         self.flush()
 
     def received(self, data: bytes) -> None:
         """Raises ProtocolError if the data is not of a hub."""
+        self._unanswered_probes = 0
         self._reader.feed(data)
         for request, message in self._reader:
             if type(message) is messages.Deliver:  # the most frequent one
@@ -143,7 +150,7 @@ class WorkerBackplane:
 
     def _request(self, message: messages.Message) -> Any:
         """Send a request. Returns a future with the content of the answer, or an error."""
-        if not self._is_welcome:
+        if not self._is_welcome or self._is_hub_silent:
             return UNAVAILABLE
         answer = Future[Any]()
         self._ask(message, _Request(answer.settle))
@@ -161,7 +168,20 @@ class WorkerBackplane:
 
     @property
     def is_ready(self) -> bool:
-        return self._is_hub_ready
+        return self._is_hub_ready and not self._is_hub_silent
+
+    @property
+    def _is_hub_silent(self) -> bool:
+        return self._unanswered_probes > MAX_UNANSWERED_PROBES
+
+    def probe(self) -> None:
+        """Ask the hub for a sign of life. Call this every few seconds: a hub that hangs keeps its connections."""
+        if self._is_welcome:
+            self._unanswered_probes += 1
+            self._send(messages.Probe())
+
+    def _alive(self, request: int, message: messages.Alive) -> None:
+        """All data of the hub is a sign of life."""
 
     @property
     def is_connected(self) -> bool:
@@ -236,7 +256,7 @@ class WorkerBackplane:
     # Events.
 
     def publish(self, publisher: Client, publication: Publication) -> Error | Future[int]:
-        if not self._is_hub_ready or publication.channel in self._reopening:
+        if not self.is_ready or publication.channel in self._reopening:
             return UNAVAILABLE
         payloads = publication.payloads
         size = payloads.size + 48 * len(payloads.items)
@@ -258,7 +278,7 @@ class WorkerBackplane:
             self._answer(request, batch.first)
 
     def open(self, channel: bytes) -> Error | Future[ChannelState]:
-        if not self._is_welcome:
+        if not self._is_welcome or self._is_hub_silent:
             return UNAVAILABLE
         answer = Future[ChannelState]()
 
@@ -392,6 +412,7 @@ _HANDLERS: dict[type, Callable[[WorkerBackplane, int, Any], None]] = {
     messages.Ask: WorkerBackplane._asked,
     messages.Reports: lambda self, request, message: self._answer(request, message.reports),
     messages.CountsElsewhere: WorkerBackplane._counts_elsewhere,
+    messages.Alive: WorkerBackplane._alive,
     messages.SentByWorker: WorkerBackplane._sent_by_worker,
     messages.WorkerAway: WorkerBackplane._worker_away,
     messages.Command: WorkerBackplane._run_command,

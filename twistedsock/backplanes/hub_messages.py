@@ -130,6 +130,10 @@ class ReportCounts(Message, tag=16, frozen=True):
     counts: dict[bytes, int]
 
 
+class Probe(Message, tag=18, frozen=True):
+    """Asks for ``Alive``."""
+
+
 class SendToWorker(Message, tag=17, frozen=True):
     """``SendsToNodes.send_to``"""
 
@@ -219,6 +223,10 @@ class CountsElsewhere(Message, tag=31, frozen=True):
     counts: dict[bytes, int]
 
 
+class Alive(Message, tag=34, frozen=True):
+    """The hub does not hang."""
+
+
 class SentByWorker(Message, tag=32, frozen=True):
     """The content of a ``SendToWorker`` of another worker."""
 
@@ -258,6 +266,7 @@ ToHub = (
     | Goodbye
     | FindOffset
     | ReportCounts
+    | Probe
     | SendToWorker
     | Command
 )
@@ -276,6 +285,7 @@ ToWorker = (
     | Ask
     | Reports
     | CountsElsewhere
+    | Alive
     | SentByWorker
     | WorkerAway
     | Command

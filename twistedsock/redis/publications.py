@@ -120,6 +120,9 @@ class Publications:
         self._waiting: dict[_Group, None] = {}
         self._waiting_bytes = 0
         self._unsure: list[_Group] = []
+        # How many groups of a channel were sent and have no reply. Counted, because in a failover of a Cluster each of
+        # thousands of channels is released again and again.
+        self._sent: dict[bytes, int] = {}
         self._losses = 0
         self._moves: dict[bytes, _Move] = {}
         self._numbers = count(1)
@@ -141,7 +144,7 @@ class Publications:
         if group is None or group.size + size > MAX_ENTRY_BYTES:
             group = _Group(self, next(self._numbers), channel, publication.key, publication.fingerprint)
             self._waiting[group] = None
-            group.shard = shard
+            self._set_shard(group, shard)
             shard.queue(group)
         if publication.key:
             self._growing.pop(channel, None)  # later publications must come after it
@@ -171,7 +174,7 @@ class Publications:
     def _call(self, group: _Group, shard: Shard, since: bytes, is_asked: bool = False) -> Call:
         """``is_asked``: the slot is moving, and other nodes follow the channel on the server that had it before. All
         servers of a Cluster pass on a message about members, so this one is sent as those are."""
-        group.shard = shard
+        self._set_shard(group, shard)
         channel, names = group.channel, self._names
         is_sharded = shard.has_shard_topics and not is_asked
         topic = names.members_topics + channel if is_asked else names.topic(channel)
@@ -229,24 +232,33 @@ class Publications:
 
     def _answer(self, group: _Group, outcomes: Sequence[int | Error]) -> None:
         del self._waiting[group]
+        self._set_shard(group, None)
         self._waiting_bytes -= group.size
         for answer, outcome in zip(group.answers, outcomes, strict=True):
             answer.settle(outcome)
         self._on_answer()
+
+    def _set_shard(self, group: _Group, shard: Shard | None) -> None:
+        """The group is sent to a server, or it is held back or answered."""
+        channel = group.channel
+        count = self._sent.pop(channel, 0) + (shard is not None) - (group.shard is not None)
+        if count:
+            self._sent[channel] = count
+        group.shard = shard
 
     # A slot that moves.
 
     def _hold(self, group: _Group, redirect: Redirect | None = None) -> None:
         move = self._moves.setdefault(group.channel, _Move())
         move.groups.append(group)
-        group.shard = None
+        self._set_shard(group, None)
         if redirect is not None:
             move.redirect = redirect
 
     def _release(self, channel: bytes) -> None:
         """Send the publications that were held back, when no other one of the channel waits for an answer."""
         move = self._moves[channel]
-        if any(group.channel == channel and group.shard is not None for group in self._waiting):
+        if channel in self._sent:
             return
         shard = move.redirect.shard
         if shard is not None and shard.is_ready:

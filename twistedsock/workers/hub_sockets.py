@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -22,6 +23,9 @@ FIRST_RETRY_SECONDS = 0.02
 
 MAX_RETRY_SECONDS = 1.0
 """The longest pause between two attempts to connect to the hub. The pause doubles each time."""
+
+PROBE_SECONDS = 3.0
+"""How often a worker asks the hub for a sign of life."""
 
 _PEER = struct.Struct("3i")
 """``struct ucred`` of Linux (unix(7)): process, user and group."""
@@ -134,9 +138,13 @@ class HubConnector:
         self._stream: _Stream | None = None
         self._retry: Any = None
         self._is_stopped = False
+        self._probes = LoopingCall(backplane.probe)
+        self._probes.clock = reactor
 
     def start(self) -> None:
         self._retry = None
+        if not self._probes.running:
+            self._probes.start(PROBE_SECONDS, now=False)
         factory = Factory.forProtocol(lambda: _WorkerProtocol(self))
         factory.noisy = False
         connecting = UNIXClientEndpoint(self._reactor, self._path).connect(factory)
@@ -145,6 +153,8 @@ class HubConnector:
     def stop(self) -> None:
         """Close the connection when everything is written."""
         self._is_stopped = True
+        if self._probes.running:
+            self._probes.stop()
         if self._retry is not None:
             self._retry.cancel()
         if self._stream is not None:
