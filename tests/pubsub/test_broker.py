@@ -49,6 +49,14 @@ def test_publish_returns_the_offset() -> None:
     assert [publish(server, "a"), publish(server, "b"), publish(server, "a")] == [1, 1, 2]
 
 
+def test_finds_the_time_of_an_event_while_its_channel_is_open() -> None:
+    server = FakeServer(history_events=0)
+    publish(server, "a")
+    assert server.broker.time_of(b"a", 1) == 1_800_000_000_000
+    server.turn()
+    assert server.broker.time_of(b"a", 1) is None
+
+
 @pytest.mark.parametrize("channel", ["", "a b", "a*", "x" * 201])
 def test_rejects_invalid_channel_name_in_all_calls(channel: str) -> None:
     server = FakeServer()

@@ -25,6 +25,14 @@ def test_channel_continues_at_its_position() -> None:
     assert here.position == Position(b"e1", 8) and here.history.end == 9
 
 
+def test_finds_the_time_of_pending_and_kept_events() -> None:
+    here = channel()
+    publish(here, b"a")
+    await_flush(here, b"b")
+    await_flush(here, b"c")
+    assert [here.time_of(offset) for offset in range(5)] == [None, 0, 0, 0, None]
+
+
 def test_pending_events_are_sent_once() -> None:
     here, reader = channel(), subscriber(b"p1")
     subscribe(here, reader)

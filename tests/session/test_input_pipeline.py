@@ -15,7 +15,7 @@ from twistedsock.codecs.payload import build_payloads
 from twistedsock.errors import CloseReason, ErrorCode
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.values import TEXT, Payloads
-from twistedsock.session.commands import Command, Ping, Publish, Quit
+from twistedsock.session.commands import Command, Ping, Publish, Quit, Several
 from twistedsock.session.input_pipeline import MESSAGES_PER_PART, OBJECT_BYTES, InputQueue, Message
 from twistedsock.testing import FakeClient, FakeServer, LineClient
 
@@ -31,6 +31,49 @@ def test_runs_messages_in_order(peer: LineClient) -> None:
 def test_runs_commands_between_messages(peer: LineClient) -> None:
     peer.pipeline.submit([b"PING 1", Ping(b"2"), b"PING 3"])
     assert peer.received() == ["PONG 1", "PONG 2", "PONG 3"]
+
+
+class CountingDecoder:
+    """A decoder with a state: each message counts, and ``two`` stands for two commands."""
+
+    def __init__(self) -> None:
+        self.decoded: list[bytes] = []
+
+    def find_tag(self, message: bytes) -> None:
+        return None
+
+    def decode_alike(self, first: Publish, messages: object, position: int) -> None:
+        return None
+
+    def decode(self, message: bytes) -> Command | Several | None:
+        self.decoded.append(message)
+        if message == b"two":
+            return Several([Ping(b"1"), b"PING 2"])
+        return None if message == b"none" else LINE_DECODER.decode(message)
+
+
+def test_runs_the_commands_that_a_message_stands_for(peer: LineClient) -> None:
+    peer.pipeline.decoder = CountingDecoder()
+    peer.pipeline.submit([b"two", Several([b"two", b"PING 3"]), b"PING 4"])
+    assert peer.received() == ["PONG 1", "PONG 2", "PONG 1", "PONG 2", "PONG 3", "PONG 4"]
+
+
+@pytest.mark.parametrize("second", [b"PING 1", b"none", b"two"])
+def test_decodes_each_message_once(server: FakeServer, peer: LineClient, second: bytes) -> None:
+    """Also if it has been decoded with the publication before it, and must wait behind that."""
+    decoder = peer.pipeline.decoder = CountingDecoder()
+    messages = [b"PUB a 1", b"PUB a 2", second, b"PING 5"]
+    peer.outlet.room = 3
+    peer.pipeline.submit(messages)
+    peer.outlet.drain()
+    server.turn()
+    peer.outlet.room = 0
+    peer.pipeline.submit(messages)
+    for _ in range(3):
+        peer.outlet.drain()
+        server.turn()
+    assert [message for message in decoder.decoded if message != b"PING 2"] == messages * 2
+    assert peer.received()[-1] == "PONG 5"
 
 
 def test_joins_consecutive_publishes(peer: LineClient) -> None:

@@ -191,6 +191,11 @@ class Broker:
         channel.uses -= 1
         self.close_if_unused(channel)
 
+    def time_of(self, name: bytes, offset: int) -> int | None:
+        """The time of an event that has just been published, if its channel still has it."""
+        channel = self.channels.get(name)
+        return None if channel is None else channel.time_of(offset)
+
     def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None:
         """Called by the backplane with events that follow the newest ones of the channel. Events that have been
         delivered before are ignored. If events are missing, or the epoch is another one, ``Repairs`` reads what is

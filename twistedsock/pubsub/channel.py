@@ -103,6 +103,15 @@ class Channel:
 
     # Events.
 
+    def time_of(self, offset: int) -> int | None:
+        """The time of an event that is among the newest: None if neither the history nor a waiting batch has it."""
+        for batch in reversed(self.pending):
+            if batch.first <= offset < batch.end:
+                return batch.time
+        if not self.history.first <= offset < self.history.end:
+            return None
+        return self.history.read(offset, 1)[0].time
+
     def append_pending(self, now: float) -> None:
         """Append published events to the history before the end of the turn, at which they are delivered."""
         undelivered = self._need_undelivered()

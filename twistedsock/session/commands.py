@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from twistedsock.errors import CloseReason, Error
+from twistedsock.pubsub.subscription import EventEncoder
 from twistedsock.pubsub.values import Position, Publication, Tag
 from twistedsock.session.encoder import Encoder
 from twistedsock.session.history_query import ALL_EVENTS, HistoryQuery
@@ -35,7 +36,8 @@ class Publish(Publication, frozen=True, gc=False):
 
 
 class Subscribe(msgspec.Struct, frozen=True, gc=False):
-    """``with_time``: events are written with their time, also in protocols that leave it out by default."""
+    """``with_time``: events are written with their time, also in protocols that leave it out by default. ``encoder``,
+    if there is one, writes the events of this channel instead of the one of the session."""
 
     channel: bytes
     last: int | None = None
@@ -45,6 +47,7 @@ class Subscribe(msgspec.Struct, frozen=True, gc=False):
     echo: bool = True
     with_time: bool = False
     tag: Tag = None
+    encoder: EventEncoder | None = None
 
 
 class Unsubscribe(msgspec.Struct, frozen=True, gc=False):
@@ -152,6 +155,13 @@ Command = (
     | Notice
     | InvalidCommand
 )
+
+
+class Several(msgspec.Struct, frozen=True, gc=False):
+    """What a decoder returns for a message that stands for several commands, or for messages that can only be decoded
+    when the ones before them have been run."""
+
+    messages: "Sequence[bytes | Command]"
 
 
 def resume_offset(command: Subscribe, channel: "Channel", oldest: int | None = None) -> tuple[int, bool | None]:

@@ -143,15 +143,14 @@ def _subscribe_to(session: Session, command: commands.Subscribe, channel: "Chann
             _find_oldest(session, command, channel, since)
             return
     session.replies.flush()  # the replies to the client's own publishes precede their events, which follow now
-    subscription = session.subscriptions.get(channel.name)
+    subscription, encoder = session.subscriptions.get(channel.name), session.event_encoder(command)
     if subscription is None:
         if not broker.subscription_shares.admits(session.client.principal):
             session.replies.write_error(command.tag, errors.TOO_MANY_SUBSCRIPTIONS_IN_ALL)
             broker.close_if_unused(channel)
             return
-        subscription = session.add_subscription(channel, command.echo, command.presence, command.with_time)
+        subscription = session.add_subscription(channel, command.echo, command.presence, encoder)
     else:
-        encoder = session.event_encoder(command.with_time)
         broker.change_options(subscription, command.echo, command.presence, encoder)
     start, recovered = resume_offset(command, channel, oldest)
     replies = session.replies.encoder

@@ -14,11 +14,11 @@ from twistedsock.limits.rate import ALLOW, DISCONNECT, REJECT, Decision, token_p
 from twistedsock.limits.settings import TIME_SLICE_SECONDS
 from twistedsock.pubsub.values import Tag
 from twistedsock.session import commands
-from twistedsock.session.commands import Command, InvalidCommand, Publish
+from twistedsock.session.commands import Command, InvalidCommand, Publish, Several
 from twistedsock.session.handlers import handle
 from twistedsock.session.session import Session, SessionState
 
-Message = bytes | Command
+Message = bytes | Command | Several
 
 MESSAGES_PER_PART = 1_000
 """Messages that are taken from the queue at a time, and the maximum that wait as one object each, which costs about 60
@@ -98,14 +98,14 @@ def _size_of(part: list[Message] | _Joined) -> int:
     return len(joined) + sizes.itemsize * len(sizes)
 
 
-def _carried(command: Command) -> int:
+def _carried(command: Command | Several) -> int:
     return command.payloads.size + OBJECT_BYTES * len(command.payloads) if isinstance(command, Publish) else 0
 
 
 class Decoder(Protocol):
     """Implemented by the class ``LineDecoder`` and by the module ``codecs.json_decoder``."""
 
-    def decode(self, message: bytes) -> Command | None:
+    def decode(self, message: bytes) -> Command | Several | None:
         """The command in a message; None if it contains none."""
 
     def find_tag(self, message: bytes) -> Tag:
@@ -121,7 +121,7 @@ PUBLISHES_PER_CLOCK_CHECK = 64
 count once; they are limited by the size of a read."""
 
 
-def _price_of(command: Command | None, message: bytes | Command) -> float:
+def _price_of(command: Command | None, message: Message) -> float:
     """The price of a command before it runs. The session charges what depends on its reply. A publish costs the same
     with any number of subscribers: the publishes of one turn are delivered together, and a rate that falls when the
     audience grows would stop honest publishers."""
@@ -132,7 +132,18 @@ def _price_of(command: Command | None, message: bytes | Command) -> float:
     return 1 + token_price(len(command.token)) if isinstance(command, commands.Auth) else 1
 
 
-def _rejected(error: Error, command: Command | None) -> InvalidCommand:
+_Decoded = tuple[Command | Several | None]
+"""A message that has been decoded, and may have no command."""
+
+
+def _after(messages: Sequence[Message], position: int, decoded: _Decoded | None) -> Sequence[Message]:
+    """The messages from ``position`` on, the first of which may have been decoded."""
+    if decoded is None:
+        return messages[position:]
+    return [*[command for command in decoded if command is not None], *messages[position + 1 :]]
+
+
+def _rejected(error: Error, command: Command | Several | None) -> InvalidCommand:
     """A command whose reply is the error, with the tags of another command."""
     tags: Sequence[Tag] = command.tags if isinstance(command, Publish) else (getattr(command, "tag", None),)
     return InvalidCommand(error, tags[0], tags[1:])
@@ -201,7 +212,7 @@ class InputPipeline:
             self._close()
         return decision is ALLOW
 
-    def submit(self, messages: Sequence[bytes | Command]) -> None:
+    def submit(self, messages: Sequence[Message]) -> None:
         """Run messages of the protocol, and commands between them, or let them wait behind those that wait."""
         if self._queue is not None:
             self._queue.extend(messages)
@@ -216,19 +227,25 @@ class InputPipeline:
             self._is_running = False
             session.broker.end_input(session.replies)
 
-    def _run(self, messages: Sequence[bytes | Command]) -> None:
+    def _run(self, messages: Sequence[Message]) -> None:
         session, decode, replies = self.session, self.decoder.decode, self.session.replies
         is_rate_limited = session.is_rate_limited
         position, end = 0, len(messages)
         next_check, deadline = PUBLISHES_PER_CLOCK_CHECK, 0.0
-        decoded: Command | None = None
+        decoded: _Decoded | None = None
         while position < end:
             message = messages[position]
             position += 1
-            command, decoded = decoded, None
+            command, known, decoded = None, decoded, None
             try:
-                if command is None:
+                if known is not None:
+                    command = known[0]
+                else:
                     command = decode(message) if isinstance(message, bytes) else message
+                if isinstance(command, Several):
+                    messages = [*command.messages, *messages[position:]]
+                    position, end, next_check = 0, len(messages), 0
+                    continue
                 if isinstance(command, Publish) and position < end:
                     command, position, decoded = self._join(command, messages, position)
                 if is_rate_limited and not self._is_allowed(command, message):
@@ -242,43 +259,44 @@ class InputPipeline:
                     command = InvalidCommand(INTERNAL, self.decoder.find_tag(message))
                 handle(session, _rejected(INTERNAL, command))
             if replies.input_paused:
-                self._wait(messages[position:])
+                self._wait(_after(messages, position, decoded))
                 return
             if position < end and (position >= next_check or not isinstance(command, Publish)):
                 next_check = position + PUBLISHES_PER_CLOCK_CHECK
                 now = session.broker.clock()
                 deadline = deadline or now + TIME_SLICE_SECONDS
                 if now >= deadline:
-                    self._wait(messages[position:])
+                    self._wait(_after(messages, position, decoded))
                     session.broker.scheduler.defer(self.resume)
                     return
 
-    def _join(
-        self, first: Publish, messages: Sequence[bytes | Command], position: int
-    ) -> tuple[Publish, int, Command | None]:
+    def _join(self, first: Publish, messages: Sequence[Message], position: int) -> tuple[Publish, int, _Decoded | None]:
         """Join the publications from ``position`` on to the one before them. Returns the position after them and, if
-        the message there has been decoded, its command."""
+        the message there has been decoded, its command: a message is decoded once, because some decoders have a
+        state."""
         alike = self.decoder.decode_alike(first, messages, position)
         following: list[Publish] = []
         if alike is not None:
             following.append(alike)
             position += len(alike.tags)
-        decode, command = self.decoder.decode, None
+        decode, decoded = self.decoder.decode, None
         while position < len(messages):
             message = messages[position]
-            command = decode(message) if isinstance(message, bytes) else None
+            if not isinstance(message, bytes):
+                break
+            command = decode(message)
             if not isinstance(command, Publish) or not first.can_join(command):
+                decoded = (command,)
                 break
             following.append(command)
-            command = None
             position += 1
-        return (first.joined(following) if following else first), position, command
+        return (first.joined(following) if following else first), position, decoded
 
     def _decide(self, price: float) -> Decision:
         limiter = self.session.rate_limiter
         return ALLOW if limiter is None else limiter.check(price, self._decision)
 
-    def _is_allowed(self, command: Command | None, message: bytes | Command) -> bool:
+    def _is_allowed(self, command: Command | None, message: Message) -> bool:
         """Apply the rate limit to a command. If it exceeds the limit, the reply is an error or the session is
         closed."""
         if isinstance(command, commands.Quit | commands.Close):
@@ -320,7 +338,7 @@ class InputPipeline:
         self.session.connection_lost(how)
         self._drop_queue()
 
-    def _wait(self, messages: Sequence[bytes | Command]) -> None:
+    def _wait(self, messages: Sequence[Message]) -> None:
         if self.session.state is not SessionState.OPEN:
             return  # the server discards the rest of its input
         rest, self._rest = self._rest, None

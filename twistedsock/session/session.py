@@ -24,7 +24,7 @@ from twistedsock.pubsub.subscription import (
     Subscription,
 )
 from twistedsock.session.authorizer import SessionAuth
-from twistedsock.session.commands import Close, Command
+from twistedsock.session.commands import Close, Command, Subscribe
 from twistedsock.session.encoder import Encoder, Endpoints
 from twistedsock.session.replies import NO_INPUT, PendingReplies, ReplyWriter
 from twistedsock.session.timeline import HandshakeInfo, Timeline
@@ -281,14 +281,13 @@ class Session:
         for subscription in self.subscriptions.values():
             self.broker.send_undelivered(subscription)
 
-    def event_encoder(self, with_time: bool) -> EventEncoder:
+    def event_encoder(self, command: Subscribe) -> EventEncoder:
         """The encoder for the events of a subscription. All sessions of a protocol share it, so that they also share
         the encoded bytes."""
-        encoder = self.replies.subscriber.encoder
-        return encoder.with_time() if with_time else encoder
+        encoder = command.encoder or self.replies.subscriber.encoder
+        return encoder.with_time() if command.with_time else encoder
 
-    def add_subscription(self, channel: "Channel", echo: bool, presence: bool, with_time: bool = False) -> Subscription:
-        encoder = self.event_encoder(with_time)
+    def add_subscription(self, channel: "Channel", echo: bool, presence: bool, encoder: EventEncoder) -> Subscription:
         subscription = Subscription(self.replies.subscriber, channel, echo, presence, encoder)
         if not self.subscriptions:
             self._checked_identity = self.identity
