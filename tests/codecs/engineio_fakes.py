@@ -4,6 +4,7 @@ from typing import Any
 
 from twistedsock.codecs.engineio import InvalidPacket, Packet, decode_payload, encode_text
 from twistedsock.codecs.engineio_session import CloseCause, EngineSession, EngineSettings
+from twistedsock.codecs.websocket import split_frames
 
 
 class FakePoll:
@@ -23,11 +24,21 @@ class FakeSocket:
     def __init__(self) -> None:
         self.sent: list[str | bytes] = []
         self.is_blocked = False
-        self.is_closed = False
+        self.is_closed = self.is_paused = False
 
     def send(self, packet: Packet) -> None:
         assert not self.is_closed
         self.sent.append(packet.data if packet.is_binary else encode_text(packet).decode())
+
+    def send_frames(self, frames: bytes) -> None:
+        for data, is_binary in split_frames(frames):
+            self.sent.append(data if is_binary else data.decode())
+
+    def pause(self) -> None:
+        self.is_paused = True
+
+    def resume(self) -> None:
+        self.is_paused = False
 
     def close(self) -> None:
         self.is_closed = True
@@ -41,6 +52,10 @@ class FakeListener:
         self.cause: CloseCause | None = None
         self.is_finished = False
         self.on_message: Any = None
+        self.is_in_message = False
+
+    def complete_message(self) -> bool:
+        return not self.is_in_message
 
     def received(self, data: bytes, is_binary: bool) -> None:
         self.messages.append(data if is_binary else data.decode())

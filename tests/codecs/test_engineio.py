@@ -1,5 +1,7 @@
 """Packets, payloads and requests of Engine.IO."""
 
+from base64 import b64encode
+
 import pytest
 from hypothesis import strategies as st
 
@@ -22,6 +24,7 @@ from twistedsock.codecs.engineio import (
     open_packet,
     read_query,
 )
+from twistedsock.codecs.websocket import binary_frame, text_fragment, text_frame
 
 HELLO = Packet(PacketType.MESSAGE, b"hello")
 BINARY = Packet(PacketType.MESSAGE, b"\x01\x02\x03\x04", True)
@@ -32,6 +35,18 @@ PACKETS = st.one_of(
     ),
     st.builds(Packet, st.just(PacketType.MESSAGE), st.binary(max_size=20), st.just(True)),
 )
+
+
+def test_payload_contains_the_messages_of_frames() -> None:
+    """A message can begin in one object and end in the next; one without an end is left out."""
+    first, rest = text_fragment(b"4b", True, False), text_fragment(b"c", False, True)
+    frames = text_frame(b"4a") + binary_frame(bytes(range(200))) + first
+    unfinished = text_frame(b"4d") + text_fragment(b"4e", True, False)
+    ping = Packet(PacketType.PING)
+    whole = encode_payload([ping, frames, rest, ping, unfinished])
+    binary = b"b" + b64encode(bytes(range(200)))
+    assert whole.split(b"\x1e") == [b"2", b"4a", binary, b"4bc", b"2", b"4d"]
+    assert encode_payload([text_frame(b"4" + b"x" * 70_000)]) == b"4" + b"x" * 70_000
 
 
 @pytest.mark.parametrize(

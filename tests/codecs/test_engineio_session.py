@@ -14,6 +14,8 @@ from twistedsock.codecs.engineio_session import (
     CloseCause,
     EngineSettings,
 )
+from twistedsock.codecs.websocket import binary_frame, text_fragment, text_frame
+from twistedsock.limits.settings import CHUNK_BYTES
 
 OPENING = '0{"sid":"sid","upgrades":[%s],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}'
 
@@ -34,6 +36,109 @@ def polling() -> FakeClient:
 def client() -> FakeClient:
     """A client without a transport yet."""
     return FakeClient()
+
+
+# Messages that are WebSocket frames already.
+
+
+def test_frames_wait_for_a_flush_and_leave_together(polling: FakeClient) -> None:
+    assert not polling.session.is_writable
+    poll = polling.poll()
+    assert polling.session.is_writable
+    polling.session.send_frames(text_frame(b"4a"))
+    polling.session.send_frames(binary_frame(b"\x01"))
+    assert poll.body is None
+    polling.session.flush()
+    assert poll.body == b"4a\x1ebAQ==" and not polling.session.is_writable
+
+
+def test_poll_is_full_after_a_chunk_unless_a_message_is_unfinished(polling: FakeClient) -> None:
+    """The rest of the message must follow, because nothing else can."""
+    polling.poll()
+    polling.session.send_frames(text_fragment(b"4" + bytes(CHUNK_BYTES), True, False))
+    assert not polling.session.is_writable
+    polling.listener.is_in_message = True
+    assert polling.session.is_writable
+
+
+def test_unfinished_message_is_not_sent(polling: FakeClient) -> None:
+    poll = polling.poll()
+    polling.listener.is_in_message = True
+    polling.session.send_frames(text_fragment(b"4a", True, False))
+    polling.session.flush()
+    assert poll.body is None
+    polling.session.send_frames(text_fragment(b"b", False, True))
+    polling.listener.is_in_message = False
+    polling.session.message_completed()
+    assert poll.body == b"4ab"
+
+
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+def test_ping_waits_for_the_end_of_a_message(client: FakeClient, transport: str) -> None:
+    socket = client.open_with_socket() if transport == "websocket" else None
+    poll = None if socket is not None else client.open_with_poll() and client.poll()
+    client.listener.is_in_message = True
+    client.wait(25)
+    client.session.message_completed()
+    client.listener.is_in_message = False
+    assert client.session.is_writable
+    client.session.message_completed()
+    assert socket is None or socket.sent[-1] == "2"
+    assert poll is None or poll.body == b"2"
+    client.wait(20)
+    assert client.cause is CloseCause.TIMEOUT
+
+
+def test_frames_on_a_websocket(client: FakeClient) -> None:
+    socket = client.open_with_socket()
+    client.session.send_frames(text_frame(b"4a"))
+    socket.is_blocked = True
+    assert not client.session.is_writable
+    client.session.send(message("b"))
+    client.session.send_frames(text_frame(b"4c"))
+    assert socket.sent[1:] == ["4a"]
+    socket.is_blocked = False
+    client.session.flush()
+    assert socket.sent[1:] == ["4a", "4b", "4c"] and client.session.buffered_bytes == 0
+
+
+def test_frames_move_to_the_websocket(polling: FakeClient) -> None:
+    polling.session.send_frames(text_frame(b"4a"))
+    socket = polling.upgrade()
+    assert polling.session.socket is None
+    polling.send(socket, "2probe", "5")
+    assert socket.sent == ["3probe", "4a"] and polling.session.socket is socket
+
+
+def test_frames_are_limited(client: FakeClient) -> None:
+    small = FakeClient(EngineSettings(max_buffered_bytes=1_000))
+    small.open_with_poll()
+    small.session.send_frames(bytes(1_000))
+    assert small.cause is CloseCause.TOO_SLOW
+    small.session.send_frames(text_frame(b"4a"))
+    assert small.session.buffered_bytes == 0 and not small.session.is_writable
+
+
+def test_paused_session_does_not_read_its_websocket(polling: FakeClient) -> None:
+    polling.session.pause()
+    socket = polling.upgrade()
+    polling.send(socket, "2probe", "5")
+    assert socket.is_paused
+    polling.session.resume()
+    assert not socket.is_paused
+    polling.session.pause()
+    assert socket.is_paused and polling.session.is_paused
+
+
+def test_pong_that_is_not_read_is_not_missed(client: FakeClient) -> None:
+    """A client that does not read is closed nevertheless."""
+    socket = client.open_with_socket()
+    client.session.pause()
+    client.wait(100)
+    assert client.cause is None and socket.sent.count("2") == 1
+    socket.is_blocked = True
+    client.wait(20)
+    assert client.cause is CloseCause.TIMEOUT
 
 
 # Opening.

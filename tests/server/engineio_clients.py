@@ -10,7 +10,7 @@ from tests.server.clients import BINARY, CLOSE, TEXT, split_frames, upgrade
 from tests.server.http.clients import Response, WebClient, WebPort, read_response
 from twistedsock.codecs.engineio import PATH, Packet, PacketType
 from twistedsock.codecs.engineio_session import CloseCause, EngineSettings
-from twistedsock.server.engineio import EngineApplication, EngineConnection, EngineEndpoint
+from twistedsock.server.engineio import EngineApplication, EngineConnection, EngineEndpoint, MessageHandler
 from twistedsock.testing import FakeServer
 
 NEW_POLLING = "?EIO=4&transport=polling"
@@ -31,7 +31,7 @@ class Echo:
         return EchoHandler(self, connection)
 
 
-class EchoHandler:
+class EchoHandler(MessageHandler):
     def __init__(self, application: Echo, connection: EngineConnection) -> None:
         self._application = application
         self._connection = connection

@@ -12,11 +12,13 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections.abc import Iterable, Iterator
 from enum import Enum, IntEnum
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 
 from twistedsock.codecs.payload import is_utf8
+from twistedsock.codecs.websocket import split_frames
 
 PROTOCOL_REVISION = "4"
 """The value of the query parameter ``EIO``."""
@@ -145,11 +147,29 @@ def _decode_base64(text: bytes) -> Packet:
         raise InvalidPacket("invalid binary message: not base64") from None
 
 
-def encode_payload(packets: Iterable[Packet]) -> bytes:
-    """The packets as the body of a response."""
-    return SEPARATOR.join(
-        [b"b" + b64encode(packet.data) if packet.is_binary else encode_text(packet) for packet in packets]
-    )
+def encode_payload(packets: Iterable[Packet | bytes]) -> bytes:
+    """The packets as the body of a response. ``bytes`` are packets that have been encoded as WebSocket frames. A packet
+    can begin in one of them and end in the next; one that does not end is left out."""
+    parts: list[bytes] = []
+    frames: list[bytes] = []
+    for packet in packets:
+        if isinstance(packet, bytes):
+            frames.append(packet)
+            continue
+        if frames:
+            parts.append(_frames_to_payload(b"".join(frames)))
+            frames = []
+        parts.append(b"b" + b64encode(packet.data) if packet.is_binary else encode_text(packet))
+    if frames:
+        parts.append(_frames_to_payload(frames[0] if len(frames) == 1 else b"".join(frames)))
+    return SEPARATOR.join([part for part in parts if part])
+
+
+@lru_cache(maxsize=16)
+def _frames_to_payload(frames: bytes) -> bytes:
+    """The packets in WebSocket frames as a payload. All clients that poll receive an event as the same object, which is
+    encoded again once for them."""
+    return SEPARATOR.join([b"b" + b64encode(data) if is_binary else data for data, is_binary in split_frames(frames)])
 
 
 def open_packet(

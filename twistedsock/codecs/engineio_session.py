@@ -28,6 +28,7 @@ from twistedsock.codecs.engineio import (
     encode_payload,
     open_packet,
 )
+from twistedsock.limits.settings import CHUNK_BYTES
 
 CLOSE_TIMEOUT_SECONDS = 30.0
 """How long a session that the server has closed waits for the request that carries its last packets."""
@@ -74,6 +75,11 @@ class Socket(Protocol):
     @property
     def is_blocked(self) -> bool: ...
     def send(self, packet: Packet) -> None: ...
+    def send_frames(self, frames: bytes) -> None: ...
+    def pause(self) -> None:
+        """Stop reading."""
+
+    def resume(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -81,6 +87,10 @@ class Listener(Protocol):
     """The user of a session."""
 
     def received(self, data: bytes, is_binary: bool) -> None: ...
+
+    def complete_message(self) -> bool:
+        """Send the rest of a message that has been sent in part. Returns False if it is not available yet: no packet
+        can be sent between the parts."""
 
     def closed(self, cause: CloseCause) -> None:
         """No message can be received or sent any more."""
@@ -100,6 +110,7 @@ class EngineSession:
         "_heartbeat_at",
         "_is_probed",
         "_listener",
+        "_owes_ping",
         "_poll",
         "_queue",
         "_settings",
@@ -108,6 +119,7 @@ class EngineSession:
         "buffered_bytes",
         "is_corked",
         "is_open",
+        "is_paused",
         "is_posting",
         "sid",
     )
@@ -119,10 +131,13 @@ class EngineSession:
         """True while the packets of a POST request are being received."""
         self.is_corked = False
         """While True, packets wait for ``flush``, so that they leave together."""
+        self.is_paused = False
+        """True while the user of the session receives no messages."""
         self.buffered_bytes = 0
         self._settings = settings
         self._listener = listener
-        self._queue: deque[Packet] = deque()
+        # Packets, and packets that have been encoded as WebSocket frames.
+        self._queue: deque[Packet | bytes] = deque()
         self._poll: Poll | None = None
         self._socket: Socket | None = None
         self._candidate: Socket | None = None
@@ -131,6 +146,8 @@ class EngineSession:
         self._upgrade_until = math.inf
         self._heartbeat_at = now + settings.ping_interval
         self._awaits_pong = self._has_extended = False
+        self._owes_ping = False
+        """True if a ping waits for the end of a message."""
         self._close_at = math.inf
 
     @property
@@ -138,9 +155,23 @@ class EngineSession:
         return POLLING if self._socket is None else WEBSOCKET
 
     @property
+    def socket(self) -> Socket | None:
+        """The WebSocket that carries the session, None while the client polls."""
+        return self._socket
+
+    @property
     def has_poll(self) -> bool:
         """True while a GET request waits."""
         return self._poll is not None
+
+    @property
+    def is_writable(self) -> bool:
+        """True if the client can receive messages now. One that polls can while a request waits that can carry them."""
+        if self._socket is not None:
+            return not self._queue and not self._socket.is_blocked
+        if self._poll is None or not self.is_open:
+            return False
+        return self.buffered_bytes < CHUNK_BYTES or not self._listener.complete_message()
 
     @property
     def is_finished(self) -> bool:
@@ -180,10 +211,28 @@ class EngineSession:
         if socket is not None and not self._queue and not self.is_corked and not socket.is_blocked:
             socket.send(packet)
             return
-        self._queue.append(packet)
-        self.buffered_bytes += len(packet.data) + PACKET_BYTES
+        self._append(packet, len(packet.data))
         if not self.is_corked:
             self.flush()
+        self._check_buffer()
+
+    def send_frames(self, frames: bytes) -> None:
+        """Send packets that have been encoded as WebSocket frames, or parts of packets. If the client polls, they wait
+        for ``flush``."""
+        if not self.is_open:
+            return
+        socket = self._socket
+        if socket is not None and not self._queue and not self.is_corked:
+            socket.send_frames(frames)
+            return
+        self._append(frames, len(frames))
+        self._check_buffer()
+
+    def _append(self, packet: Packet | bytes, size: int) -> None:
+        self._queue.append(packet)
+        self.buffered_bytes += size + PACKET_BYTES
+
+    def _check_buffer(self) -> None:
         if self.buffered_bytes > self._settings.max_buffered_bytes:
             self.fail(CloseCause.TOO_SLOW)
 
@@ -194,18 +243,29 @@ class EngineSession:
         if socket is not None:
             while queue and not socket.is_blocked:
                 packet = queue.popleft()
-                self.buffered_bytes -= len(packet.data) + PACKET_BYTES
-                socket.send(packet)
-        elif queue and self._poll is not None:
+                if isinstance(packet, bytes):
+                    self.buffered_bytes -= len(packet) + PACKET_BYTES
+                    socket.send_frames(packet)
+                else:
+                    self.buffered_bytes -= len(packet.data) + PACKET_BYTES
+                    socket.send(packet)
+        elif queue and self._poll is not None and self._listener.complete_message():
             self._respond(*self._drain())
 
-    def _drain(self) -> list[Packet]:
+    def message_completed(self) -> None:
+        """A message that was sent in part is complete: send what waited for its end."""
+        if self._owes_ping and self._listener.complete_message():
+            self._owes_ping = False
+            self.send(PING)
+        self.flush()
+
+    def _drain(self) -> list[Packet | bytes]:
         packets = list(self._queue)
         self._queue.clear()
         self.buffered_bytes = 0
         return packets
 
-    def _respond(self, *packets: Packet) -> None:
+    def _respond(self, *packets: Packet | bytes) -> None:
         """Answer the request that waits, if there is one."""
         poll, self._poll = self._poll, None
         if poll is not None:
@@ -291,6 +351,8 @@ class EngineSession:
             self._forget_candidate()
             self._respond(NOOP)
             self._socket = socket
+            if self.is_paused:
+                socket.pause()
             self.flush()
         else:
             self._drop_candidate()
@@ -311,6 +373,17 @@ class EngineSession:
             self._forget_candidate()
 
     # Input.
+
+    def pause(self) -> None:
+        """Stop reading from the WebSocket, until ``resume``."""
+        self.is_paused = True
+        if self._socket is not None:
+            self._socket.pause()
+
+    def resume(self) -> None:
+        self.is_paused = False
+        if self._socket is not None:
+            self._socket.resume()
 
     def receive(self, packet: Packet, now: float) -> None:
         """A packet of the client. Raises ``InvalidPacket`` if it is one that a client cannot send: the caller calls
@@ -345,12 +418,17 @@ class EngineSession:
             self._drop_candidate()
         if now < self._heartbeat_at:
             return
-        if self._awaits_pong:
+        if self._awaits_pong and not (self.is_paused and self.is_writable):
             self.fail(CloseCause.TIMEOUT)
-        else:
-            self._awaits_pong = True
-            self._heartbeat_at = now + self._settings.ping_timeout
+            return
+        self._heartbeat_at = now + self._settings.ping_timeout
+        if self._awaits_pong:
+            return  # the answer may be in input that is not read, although the client reads
+        self._awaits_pong = True
+        if self._listener.complete_message():
             self.send(PING)
+        else:
+            self._owes_ping = True
 
     # Closing.
 

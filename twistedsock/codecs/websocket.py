@@ -9,7 +9,7 @@ only printable ASCII, and no extension other than permessage-deflate, which it d
 
 import re
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha1
 
 from twistedsock.codecs.payload import is_utf8
@@ -67,6 +67,23 @@ def text_fragment(piece: bytes, first: bool, last: bool) -> bytes:
     """A fragment of a text message (RFC 6455 section 5.4)."""
     frame = text_frame(piece)
     return bytes(((0x80 if last else 0) | (1 if first else 0),)) + frame[1:]
+
+
+def split_frames(frames: bytes) -> Iterator[tuple[bytes, bool]]:
+    """The messages in frames of the functions above, each with True if it is binary. One that does not end is left
+    out."""
+    position, begun = 0, b""
+    while position < len(frames):
+        first, size, position = frames[position], frames[position + 1], position + 2
+        if size > 125:
+            width = 2 if size == 126 else 8
+            size, position = int.from_bytes(frames[position : position + width]), position + width
+        payload, position = frames[position : position + size], position + size
+        if first & 0x80:
+            yield begun + payload, first == 0x82
+            begun = b""
+        else:
+            begun += payload
 
 
 def unmask(data: bytes, mask: bytes) -> bytes:

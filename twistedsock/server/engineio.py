@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from twistedsock.auth.identity import Identity
-from twistedsock.codecs.engineio import Packet, Query
+from twistedsock.codecs.engineio import SEPARATOR, Packet, Query
 from twistedsock.codecs.engineio_session import CloseCause, EngineSession, EngineSettings
 from twistedsock.errors import Error
 from twistedsock.limits.connections import ConnectionLimiter
@@ -18,10 +18,12 @@ from twistedsock.server.connection import log_exception
 from twistedsock.server.sockets import host_of
 from twistedsock.session.context import ServerContext
 from twistedsock.session.encoder import Endpoints
+from twistedsock.session.timeline import HandshakeInfo
 
 
 class Handshake(Struct, frozen=True):
-    """The request that has opened a session. ``identity`` is the authenticated client, None for an anonymous one."""
+    """The request that has opened a session. ``identity`` is the authenticated client, None for an anonymous one.
+    ``listener`` is the endpoint of the web port, as configured, ``info`` the opening of the connection."""
 
     address: Any
     endpoints: Endpoints
@@ -30,18 +32,41 @@ class Handshake(Struct, frozen=True):
     headers: Mapping[str, str]
     secure: bool
     identity: Identity | None
+    listener: str
+    info: HandshakeInfo
 
 
-class MessageHandler(Protocol):
-    """The receiver of the messages of one session."""
+class MessageHandler:
+    """The receiver of the messages of one session. ``charges_input``: it charges them to the client itself."""
+
+    charges_input = False
+
+    def opened(self) -> None:
+        """The session calls this handler from now on."""
 
     @property
     def buffered_bytes(self) -> int:
         """The size of messages that are not complete."""
+        return 0
 
-    def received(self, data: bytes, is_binary: bool) -> None: ...
+    def bytes_received(self, size: int) -> None:
+        """Input has been read from a WebSocket. Called if it ``charges_input``."""
 
-    def closed(self, cause: CloseCause) -> None: ...
+    def received(self, data: bytes, is_binary: bool) -> None:
+        """A message has arrived."""
+
+    def input_parsed(self) -> None:
+        """The messages that have been received together are complete."""
+
+    def complete_message(self) -> bool:
+        """As in ``engineio_session.Listener``."""
+        return True
+
+    def changed(self) -> None:
+        """The session may have become writable."""
+
+    def closed(self, cause: CloseCause) -> None:
+        """No message can be received or sent any more."""
 
 
 class EngineApplication(Protocol):
@@ -81,6 +106,7 @@ class EngineConnection:
         """Let the application open its side. The caller has opened the session with its transport."""
         try:
             self._handler = self.endpoint.application.open(self)
+            self._handler.opened()
         except Exception:
             log_exception()
             self.session.fail(CloseCause.SERVER)
@@ -94,6 +120,17 @@ class EngineConnection:
             session.send(packet)
         if session.buffered_bytes or self._counted_bytes:
             self.update()
+
+    def send_frames(self, frames: bytes) -> None:
+        """Send packets that have been encoded as WebSocket frames."""
+        self.session.send_frames(frames)
+        if self.session.buffered_bytes or self._counted_bytes:
+            self._count_memory()
+
+    def message_completed(self) -> None:
+        """A message that was sent in part is complete."""
+        self.session.message_completed()
+        self.update()
 
     def fail(self, cause: CloseCause) -> None:
         """Close at once: the client has violated the protocol, or exceeds a limit."""
@@ -118,6 +155,8 @@ class EngineConnection:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = reactor.callLater(max(0.0, session.deadline - reactor.seconds()), self._time_passed)
+        if self._handler is not None:
+            self._handler.changed()
 
     def _time_passed(self) -> None:
         self._timer = None
@@ -136,7 +175,54 @@ class EngineConnection:
             self.session.fail(CloseCause.TOO_SLOW)
             self._counted_bytes = budget.adjust(self._counted_bytes, 0, principal)
 
+    # Input.
+
+    def charge(self, messages: int, size: int = 0) -> bool:
+        """Charge input to the client. Returns False if its rate is exceeded."""
+        return self.endpoint.charge(self.handshake, messages, size)
+
+    def charge_bytes(self, size: int) -> bool:
+        """Charge bytes that were read from a WebSocket. Returns False as ``charge``."""
+        if self._handler is None or not self._handler.charges_input:
+            return self.charge(0, size)
+        self._handler.bytes_received(size)
+        return True
+
+    def charge_packet(self, data: bytes, is_binary: bool) -> bool:
+        """Charge a packet that was read from a WebSocket. Returns False as ``charge``."""
+        return self._charges(is_binary or data.startswith(b"4")) or self.charge(1)
+
+    def charge_payload(self, body: bytes) -> bool:
+        """Charge the packets in the body of a request beside the request itself. Returns False as ``charge``."""
+        packets = body.count(SEPARATOR)
+        if self._charges(True):
+            packets -= body.count(SEPARATOR + b"4") + body.count(SEPARATOR + b"b")
+        return self.charge(packets)
+
+    def _charges(self, is_message: bool) -> bool:
+        return is_message and self._handler is not None and self._handler.charges_input
+
+    def input_parsed(self) -> None:
+        """The packets that have been read together were given to the session."""
+        if self._handler is not None:
+            try:
+                self._handler.input_parsed()
+            except Exception:
+                log_exception()
+                self.session.fail(CloseCause.SERVER)
+
+    def pause(self) -> None:
+        """Read no input from a WebSocket until ``resume``. Requests are answered nevertheless: a client that moves to a
+        WebSocket reads nothing before it has these answers. What waits counts for its memory."""
+        self.session.pause()
+
+    def resume(self) -> None:
+        self.session.resume()
+
     # Called by the session.
+
+    def complete_message(self) -> bool:
+        return self._handler is None or self._handler.complete_message()
 
     def received(self, data: bytes, is_binary: bool) -> None:
         if self._handler is None:

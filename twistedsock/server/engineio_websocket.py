@@ -12,7 +12,7 @@ from twistedsock.errors import CloseReason, Error
 from twistedsock.limits.principal import Principal
 from twistedsock.pubsub.subscription import SOCKET_FULL
 from twistedsock.server.engineio import EngineConnection, EngineEndpoint, Handshake
-from twistedsock.server.sockets import DEFAULT_LISTENER, ListenerConfig, endpoints_of
+from twistedsock.server.sockets import DEFAULT_LISTENER, ListenerConfig, endpoints_of, handshake_info
 from twistedsock.server.transport import outlet_of
 from twistedsock.server.websocket import WebSocketFactory
 from twistedsock.server.websocket_transport import WebSocketTransport
@@ -51,9 +51,19 @@ class EngineWebSocket(WebSocketTransport):
             return query
         if query.sid:
             return self._upgrade(endpoint, query)
-        endpoints, secure = endpoints_of(self.transport, self.client_address), self.factory.listening.secure
+        listening, clock = self.factory.listening, self.factory.context.broker.clock
         connection = endpoint.open(
-            Handshake(self.client_address, endpoints, self.principal, query, headers, secure, self.identity)
+            Handshake(
+                self.client_address,
+                endpoints_of(self.transport, self.client_address),
+                self.principal,
+                query,
+                headers,
+                listening.secure,
+                self.identity,
+                listening.endpoint,
+                handshake_info(self.transport, clock(), "Socket.IO over WebSocket"),
+            )
         )
         if isinstance(connection, Error):
             return connection
@@ -76,7 +86,12 @@ class EngineWebSocket(WebSocketTransport):
 
     @property
     def is_blocked(self) -> bool:
-        return bool(self.outlet.blocked)
+        return bool(self.outlet.blocked & SOCKET_FULL)
+
+    def send_frames(self, frames: bytes) -> None:
+        """Send messages that are frames already. The caller counts them."""
+        if self.state == self.STATE_OPEN:
+            self.outlet.write(frames)
 
     def send(self, packet: Packet) -> None:
         if self.state == self.STATE_OPEN:
@@ -92,9 +107,16 @@ class EngineWebSocket(WebSocketTransport):
         self.transport.resumeProducing()  # or the close frame of the client would never be read
         self.sendCloseFrame(CLOSE_CODES[reason], message.encode() or None)
 
-    def _drained(self) -> None:
-        if not self._unparsed:
+    def pause(self) -> None:
+        self.transport.pauseProducing()
+
+    def resume(self) -> None:
+        connection = self._connection
+        if not self._unparsed and not (connection is not None and connection.session.is_paused):
             self.transport.resumeProducing()
+
+    def _drained(self) -> None:
+        self.resume()
         if self._connection is not None:
             self._connection.session.flush()
             self._connection.update()
@@ -104,12 +126,16 @@ class EngineWebSocket(WebSocketTransport):
     def dataReceived(self, data: bytes) -> None:
         self.factory.context.stats.received += len(data)
         connection = self._connection
-        if connection is not None and not self.factory.engine.charge(connection.handshake, 0, len(data)):
+        if connection is not None and not connection.charge_bytes(len(data)):
             connection.fail(CloseCause.TRANSPORT)
         elif self._unparsed:
             self._unparsed += data
         else:
             self.parse_in_slices(data)
+
+    def messages_parsed(self) -> None:
+        if self._connection is not None:
+            self._connection.input_parsed()
 
     def input_parsed(self) -> None:
         """Count the input that is not complete in the memory budget."""
@@ -120,11 +146,14 @@ class EngineWebSocket(WebSocketTransport):
 
     def slice_parsed(self) -> None:
         if not self.outlet.blocked:
-            self.transport.resumeProducing()
+            self.resume()
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         connection = self._connection
-        if connection is None or not self._is_within_rate(connection):
+        if connection is None:
+            return
+        if not connection.charge_packet(payload, isBinary):
+            connection.fail(CloseCause.TRANSPORT)
             return
         try:
             connection.session.socket_received(self, payload, isBinary, self.factory.reactor.seconds())
@@ -134,18 +163,13 @@ class EngineWebSocket(WebSocketTransport):
 
     def onPing(self, payload: bytes) -> None:
         """Answer a ping of WebSocket. Engine.IO has pings of its own."""
-        if self._connection is not None and not self._is_within_rate(self._connection):
+        if self._connection is not None and not self._connection.charge(1):
+            self._connection.fail(CloseCause.TRANSPORT)
             return
         super().onPing(payload)
         # A client that does not read its pongs is not read either.
         if self.state == self.STATE_OPEN and self.outlet.blocked & SOCKET_FULL:
             self.transport.pauseProducing()
-
-    def _is_within_rate(self, connection: EngineConnection) -> bool:
-        if self.factory.engine.charge(connection.handshake, 1):
-            return True
-        connection.fail(CloseCause.TRANSPORT)
-        return False
 
     # The end.
 

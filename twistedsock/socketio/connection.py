@@ -14,7 +14,7 @@ from twistedsock.codecs.socketio import (
     SocketPacket,
     encode_values,
 )
-from twistedsock.server.engineio import EngineConnection, Handshake
+from twistedsock.server.engineio import EngineConnection, Handshake, MessageHandler
 from twistedsock.socketio.socket import ConnectionRefused, Socket, arguments_of, engine_packets
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ DISCONNECT = "disconnect"
 _encode = msgspec.json.Encoder().encode
 
 
-class Connection:
+class Connection(MessageHandler):
     """The sockets of one client by the names of their namespaces."""
 
     def __init__(self, server: "SocketIO", engine: EngineConnection, connect_timeout: float, max_bytes: int) -> None:

@@ -6,7 +6,6 @@ from twistedsock.codecs.engineio import (
     PATH,
     POLL_TYPE,
     POLLING,
-    SEPARATOR,
     HandshakeError,
     InvalidPacket,
     Packet,
@@ -22,6 +21,7 @@ from twistedsock.server.http.headers import JSON
 from twistedsock.server.http.relay import ClientRequest, Relay, RelayedRequest
 from twistedsock.server.http.request import HTTPRequest
 from twistedsock.server.http.routing import Route
+from twistedsock.server.sockets import handshake_info
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 """The methods whose error is in the form of the protocol."""
@@ -137,6 +137,8 @@ class PollingRequests:
             },
             request.listener.secure,
             request.identity,
+            request.listener.endpoint,
+            handshake_info(request.transport, self._endpoint.context.broker.clock(), "Socket.IO over HTTP"),
         )
         connection = self._endpoint.open(handshake)
         if isinstance(connection, Error):
@@ -154,7 +156,7 @@ class PollingRequests:
         error = session.begin_post()
         if error is not None:
             return error
-        if not self._endpoint.charge(connection.handshake, body.count(SEPARATOR)):
+        if not connection.charge_payload(body):
             session.fail(CloseCause.TRANSPORT)
             request.respond_error(TOO_FAST)
             return None
@@ -162,6 +164,7 @@ class PollingRequests:
         failed: list[InvalidPacket] = []
 
         def done() -> None:
+            connection.input_parsed()
             if failed:
                 session.fail(CloseCause.INVALID)
                 request.respond(400, JSON, HandshakeError.BAD_REQUEST.body)

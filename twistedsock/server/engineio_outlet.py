@@ -1,0 +1,79 @@
+"""The outlet of a session of the broker whose client uses Engine.IO: a WebSocket, or requests that poll.
+
+Bytes are WebSocket frames, whichever of the two carries them at present, so that nothing changes for the session when
+its client moves from one to the other. While no request of a client waits, its outlet is like a full socket: events
+stay in the histories, and its subscriptions are cursors.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from twistedsock.limits.principal import LOCAL, Principal
+from twistedsock.pubsub.scheduler import Scheduler
+from twistedsock.pubsub.subscription import NOT_READING, REPLY_PENDING, SOCKET_FULL
+from twistedsock.server.engineio import EngineConnection
+from twistedsock.stats import TcpStats
+
+
+class EngineOutlet:
+    """``principal`` is not used, because the connection counts the bytes that wait."""
+
+    def __init__(self, connection: EngineConnection, scheduler: Scheduler) -> None:
+        self.principal: Principal = LOCAL
+        self.on_drained: Callable[[], None] | None = None
+        self._connection = connection
+        self._scheduler = scheduler
+        self._bits = 0
+        self._was_full = False
+
+    @property
+    def blocked(self) -> int:
+        session = self._connection.session
+        if session.is_writable:
+            return self._bits
+        if not session.is_open:
+            return self._bits | NOT_READING
+        self._was_full = True
+        return self._bits | SOCKET_FULL
+
+    @blocked.setter
+    def blocked(self, bits: int) -> None:
+        """Everything but ``SOCKET_FULL`` can be set."""
+        before, self._bits = self._bits, bits & ~SOCKET_FULL
+        if before & REPLY_PENDING and not bits & REPLY_PENDING:
+            self._connection.message_completed()
+        elif self._was_full:
+            self.changed()  # a request that polls is not full while it waits for the rest of a message
+
+    def try_write(self, data: bytes) -> bool:
+        if self.blocked:
+            return False
+        self.write(data)
+        return True
+
+    def write(self, data: bytes) -> None:
+        connection = self._connection
+        connection.send_frames(data)
+        if connection.session.buffered_bytes:
+            self._scheduler.defer(self._flush)  # in a later turn, so that more can leave together
+
+    def _flush(self) -> None:
+        self._connection.session.flush()
+        self._connection.update()
+
+    def changed(self) -> None:
+        """The session may have become writable."""
+        if self._was_full and self._connection.session.is_writable:
+            self._was_full = False
+            self._scheduler.defer(self._notify_drained)
+
+    def _notify_drained(self) -> None:
+        if not self._connection.session.is_writable:
+            self._was_full = True
+        elif self.on_drained is not None:
+            self.on_drained()
+
+    def tcp_stats(self) -> TcpStats | None:
+        socket: Any = self._connection.session.socket
+        stats: TcpStats | None = None if socket is None else socket.outlet.tcp_stats()
+        return stats
