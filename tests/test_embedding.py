@@ -388,9 +388,15 @@ def test_socketio_application_is_served_until_the_stop(start: Make, reactor: Rea
         start(settings, socketio=application, resources={"socket.io": Resource()})
 
 
-def test_socketio_needs_an_application(start: Make, reactor: Reactor) -> None:
-    start({"tcp": "none", "web": LOOPBACK})
-    assert b" 404 " in get(reactor.factories[0], "/socket.io/?EIO=4&transport=polling")
+def test_socketio_clients_use_the_channels_without_an_application(start: Make, reactor: Reactor) -> None:
+    service = start({"tcp": "none", "web": LOOPBACK})
+    address = "/socket.io/?EIO=4&transport=polling"
+    sid = re.findall(rb'"sid":"([\w-]{20})"', get(reactor.factories[0], address))[0].decode()
+    get(reactor.factories[0], f"{address}&sid={sid}", b"40/kitchen,")
+    assert b'40/kitchen,{"sid":"' in get(reactor.factories[0], f"{address}&sid={sid}")
+    assert [session.protocol for session in service.context.sessions] == ["socketio"]
+    service.stopService()
+    assert not len(service.context.sessions)
 
 
 def test_site_of_the_program_serves_the_web_port(start: Make, reactor: Reactor) -> None:

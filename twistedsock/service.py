@@ -55,6 +55,7 @@ from twistedsock.server.http.site import HTTPSite
 from twistedsock.server.listeners import EndpointError, Listener, PassedPort, adopt_port, parse_endpoint
 from twistedsock.server.proxy_protocol import expect_proxy_headers
 from twistedsock.server.resource import WebPortResource
+from twistedsock.server.socketio import BrokerApplication
 from twistedsock.server.sockets import ListenerConfig, prepare_listening_socket
 from twistedsock.server.tcp import LineFactory
 from twistedsock.server.transport import Reachability, install_direct_writes
@@ -210,11 +211,12 @@ class SockbridgeService(LoggingService):
             others,
             relay,
         )
-        self._engine: EngineEndpoint | None = None
-        if socketio is not None:
-            new_sid = generate_id if relay is None else lambda: relay.id_with_owner(generate_id())
-            self._engine = EngineEndpoint(self.context, reactor, socketio, new_sid, socketio.engine_settings)
-            routes += PollingRequests(self._engine, relay).routes()
+        new_sid = generate_id if relay is None else lambda: relay.id_with_owner(generate_id())
+        application: Any = socketio or BrokerApplication(self.context, reactor)
+        self._engine = EngineEndpoint(self.context, reactor, application, new_sid, application.engine_settings)
+        self._closes_engine = socketio is not None
+        """Otherwise its connections are closed with their sessions."""
+        routes += PollingRequests(self._engine, relay).routes()
         self._routes = Routes([*routes, *hosted_routes(resources or {}, own_segments(routes))])
         self._trusted = trusted_proxies(settings)
         self.lines = self._build_listeners(settings.tcp, self._line_factory)
@@ -433,7 +435,7 @@ class SockbridgeService(LoggingService):
 
     def _drain(self) -> Deferred[None]:
         self._close_sessions(waits=True)
-        if self._engine is not None:
+        if self._closes_engine:
             self._engine.close_all()
         drained: Deferred[None] = Deferred()
         timeout = self._reactor.callLater(self._settings.shutdown_timeout, self._abort_connections, drained)

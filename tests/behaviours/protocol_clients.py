@@ -6,6 +6,7 @@ all protocols. They also check the form: a line contains no control characters, 
 
 import json
 import re
+from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
@@ -13,6 +14,7 @@ from typing import Any
 
 from tests.event_streams import FallbackClient
 from tests.session.clients import settle
+from tests.socketio_clients import PLACEHOLDER, SocketIOClient
 from twistedsock.codecs import http_api
 from twistedsock.pubsub.future import Future
 from twistedsock.session.request import HistoryPage, RequestClient
@@ -309,6 +311,77 @@ class JsonClient(ProtocolClient):
             del event["time"]
 
 
+class SocketIOCommands(ProtocolClient):
+    """Uses the commands of Socket.IO's main namespace, and checks the ids of the acks."""
+
+    ARGUMENTS = ("channel", "data", "nick", "token")
+
+    def __init__(self, server: FakeServer, peer: SocketIOClient) -> None:
+        self._count = 0
+        self._asked: deque[tuple[int, str]] = deque()
+        assert peer.join() == {"sid": peer.id}
+        super().__init__(server, peer)
+
+    def send(self, verb: str, **fields: Any) -> None:
+        self.send_together((verb, fields))
+
+    def send_together(self, *commands: tuple[str, dict[str, Any]]) -> None:
+        packets: list[str | bytes] = []
+        for verb, fields in commands:
+            packets += self._packets(verb, **fields)
+        self.client.send(*packets)
+
+    def _packets(self, verb: str, raw: str = "", base64: str | None = None, **fields: Any) -> list[str | bytes]:
+        self._count += 1
+        self._asked.append((self._count, verb))
+        if base64 is not None:
+            fields["data"] = PLACEHOLDER
+        arguments = [verb, *[fields.pop(name) for name in self.ARGUMENTS if name in fields and name != "data"]]
+        texts = [json.dumps(argument) for argument in arguments]
+        if raw or "data" in fields:
+            texts.append(raw or json.dumps(fields["data"]))
+            fields.pop("data", None)
+        text = f"[{','.join([*texts, json.dumps(fields)])}]"
+        return [f"51-{self._count}{text}", b64decode(base64)] if base64 is not None else [f"2{self._count}{text}"]
+
+    def _read(self) -> None:
+        packets = deque(self.client.received())
+        while packets:
+            packet = packets.popleft()
+            if packet.startswith("3"):
+                self.messages.append(self._read_ack(packet))
+                continue
+            name, value, *meta = json.loads(packet.removeprefix("51-").removeprefix("2"))
+            if name.startswith("#"):
+                self.messages.append({"type": name[1:], **value})
+                continue
+            data = {"base64": b64encode(packets.popleft()).decode()} if packet.startswith("51-") else {"data": value}
+            self.messages.append(self._event({"name": name, **data, **meta[0]}))
+
+    def _event(self, event: Message) -> Message:
+        assert isinstance(event["time"], int)
+        if not self.with_time:
+            del event["time"]
+        return {"type": "event", **event}
+
+    def _read_ack(self, packet: str) -> Message:
+        id, verb = self._asked.popleft()
+        assert packet.startswith(f"3{id}["), "reply out of order"
+        (answer,) = json.loads(packet.removeprefix(f"3{id}"))
+        if "error" in answer:
+            assert answer["error"].pop("message")
+            return {"type": "error", **answer["error"]}
+        if verb == "publish":
+            assert isinstance(answer.pop("time", 0), int)  # it is missing if the event has not arrived
+        if verb == "history":
+            assert answer.pop("epoch") and isinstance(answer.pop("offset"), int) and answer.pop("channel")
+            answer["events"] = [self._event(event) for event in answer["events"]]
+            gaps = [*([answer.pop("lost")] if "lost" in answer else []), *answer.pop("gaps", [])]
+            if gaps:
+                answer["lost"] = gaps
+        return {"type": "pong" if verb == "ping" else "ok", **answer}
+
+
 Connect = Callable[[FakeServer], ProtocolClient]
 
 KINDS: dict[str, Connect] = {
@@ -317,5 +390,9 @@ KINDS: dict[str, Connect] = {
     "json": lambda server: JsonClient(server, server.json_client()),
     "json-lines": lambda server: JsonClient(server, server.json_line_client()),
     "events": lambda server: JsonClient(server, FallbackClient(server)),
+    "socketio": lambda server: SocketIOCommands(server, SocketIOClient(server)),
 }
 """A function for each kind of client that connects one."""
+
+TEXT_KINDS = {name: connect for name, connect in KINDS.items() if name != "socketio"}
+"""Kinds whose messages can contain invalid base64, and whose invalid messages have an answer."""

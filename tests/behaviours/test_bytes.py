@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.behaviours.protocol_clients import HERE, ProtocolClient, http_history
+from tests.behaviours.protocol_clients import HERE, TEXT_KINDS, ProtocolClient, http_history
 from tests.event_streams import Stream
 from tests.session.clients import settle
 from twistedsock.codecs.http_api import read_batch, read_body
@@ -109,6 +109,7 @@ def test_own_bytes_are_left_out_without_echo(publisher: ProtocolClient, reader: 
     assert payloads_of(publisher.received()) == [base64(b"theirs")]
 
 
+@pytest.mark.parametrize("connect_publisher", TEXT_KINDS.values(), ids=TEXT_KINDS)
 @pytest.mark.parametrize("encoded", ["/9g", "_9g=", "/9h=", "=", "abcd===="])
 def test_invalid_base64_is_an_error(publisher: ProtocolClient, reader: ProtocolClient, encoded: str) -> None:
     reader.request("subscribe", channel="kitchen")

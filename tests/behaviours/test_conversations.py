@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.behaviours.protocol_clients import LineClient, ProtocolClient
+from tests.behaviours.protocol_clients import TEXT_KINDS, LineClient, ProtocolClient
 
 
 def data(messages: list[dict[str, Any]]) -> list[str]:
@@ -161,6 +161,7 @@ def test_errors_have_a_code_and_keep_the_connection_open(
     assert reader.request("publish", channel="kitchen", data="x") == {"type": "ok", "offset": 1}
 
 
+@pytest.mark.parametrize("connect_reader", TEXT_KINDS.values(), ids=TEXT_KINDS)
 @pytest.mark.parametrize("message", [b"NONSENSE", b'{"type":"nonsense","id":1}'])
 def test_rejects_invalid_commands_in_terms_of_the_protocol(reader: ProtocolClient, message: bytes) -> None:
     is_line = isinstance(reader, LineClient)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.behaviours.payloads import TEXTS, VALUES
-from tests.behaviours.protocol_clients import KINDS, LineClient, ProtocolClient
+from tests.behaviours.protocol_clients import KINDS, TEXT_KINDS, LineClient, ProtocolClient
 from tests.event_streams import FallbackClient, Stream
 from tests.session.clients import settle
 from twistedsock.codecs.http_api import read_batch, read_body
@@ -138,6 +138,7 @@ def test_streams_receive_events(server: FakeServer, publisher: ProtocolClient) -
         assert [message.id.rpartition(":")[2] for message in events] == ["1", "2"]
 
 
+@pytest.mark.parametrize("connect_publisher", TEXT_KINDS.values(), ids=TEXT_KINDS)
 @pytest.mark.parametrize("data", ["\ud83d", {"a": "\ude00"}, ["\ud83d x \ude00"], {"\ud83d": 1}], ids=ascii)
 def test_rejects_unpaired_surrogates_as_bad_json(publisher: ProtocolClient, reader: ProtocolClient, data: Any) -> None:
     """As a line, as a message and over HTTP, with and without a content type."""

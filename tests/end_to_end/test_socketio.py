@@ -1,6 +1,9 @@
-"""Clients of Socket.IO, as they are, and the server of docs/how-to/socketio.md."""
+"""Clients of Socket.IO, as they are: those of channels, and those of the application of
+docs/how-to/socketio-application.md."""
 
 import asyncio
+import json
+import re
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +25,7 @@ from tests.redis.servers import RedisServer
 
 pytestmark = pytest.mark.end_to_end
 
-PAGE = DOCS / "how-to" / "socketio.md"
+PAGE = DOCS / "how-to" / "socketio-application.md"
 
 TRANSPORTS = [["polling"], ["websocket"], ["polling", "websocket"]]
 
@@ -244,3 +247,94 @@ def test_refused_client_for_python(page: str) -> None:
     with pytest.raises(socketio.exceptions.ConnectionError):
         client.connect(page, wait_timeout=10)
     assert errors == [{"message": "nick required"}]
+
+
+# Clients of the channels.
+
+
+CHANNEL_CLIENT = """
+import { io } from 'socket.io-client';
+const [transports, options] = [TRANSPORTS, { reconnectionDelay: 10, auth: { recover: true } }];
+const socket = io('URL/CHANNEL', { transports, ...options });
+const events = [];
+socket.onAny((name, data, meta) => events.push([name, data, meta.offset, meta.from === socket.id]));
+await new Promise((resolve) => socket.on('connect', resolve));
+const { offset } = await socket.emitWithAck('chat message', { a: 'é' });
+await socket.emitWithAck('photo', Buffer.from([1, 255]));
+const { error } = await socket.emitWithAck('nested', [Buffer.from([1])]);
+const moves = transports.length > 1;
+while (moves && socket.io.engine.transport.name === 'polling') await new Promise((resolve) => setTimeout(resolve, 20));
+const name = socket.io.engine.transport.name;
+const main = io('URL', { transports, forceNew: true });
+const connected = new Promise((resolve) => socket.once('connect', resolve));
+socket.io.engine.close();
+await main.emitWithAck('publish', 'CHANNEL', 'missed', { name: 'alarm' });
+await connected;
+const missed = () => events.some((event) => event[1] === 'missed');
+while (!missed()) await new Promise((resolve) => setTimeout(resolve, 20));
+const { events: history } = await main.emitWithAck('history', 'CHANNEL', { last: 1 });
+console.log(JSON.stringify([offset, error.code, name, socket.recovered, history[0].data, events]));
+for (const each of [socket, main]) each.disconnect();
+"""
+
+
+@pytest.mark.parametrize("transports", TRANSPORTS, ids="+".join)
+def test_channels_for_node(server: Any, line_client: Any, channel: str, transports: list[str]) -> None:
+    reader = line_client(server.lines[0])
+    reader.request(f"SUB {channel}")
+    program = CHANNEL_CLIENT.replace("URL", server.page.rstrip("/")).replace("TRANSPORTS", str(transports))
+    events = [
+        ["chat message", {"a": "é"}, 1, True],
+        ["photo", {"type": "Buffer", "data": [1, 255]}, 2, True],
+        ["alarm", "missed", 3, False],
+    ]
+    assert json.loads(node(program.replace("CHANNEL", channel))) == [
+        1,
+        "bad-argument",
+        transports[-1],
+        True,
+        "missed",
+        events,
+    ]
+    lines = [reader.receive().split(" ", 4) for _ in range(3)]
+    assert [line[0] for line in lines] == ["EVENT", "BIN", "EVENT"]
+    assert lines[0][4] == 'chat%20message {"a":"é"}' and lines[1][4] == "photo Af8="
+
+
+@pytest.mark.parametrize("transports", TRANSPORTS, ids="+".join)
+def test_channels_for_python(server: Any, line_client: Any, channel: str, transports: list[str]) -> None:
+    writer = line_client(server.lines[0])
+    with socketio.SimpleClient() as client:
+        client.connect(server.page, namespace=f"/{channel}", auth={"nick": "bob"}, transports=transports)
+        writer.request(f"EMIT {channel} alarm smoke")
+        name, data, meta = client.receive(timeout=10)
+        assert (name, data, meta["channel"], meta["offset"]) == ("alarm", "smoke", channel, 1)
+        assert client.call("photo", b"\x01\xff")["offset"] == 2
+        name, data, meta = client.receive(timeout=10)
+        assert (name, data, meta["from"]) == ("photo", b"\x01\xff", "bob")
+
+
+def test_channels_in_chromium(server: Any, line_client: Any, channel: str, open_page: Any) -> None:
+    """The page is the one of the server, so that the origin is allowed; the client is the file of the npm package."""
+    writer = line_client(server.lines[0])
+    opened = open_page().page
+    opened.goto(server.page)
+    library = CHECKOUT / "node_modules/socket.io-client/dist/socket.io.min.js"
+    opened.evaluate(library.read_text(encoding="utf-8"))
+    opened.evaluate(
+        """async (channel) => {
+          window.socket = io('/' + channel);
+          window.received = new Promise((resolve) => socket.on('photo', (data, meta) => resolve([data, meta.offset])));
+          await new Promise((resolve) => socket.on('connect', resolve));
+        }""",
+        channel,
+    )
+    writer.request(f"EMITBIN {channel} photo Af8=")
+    received = "received.then(([data, offset]) => [...new Uint8Array(data), offset])"
+    assert opened.evaluate(received) == [1, 255, 1]
+
+
+def test_program_of_the_page_for_channels(server: Any, channel: str) -> None:
+    program = fenced(DOCS / "how-to" / "socketio.md", "js")[0]
+    output = node(program.replace("http://127.0.0.1:8082/kitchen", f"{server.page}{channel}"))
+    assert "1 { celsius: 70 }\n" in output and re.search(r"\{ offset: 1, time: [0-9]{13} \}\n", output)

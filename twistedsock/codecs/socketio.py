@@ -28,6 +28,29 @@ RESERVED_NAMES = frozenset({"connect", "connect_error", "disconnect", "disconnec
 """Names of events that clients and servers emit locally. A program could take an event of that name for its own."""
 
 
+PLACEHOLDER = b'{"_placeholder":true,"num":0}'
+"""The JSON in place of the only attachment of a packet."""
+
+# The characters that Socket.IO programs use in names of events and this server does not allow, except #: the server
+# uses that for its own events, and no client can send them.
+_ESCAPES = {" ": "%20", "*": "%2A", "+": "%2B", ">": "%3E", "?": "%3F", "%": "%25"}
+
+_TO_ESCAPE = re.compile("[ *+>?]|%(?=20|2A|2B|3E|3F|25)")
+
+_ESCAPED = re.compile("%(20|2A|2B|3E|3F|25)")
+
+
+def event_name_to_server(name: str) -> bytes:
+    """The name of an event as other protocols write it: ``chat message`` is ``chat%20message``."""
+    return _TO_ESCAPE.sub(lambda match: _ESCAPES[match[0]], name).encode()
+
+
+def event_name_to_client(name: bytes) -> str:
+    """The reverse of ``event_name_to_server``."""
+    text = name.decode()
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text) if "%" in text else text
+
+
 class PacketType(IntEnum):
     CONNECT = 0
     DISCONNECT = 1

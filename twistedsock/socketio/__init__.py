@@ -1,4 +1,4 @@
-"""Socket.IO servers for Twisted, without the broker: docs/how-to/socketio.md.
+"""Socket.IO servers for Twisted, without the broker: docs/how-to/socketio-application.md.
 
 ``SocketIO`` is an application: pass it to ``make_service``. Its clients are unmodified Socket.IO clients of version 3
 and later.

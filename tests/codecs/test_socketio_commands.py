@@ -1,0 +1,529 @@
+"""Socket.IO clients of the broker: namespaces, the main namespace, bytes and recovery, as packets."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.socketio_clients import SocketIOClient
+from twistedsock.codecs.socketio_encoder import MAIN_EVENTS
+from twistedsock.codecs.websocket import split_frames
+from twistedsock.errors import NICK_IS_AN_ID, CloseReason
+from twistedsock.session.session import SessionState
+from twistedsock.testing import FakePolicy, FakeServer
+
+TIME = 1_800_000_000_000
+
+ATTACHMENT = '{"_placeholder":true,"num":0}'
+
+
+def meta(offset: int, sender: str = "p1", channel: str = "kitchen", **more: Any) -> str:
+    fields = {"channel": channel, "offset": offset, "time": TIME, "from": sender, **more}
+    return json.dumps(fields, separators=(",", ":"))
+
+
+@pytest.fixture
+def server() -> FakeServer:
+    return FakeServer(history_events=5)
+
+
+@pytest.fixture
+def client(server: FakeServer) -> SocketIOClient:
+    """A client in the namespace ``/kitchen``."""
+    client = SocketIOClient(server)
+    client.join("/kitchen")
+    return client
+
+
+@pytest.fixture
+def main(server: FakeServer) -> SocketIOClient:
+    """A client in the main namespace."""
+    client = SocketIOClient(server)
+    client.join()
+    return client
+
+
+def publish(server: FakeServer, *payloads: str, name: str = "") -> None:
+    """Publish with the line protocol on the channel ``kitchen``."""
+    publisher = server.line_client()
+    publisher.send(*[f"EMIT kitchen {name} {text}" if name else f"PUB kitchen {text}" for text in payloads])
+    server.turn()
+
+
+# Namespaces.
+
+
+def test_namespace_is_a_channel(server: FakeServer) -> None:
+    client = SocketIOClient(server)
+    assert client.join("/kitchen") == {"sid": "p1"}
+    publish(server, "21.5")
+    publish(server, '{"a": [1]}', name="alarm")
+    assert client.received() == [
+        f'2/kitchen,["message","21.5",{meta(1, "p2")}]',
+        f'2/kitchen,["alarm",{{"a": [1]}},{meta(2, "p3")}]',
+    ]
+
+
+def test_publisher_receives_the_ack_and_then_its_event(client: SocketIOClient) -> None:
+    assert client.ask('2/kitchen,7["alarm",{"a":1}]') == [
+        f'3/kitchen,7[{{"offset":1,"time":{TIME}}}]',
+        f'2/kitchen,["alarm",{{"a":1}},{meta(1)}]',
+    ]
+
+
+def test_acks_of_several_events_have_their_offsets(client: SocketIOClient) -> None:
+    answers = client.ask('2/kitchen,1["a",1]', '2/kitchen,["a",2]', '2/kitchen,2["a",3]')
+    assert answers[:2] == [f'3/kitchen,{id}[{{"offset":{offset},"time":{TIME}}}]' for id, offset in ((1, 1), (2, 3))]
+    assert len(answers) == 5
+
+
+@pytest.mark.parametrize(
+    "arguments, payload",
+    [
+        ("", "null"),
+        (',"plain"', '"plain"'),
+        (',"é \\u00e9 \\n"', '"é é \\n"'),
+        (",1.50", "1.50"),
+        (',1,"b",[]', '[1,"b",[]]'),
+        (',{"a" : 1}', '{"a" : 1}'),
+    ],
+)
+def test_arguments_are_the_payload(client: SocketIOClient, arguments: str, payload: str) -> None:
+    assert client.ask(f'2/kitchen,["e"{arguments}]') == [f'2/kitchen,["e",{payload},{meta(1)}]']
+
+
+def test_line_clients_receive_arguments(server: FakeServer, client: SocketIOClient) -> None:
+    reader = server.line_client()
+    reader.send("SUB kitchen")
+    reader.received()
+    client.ask('2/kitchen,["chat message","hello"]', "2/kitchen,[5,1,2]")
+    assert reader.received() == ["EVENT kitchen 1 p1 chat%20message hello", "EVENT kitchen 2 p1 5 [1,2]"]
+
+
+@pytest.mark.parametrize("name", ["chat message", "a+b", "50%", "%20", "is it?", "*", "a>b"])
+def test_names_with_characters_that_other_protocols_reserve(client: SocketIOClient, name: str) -> None:
+    assert client.ask(f'2/kitchen,["{name}",1]') == [f'2/kitchen,["{name}",1,{meta(1)}]']
+
+
+@pytest.mark.parametrize("name", ["#lost", "a\\tb", ""])
+def test_invalid_names_are_errors(client: SocketIOClient, name: str) -> None:
+    (answer,) = client.ask(f'2/kitchen,1["{name}",1]')
+    assert isinstance(answer, str) and answer.startswith('3/kitchen,1[{"error":{"code":"bad-name"')
+
+
+def test_reserved_names_arrive_as_messages(server: FakeServer, client: SocketIOClient) -> None:
+    """Clients close the connection after a packet with such a name."""
+    publish(server, "x", name="disconnect")
+    assert client.received() == [f'2/kitchen,["message","x",{meta(1, "p2", name="disconnect")}]']
+
+
+def test_error_without_an_ack_is_an_event(client: SocketIOClient) -> None:
+    (answer,) = client.ask('2/kitchen,["#x",1]')
+    assert isinstance(answer, str) and answer.startswith('2/kitchen,["#error",{"code":"bad-name","message":"invalid')
+
+
+def test_too_long_event_is_an_error() -> None:
+    client = SocketIOClient(FakeServer(max_message_bytes=512))
+    client.join("/kitchen")
+    assert client.ask(f'2/kitchen,1["a","{"x" * 513}"]') == [
+        '3/kitchen,1[{"error":{"code":"too-long","message":"event too long: at most 512 bytes are allowed"}}]'
+    ]
+
+
+def test_invalid_channel_is_a_connect_error(server: FakeServer) -> None:
+    error = SocketIOClient(server).join("/a*b")
+    assert error["data"] == {"code": "bad-channel"} and error["message"].startswith("invalid channel")
+
+
+@pytest.mark.parametrize("auth", ['{"last":-1}', '{"last":"x"}', '{"token":1}', '{"echo":0}'])
+def test_invalid_auth_is_a_connect_error(server: FakeServer, auth: str) -> None:
+    (answer,) = SocketIOClient(server).ask("0/kitchen," + auth)
+    assert isinstance(answer, str) and answer.startswith('4/kitchen,{"message":"invalid auth')
+
+
+def test_options_of_a_namespace(server: FakeServer) -> None:
+    publish(server, "1", "2", "3")
+    client = SocketIOClient(server)
+    assert client.join("/kitchen", nick="ann", last=2, echo=False, presence=True) == {"sid": "p2"}
+    assert [packet[:24] for packet in client.first] == ['2/kitchen,["message","2"', '2/kitchen,["message","3"']
+    assert client.ask('2/kitchen,1["a",1]') == [f'3/kitchen,1[{{"offset":4,"time":{TIME}}}]']
+    other = server.line_client()
+    other.send("SUB kitchen", "QUIT")
+    server.turn()
+    other.disconnect()
+    server.turn()
+    assert client.received() == [
+        f'2/kitchen,["#{what}",{{"channel":"kitchen","peer":{{"id":"p3","nick":"p3"}}}}]' for what in ("join", "leave")
+    ]
+
+
+def test_invalid_nick_is_a_connect_error(server: FakeServer) -> None:
+    client = SocketIOClient(server)
+    assert client.join("/kitchen", nick="a b")["data"] == {"code": "bad-name"}
+    assert client.session.subscriptions == {} and client.join("/kitchen") == {"sid": "p1"}
+
+
+def test_leaving_a_namespace_ends_the_subscription(client: SocketIOClient) -> None:
+    assert client.ask("1/kitchen,", "1/kitchen,") == [] and client.session.subscriptions == {}
+    (answer,) = client.ask('2/kitchen,1["a",1]')
+    assert isinstance(answer, str) and answer.startswith('3/kitchen,1[{"error":{"code":"not-subscribed"')
+    assert client.join("/kitchen") == {"sid": "p1"}
+
+
+@pytest.mark.parametrize(
+    "packets", [["0/kitchen,"], ["x"], ['51-/kitchen,["a",' + ATTACHMENT + "]", "2[]"], ["\x01"], [b"\x01"]]
+)
+def test_violation_of_the_protocol_closes_the_session(client: SocketIOClient, packets: list[str | bytes]) -> None:
+    assert client.ask(*packets) == [] or packets == ["\x01"]
+    assert client.decoder.has_failed == (packets != ["\x01"])
+
+
+def test_acks_of_a_client_are_ignored(client: SocketIOClient) -> None:
+    assert client.ask("3/kitchen,1[]") == [] and client.session.state is SessionState.OPEN
+
+
+def test_lost_right_ends_the_namespace() -> None:
+    server = FakeServer(policy=FakePolicy({"kitchen": "rw", "attic": "rw"}))
+    client = SocketIOClient(server)
+    client.join("/kitchen")
+    client.join()
+    client.ask('2["subscribe","attic"]')
+    server.context.change_policy(FakePolicy({"hall": "r"}))
+    server.turn()
+
+    def notice(channel: str) -> str:
+        text = f"right to read {channel} lost: the subscription has ended"
+        return json.dumps(["#notice", {"text": text, "code": "forbidden", "channel": channel}], separators=(",", ":"))
+
+    assert client.received() == ["2/kitchen," + notice("kitchen"), "1/kitchen,", "2" + notice("attic")]
+    assert client.join("/kitchen")["data"] == {"code": "unauthorized"}
+
+
+# Tokens.
+
+
+@pytest.fixture
+def guarded() -> FakeServer:
+    """A server that lets ann use the channel ``kitchen``."""
+    return FakeServer(policy=FakePolicy({"lobby": "rw"}, {"ann's": ("ann", {"*": "rw"}, 1_800_003_600.0)}))
+
+
+def test_token_in_auth(guarded: FakeServer) -> None:
+    client = SocketIOClient(guarded)
+    error = client.join("/kitchen")
+    assert error == {
+        "message": "authentication required to read this channel: connect with auth: { token }",
+        "data": {"code": "unauthorized"},
+    }
+    assert client.join("/kitchen", token="bad")["data"] == {"code": "unauthorized"}
+    assert client.join("/kitchen", token="ann's") == {"sid": "p1"}
+    assert client.session.client.nick == b"ann"
+
+
+def test_token_is_renewed_on_the_main_namespace(guarded: FakeServer) -> None:
+    client = SocketIOClient(guarded)
+    client.join(token="ann's")
+    assert client.ask('21["auth","ann\'s"]') == ['31[{"nick":"ann","expires":3600}]']
+
+
+def test_server_without_a_policy_ignores_tokens(server: FakeServer) -> None:
+    assert SocketIOClient(server).join("/kitchen", token="any") == {"sid": "p1"}
+
+
+def test_notices_arrive_in_a_joined_namespace(guarded: FakeServer) -> None:
+    client = SocketIOClient(guarded)
+    client.join("/lobby")
+    client.session.token_expires(60)
+    text = "token expires in 60 seconds: authenticate with a new one"
+    assert client.received() == [f'2/lobby,["#notice",{{"text":"{text}","code":"token-expires"}}]']
+
+
+def test_rejected_identity_is_an_event(guarded: FakeServer) -> None:
+    """It is the result of the handshake, before a namespace is joined."""
+    client = SocketIOClient(guarded)
+    client.session.replies.write_error(None, NICK_IS_AN_ID)
+    assert client.received() == [
+        '2["#error",{"code":"bad-name","message":"invalid nick: it is the id of another client"}]'
+    ]
+
+
+def test_disconnected_client_leaves_its_namespaces(client: SocketIOClient) -> None:
+    client.join()
+    client.session.close(CloseReason.POLICY, b"go", b"disconnected")
+    assert client.received() == ['2["#notice",{"text":"go","code":"disconnected"}]']
+    encoder: Any = client.session.replies.encoder
+    assert list(split_frames(encoder.disconnected())) == [(b"41/kitchen,", False), (b"41", False)]
+
+
+# The main namespace.
+
+
+def test_subscriptions_on_the_main_namespace(server: FakeServer, main: SocketIOClient) -> None:
+    publish(server, "1")
+    assert main.ask('21["subscribe","kitchen",{"last":1}]', '2["subscribe","attic"]') == [
+        '31[{"channel":"kitchen","offset":1,"epoch":"e1"}]',
+        f'2["message","1",{meta(1, "p2")}]',
+    ]
+    assert main.ask('22["publish","attic",[1],{"name":"is it"}]') == [
+        f'32[{{"offset":1,"time":{TIME}}}]',
+        f'2["is it",[1],{meta(1, channel="attic")}]',
+    ]
+    assert main.ask('23["unsubscribe","attic"]') == ['33[{"channel":"attic"}]']
+    assert list(main.session.subscriptions) == [b"kitchen"]
+
+
+def test_questions_on_the_main_namespace(main: SocketIOClient) -> None:
+    main.ask('2["subscribe","kitchen"]', '2["publish","kitchen","x"]')
+    event = {"type": "event", "channel": "kitchen", "offset": 1, "time": TIME, "from": "p1", "name": "message"}
+    answers = main.ask(
+        '21["history","kitchen",{"last":1}]',
+        '22["who","kitchen"]',
+        '23["list",{"prefix":"k"}]',
+        '24["ping"]',
+        '25["nick","ann"]',
+        '26["info"]',
+    )
+    assert [json.loads(str(answer)[2:]) for answer in answers] == [
+        [{"channel": "kitchen", "events": [event | {"data": "x"}], "offset": 1, "epoch": "e1"}],
+        [{"members": [{"id": "p1", "nick": "p1"}]}],
+        [{"channels": [{"channel": "kitchen", "readers": 1, "offset": 1}], "total": 1, "next": None}],
+        [{}],
+        [{"nick": "ann"}],
+        [
+            {
+                "peer": {"id": "p1", "nick": "ann"},
+                "from": "127.0.0.1:50000",
+                "to": "127.0.0.1:8081",
+                "channels": 1,
+                "uptime": 0,
+                "version": "0.0",
+            }
+        ],
+    ]
+
+
+def test_list_has_the_next_page(server: FakeServer, main: SocketIOClient) -> None:
+    publisher = server.line_client()
+    publisher.send(*[f"PUB c{number:04} x" for number in range(1_001)])
+    server.turn()
+    (answer,) = main.ask('21["list"]')
+    assert str(answer).endswith('"total":1001,"next":"c0999"}]')
+
+
+@pytest.mark.parametrize(
+    "event, code",
+    [
+        ('["hello",1]', "unknown-command"),
+        ('["subscribe"]', "bad-argument"),
+        ('["subscribe","a",1]', "bad-argument"),
+        ('["subscribe","a",{},{}]', "bad-argument"),
+        ('["subscribe","a",{"last":"x"}]', "bad-argument"),
+        ('["subscribe","a",{"since":1}]', "bad-argument"),
+        ('["subscribe",5]', "bad-argument"),
+        ('["subscribe","a b"]', "bad-channel"),
+        ('["unsubscribe","a"]', "not-subscribed"),
+        ('["publish","a"]', "bad-argument"),
+        ('["history","a",{"after":[]}]', "bad-argument"),
+        ('["auth","t"]', "unauthorized"),
+    ],
+)
+def test_errors_on_the_main_namespace(main: SocketIOClient, event: str, code: str) -> None:
+    (answer,) = main.ask("21" + event)
+    assert json.loads(str(answer)[2:])[0]["error"]["code"] == code
+
+
+def test_options_cannot_replace_arguments(main: SocketIOClient) -> None:
+    assert main.ask('21["subscribe","a",{"type":"publish","channel":"b","id":5}]') == [
+        '31[{"channel":"a","offset":0,"epoch":"e1"}]'
+    ]
+
+
+def test_question_needs_an_ack(main: SocketIOClient) -> None:
+    (answer,) = main.ask('2["who","kitchen"]')
+    assert str(answer).startswith('2["#error",{"code":"bad-argument","message":"no acknowledgement')
+
+
+def test_events_need_the_main_namespace(client: SocketIOClient) -> None:
+    (answer,) = client.ask('21["list"]')
+    assert str(answer).startswith('31[{"error":{"code":"not-subscribed"')
+
+
+def test_channel_is_on_one_of_both_namespaces(client: SocketIOClient) -> None:
+    """A session has one subscription of a channel, whose events have one form."""
+    client.join()
+    for event in ("subscribe", "unsubscribe"):
+        assert '"code":"bad-argument"' in str(client.ask(f'21["{event}","kitchen"]')[0])
+    client.ask('2["subscribe","attic"]')
+    assert client.join("/attic")["data"] == {"code": "bad-argument"}
+
+
+def test_leaving_the_main_namespace_ends_its_subscriptions(client: SocketIOClient) -> None:
+    client.join()
+    client.ask('2["subscribe","a"]', '2["subscribe","b"]')
+    assert client.ask("1") == [] and list(client.session.subscriptions) == [b"kitchen"]
+    assert client.join() == {"sid": "p1"}
+
+
+def test_main_namespace_with_a_channel(server: FakeServer) -> None:
+    client = SocketIOClient(server, "lobby")
+    assert client.join() == {"sid": "p1"}
+    assert client.ask('21["chat message","hi"]') == [
+        f'31[{{"offset":1,"time":{TIME}}}]',
+        f'2["chat message","hi",{meta(1, channel="lobby")}]',
+    ]
+    assert client.ask('2["is it?","hi"]') == [f'2["is it?","hi",{meta(2, channel="lobby")}]']
+
+
+# Bytes.
+
+
+def test_bytes_are_attachments(client: SocketIOClient) -> None:
+    assert client.ask('51-/kitchen,1["photo",{"_placeholder": true, "num": 0}]', b"\xff\x00") == [
+        f'3/kitchen,1[{{"offset":1,"time":{TIME}}}]',
+        f'51-/kitchen,["photo",{ATTACHMENT},{meta(1)}]',
+        b"\xff\x00",
+    ]
+
+
+def test_bytes_on_the_main_namespace(main: SocketIOClient) -> None:
+    assert main.ask('2["subscribe","a"]', f'51-["publish","a",{ATTACHMENT},{{"name":"p"}}]', b"\x01") == [
+        f'51-["p",{ATTACHMENT},{meta(1, channel="a")}]',
+        b"\x01",
+    ]
+
+
+@pytest.mark.parametrize(
+    "packets",
+    [
+        ['51-/kitchen,1["a",{"b":' + ATTACHMENT + "}]", b"1"],
+        ['51-/kitchen,1["a",1,' + ATTACHMENT + "]", b"1"],
+        ['52-/kitchen,1["a",' + ATTACHMENT + "]", b"1", b"2"],
+        ['51-/kitchen,1["a","' + "x" * 65 + '"]', b"1"],
+        ['51-1["subscribe",' + ATTACHMENT + "]", b"1"],
+        ['52-1["publish","a",' + ATTACHMENT + "]", b"1", b"2"],
+    ],
+)
+def test_nested_bytes_are_an_error(client: SocketIOClient, packets: list[str | bytes]) -> None:
+    client.join()
+    (answer,) = client.ask(*packets)
+    assert '1[{"error":{"code":"bad-argument","message":"unsupported bytes' in str(answer)
+
+
+# Gaps and epochs.
+
+
+def test_events_always_have_their_time() -> None:
+    assert MAIN_EVENTS.with_time() is MAIN_EVENTS
+
+
+def test_error_in_the_decoder_has_no_tag(client: SocketIOClient) -> None:
+    assert client.decoder.find_tag(b'2/kitchen,1["a"]') is None
+
+
+def test_lost_events_are_reported(server: FakeServer, client: SocketIOClient) -> None:
+    client.outlet.drain(0)
+    publish(server, "1")
+    publish(server, *"2345678")
+    client.outlet.drain()
+    server.turn()
+    packets = client.received()
+    assert packets.pop(1) == '2/kitchen,["#lost",{"channel":"kitchen","first":2,"last":3}]'
+    assert len(packets) == 6
+
+
+def test_dropped_presence_changes_are_reported() -> None:
+    server = FakeServer(max_pending_presence=0)
+    client = SocketIOClient(server)
+    client.join("/kitchen", presence=True)
+    client.outlet.drain(0)
+    publish(server, "x")
+    server.line_client().send("SUB kitchen")
+    server.turn()
+    client.outlet.drain()
+    server.turn()
+    assert str(client.received()[-1]).startswith('2/kitchen,["#notice",{"text":"joins and leaves were dropped')
+
+
+# Recovery.
+
+
+def recover(server: FakeServer, pid: str = "", offset: str = "", **more: Any) -> tuple[Any, list[str | bytes]]:
+    """Connect as a client that recovers. Returns the value of CONNECT and the packets after it."""
+    known = {name: value for name, value in (("pid", pid), ("offset", offset)) if value}
+    client = SocketIOClient(server)
+    reply = client.join("/kitchen", recover=True, **known, **more)
+    client.disconnect()
+    return reply, client.first
+
+
+def data_of(packets: list[str | bytes]) -> list[Any]:
+    return [json.loads(str(packet).partition(",")[2])[1] for packet in packets]
+
+
+def test_recovering_client_receives_positions(server: FakeServer) -> None:
+    client = SocketIOClient(server)
+    assert client.join("/kitchen", recover=True) == {"sid": "p1", "pid": "1/e1:0"}
+    publish(server, "x")
+    assert client.received() == [f'2/kitchen,["message","x",{meta(1, "p2")},"e1:1"]']
+
+
+def test_recovers_from_zero_events_and_again(server: FakeServer) -> None:
+    pid = recover(server)[0]["pid"]
+    publish(server, "1", "2")
+    for _ in range(2):
+        reply, packets = recover(server, pid)
+        assert reply["pid"] == pid and data_of(packets) == ["1", "2"]
+    reply, packets = recover(server, pid, "e1:1")
+    assert reply["pid"] == pid and data_of(packets) == ["2"]
+    assert recover(server, pid, "e1:2")[1] == []
+
+
+def test_other_pid_and_lost_offsets_if_something_is_missing(server: FakeServer) -> None:
+    pid = recover(server)[0]["pid"]
+    publish(server, *"1234567")
+    reply, packets = recover(server, pid, "e1:1")
+    assert reply["pid"] == "2/e1:1/e1:1"
+    assert packets[0] == '2/kitchen,["#lost",{"channel":"kitchen","first":2,"last":2}]'
+    assert data_of(packets[1:]) == list("34567")
+
+
+def test_offset_from_before_the_present_pid_is_not_used(server: FakeServer) -> None:
+    """A client keeps its offset when it receives another pid, until the next event."""
+    pid = recover(server)[0]["pid"]
+    publish(server, *"1234567")
+    pid = recover(server, pid, "other:9")[0]["pid"]
+    assert pid == "2/e1:7/other:9"
+    publish(server, "8")
+    for offset, expected in (("other:9", ["8"]), ("e1:8", [])):
+        reply, packets = recover(server, pid, offset)
+        assert reply["pid"] == pid and data_of(packets) == expected
+
+
+def test_unknown_epoch_is_reported_as_a_reset(server: FakeServer) -> None:
+    publish(server, "1", "2")
+    reply, packets = recover(server, "4/gone:9", last=1)
+    assert reply["pid"] == "5/e1:1"
+    assert packets[0] == ('2/kitchen,["#reset",{"channel":"kitchen","epoch":"e1","good":0,"offset":1},"e1:1"]')
+    assert data_of(packets[1:]) == ["2"]
+
+
+@pytest.mark.parametrize("pid, offset", [("x", "e1:1"), ("1/e1:0", "x"), ("1/e1:0", f"e1:{2**53}")])
+def test_invalid_positions_are_ignored(server: FakeServer, pid: str, offset: str) -> None:
+    publish(server, "1")
+    assert recover(server, pid, offset) == ({"sid": "p2", "pid": "1/e1:1"}, [])
+
+
+def test_pid_without_the_option_is_ignored(server: FakeServer) -> None:
+    publish(server, "1")
+    client = SocketIOClient(server)
+    assert client.join("/kitchen", pid="1/e1:0") == {"sid": "p2"} and client.first == []
+
+
+def test_recovers_on_a_main_namespace_with_a_channel(server: FakeServer) -> None:
+    client = SocketIOClient(server, "kitchen")
+    assert client.join(recover=True)["pid"] == "1/e1:0"
+    publish(server, "1")
+    assert client.received() == [f'2["message","1",{meta(1, "p2")},"e1:1"]']
+    again = SocketIOClient(server, "kitchen")
+    assert again.join(recover=True, pid="1/e1:0")["pid"] == "1/e1:0"
+    assert again.first == [f'2["message","1",{meta(1, "p2")},"e1:1"]']
