@@ -33,13 +33,6 @@ def _head(size: int) -> bytes:
     return b"\x81\x7f" + size.to_bytes(8, "big")
 
 
-MAX_FRAMES_TOGETHER = 256
-"""Maximum frames that are unmasked together, so that a useless check costs less than a frame. Also the bytes of the
-longest payload for which that is faster."""
-
-MIN_FRAMES_TOGETHER = 16
-"""Fewer frames than this, or than one sixteenth of the payload's bytes, are faster one by one."""
-
 _TEXT, _BINARY = 0x81, 0x82
 """The first byte of a complete message in one frame (RFC 6455 section 5.2)."""
 
@@ -86,40 +79,18 @@ def split_frames(frames: bytes) -> Iterator[tuple[bytes, bool]]:
             begun += payload
 
 
-def unmask(data: bytes, mask: bytes) -> bytes:
-    """XOR with a mask of 4 bytes (RFC 6455 section 5.3). With integers, because that is the fastest way in CPython for
-    short messages, and linear for long ones."""
-    words = len(data) + 3 >> 2
-    masked, key = int.from_bytes(data, "little"), int.from_bytes(mask * words, "little")
-    return (masked ^ key).to_bytes(words << 2, "little")[: len(data)]
+def choose_unmask() -> Callable[[bytes, bytes], bytes]:
+    """A function that XORs with a mask of 4 bytes (RFC 6455 section 5.3): the one in C of the library websockets or, if
+    its package for this platform has none, that in Python."""
+    try:
+        from websockets.speedups import apply_mask
+    except ImportError:
+        from websockets.utils import apply_mask
+    return apply_mask
 
 
-def unmask_alike(data: bytes, start: int, size: int, head: int, count: int) -> list[bytes]:
-    """The payloads of ``count`` frames of ``size`` bytes each, the first of which begins at ``start``, with ``head``
-    bytes before each payload. The key of all frames is built first, for each byte of the payload at once, so that there
-    is one XOR for all of them. 64 frames of 68 bytes cost about half of 64 calls of ``unmask``."""
-    stop = start + size * count
-    masks = [data[start + head - 4 + index : stop : size] for index in range(4)]
-    key = bytearray(size * count)
-    for index in range(size - head):
-        key[head + index :: size] = masks[index & 3]
-    clear = int.from_bytes(data[start:stop], "little") ^ int.from_bytes(key, "little")
-    frames = clear.to_bytes(size * count, "little")
-    return [frames[body : body + size - head] for body in range(head, size * count, size)]
-
-
-def count_alike(data: bytes, start: int, body: int, end: int) -> int:
-    """The number of complete frames from ``start`` on that begin like the first one, and so have its length; at most
-    ``MAX_FRAMES_TOGETHER``. It is 1 if these frames are faster one by one."""
-    head, size = data[start : body - 4], end - start
-    if end - body > MAX_FRAMES_TOGETHER or not data.startswith(head, end):
-        return 1
-    count = min((len(data) - start) // size, MAX_FRAMES_TOGETHER)
-    stop = start + count * size
-    for index in range(len(head)):
-        column = data[start + index : stop : size]
-        count = min(count, len(column) - len(column.lstrip(head[index : index + 1])))
-    return count if count >= MIN_FRAMES_TOGETHER and end - body <= 16 * count else 1
+unmask = choose_unmask()
+"""For 68 bytes, the one in C took 0.1 us, and that in Python 0.8 us; for 16 KiB 0.5 us and 80 us."""
 
 
 def frame_bounds(data: bytes, start: int, max_bytes: int) -> tuple[int, int]:
@@ -176,18 +147,14 @@ class PlainFrames:
                 break
             if not end:
                 return messages, data[position:]
-            size = end - position
-            if available - position < MIN_FRAMES_TOGETHER * size or (
-                (count := count_alike(data, position, body, end)) == 1
-            ):
-                row = [unmask(data[body:end], data[body - 4 : body])]
+            message = unmask(data[body:end], data[body - 4 : body])
+            if first == _BINARY and decode is not None:
+                messages.append(decode(message))
+            elif message.isascii() or is_utf8(message):
+                messages.append(message)
             else:
-                row = unmask_alike(data, position, size, body - position, count)
-            for message in row:
-                if first == _TEXT and not message.isascii() and not is_utf8(message):
-                    return messages, data[position:]
-                messages.append(message if first == _TEXT or decode is None else decode(message))
-                position += size
+                return messages, data[position:]
+            position = end
         return messages, b""
 
     def drain(self) -> bytes:
