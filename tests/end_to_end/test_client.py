@@ -218,6 +218,36 @@ client.close();
     assert expect_end(program) == ["1", "0", "1", "0", "1", "0", "1", "0", "1", "0", "bad-argument"]
 
 
+@pytest.mark.parametrize("how", [WEBSOCKET, STREAM], ids=["websocket", "stream"])
+def test_publishes_exactly_once_while_connections_are_cut(server, node, channel, cutting_proxy, how):
+    """With the minified client."""
+    proxy, (options, imports) = cutting_proxy(server.web_port), how
+    program = node(f"""
+import {{ connect }} from 'sockbridge/min';
+{imports}
+const client = connect('{proxy.origin}/ws', {{ ...{options}, firstDelay: 20, longestDelay: 50 }});
+const subscription = client.subscribe('{channel}');
+const received = [];
+const loop = (async () => {{ for await (const {{ data }} of subscription) if (received.push(data) === 600) break; }})();
+await subscription.ready;
+for (let round = 0; round < 60; round += 1) {{
+  console.log('round', round);
+  const numbers = Array.from({{ length: 10 }}, (_, index) => 10 * round + index);
+  await Promise.all(numbers.map((number) => client.publish('{channel}', number, {{ key: `key ${{number}}` }})));
+}}
+const {{ events }} = await client.history('{channel}');
+await loop;
+const isInOrder = (numbers) => numbers.every((number, index) => number === index);
+console.log('in order', isInOrder(received), isInOrder(events.map(({{ data }}) => data)));
+console.log('published', events.length, 'received', received.length);
+client.close();
+""")
+    for number in range(0, 60, 5):
+        program.prints(f"^round {number}$")
+        proxy.cut()
+    assert expect_end(program)[-2:] == ["in order true true", "published 600 received 600"]
+
+
 def test_node_reads_what_only_the_directory_has(start, node):
     """After kill -9, in one answer that is longer than a frame."""
     server = start("--state", "state", "--history-events", "5")
