@@ -7,6 +7,7 @@ import pytest
 
 from twistedsock.cli import serve
 from twistedsock.cli.main import COMMANDS, main
+from twistedsock.config import OPTIONS
 
 
 @pytest.mark.parametrize("words", [(), ("--help",), ("-h",)])
@@ -42,3 +43,11 @@ def test_unknown_command_is_an_error_that_lists_the_commands(run_command):
     outcome = run_command("chek")
     assert outcome.status == 2
     assert all(name in outcome.errors for name in COMMANDS)
+
+
+def test_completion_and_pages_have_the_options_of_the_server(run_command):
+    page, script = run_command("man", "serve").out, run_command("completion", "bash").out
+    for option in OPTIONS:
+        assert f"--{option.name}".replace("-", r"\-") in page
+        assert re.search(rf'[ "]--{option.name}[ "]', script)
+    assert all(f"sockbridge\\-{name}" in run_command("man").out for name in COMMANDS)

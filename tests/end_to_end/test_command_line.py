@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -185,3 +186,56 @@ def test_watch_restores_the_terminal_when_it_is_terminated(watch):
 def test_watch_needs_a_terminal_that_can_be_drawn_on(command, watch):
     assert command("watch") == (2, "", "sockbridge watch: watch needs a terminal: use sockbridge sub in scripts\n")
     watch(terminal="dumb").sees("a terminal of the type 'dumb' cannot be drawn on")
+
+
+def test_administrator_lists_and_disconnects_clients(command, server, line_client):
+    client = line_client(server.lines[0])
+    client.request("NICK gretel")
+    status, out, errors = command("peers", "gretel", "--json")
+    assert (status, errors) == (0, "")
+    id = json.loads(out)["id"]
+    assert re.search(rf"^{id} +~?gretel +line +127", command("peers")[1], re.M)
+    web = f"ws://127.0.0.1:{server.web_port}"
+    assert command("disconnect", id, "--reason", "the party is over", address=web) == (0, "", "")
+    assert client.receive() == "NOTICE disconnected by an administrator: the party is over"
+    status, _, errors = command("disconnect", "unknown", address=web)
+    assert (status, errors) == (1, "sockbridge disconnect: no such client: no connection has that id\n")
+    line_port = f"ws://127.0.0.1:{server.line_port}"
+    assert command("disconnect", id, address=line_port)[0] == 3
+
+
+def test_others_do_not(start, command, tmp_path):
+    (tmp_path / "rules.toml").write_text('[access]\nanonymous = { ">" = "rw" }\n')
+    server = start("--config", "rules.toml")
+    error = "only administrators can do this: give the token of one, as in --token-file admin.token"
+    for words, port in ((("peers",), f"tcp://127.0.0.1:{server.line_port}"), (("disconnect", "a"), server.web_port)):
+        address = port if isinstance(port, str) else f"ws://127.0.0.1:{port}"
+        assert command(*words, address=address) == (1, "", f"sockbridge {words[0]}: {error}\n")
+
+
+def test_bash_completes_commands_options_and_harmless_channels(tmp_path):
+    """Clients choose the names of channels, and a completed word becomes part of a command."""
+    names = "'kit$(touch${IFS}owned)' 'kit;id' kitchen -kit"
+    (tmp_path / "sockbridge").write_text(f"#!/bin/sh\nprintf '%s 0 1\\n' {names}\n")
+    (tmp_path / "sockbridge").chmod(0o755)
+    script = subprocess.run([SOCKBRIDGE, "completion", "bash"], capture_output=True, text=True, check=True).stdout
+    (tmp_path / "try.bash").write_text(
+        script
+        + """
+complete_words() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _sockbridge; echo "${COMPREPLY[@]}"; }
+complete_words sockbridge wat
+complete_words sockbridge sub --la
+complete_words sockbridge sub kit
+complete_words sockbridge peers --order l
+"""
+    )
+    finished = subprocess.run(
+        ["bash", "try.bash"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        timeout=TIMEOUT_SECONDS,
+    )
+    assert (finished.stdout.split(), finished.stderr) == (["watch", "--last", "kitchen", "lag"], "")
+    assert {path.name for path in tmp_path.iterdir()} == {"sockbridge", "try.bash"}

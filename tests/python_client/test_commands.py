@@ -13,6 +13,7 @@ import pytest
 from sockbridge.__main__ import main
 from sockbridge.commands import COMMANDS, parse_arguments
 from sockbridge.commands.common import FAILED, UNREACHABLE, WRONG_USAGE, Printer, format_data, parse_payload
+from sockbridge.commands.peers import print_table
 from sockbridge.values import Event, Lost, Member, Presence, Reset
 
 TIME = datetime(2026, 11, 29, 12, 30, 0, 123_000, UTC)
@@ -99,6 +100,16 @@ def test_no_event_controls_a_terminal(data: Any, options: dict[str, bool]) -> No
         assert (out + errors).removesuffix("\n").isprintable()
 
 
+def test_clients_are_a_table() -> None:
+    peer = {"id": "k3x9p", "nick": ESCAPE, "dialect": "line", "from": "", "age": 12.4, "channels": 2, "lag": 40}
+    out = io.StringIO()
+    print_table([peer, peer | {"id": "a", "nick": "ann"}], out)
+    heading, first, second = out.getvalue().splitlines()
+    assert heading.split() == ["id", "nick", "dialect", "from", "age", "channels", "lag"]
+    assert first.isprintable() and second.split() == ["a", "ann", "line", "-", "12", "2", "40"]
+    assert heading.index("dialect") == second.index("line")
+
+
 @pytest.mark.parametrize(("data", "content"), [({"a": 1}, {"data": {"a": 1}}), (b"\x00", {"base64": "AA=="})])
 def test_json_has_the_fields_of_the_protocol(data: Any, content: dict[str, Any]) -> None:
     assert json.loads(printed(event(data), json=True)[0]) == {
@@ -142,6 +153,17 @@ def test_program_of_pipe_keeps_its_own_options() -> None:
         (["pub", "kitchen", "1", "--file", "a"], WRONG_USAGE, "sockbridge pub: give either a payload or --file"),
         (["pub", "kitchen", "--file", "/nowhere/a"], WRONG_USAGE, "sockbridge pub: [Errno 2] "),
         (["pipe", "kitchen"], WRONG_USAGE, "sockbridge pipe: no program: give it after --, "),
+        (
+            ["disconnect", "a", "--server", "tcp://a:81"],
+            WRONG_USAGE,
+            "sockbridge disconnect: disconnect needs the web ",
+        ),
+        (
+            ["disconnect", "a", "--server", "ws://127.0.0.1:1"],
+            UNREACHABLE,
+            "sockbridge disconnect: cannot connect to ws",
+        ),
+        (["watch"], WRONG_USAGE, "sockbridge watch: watch needs a terminal"),
         (["who", "kitchen", "--server", "ftp://a"], WRONG_USAGE, "sockbridge who: invalid address 'ftp://a': "),
         (["who", "kitchen", "--server", "unix:///nowhere/a"], UNREACHABLE, "sockbridge who: cannot connect to unix:"),
         (

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from sockbridge.commands import COMMANDS as CLIENT_COMMANDS
-from sockbridge.commands import parse_arguments
+from sockbridge.commands import add_commands, parse_arguments
 from twistedsock.bench import command as bench
 from twistedsock.cli import check, keygen, serve, state, token
 
@@ -24,7 +24,7 @@ COMMANDS = {**CLIENT_COMMANDS, **OPERATOR_COMMANDS}
 
 
 def _summaries(commands: Mapping[str, Any]) -> str:
-    return "\n".join(f"  {name:8} {module.SUMMARY}" for name, module in commands.items())
+    return "\n".join(f"  {name:10} {module.SUMMARY}" for name, module in commands.items())
 
 
 HELP = f"""\
@@ -34,7 +34,7 @@ Commands for clients, which need a running server:
 {_summaries(CLIENT_COMMANDS)}
 
 Commands for operators:
-  serve    {serve.SUMMARY}
+  serve      {serve.SUMMARY}
 {_summaries(OPERATOR_COMMANDS)}
 
 Options:
@@ -61,21 +61,13 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status."""
-    words = sys.argv[1:] if arguments is None else arguments
+    words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["serve"]:
         return serve.run(words[1:])
     parser = _Parser("sockbridge")
     parser.add_argument("--version", action="version", version=f"sockbridge/{version('sockbridge')}")
-    commands = parser.add_subparsers(metavar="COMMAND", dest="command", parser_class=argparse.ArgumentParser)
-    for name, module in COMMANDS.items():
-        module.add_options(
-            commands.add_parser(
-                name,
-                description=module.DESCRIPTION,
-                epilog=f"example:\n{module.EXAMPLE}",
-                formatter_class=argparse.RawDescriptionHelpFormatter,
-            )
-        )
+    describes_itself = words[:1] in (["completion"], ["man"])
+    add_commands(parser, {"serve": serve, **COMMANDS} if describes_itself else COMMANDS)
     given = parse_arguments(parser, words)
     if given.command is None:
         parser.print_help()

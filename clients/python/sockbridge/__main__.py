@@ -6,24 +6,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from sockbridge.commands import COMMANDS, parse_arguments
+from sockbridge.commands import COMMANDS, add_commands, parse_arguments
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status."""
     parser = argparse.ArgumentParser("sockbridge", description="Publish to channels of sockbridge, and follow them.")
-    commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
-    for name, module in COMMANDS.items():
-        module.add_options(
-            commands.add_parser(
-                name,
-                help=module.SUMMARY,
-                description=module.DESCRIPTION,
-                epilog=f"example:\n{module.EXAMPLE}",
-                formatter_class=argparse.RawDescriptionHelpFormatter,
-            )
-        )
+    add_commands(parser, COMMANDS)
     options = parse_arguments(parser, sys.argv[1:] if arguments is None else arguments)
+    if options.command is None:
+        parser.error("give a command: sockbridge --help lists them")
     status: int = COMMANDS[options.command].run(options, sys.stdout, sys.stderr)
     return status
 

@@ -6,11 +6,24 @@ Each module has SUMMARY, DESCRIPTION, EXAMPLE, ``add_options`` and ``run``, whic
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sockbridge.commands import channels, history, pipe, pub, sub, watch, who
+from sockbridge.commands import (
+    channels,
+    completion,
+    disconnect,
+    history,
+    man,
+    peers,
+    pipe,
+    pub,
+    sub,
+    watch,
+    who,
+)
 
-COMMANDS = {
+COMMANDS: Mapping[str, Any] = {
     "sub": sub,
     "pub": pub,
     "watch": watch,
@@ -18,7 +31,27 @@ COMMANDS = {
     "channels": channels,
     "who": who,
     "pipe": pipe,
+    "peers": peers,
+    "disconnect": disconnect,
+    "completion": completion,
+    "man": man,
 }
+
+
+def add_commands(parser: argparse.ArgumentParser, commands: Mapping[str, Any]) -> None:
+    """Add commands to the parser of a program. `completion` and `man` read it."""
+    parser.set_defaults(program_parser=parser)
+    added = parser.add_subparsers(metavar="COMMAND", dest="command", parser_class=argparse.ArgumentParser)
+    for name, module in commands.items():
+        module.add_options(
+            added.add_parser(
+                name,
+                help=module.SUMMARY,
+                description=module.DESCRIPTION,
+                epilog=f"example:\n{module.EXAMPLE}",
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            )
+        )
 
 
 def parse_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:

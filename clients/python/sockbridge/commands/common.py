@@ -29,24 +29,37 @@ FAILED, WRONG_USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 """Exit statuses: the server refused something, the arguments are wrong (as argparse exits), there is no connection, and
 Ctrl-C (as shells report SIGINT)."""
 
+EXIT_STATUSES = {
+    0: "success; also if the program that reads the output has ended",
+    FAILED: "the server has refused something",
+    WRONG_USAGE: "the arguments are wrong",
+    UNREACHABLE: "no connection",
+    INTERRUPTED: "Ctrl-C",
+}
+
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 _JSON_START = tuple('{["')
 
 
-def add_server_options(parser: argparse.ArgumentParser) -> None:
+def add_connection_options(parser: argparse.ArgumentParser, default_server: str = DEFAULT_SERVER) -> None:
     """The options of all commands."""
     add = parser.add_argument
     add(
         "--server",
-        default=os.environ.get(SERVER_VARIABLE, DEFAULT_SERVER),
+        default=os.environ.get(SERVER_VARIABLE, default_server),
         metavar="ADDRESS",
-        help=f"tcp://, tls://, unix://, ws:// or wss:// [${SERVER_VARIABLE}, or {DEFAULT_SERVER}]",
+        help=f"tcp://, tls://, unix://, ws:// or wss:// [${SERVER_VARIABLE}, or {default_server}]",
     )
     add("--token-file", type=Path, metavar="FILE", help="a file with a token, read for each connection")
-    add("--nick", help="the nick of this client")
     add("--authorities", metavar="FILE", help="certificates to trust, instead of those of the system")
-    add("--wait", action="store_true", help="wait for a server that is not there yet")
+
+
+def add_server_options(parser: argparse.ArgumentParser) -> None:
+    """The options of commands that use the Python client."""
+    add_connection_options(parser)
+    parser.add_argument("--nick", help="the nick of this client")
+    parser.add_argument("--wait", action="store_true", help="wait for a server that is not there yet")
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -115,6 +128,9 @@ def run_command(options: argparse.Namespace, stderr: TextIO, work: Callable[[Cli
     except OSError as error:
         complain(options, stderr, str(error))
         return WRONG_USAGE
+
+
+NEEDS_ADMINISTRATOR = "only administrators can do this: give the token of one, as in --token-file admin.token"
 
 
 def complain(options: argparse.Namespace, stderr: TextIO, text: str) -> None:
