@@ -1,5 +1,7 @@
 """Addresses of servers."""
 
+from pathlib import Path
+
 import pytest
 
 from sockbridge.address import DEFAULT_SERVER, Address, parse_address, tls_context
@@ -48,3 +50,10 @@ def test_invalid_address_is_an_error_without_secrets(text: str, words: str) -> N
 )
 def test_only_secure_addresses_use_tls(text: str, secure: bool) -> None:
     assert (tls_context(parse_address(text)) is not None) is secure
+
+
+def test_file_without_certificates_is_an_error_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").write_text("nothing")
+    for name, reason in (("absent.pem", "no such file or directory"), ("empty.pem", "no certificates in PEM")):
+        with pytest.raises(AddressError, match=f"{name}: {reason}"):
+            tls_context(parse_address("tls://a"), str(tmp_path / name))

@@ -6,7 +6,7 @@ import ssl
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from sockbridge.errors import AddressError
+from sockbridge.errors import AddressError, explain
 
 DEFAULT_SERVER = "tcp://127.0.0.1:8081"
 """The line port of a server on this machine."""
@@ -68,5 +68,9 @@ def parse_address(text: str) -> Address:
 
 def tls_context(address: Address, authorities: str | None = None) -> ssl.SSLContext | None:
     """The TLS settings of a connection, None without TLS. ``authorities`` is a file of certificates to trust instead of
-    those of the system."""
-    return ssl.create_default_context(cafile=authorities) if address.is_secure else None
+    those of the system. Raises AddressError if it cannot be read."""
+    try:
+        return ssl.create_default_context(cafile=authorities) if address.is_secure else None
+    except OSError as error:  # ssl.SSLError is one too
+        reason = "no certificates in PEM" if isinstance(error, ssl.SSLError) else explain(error)
+        raise AddressError(f"cannot read the certificates in {authorities}: {reason}") from None

@@ -27,7 +27,7 @@ class SockbridgeError(Exception):
 
 
 class AddressError(ValueError):
-    """A server address is not valid."""
+    """A server address is not valid, or the certificates for it cannot be read."""
 
 
 _ERRNO = re.compile(r"\[Errno (\d+)\]")
