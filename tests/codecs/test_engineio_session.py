@@ -52,6 +52,15 @@ def test_frames_wait_for_a_flush_and_leave_together(polling: FakeClient) -> None
     assert poll.body == b"4a\x1ebAQ==" and not polling.session.is_writable
 
 
+def test_released_poll_is_answered_and_the_session_goes_on(polling: FakeClient) -> None:
+    first = polling.poll()
+    polling.session.release_poll(first)
+    assert first.body == b"6"
+    second = polling.poll()
+    polling.session.release_poll(first)
+    assert second.body is None and polling.session.is_open
+
+
 def test_poll_is_full_after_a_chunk_unless_a_message_is_unfinished(polling: FakeClient) -> None:
     """The rest of the message must follow, because nothing else can."""
     polling.poll()

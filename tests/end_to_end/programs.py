@@ -15,6 +15,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from tests.documents import CHECKOUT
+
 TIMEOUT_SECONDS = 20.0
 """Timeout of all waits: enough for a busy machine."""
 
@@ -168,3 +170,11 @@ class CuttingProxy:
         for each in (source, target):
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
+
+
+def run_node(program: str) -> str:
+    """Run a program for Node.js in the folder with the npm packages. Returns its output."""
+    command = ["node", "--input-type=module", "--eval", program]
+    finished = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
+    assert not finished.stderr and finished.returncode == 0, finished.stderr
+    return finished.stdout

@@ -4,7 +4,6 @@ docs/how-to/socketio-application.md."""
 import asyncio
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -19,7 +18,7 @@ import socketio
 from playwright.sync_api import expect
 
 from tests.documents import CHECKOUT, DOCS, fenced
-from tests.end_to_end.programs import TIMEOUT_SECONDS, free_ports, path_of, wait_until
+from tests.end_to_end.programs import TIMEOUT_SECONDS, free_ports, path_of, run_node, wait_until
 from tests.end_to_end.proxies import replaced
 from tests.redis.servers import RedisServer
 
@@ -146,17 +145,9 @@ def page(start: Any, tmp_path: Path) -> str:
     return f"http://127.0.0.1:{port}"
 
 
-def node(program: str) -> str:
-    """Run a program in the folder with the packages. Returns its output."""
-    command = ["node", "--input-type=module", "--eval", program]
-    finished = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
-    assert not finished.stderr and finished.returncode == 0, finished.stderr
-    return finished.stdout
-
-
 def test_program_of_the_page(page: str) -> None:
     (program,) = fenced(PAGE, "js")
-    assert sorted(node(program.replace("http://127.0.0.1:8082", page)).split("\n")) == ["", "ada hello", "ok"]
+    assert sorted(run_node(program.replace("http://127.0.0.1:8082", page)).split("\n")) == ["", "ada hello", "ok"]
 
 
 @pytest.mark.parametrize("transports", TRANSPORTS, ids="+".join)
@@ -164,7 +155,7 @@ def test_client_for_node(page: str, transports: list[str]) -> None:
     program = CLIENT.replace("URL", page).replace("TRANSPORTS", str(transports))
     buffer = '{"type":"Buffer","data":[1,2,255]}'
     expected = f'[{buffer},{{"a":["é",null]}},{buffer},100000,"{transports[-1]}"]\n'
-    assert node(program) == expected
+    assert run_node(program) == expected
 
 
 @pytest.fixture
@@ -208,7 +199,7 @@ def test_client_of_several_servers_without_sticky_sessions(balanced_page: str) -
     """A WebSocket that reaches another server than the one with the session is refused, and the client polls on."""
     for transports in TRANSPORTS:
         program = SEVERAL.replace("URL", balanced_page).replace("TRANSPORTS", str(transports))
-        assert node(program) == f"{transports[0]}\n"
+        assert run_node(program) == f"{transports[0]}\n"
 
 
 @pytest.mark.parametrize("transports", TRANSPORTS, ids="+".join)
@@ -288,7 +279,7 @@ def test_channels_for_node(server: Any, line_client: Any, channel: str, transpor
         ["photo", {"type": "Buffer", "data": [1, 255]}, 2, True],
         ["alarm", "missed", 3, False],
     ]
-    assert json.loads(node(program.replace("CHANNEL", channel))) == [
+    assert json.loads(run_node(program.replace("CHANNEL", channel))) == [
         1,
         "bad-argument",
         transports[-1],
@@ -336,5 +327,5 @@ def test_channels_in_chromium(server: Any, line_client: Any, channel: str, open_
 
 def test_program_of_the_page_for_channels(server: Any, channel: str) -> None:
     program = fenced(DOCS / "how-to" / "socketio.md", "js")[0]
-    output = node(program.replace("http://127.0.0.1:8082/kitchen", f"{server.page}{channel}"))
+    output = run_node(program.replace("http://127.0.0.1:8082/kitchen", f"{server.page}{channel}"))
     assert "1 { celsius: 70 }\n" in output and re.search(r"\{ offset: 1, time: [0-9]{13} \}\n", output)

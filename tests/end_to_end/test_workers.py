@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import stat
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -18,7 +17,7 @@ import pytest
 
 from tests.documents import CHECKOUT
 from tests.end_to_end.conftest import TCP, TWISTD, LineClient, ServerProcess, Starter, clean_environment
-from tests.end_to_end.programs import Program, wait_until
+from tests.end_to_end.programs import Program, run_node, wait_until
 
 pytestmark = pytest.mark.end_to_end
 
@@ -171,9 +170,32 @@ process.exit();
 def test_sessions_over_http_are_used_through_either_worker(workers: ServerProcess, channel: str) -> None:
     client = (CHECKOUT / "twistedsock" / "static" / "sockbridge.js").as_uri()
     program = SESSIONS.format(client=client, page=workers.page, channel=channel)
-    command = ["node", "--input-type=module", "--eval", program]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (finished.stdout, finished.stderr) == ("".join([digit * 10 for digit in "0123456789"]) + " []\n", "")
+    assert run_node(program) == "".join([digit * 10 for digit in "0123456789"]) + " []\n"
+
+
+SOCKETIO_SESSIONS = """
+import {{ io }} from 'socket.io-client';
+const received = [];
+const closed = [];
+const open = () => io('{page}{channel}', {{ transports: {transports}, forceNew: true }});
+const sockets = Array.from({{ length: 10 }}, open);
+for (const socket of sockets) socket.on('message', (data) => received.push(data));
+for (const socket of sockets) socket.on('disconnect', (reason) => closed.push(reason));
+await Promise.all(sockets.map((socket) => new Promise((resolve) => socket.on('connect', resolve))));
+await Promise.all(sockets.map((socket, number) => socket.emitWithAck('message', number)));
+while (received.length < 100) await new Promise((resolve) => setTimeout(resolve, 10));
+console.log(received.sort().join(''), closed);
+process.exit();
+"""
+"""The same over Socket.IO."""
+
+
+@pytest.mark.parametrize("transports", [["polling"], ["polling", "websocket"]], ids="+".join)
+def test_socketio_sessions_are_used_through_either_worker(
+    workers: ServerProcess, channel: str, transports: list[str]
+) -> None:
+    program = SOCKETIO_SESSIONS.format(page=workers.page, channel=channel, transports=transports)
+    assert run_node(program) == "".join([digit * 10 for digit in "0123456789"]) + " []\n"
 
 
 def test_idempotency_keys_are_those_of_all_workers(workers: ServerProcess, channel: str) -> None:

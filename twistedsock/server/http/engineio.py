@@ -50,6 +50,7 @@ class WaitingPoll:
 
     def _release(self) -> None:
         self._connection.session.release_poll(self)
+        self._connection.update()
 
     def _undelivered(self) -> None:
         """The packets of the answer are lost, unless the client has sent another request: then it has received them."""
