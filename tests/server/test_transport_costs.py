@@ -91,7 +91,7 @@ def python_calls(work):
     ("kind", "hello", "subscribe", "publish", "most"),
     [
         ("lines", b"", b"SUB k\n", b"PUB k x\n", 38),
-        ("web", upgrade(), SUBSCRIBE, PUBLISH, 40),
+        ("web", upgrade(), SUBSCRIBE, PUBLISH, 39),
     ],
     ids=["line", "message"],
 )
