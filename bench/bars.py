@@ -69,6 +69,8 @@ BARS = [
     Bar(
         "line publisher to 100 WebSocket readers, deliveries a CPU second", "tcp-to-websocket-100", PER_CPU, "bun", 3.9
     ),
+    Bar("Socket.IO, 1 to 100, deliveries a CPU second", "socketio-100", PER_CPU, "socketio", 20, beside=RATE),
+    Bar("Socket.IO, 100 pairs, bursts, deliveries a CPU second", "socketio-pairs", PER_CPU, "socketio", 5, beside=RATE),
     Bar("lines, one event a packet, quiet, deliveries a CPU second", "packets-tcp-quiet", PER_CPU, "nats", 1),
     Bar("lines, one event a packet, acknowledged, deliveries a CPU second", "packets-tcp", PER_CPU, "nats", 1),
     *(

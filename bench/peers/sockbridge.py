@@ -4,8 +4,16 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-from bench.contestant import ACKNOWLEDGED_TCP, ACKNOWLEDGED_WEBSOCKET, QUIET_TCP, QUIET_WEBSOCKET, TCP, WEBSOCKET
-from bench.drivers.sockbridge import AcknowledgedJson, QuietLines, RecoveringJson
+from bench.contestant import (
+    ACKNOWLEDGED_TCP,
+    ACKNOWLEDGED_WEBSOCKET,
+    QUIET_TCP,
+    QUIET_WEBSOCKET,
+    SOCKETIO,
+    TCP,
+    WEBSOCKET,
+)
+from bench.drivers.sockbridge import AcknowledgedJson, QuietLines, RecoveringJson, SockbridgeSocketIo
 from bench.machine import server_python
 from bench.peers.process import HOST, Plan, Server, free_ports
 from twistedsock.bench.clients import Driver, Target
@@ -29,7 +37,7 @@ def targets(tcp: int, web: int) -> dict[str, Target]:
 class Sockbridge(Server):
     """Default settings. ``options`` are the options of a variant, and ``name`` distinguishes variants."""
 
-    wires = frozenset(WIRES)
+    wires = frozenset((*WIRES, SOCKETIO))
 
     def __init__(self, *options: str, name: str = "sockbridge") -> None:
         super().__init__()
@@ -51,4 +59,5 @@ class Sockbridge(Server):
             *self.options,
         ]
         recovering = {WEBSOCKET: Target(RecoveringJson(), (HOST, web))} if "--state" in self.options else {}
-        return Plan(command, targets(tcp, web) | recovering)
+        socketio = {SOCKETIO: Target(SockbridgeSocketIo(), (HOST, web))}
+        return Plan(command, targets(tcp, web) | recovering | socketio)

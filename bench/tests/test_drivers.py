@@ -8,7 +8,7 @@ from bench.drivers.nats import Nats, NatsWebSocket
 from bench.drivers.nchan import Nchan
 from bench.drivers.redis import Redis, array
 from bench.drivers.relay import Relay
-from bench.drivers.sockbridge import AcknowledgedJson, QuietLines, RecoveringJson
+from bench.drivers.sockbridge import AcknowledgedJson, QuietLines, RecoveringJson, SockbridgeSocketIo
 from bench.drivers.socketio import SocketIo
 from bench.drivers.wamp import Wamp
 from twistedsock.bench.clients import MARK, Driver, payloads
@@ -16,6 +16,7 @@ from twistedsock.bench.clients import MARK, Driver, payloads
 DRIVERS: list[Driver] = [
     *(Nats(), NatsWebSocket(), Redis(), Mqtt(), MqttWebSocket(), SocketIo(), Relay("relay"), Wamp()),
     *(Nats(is_acknowledged=True), Nchan(), QuietLines(), AcknowledgedJson(), RecoveringJson()),
+    SockbridgeSocketIo(),
 ]
 MASK = bytes(4)
 
@@ -191,6 +192,14 @@ def test_sockbridge_continues_at_a_position() -> None:
     assert RecoveringJson().recover(b"c", reply).request.endswith(b',"since":17,"epoch":"5f2c"}')
     with pytest.raises(ValueError, match="no position"):
         RecoveringJson().recover(b"c", b"{}")
+
+
+def test_sockbridge_over_socketio() -> None:
+    socketio = SockbridgeSocketIo()
+    assert socketio.subscribe(b"c", 7) == (b"\x81\x94" + MASK + b'427["subscribe","c"]', b"437[{", b"")
+    assert socketio.publish(b"c", [b"hi"]) == SocketIo().publish(b"c", [b"hi"])
+    (event,) = socketio.deliveries(b"c", [b"hi"], 1)
+    assert event[2:].startswith(b'42["message","hi",{"channel":"c","offset":1,"time":')
 
 
 # WAMP 2: HELLO is 1, PUBLISH 16, SUBSCRIBE 32, EVENT 36.

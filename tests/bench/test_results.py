@@ -175,7 +175,7 @@ def test_server_takes_part_if_it_supports_the_protocols() -> None:
     assert who("websocket-to-tcp") == "sockbridge nats mosquitto floor bare"
     assert who("packets-tcp") == "sockbridge nats nats-debian redis floor bare"
     assert who("packets-websocket") == "sockbridge nats nats-debian nchan floor bare"
-    assert who("socketio-100") == "socketio"
+    assert who("socketio-100") == "sockbridge socketio"
     assert who("restart") == "sockbridge sockbridge-state nats mosquitto bun socketio ws websockets floor"
     assert who("stalled-tcp") == "sockbridge nats redis mosquitto"
 
