@@ -16,7 +16,7 @@ from tests.simulation.backplanes import FailedReads, values_of
 from tests.simulation.faults import FaultRates
 from tests.simulation.record import EpochRecord, Record
 from tests.simulation.redis_scripts import Data, Entry, Log, former_epochs
-from tests.simulation.redis_server import Server
+from tests.simulation.redis_server import Process, Server
 from tests.simulation.sockets import Reactor
 from tests.simulation.world import World
 from twistedsock.errors import Error
@@ -30,9 +30,7 @@ from twistedsock.redis.connection import Surroundings, Timing
 from twistedsock.redis.link import RedisLink
 from twistedsock.redis.scripts import MAX_FORMER_EPOCHS
 from twistedsock.redis.shard import Shard
-from twistedsock.redis.shards import OneShard
-
-NAMES = wire.Names(0)
+from twistedsock.redis.shards import OneShard, Shards
 
 MAX_AWAY_SECONDS = 15.0
 """The longest time without a server or a connection: less than the time in which a run becomes quiet."""
@@ -96,8 +94,8 @@ class Route:
         """The former master, which the node still takes for the master."""
         self._backplanes = backplanes
 
-    def route(self) -> Server | None:
-        return self.former or self._backplanes.master
+    def route(self, host: str) -> Process | None:
+        return self._backplanes.route(self, host)
 
     def delay(self) -> float:
         return self._backplanes.delay()
@@ -126,10 +124,12 @@ class Node(RedisBackplane):
     @property
     def server(self) -> Server | None:
         """The server to which it is connected."""
-        return self.reactor.connections[-1].server if self.reactor.connections else None
+        servers = [connection.server for connection in self.reactor.connections]
+        return next((server for server in reversed(servers) if isinstance(server, Server)), None)
 
 
 class RedisBackplanes:
+    names = wire.Names(0)
     max_nodes = 3
     shares_members = True
 
@@ -159,12 +159,17 @@ class RedisBackplanes:
     # The interface of the simulation.
 
     def keeps(self, backplane: Node, channel: str, epoch: str, offset: int) -> bool:
-        server = backplane.server or self.master
-        log: Log = server.data.get(NAMES.log(channel.encode()), ())
+        key = self.names.log(channel.encode())
+        server = self.server_of(backplane, key)
+        log: Log = server.data.get(key, ())
         if not log or b"%d" % log[-1].epoch != epoch.encode():
             return False
         oldest = server.microseconds // 1_000 - 1_000 * (self._limits.history_age - CLOCK_MARGIN_SECONDS)
         return any(entry.first <= offset <= entry.last and entry.time >= oldest for entry in log)
+
+    def server_of(self, backplane: Node, key: bytes) -> Server:
+        """The server that a node asks for a log."""
+        return backplane.server or self.master
 
     def has_failed_to_read(self, backplane: Node, channel: str) -> bool:
         return channel.encode() in backplane.failed_reads
@@ -175,15 +180,14 @@ class RedisBackplanes:
     def connect(self, name: str, after_call: Callable[[], None]) -> Node:
         world, route = self._world, Route(self)
         reactor = Reactor(world, route, after_call)
-        surroundings = Surroundings(reactor, world.random.random, self._timing)
-        link = RedisLink(Address("127.0.0.1"), lambda: "", surroundings, _Log(world, name))
+        shards = self.make_shards(Surroundings(reactor, world.random.random, self._timing), LogAsSteps(world, name))
         node_name = b"%06d" % world.serial()
         node = Node(
             reactor,
             route,
-            OneShard(link, reactor.callLater, partial(world.note, name)),
+            shards,
             node_name,
-            NAMES,
+            self.names,
             self._limits,
             reactor.callLater,
             partial(world.note, name),
@@ -192,6 +196,16 @@ class RedisBackplanes:
         )
         self._nodes[node] = None
         return node
+
+    def make_shards(self, surroundings: Surroundings, log: "LogAsSteps") -> Shards:
+        return OneShard(self.make_link(surroundings, log), surroundings.reactor.callLater, log.danger)
+
+    def make_link(self, surroundings: Surroundings, log: "LogAsSteps") -> RedisLink:
+        return RedisLink(Address("127.0.0.1"), lambda: "", surroundings, log)
+
+    def route(self, route: Route, host: str) -> Process | None:
+        """The process that a node reaches at an address."""
+        return route.former or self.master
 
     def disconnect(self, backplane: Node) -> None:
         backplane.reactor.stop()
@@ -302,7 +316,7 @@ class RedisBackplanes:
         elif channels:
             channel = self._world.random.choice(channels)
             self._world.note(self.master.name, "loses the channel", channel)
-            data.set(NAMES.log(channel.encode()), ())
+            data.set(self.names.log(channel.encode()), ())
 
     def _forget_scripts(self) -> None:
         self._note("forgets its scripts")
@@ -317,9 +331,12 @@ class RedisBackplanes:
 
     def _make_server(self, data: Data) -> Server:
         name = f"redis{self._world.serial()}"
-        server = Server(self._world, name, data, lambda *entry: self._added(server, *entry))
+        server = self.build_server(name, data, lambda *entry: self._added(server, *entry))
         server.clock_error = self._world.random.choice((0.0, 0.0, 0.0, -4.0, 4.0))
         return server
+
+    def build_server(self, name: str, data: Data, added: Callable[..., None]) -> Server:
+        return Server(self._world, name, data, added)
 
     def _replace_master(self, data: Data) -> None:
         formers, self._formers = self._formers, []
@@ -328,7 +345,7 @@ class RedisBackplanes:
             former.end()
         self.master = self._make_server(data)
         for channel in list(self.record.channels):
-            log: Log = data.get(NAMES.log(channel.encode()), ())
+            log: Log = data.get(self.names.log(channel.encode()), ())
             if log:
                 self.record.channels[channel] = self.record.epoch(channel, str(log[-1].epoch))
             else:
@@ -336,7 +353,8 @@ class RedisBackplanes:
 
     def _added(self, server: Server, key: bytes, entry: Entry, is_new: bool) -> None:
         """A server has written an entry into a log."""
-        channel, name = key.removeprefix(NAMES.log(b"")).decode(), b"%d" % entry.epoch
+        channel = key.removeprefix(wire.KEY_PREFIX + b"log:").decode().removeprefix("{:").removesuffix("}")
+        name = b"%d" % entry.epoch
         epoch = self.record.epochs.get((channel, name.decode()))
         if epoch is None:
             epoch = EpochRecord(name, entry.first - 1, None)
@@ -363,7 +381,7 @@ class RedisBackplanes:
         self._world.note(self.master.name, action)
 
 
-class _Log:
+class LogAsSteps:
     """The reports of a link, as steps of the run."""
 
     def __init__(self, world: World, name: str) -> None:

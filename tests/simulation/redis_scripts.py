@@ -157,7 +157,7 @@ def publish(call: Call, keys: Arguments, arguments: Arguments) -> list[Any]:
     log_key, key = keys[0], keys[1] if len(keys) > 1 else None
     fence, topic, node, *numbers = arguments
     kept, size, age, count = map(int, numbers[:4])
-    token, since, events, fingerprint = numbers[4:]
+    token, since, events, fingerprint = numbers[4:8]
     if key is not None and key in call.data.values:
         known_first, known_token, known_fingerprint = call.data.values[key].split(b" ", 2)
         if known_fingerprint != fingerprint:

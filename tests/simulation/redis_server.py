@@ -77,24 +77,18 @@ class ServerConnection:
         self.topics.clear()
 
 
-class Server:
-    """``added`` is called with each entry that is written into a log, its key, and whether its epoch begins."""
+class Process:
+    """A process that answers commands: a server, or a Sentinel."""
 
-    def __init__(self, world: World, name: str, data: Data, added: Callable[[bytes, Entry, bool], None]) -> None:
+    pushes_first = False
+    """Whether the messages that a script publishes precede its reply, as in Redis before 7.2."""
+
+    def __init__(self, world: World, name: str) -> None:
         self.name = name
-        self.data = data
-        self.added = added
-        self.replication_id = b"%040x" % world.random.getrandbits(160)
-        self.run_id = b"%040x" % world.random.getrandbits(160)
-        self.is_master = self.is_running = True
+        self.is_running = True
         self.is_paused = False
-        self.clock_error = 0.0
-        """Seconds by which its clock is wrong."""
-        self.pushes_first = world.random.random() < 0.5
-        """Whether the messages that a script publishes precede its reply, as in Redis before 7.2."""
         self.connections: dict[int, ServerConnection] = {}
         self._world = world
-        self._scripts: set[bytes] = set()
 
     # Its life.
 
@@ -118,14 +112,6 @@ class Server:
                     self.receive(connection, data)
                 else:
                     self.forget(connection)
-
-    def become_replica(self, master: "Server") -> None:
-        """Have the data of another server from now on."""
-        self.is_master, self.data, self.replication_id = False, master.data, master.replication_id
-
-    @property
-    def microseconds(self) -> int:
-        return int((1_800_000_000 + self._world.now + self.clock_error) * 1_000_000)
 
     # Connections.
 
@@ -181,6 +167,45 @@ class Server:
     def _on_hello(self, connection: ServerConnection, words: Words, publish: Any) -> Any:
         return {b"server": b"redis", b"proto": 3, b"id": connection.number}
 
+    def _on_ping(self, connection: ServerConnection, words: Words, publish: Any) -> Any:
+        return Status("PONG")
+
+    def _on_subscribe(self, connection: ServerConnection, words: Words, publish: Any) -> Any:
+        for topic in words:
+            connection.topics[topic] = None
+            connection.write(encode(Push([b"subscribe", topic, len(connection.topics)])))
+
+    def _on_unsubscribe(self, connection: ServerConnection, words: Words, publish: Any) -> Any:
+        for topic in words:
+            connection.topics.pop(topic, None)
+            connection.write(encode(Push([b"unsubscribe", topic, len(connection.topics)])))
+
+
+class Server(Process):
+    """``added`` is called with each entry that is written into a log, its key, and whether its epoch begins."""
+
+    def __init__(self, world: World, name: str, data: Data, added: Callable[[bytes, Entry, bool], None]) -> None:
+        super().__init__(world, name)
+        self.data = data
+        self.added = added
+        self.replication_id = b"%040x" % world.random.getrandbits(160)
+        self.run_id = b"%040x" % world.random.getrandbits(160)
+        self.is_master = True
+        self.clock_error = 0.0
+        """Seconds by which its clock is wrong."""
+        self.pushes_first = world.random.random() < 0.5
+        self._scripts: set[bytes] = set()
+
+    # Its life.
+
+    def become_replica(self, master: "Server") -> None:
+        """Have the data of another server from now on."""
+        self.is_master, self.data, self.replication_id = False, master.data, master.replication_id
+
+    @property
+    def microseconds(self) -> int:
+        return int((1_800_000_000 + self._world.now + self.clock_error) * 1_000_000)
+
     def _on_config(self, connection: ServerConnection, words: Words, publish: Any) -> Any:
         return {}
 
@@ -190,8 +215,9 @@ class Server:
         fields[b"master_replid"] = self.replication_id
         return b"".join([b"%b:%b\r\n" % field for field in fields.items()])
 
-    def _on_ping(self, connection: ServerConnection, words: Words, publish: Any) -> Any:
-        return Status("PONG")
+    def _on_publish(self, connection: ServerConnection, words: Words, publish: Any) -> Any:
+        publish(*words)
+        return 1
 
     def _on_time(self, connection: ServerConnection, words: Words, publish: Any) -> Any:
         return [b"%d" % part for part in divmod(self.microseconds, 1_000_000)]
@@ -205,25 +231,11 @@ class Server:
         killed.closed()
         return 1
 
-    def _on_subscribe(self, connection: ServerConnection, words: Words, publish: Any) -> Any:
-        for topic in words:
-            connection.topics[topic] = None
-            connection.write(encode(Push([b"subscribe", topic, len(connection.topics)])))
-
-    def _on_unsubscribe(self, connection: ServerConnection, words: Words, publish: Any) -> Any:
-        for topic in words:
-            connection.topics.pop(topic, None)
-            connection.write(encode(Push([b"unsubscribe", topic, len(connection.topics)])))
-
     def _on_smembers(self, connection: ServerConnection, words: Words, publish: Any) -> Any:
         return frozenset(self.data.get(words[0], ()))
 
     def _on_hgetall(self, connection: ServerConnection, words: Words, publish: Any) -> Any:
         return self.data.get(words[0], {})
-
-    def _on_publish(self, connection: ServerConnection, words: Words, publish: Any) -> Any:
-        publish(*words)
-        return 1
 
     def _on_script(self, connection: ServerConnection, words: Words, publish: Any) -> Any:
         """SCRIPT LOAD"""

@@ -7,6 +7,7 @@ from random import Random
 
 from tests.simulation.backplanes import Backplanes
 from tests.simulation.clients import Client
+from tests.simulation.cluster import ClusterBackplanes
 from tests.simulation.disk import DiskBackplanes
 from tests.simulation.faults import FaultRates, draw_rates
 from tests.simulation.hub import HubBackplanes
@@ -15,6 +16,7 @@ from tests.simulation.node import SimulatedNode
 from tests.simulation.record import Record
 from tests.simulation.redis import RedisBackplanes
 from tests.simulation.request_clients import RequestProgram
+from tests.simulation.sentinel import SentinelBackplanes
 from tests.simulation.session_clients import JsonSessionClient, LineSessionClient, MessageSessionClient
 from tests.simulation.shared import SharedBackplanes
 from tests.simulation.stream_clients import StreamClient
@@ -49,13 +51,21 @@ MakeBackplanes = Callable[[World, FaultRates], Backplanes]
 STORES: tuple[MakeBackplanes, ...] = (*[SharedBackplanes] * 7, *[DiskBackplanes] * 2, MemoryBackplanes)
 """Those with which most can happen in little time: what no backplane is to blame for is found there."""
 
-BACKPLANES: tuple[MakeBackplanes, ...] = (*STORES, RedisBackplanes, HubBackplanes)
+
+def make_redis(world: World, rates: FaultRates) -> Backplanes:
+    """One server, servers with Sentinels, or a Cluster."""
+    return world.random.choice((RedisBackplanes, SentinelBackplanes, ClusterBackplanes))(world, rates)
+
+
+BACKPLANES: tuple[MakeBackplanes, ...] = (*STORES, make_redis, HubBackplanes)
 
 ENGINES: dict[str, MakeBackplanes] = {
     "shared": SharedBackplanes,
     "disk": DiskBackplanes,
     "memory": MemoryBackplanes,
     "redis": RedisBackplanes,
+    "sentinel": SentinelBackplanes,
+    "cluster": ClusterBackplanes,
     "hub": HubBackplanes,
 }
 """By the name that the command has for them."""

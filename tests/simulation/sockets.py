@@ -4,10 +4,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError, TimeoutError
 from twisted.python.failure import Failure
 
-from tests.simulation.redis_server import Server, ServerConnection
+from tests.simulation.redis_server import Process, ServerConnection
 from tests.simulation.world import World
 
 
@@ -32,8 +33,8 @@ class Timer:
 class Network(Protocol):
     """The servers that a node connects to, and how long messages take."""
 
-    def route(self) -> Server | None:
-        """The server at the address, None if no packet reaches it."""
+    def route(self, host: str) -> Process | None:
+        """The process at the address, None if no packet reaches it."""
 
     def delay(self) -> float: ...
 
@@ -60,14 +61,16 @@ class Reactor:
             self._after_call()
 
     def connectTCP(self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None) -> Any:
-        connector = _Connector()
+        connector = _Connector(IPv4Address("TCP", host, port))
         factory.doStart()
         factory.startedConnecting(connector)
-        self.world.after(self.network.delay(), partial(self.run, partial(self._connect, connector, factory, timeout)))
+        self.world.after(
+            self.network.delay(), partial(self.run, partial(self._connect, connector, host, factory, timeout))
+        )
         return connector
 
-    def _connect(self, connector: "_Connector", factory: Any, timeout: float) -> None:
-        server = self.network.route()
+    def _connect(self, connector: "_Connector", host: str, factory: Any, timeout: float) -> None:
+        server = self.network.route(host)
         if connector.is_cancelled:
             return
         if server is None:
@@ -91,6 +94,12 @@ class Reactor:
 class _Connector:
     is_cancelled = False
 
+    def __init__(self, address: IPv4Address) -> None:
+        self._address = address
+
+    def getDestination(self) -> IPv4Address:
+        return self._address
+
     def stopConnecting(self) -> None:
         self.is_cancelled = True
 
@@ -101,7 +110,7 @@ class Connection:
 
     disconnecting = False
 
-    def __init__(self, reactor: Reactor, server: Server, protocol: Any) -> None:
+    def __init__(self, reactor: Reactor, server: Process, protocol: Any) -> None:
         self.server = server
         self.is_silent = False
         self._reactor = reactor
