@@ -104,7 +104,7 @@ def test_first_steps_show_the_thermometer_on_a_page(start, run, serve_folder, op
     (page,) = fenced(FIRST_STEPS, "html")
     (tmp_path / "kitchen.html").write_text(use_ports(page, server))
     (thermometer,) = (script for script in fenced(FIRST_STEPS, "sh") if "celsius" in script)
-    run("sh", "-c", use_ports(thermometer, server))
+    run("sh", "-c", use_ports(thermometer, server).replace("sleep 1", "sleep 0.2"))
     expect_moving_chart(open_page().open(f"{server.page}#kitchen"))
     window = open_page().page
     window.goto(f"{origin}/kitchen.html")
@@ -130,7 +130,7 @@ def test_the_readme_reaches_a_moving_chart_in_three_commands(start, run, open_pa
     assert first == "make run\n"
     assert second == "curl -d 'the bread is ready' localhost:8082/channels/kitchen/events\n"
     server = start()
-    run("sh", "-c", use_ports(thermometer, server))
+    run("sh", "-c", use_ports(thermometer, server).replace("sleep 1", "sleep 0.2"))
     expect_moving_chart(open_page().open(f"{server.page}#kitchen"))
 
 
