@@ -4,6 +4,7 @@ import re
 from importlib.metadata import version as version_of
 from pathlib import Path
 
+from pygments.lexers.html import HtmlLexer
 from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 
@@ -67,4 +68,5 @@ def prepare(app: Sphinx, docname: str, source: list[str]) -> None:
 
 def setup(app: Sphinx) -> None:
     app.add_lexer("transcript", TranscriptLexer)
+    app.add_lexer("svelte", HtmlLexer)
     app.connect("source-read", prepare)

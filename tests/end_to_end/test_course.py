@@ -70,6 +70,11 @@ def test_chapters_are_listed_in_their_order_and_lead_to_the_next() -> None:
     assert following == [*([name] for name in names[1:]), []]
 
 
+@pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)
+def test_programs_of_more_than_15_lines_are_examples(page: Path) -> None:
+    assert all(len([line for line in program.splitlines() if line]) <= 15 for program in fenced(page, "python"))
+
+
 def test_diagram_has_the_states_of_tcp() -> None:
     """RFC 9293, section 3.3.2."""
     states = re.findall(r"^\| ([A-Z0-9-]+) \|", (COURSE / "10-states.md").read_text(encoding="utf-8"), re.MULTILINE)
