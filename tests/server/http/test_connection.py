@@ -485,6 +485,15 @@ def test_running_requests_are_completed_during_shutdown(site: EchoSite) -> None:
     assert over == [0]
 
 
+def test_last_response_is_complete_if_the_server_ends_with_it(site: EchoSite) -> None:
+    client = site()
+    client.protocol.dataReceived(request_bytes("/later"))
+    site.site.shut_down(client.disconnect)
+    site.waiting[0].respond(200, b"text/plain", b"all")
+    assert [response.body for response in client.responses()] == [b"all"]
+    assert site.site.running_requests == 0 and not site.site.connections
+
+
 def test_exception_of_one_request_does_not_block_the_shutdown(site: EchoSite, logged: Logged) -> None:
     client, other = site(), site()
     for one in (client, other):

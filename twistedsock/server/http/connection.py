@@ -305,7 +305,6 @@ class HTTPConnection(ChannelInternals):
     # Between requests.
 
     def requestDone(self, request: Any) -> None:
-        self.site.request_finished(request)
         request.discard_body()
         if self.persistent and (self.is_write_blocked or self._is_slice_over()):
             # The next request is handled when the client has read the response, or in a later turn.
@@ -319,6 +318,7 @@ class HTTPConnection(ChannelInternals):
             super().requestDone(request)
             if not self.is_parsing:
                 self._update_timeouts_and_memory()
+        self.site.request_finished(request)  # the server may end with it, and close this connection at once
 
     def _is_slice_over(self) -> bool:
         return self.has_unparsed_input and self._time_slice is not None and self._time_slice.is_over()
