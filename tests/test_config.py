@@ -254,6 +254,11 @@ def test_rejects_origin_or_host_that_matches_nothing(write, name, value, words):
     assert error_of(file, {}) == f"{file}: {sentence}"
 
 
+def test_channel_of_socketio_must_be_valid() -> None:
+    assert error_of(None, {"socketio-channel": "a b"}).startswith("socketio-channel: invalid channel: expected")
+    assert read_settings(None, {"socketio-channel": "chat"}).socketio_channel == "chat"
+
+
 @pytest.mark.parametrize("given", [{"tcp": ["none"], "web": ["none"]}, {"tcp": [], "web": ["none", "none"]}])
 def test_rejects_settings_without_listener(write, given):
     assert error_of(None, given) == "nothing to listen on: give an endpoint for tcp or web"

@@ -94,6 +94,7 @@ def test_each_setting_is_an_option(name):
         "log-format": ["json"],
         "trusted-proxy": ["::1"],
         "allow-origin": ["http://a"],
+        "socketio-channel": ["chat"],
         "state": ["/state"],
         "state-sync": ["1s"],
         "backplane": ["redis://host"],

@@ -13,7 +13,7 @@ from twistedsock.auth.config import AccessTable
 from twistedsock.auth.origins import normalize_host, normalize_origin
 from twistedsock.auth.trusted_proxies import TrustedProxies, parse_trusted
 from twistedsock.limits.settings import Limits, option
-from twistedsock.pubsub.names import pattern
+from twistedsock.pubsub.names import check_channel, pattern
 from twistedsock.redis.address import parse_address
 from twistedsock.webhooks.config import WebhookTable, check_names
 
@@ -93,6 +93,10 @@ class Settings(Limits, frozen=True, kw_only=True, rename="kebab", forbid_unknown
         tuple[str, ...],
         option("Listening", "NAME:ARGUMENTS", "start an endpoint that another package provides; repeatable"),
     ] = ()
+    socketio_channel: Annotated[
+        str,
+        option("Listening", "CHANNEL", "let Socket.IO clients use this channel on the main namespace, beside commands"),
+    ] = ""
     workers: Annotated[
         int, option("Listening", "N", "processes that serve clients; with 2 or more, another one joins them", 1, 32)
     ] = 1
@@ -232,6 +236,9 @@ def read_settings(file: str | None, given: dict[str, Any]) -> Settings:
     settings = _convert({**in_file, **given}, "", strict=False)
     trusted_proxies(settings)
     _check_backplane(settings)
+    invalid = check_channel(settings.socketio_channel.encode()) if settings.socketio_channel else None
+    if invalid is not None:
+        raise SettingsError(f"socketio-channel: {invalid.message}")
     if not listeners(settings.tcp + settings.web):
         raise SettingsError("nothing to listen on: give an endpoint for tcp or web")
     if file is None:

@@ -212,7 +212,7 @@ class SockbridgeService(LoggingService):
             relay,
         )
         new_sid = generate_id if relay is None else lambda: relay.id_with_owner(generate_id())
-        application: Any = socketio or BrokerApplication(self.context, reactor)
+        application: Any = socketio or BrokerApplication(self.context, reactor, settings.socketio_channel.encode())
         self._engine = EngineEndpoint(self.context, reactor, application, new_sid, application.engine_settings)
         self._closes_engine = socketio is not None
         """Otherwise its connections are closed with their sessions."""

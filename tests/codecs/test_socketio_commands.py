@@ -302,6 +302,12 @@ def test_questions_on_the_main_namespace(main: SocketIOClient) -> None:
     ]
 
 
+def test_repeated_key_publishes_nothing(main: SocketIOClient) -> None:
+    answer = f'{{"offset":1,"time":{TIME}'
+    assert main.ask('21["publish","door","ring",{"key":"7c1f4e"}]') == [f"31[{answer}}}]"]
+    assert main.ask('22["publish","door","ring",{"key":"7c1f4e"}]') == [f'32[{answer},"repeated":true}}]']
+
+
 def test_list_has_the_next_page(server: FakeServer, main: SocketIOClient) -> None:
     publisher = server.line_client()
     publisher.send(*[f"PUB c{number:04} x" for number in range(1_001)])

@@ -4,6 +4,7 @@ docs/how-to/socketio-application.md."""
 import asyncio
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -323,6 +324,26 @@ def test_channels_in_chromium(server: Any, line_client: Any, channel: str, open_
     writer.request(f"EMITBIN {channel} photo Af8=")
     received = "received.then(([data, offset]) => [...new Uint8Array(data), offset])"
     assert opened.evaluate(received) == [1, 255, 1]
+
+
+def test_stock_chat_moves_without_a_changed_line(start: Any, line_client: Any) -> None:
+    """The example of docs/how-to/socketio.md: a client of the main namespace, with a space in the name of its event."""
+    server = start("--socketio-channel", "chat")
+    reader = line_client(server.lines[0])
+    reader.request("SUB chat")
+    command = ["node", "examples/socketio_chat.mjs", server.page]
+    with subprocess.Popen(
+        command, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+    ) as chat:
+        assert chat.stdin is not None and chat.stdout is not None
+        assert chat.stdout.readline() == "connected\n"
+        chat.stdin.write("hello\n")
+        chat.stdin.flush()
+        assert chat.stdout.readline() == "> hello\n"
+        assert reader.receive().endswith(" chat%20message hello")
+        reader.request("EMIT chat chat%20message welcome")
+        assert chat.stdout.readline() == "> welcome\n"
+        chat.stdin.close()
 
 
 def test_program_of_the_page_for_channels(server: Any, channel: str) -> None:

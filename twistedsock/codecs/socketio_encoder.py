@@ -23,7 +23,18 @@ from twistedsock.codecs.socketio import PLACEHOLDER, RESERVED_NAMES, event_name_
 from twistedsock.codecs.websocket import binary_frame, text_frame
 from twistedsock.errors import Error
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
-from twistedsock.pubsub.values import BYTES, Batch, Lost, Member, Page, Position, PresenceChange, Reset, Tag
+from twistedsock.pubsub.values import (
+    BYTES,
+    Batch,
+    Lost,
+    Member,
+    Page,
+    Position,
+    PresenceChange,
+    RepeatedOffset,
+    Reset,
+    Tag,
+)
 from twistedsock.session.encoder import Endpoints, HistoryItem, Piece, SessionInfo
 
 TOKEN_HINT = ": connect with auth: { token }"
@@ -209,14 +220,14 @@ class SocketIOEncoder(EventPackets):
 
     def published(self, tags: Sequence[Tag], first: int) -> bytes:
         replies: list[bytes] = []
-        time = b""
+        time, repeated = b"", b',"repeated":true' if isinstance(first, RepeatedOffset) else b""
         for offset, tag in enumerate(tags, first):
             if tag is None or not tag.startswith(_ACK):
                 continue
             if not time:  # one for all, because they are one batch
                 found = self._find_time(_read_tag(tag)[2].partition(b" ")[2], first)
                 time = b"" if found is None else b',"time":%d' % found
-            replies.append(self._ok(tag, b'"offset":%d%b' % (offset, time)))
+            replies.append(self._ok(tag, b'"offset":%d%b%b' % (offset, time, repeated)))
         return b"".join(replies)
 
     def subscribed(
