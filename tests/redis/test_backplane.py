@@ -162,3 +162,24 @@ def test_publications_on_a_channel_that_moves_are_held_until_those_before_are_an
         link.take(event_scripts.PUBLISH).done([offset, b"5", b"0", b"", b"0"])
     calls[2].done([1, b"5", b"0", b"", b"0"])
     assert answers == [1, 2, 1]
+
+
+def test_publication_that_was_redirected_is_looked_up_since_the_time_of_the_server_that_got_it(link: FakeLink) -> None:
+    """Its clock can be behind that of the first one, whose time would be too late to find it."""
+    shards, other = MovingShards(link, link.schedule, str), FakeLink()
+    target = Shard(other, link.schedule, str)
+    shards.redirect = lambda shard, error: Redirect(target, is_ask=True)  # type: ignore[method-assign]
+    backplane = RedisBackplane(shards, b"n1", wire.Names(0), Limits(), link.schedule, str, lambda: b"r", Timing())
+    backplane.start(FakeNode())  # type: ignore[arg-type]
+    target.start(backplane)
+    link.connect(time=9_000)
+    other.connect(time=5_000)
+    backplane.publish(Client(b"n1-p1"), Publication(b"a", Payloads([b"x"], 1)))
+    link.take(event_scripts.PUBLISH).done(RedisError("ASK 1 10.0.0.2:6379"))
+    while link.turn:
+        link.turn.pop(0)()
+    other.lose_connection()
+    other.take(event_scripts.PUBLISH).done(ConnectionLost())
+    other.connect(time=7_000)
+    backplane.slots_changed()
+    assert link.take(event_scripts.PUBLISH).parts[-3] == b"5000"

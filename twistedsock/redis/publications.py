@@ -264,6 +264,7 @@ class Publications:
         if shard is not None and shard.is_ready:
             del self._moves[channel]
             for group in sorted(move.groups, key=lambda group: group.number):
+                group.since = min(group.since, shard.time)  # its clock can be behind that of the former server
                 move.redirect.queue(self._call(group, shard, b"", move.redirect.is_ask))
         elif move.retries < MAX_RETRIES:
             move.retries += 1
