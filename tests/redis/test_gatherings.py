@@ -31,6 +31,7 @@ class Servers:
         self.timers: list[Callable[[], None]] = []
         self.hanging: set[bytes] = set()
         self.all = [self.start(b"n%d" % number) for number in range(1, count + 1)]
+        self.settle()
 
     def start(self, name: bytes) -> Gatherings:
         server = Gatherings(name, NAMES, self.calls.append, lambda seconds, call: self.timers.append(call), "tokyo")
@@ -78,12 +79,19 @@ def test_a_server_gathers_the_reports_of_all_others() -> None:
     assert len({server.index for server in servers.all}) == 3
 
 
+def test_servers_are_known_before_they_are_asked() -> None:
+    servers = Servers(2)
+    server = servers.all[0]
+    server.disconnected()
+    assert server.names == ["n1", "n2"] and server.gather(b"whoami") == UNAVAILABLE
+
+
 def test_a_server_alone_asks_no_other() -> None:
     servers = Servers(1)
     assert servers.ask() == [{}] and servers.requests == 0
 
 
-def test_all_who_ask_meanwhile_get_the_same_reports() -> None:
+def test_requests_for_the_same_topic_share_the_reports() -> None:
     servers = Servers(2)
     first, second = servers.all[0].gather(b"whoami"), servers.all[0].gather(b"whoami")
     assert first is second
@@ -182,6 +190,7 @@ def test_requests_fail_without_a_connection() -> None:
     assert server.gather(b"whoami") == UNAVAILABLE
     servers.settle()
     server.connected()
+    servers.calls.pop().done(RedisError("ERR"))
     assert servers.ask() == [{b"n2": b"n2 please"}]
     failed = server.gather(b"whoami")
     servers.calls.pop().done(RedisError("ERR"))

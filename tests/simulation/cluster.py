@@ -102,7 +102,7 @@ class ClusterServer(Server):
             raise Failed("TRYAGAIN Multiple keys request during rehashing of slot")
 
     def slot_has_moved(self, number: int) -> None:
-        """Those who follow topics of a slot are told that they do not any more."""
+        """End the subscriptions to topics of a slot, and report that to their clients."""
         for topic in [topic for topic in self._followers if slot_of(topic) == number]:
             for connection in self._followers.pop(topic).values():
                 if connection.is_open:

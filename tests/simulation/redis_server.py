@@ -234,6 +234,9 @@ class Server(Process):
     def _on_smembers(self, connection: ServerConnection, words: Words, publish: Any) -> Any:
         return frozenset(self.data.get(words[0], ()))
 
+    def _on_zrange(self, connection: ServerConnection, words: Words, publish: Any) -> Any:
+        return sorted(self.data.get(words[0], {}))
+
     def _on_hgetall(self, connection: ServerConnection, words: Words, publish: Any) -> Any:
         return self.data.get(words[0], {})
 

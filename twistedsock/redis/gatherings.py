@@ -89,7 +89,7 @@ class _Gathering:
 
 
 class Gatherings:
-    """The other processes of ``twistedsock.metrics.processes``: the servers on the same Redis. ``queue`` sends a call,
+    """``OtherProcesses`` of ``twistedsock.metrics.processes``: the servers on the same Redis. ``queue`` sends a call,
     only while ``connected``; ``schedule`` calls a function after some seconds; ``host`` is the name of this machine."""
 
     is_one_server = False
@@ -121,7 +121,7 @@ class Gatherings:
 
     @property
     def names(self) -> Sequence[str]:
-        """The servers that had a lease when one of them was asked last, and this one."""
+        """The servers that had a lease at the last request or connection, and this one."""
         return sorted(name.decode() for name in {*self._nodes, self.node_name})
 
     @property
@@ -132,6 +132,9 @@ class Gatherings:
     def connected(self) -> None:
         """Messages of all servers are received from now on."""
         self._is_connected = True
+        self._ask_for_leases(
+            self._learn
+        )  # so that they are known as missing if Redis goes away before the first request
 
     def disconnected(self) -> None:
         self._is_connected = False
@@ -145,7 +148,7 @@ class Gatherings:
     # Requests of this server.
 
     def gather(self, topic: bytes) -> Error | Future[dict[bytes, bytes]]:
-        """The reports of all other servers, by their names. All who ask for a topic meanwhile get the same ones."""
+        """The reports of all other servers, by their names. Requests for the same topic share them."""
         if not self._is_connected:
             return UNAVAILABLE
         for gathering in (*self._running.values(), *self._queued):
@@ -163,8 +166,16 @@ class Gatherings:
         while self._queued and len(self._running) < MAX_AT_A_TIME and self._is_connected:
             gathering = self._queued.popleft()
             self._running[gathering.number] = gathering
-            leases = (b"ZRANGE", self._topics.leases, 0, -1)
-            self._queue(Call(leases, partial(self._ask, gathering)))
+            self._ask_for_leases(partial(self._ask, gathering))
+
+    def _ask_for_leases(self, done: Callable[[Any], None]) -> None:
+        self._queue(Call((b"ZRANGE", self._topics.leases, 0, -1), done))
+
+    def _learn(self, leases: Any) -> None:
+        """Leases have the name of a server, and how often it was registered."""
+        if not isinstance(leases, Exception):
+            self._nodes = {lease.rpartition(b".")[0] for lease in leases} - {self.node_name}
+            self._silent &= self._nodes
 
     def _ask(self, gathering: _Gathering, leases: Any) -> None:
         """Ask the servers that have a lease."""
@@ -173,9 +184,7 @@ class Gatherings:
         if isinstance(leases, Exception):
             self._end(gathering, UNAVAILABLE)
             return
-        # Leases have the name of a server, and how often it was registered.
-        self._nodes = {lease.rpartition(b".")[0] for lease in leases} - {self.node_name}
-        self._silent &= self._nodes
+        self._learn(leases)
         gathering.missing = self._nodes - self._silent
         if not self._nodes:
             self._end(gathering, gathering.reports)
