@@ -90,7 +90,7 @@ def choose_unmask() -> Callable[[bytes, bytes], bytes]:
 
 
 unmask = choose_unmask()
-"""For 68 bytes, the one in C took 0.1 us, and that in Python 0.8 us; for 16 KiB 0.5 us and 80 us."""
+"""For 68 bytes, the one in C took 0.1 us, and that in Python 0.7 us; for 16 KiB 0.5 us and at least 35 us."""
 
 
 def frame_bounds(data: bytes, start: int, max_bytes: int) -> tuple[int, int]:
