@@ -274,7 +274,8 @@ def send_before_reading(connection, lines):
     """What a server does that has much to send to a client, and reads its commands when it is through."""
     lines.readline()  # the ping that selects JSON
     connection.recv(1)
-    connection.sendall(b'{"type":"later"}\n' * (MANY // 17))
+    message = b'{"type":"later","data":"%s"}\n' % (b"x" * 10_000)
+    connection.sendall(message * (MANY // len(message)))
     lines.readline()
     connection.sendall(b'{"type":"ok","id":1,"offset":1}\n')
     lines.readline()
