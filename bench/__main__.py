@@ -28,7 +28,7 @@ RAW = BENCH / "results"
 SECONDS, QUICK_SECONDS = 1.5, 0.1
 """Duration of one measurement."""
 
-MINUTES = 45.0
+MINUTES = 60.0
 """Maximum duration of the whole run."""
 
 
