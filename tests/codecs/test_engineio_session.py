@@ -130,6 +130,8 @@ def test_frames_are_limited(client: FakeClient) -> None:
 
 def test_paused_session_does_not_read_its_websocket(polling: FakeClient) -> None:
     polling.session.pause()
+    polling.session.resume()
+    polling.session.pause()
     socket = polling.upgrade()
     polling.send(socket, "2probe", "5")
     assert socket.is_paused

@@ -384,7 +384,9 @@ def test_main_namespace_with_a_channel(server: FakeServer) -> None:
 
 
 def test_bytes_are_attachments(client: SocketIOClient) -> None:
-    assert client.ask('51-/kitchen,1["photo",{"_placeholder": true, "num": 0}]', b"\xff\x00") == [
+    packet = '51-/kitchen,1["photo",{"_placeholder": true, "num": 0}]'
+    assert client.ask(packet) == [] and client.decoder.buffered_bytes == len(packet)
+    assert client.ask(b"\xff\x00") == [
         f'3/kitchen,1[{{"offset":1,"time":{TIME}}}]',
         f'51-/kitchen,["photo",{ATTACHMENT},{meta(1)}]',
         b"\xff\x00",

@@ -29,8 +29,8 @@ def test_runs_messages_in_order(peer: LineClient) -> None:
 
 
 def test_runs_commands_between_messages(peer: LineClient) -> None:
-    peer.pipeline.submit([b"PING 1", Ping(b"2"), b"PING 3"])
-    assert peer.received() == ["PONG 1", "PONG 2", "PONG 3"]
+    peer.pipeline.submit([b"PING 1", Ping(b"2"), b"PING 3", b"PUB a 1", Ping(b"4")])
+    assert peer.received() == ["PONG 1", "PONG 2", "PONG 3", "OK 1", "PONG 4"]
 
 
 class CountingDecoder:
