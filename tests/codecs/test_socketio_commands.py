@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from tests.socketio_clients import SocketIOClient
-from twistedsock.codecs.socketio_encoder import MAIN_EVENTS
+from twistedsock.codecs.socketio_encoder import MAIN_EVENTS, MAX_LIST_BYTES, ack_tag
 from twistedsock.codecs.websocket import split_frames
 from twistedsock.errors import NICK_IS_AN_ID, CloseReason
+from twistedsock.pubsub.values import Member
 from twistedsock.session.session import SessionState
 from twistedsock.testing import FakePolicy, FakeServer
 
@@ -336,6 +337,32 @@ def test_list_has_the_next_page(server: FakeServer, main: SocketIOClient) -> Non
 def test_errors_on_the_main_namespace(main: SocketIOClient, event: str, code: str) -> None:
     (answer,) = main.ask("21" + event)
     assert json.loads(str(answer)[2:])[0]["error"]["code"] == code
+
+
+def test_long_history_continues_in_the_next_answer() -> None:
+    """An ack is one packet, and neither the server nor clients accept one of any length."""
+    server = FakeServer(max_message_bytes=2 * MAX_LIST_BYTES)
+    main = SocketIOClient(server)
+    main.join()
+    for size in (300_000, 300_000, 300_000, MAX_LIST_BYTES + 1, 1):
+        main.ask(f'2["publish","kitchen","{"x" * size}"]')
+    offsets: list[list[int]] = []
+    since: int | None = 0
+    while since is not None:
+        (answer,) = main.ask(f'21["history","kitchen",{{"since":{since},"before":6}}]')
+        (history,) = json.loads(str(answer)[2:])
+        offsets.append([event["offset"] for event in history["events"]])
+        since = history.get("next")
+    assert offsets == [[1, 2, 3], [4], [5]]
+
+
+def test_long_list_of_members_is_incomplete(main: SocketIOClient) -> None:
+    encoder = main.session.replies.encoder
+    count = MAX_LIST_BYTES // 40
+    pieces = encoder.members(ack_tag(b"", 1), b"kitchen", [Member(b"p%020d" % id, b"ann") for id in range(count)])
+    ((answer, _),) = split_frames(b"".join(piece for piece in pieces if isinstance(piece, bytes)))
+    (members,) = json.loads(answer.removeprefix(b"431"))
+    assert members["complete"] is False and 10_000 < len(members["members"]) < count
 
 
 def test_options_cannot_replace_arguments(main: SocketIOClient) -> None:

@@ -4,6 +4,7 @@ Messages are concatenated from parts that are JSON text already; no JSON library
 server-sent events use the same objects."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from math import inf
 from typing import Self
 
 from twistedsock.codecs.framing import Framing, JsonLine, TextMessage
@@ -97,15 +98,22 @@ def lost_field(lost: Lost | None) -> bytes:
     return b"" if lost is None else b',"lost":' + range_object(lost)
 
 
-def stream_events(channel: bytes, events: Iterable[HistoryItem], before: bytes, after: bytes) -> Iterator[Piece]:
+def stream_events(
+    channel: bytes, events: Iterable[HistoryItem], before: bytes, after: bytes, max_bytes: float = inf
+) -> Iterator[Piece]:
     """A list of events, in pieces of about one chunk, between ``before`` and ``after``. Events that the history drops
-    while the list is being sent are reported behind the list, in the field ``gaps``."""
+    while the list is being sent are reported behind the list, in the field ``gaps``. A list that would be longer than
+    ``max_bytes`` ends after its first event or later; the field ``next`` is the offset after which the rest begins."""
     quoted, gaps = quote_name(channel), list[Lost]()
-    gathered, size = [before + b',"events":['], 0
+    gathered, size, total = [before + b',"events":['], 0, 0
     comma = b""
     for one in events:
         if isinstance(one, Event):
             message = event_message(quoted, one)
+            total += len(message)
+            if comma and total > max_bytes:
+                after = b',"next":%d%b' % (one.offset - 1, after)
+                break
             gathered.append(comma + message)
             comma = b","
             size += len(message)
@@ -120,11 +128,18 @@ def stream_events(channel: bytes, events: Iterable[HistoryItem], before: bytes, 
     yield b"".join([*gathered, b"]", missing, after])
 
 
-def stream_list(items: Iterable[bytes], before: bytes, after: bytes) -> Iterator[bytes]:
-    """A long list in pieces of about one chunk, between ``before`` and ``after``."""
-    gathered, size = [before], 0
+def stream_list(
+    items: Iterable[bytes], before: bytes, after: bytes, max_bytes: float = inf, cut: bytes = b""
+) -> Iterator[bytes]:
+    """A long list in pieces of about one chunk, between ``before`` and ``after``. A list that would be longer than
+    ``max_bytes`` ends before that, with ``cut`` in place of ``after``."""
+    gathered, size, total = [before], 0, 0
     comma = b""
     for item in items:
+        total += len(item)
+        if total > max_bytes:
+            after = cut
+            break
         gathered.append(comma + item)
         comma = b","
         size += len(item)

@@ -39,6 +39,10 @@ from twistedsock.session.encoder import Endpoints, HistoryItem, Piece, SessionIn
 
 TOKEN_HINT = ": connect with auth: { token }"
 
+MAX_LIST_BYTES = 1_000_000
+"""Of the events or members in one ack, unless the first event is longer. An ack is one packet: it waits in memory until
+it is complete if the client polls, and ``python-socketio`` closes a WebSocket that receives more than 4 MB at once."""
+
 # Names of the server's own events. No client can publish an event with # in its name.
 
 LOST, RESET, JOIN, LEAVE, NOTICE, ERROR = b"#lost", b"#reset", b"#join", b"#leave", b"#notice", b"#error"
@@ -325,11 +329,12 @@ class SocketIOEncoder(EventPackets):
     ) -> Iterator[Piece]:
         before = b'%b"channel":%b%b' % (self._begin_ack(tag), quote_name(channel), lost_field(lost))
         after = b',"offset":%d,"epoch":%b}]' % (position.offset, quote(position.epoch))
-        return self._framing.fragments(stream_events(channel, events, before, after))
+        return self._framing.fragments(stream_events(channel, events, before, after, MAX_LIST_BYTES))
 
     def members(self, tag: Tag, channel: bytes, members: Iterable[Member]) -> Iterator[Piece]:
         opening = self._begin_ack(tag) + b'"members":['
-        return self._framing.fragments(stream_list((member_object(member) for member in members), opening, b"]}]"))
+        objects = (member_object(member) for member in members)
+        return self._framing.fragments(stream_list(objects, opening, b"]}]", MAX_LIST_BYTES, b'],"complete":false}]'))
 
     def channels(self, tag: Tag, page: Page) -> Iterator[Piece]:
         following = b"null" if page.following is None else quote_name(page.following)
