@@ -407,6 +407,17 @@ def test_main_namespace_with_a_channel(server: FakeServer) -> None:
     assert client.ask('2["is it?","hi"]') == [f'2["is it?","hi",{meta(2, channel="lobby")}]']
 
 
+def test_channel_of_the_main_namespace_is_on_one_namespace(server: FakeServer) -> None:
+    client = SocketIOClient(server, "kitchen")
+    client.join("/kitchen")
+    assert client.join()["data"] == {"code": "bad-argument"}
+    publish(server, "x")
+    assert client.received() == [f'2/kitchen,["message","x",{meta(1, "p2")}]']
+    client.ask("1/kitchen,")
+    assert client.join() == {"sid": "p1"}
+    assert client.join("/kitchen")["data"] == {"code": "bad-argument"}
+
+
 # Bytes.
 
 

@@ -195,6 +195,8 @@ class SocketIODecoder:
             return InvalidCommand(Error(ErrorCode.BAD_ARGUMENT, "invalid auth: last"), connect_tag(namespace))
         if namespace in encoder.followed:
             return InvalidCommand(_SUBSCRIBED_ON_MAIN, connect_tag(namespace))
+        if not namespace and self._main_channel in encoder.namespaces:
+            return InvalidCommand(_JOINED_AS_NAMESPACE, connect_tag(namespace))
         self._join = self._subscription(namespace, auth)
         tag = encoder.connecting = self._join.tag
         before: list[bytes | Command] = []
