@@ -7,10 +7,13 @@ import pytest
 
 from tests.fakes import FakeReactor
 from tests.server.engineio_clients import NEW_WEBSOCKET, EnginePort, EngineSocket
+from twistedsock.codecs.payload import build_payloads
 from twistedsock.codecs.websocket import split_frames
 from twistedsock.errors import CloseReason
 from twistedsock.limits.rate import RateLimiterPool
 from twistedsock.limits.settings import Limits
+from twistedsock.pubsub.subscription import Client
+from twistedsock.pubsub.values import TEXT, Publication
 from twistedsock.server.socketio import BrokerApplication
 from twistedsock.session.session import Session
 from twistedsock.testing import FakePolicy, FakeServer
@@ -143,6 +146,21 @@ def test_long_answer_is_one_packet(port: EnginePort, server: FakeServer, polling
     (history,) = json.loads(answer.removeprefix("431"))
     assert len(history["events"]) == 300
     assert polled(port, polling) is None
+
+
+def test_longest_event_reaches_a_client_that_polls(make_port: Callable[..., EnginePort]) -> None:
+    """Its packet is six times as long, and longer than what waits for a client otherwise."""
+    size = 700_000
+    server = FakeServer(max_message_bytes=size)
+    port = make_port(server)
+    query = port.open()
+    post(port, query, "40/kitchen,")
+    assert polled(port, query) == '40/kitchen,{"sid":"p1"}'
+    payloads = build_payloads((b"\x01" * size,), TEXT)
+    server.broker.publish(Client(b"p"), Publication(b"kitchen", payloads, b"message"))
+    server.turn()
+    event = polled(port, query) or polled(port, query)
+    assert event is not None and event.count("\\u0001") == size
 
 
 def test_session_moves_to_a_websocket(port: EnginePort, server: FakeServer, polling: str) -> None:

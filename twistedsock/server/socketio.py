@@ -27,8 +27,12 @@ MAX_MESSAGES_TOGETHER = 1_000
 
 def engine_settings(limits: Limits) -> EngineSettings:
     """The settings of Engine.IO for the limits of a server."""
-    # An event can be twice as long in the form of its packet, because of escapes and names.
-    return EngineSettings(max_payload=max(MAX_PAYLOAD_BYTES, 2 * limits.max_message_bytes))
+    # A client can write an event twice as long as it is, because of escapes and names. The server writes a control
+    # character as six bytes, and a client that polls needs one event at least to continue.
+    return EngineSettings(
+        max_payload=max(MAX_PAYLOAD_BYTES, 2 * limits.max_message_bytes),
+        max_buffered_bytes=max(EngineSettings().max_buffered_bytes, 7 * limits.max_message_bytes),
+    )
 
 
 class BrokerApplication:
