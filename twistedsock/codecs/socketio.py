@@ -27,6 +27,9 @@ MAX_NAMESPACE_BYTES = 500
 RESERVED_NAMES = frozenset({"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"})
 """Names of events that clients and servers emit locally. A program could take an event of that name for its own."""
 
+NAMES_OF_LIBRARIES = RESERVED_NAMES | {"*", "__disconnect_final"}
+"""Names that a client cannot take for an event: those, a handler for all events in ``python-socketio``, and an event
+that this library emits locally."""
 
 PLACEHOLDER = b'{"_placeholder":true,"num":0}'
 """The JSON in place of the only attachment of a packet."""

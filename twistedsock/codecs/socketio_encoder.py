@@ -19,7 +19,7 @@ from twistedsock.codecs.json_encoder import (
     subscribed_fields,
 )
 from twistedsock.codecs.payload import payload_to_json, quote, quote_name
-from twistedsock.codecs.socketio import PLACEHOLDER, RESERVED_NAMES, event_name_to_client
+from twistedsock.codecs.socketio import NAMES_OF_LIBRARIES, PLACEHOLDER, event_name_to_client
 from twistedsock.codecs.websocket import binary_frame, text_frame
 from twistedsock.errors import Error
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
@@ -104,8 +104,9 @@ class EventPackets:
         kind, prefix, quoted = batch.payloads.kind, self._prefix(channel), quote_name(channel)
         shown = event_name_to_client(batch.name)
         end = b',"time":%d,"from":%b' % (batch.time, quote_name(batch.sender))
-        if shown in RESERVED_NAMES:  # clients take a packet with such a name for a violation of the protocol
-            shown, end = DEFAULT_EVENT_NAME.decode(), b'%b,"name":%b' % (end, quote_name(batch.name))
+        if shown in NAMES_OF_LIBRARIES:  # clients would close the connection, or call handlers of other events
+            end = b'%b,"name":%b' % (end, quote_name(shown.encode()))
+            shown = DEFAULT_EVENT_NAME.decode()
         name, frames = quote_name(shown.encode()), list[bytes]()
         for offset, payload in enumerate(batch.payloads.items, batch.first):
             position = b',"%b:%d"' % (epoch, offset) if self._recovers else b""
