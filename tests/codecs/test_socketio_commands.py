@@ -574,3 +574,11 @@ def test_recovers_on_a_main_namespace_with_a_channel(server: FakeServer) -> None
     again = SocketIOClient(server, "kitchen")
     assert again.join(recover=True, pid="1/e1:0")["pid"] == "1/e1:0"
     assert again.first == [f'2["message","1",{meta(1, "p2")},"e1:1"]']
+
+
+def test_main_channel_keeps_positions_after_a_subscription(server: FakeServer) -> None:
+    client = SocketIOClient(server, "kitchen")
+    client.join(recover=True)
+    client.ask('21["subscribe","kitchen"]', '22["subscribe","attic"]')
+    assert client.ask('2["a",1]') == [f'2["a",1,{meta(1)},"e1:1"]']
+    assert client.ask('2["publish","attic",1]') == [f'2["message",1,{meta(1, channel="attic")}]']

@@ -133,6 +133,8 @@ class SocketIODecoder:
         self._packets = PacketDecoder(max_packet_bytes)
         self._has_policy = has_policy
         self._main_channel = main_channel
+        # How events of the main channel are written. A client that recovers needs their positions in any case.
+        self._main_events = MAIN_EVENTS
         # How to join a namespace when the commands before have been run.
         self._join: commands.Subscribe | None = None
 
@@ -198,6 +200,8 @@ class SocketIODecoder:
         if not namespace and self._main_channel in encoder.namespaces:
             return InvalidCommand(_JOINED_AS_NAMESPACE, connect_tag(namespace))
         self._join = self._subscription(namespace, auth)
+        if not namespace:
+            self._main_events = RECOVERED_MAIN_EVENTS if auth.recover else MAIN_EVENTS
         tag = encoder.connecting = self._join.tag
         before: list[bytes | Command] = []
         if auth.token is not UNSET and self._has_policy():
@@ -292,7 +296,8 @@ class SocketIODecoder:
             if command.channel in self._encoder.namespaces:
                 return InvalidCommand(_JOINED_AS_NAMESPACE, tag)
             if isinstance(command, commands.Subscribe):
-                return replace(command, tag=tag, encoder=MAIN_EVENTS)
+                events = self._main_events if command.channel == self._main_channel else MAIN_EVENTS
+                return replace(command, tag=tag, encoder=events)
         return replace(command, tag=tag)
 
 
