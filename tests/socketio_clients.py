@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from twistedsock.codecs.socketio_decoder import BINARY_MESSAGE, SocketIODecoder
+from twistedsock.codecs.socketio_decoder import SocketIODecoder, to_message
 from twistedsock.codecs.socketio_encoder import SocketIOEncoder
 from twistedsock.codecs.websocket import split_frames
 from twistedsock.testing import FakeClient, FakeServer
@@ -27,8 +27,9 @@ class SocketIOClient(FakeClient):
         super().__init__(server, encoder, self.decoder)
 
     def send(self, *packets: str | bytes) -> None:
-        messages = [packet.encode() if isinstance(packet, str) else BINARY_MESSAGE + packet for packet in packets]
-        self.send_messages(*messages)
+        self.send_messages(
+            *[to_message(one, True) if isinstance(one, bytes) else to_message(one.encode(), False) for one in packets]
+        )
 
     def received(self) -> list[str | bytes]:
         """The packets since the last call."""

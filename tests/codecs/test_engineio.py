@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests.fuzz.grammars import damaged
 from tests.fuzz.properties import holds
 from twistedsock.codecs.engineio import (
+    MAX_CACHED_BYTES,
     MAX_PARAMETERS,
     NOOP,
     PING,
@@ -102,6 +103,13 @@ def test_open_packet_has_exactly_the_fields_of_the_protocol() -> None:
         b'0{"sid":"abc","upgrades":["websocket"],"pingInterval":25000,"pingTimeout":200,"maxPayload":1000000}'
     )
     assert b'"upgrades":[],' in open_packet(b"abc", (), 25.0, 20.0, 1).data
+
+
+def test_only_short_payloads_are_kept() -> None:
+    """Clients that poll receive the same events; the memory of a long answer counts for its client only."""
+    short, long = (text_frame(b"4" + b"x" * size) for size in (100, MAX_CACHED_BYTES))
+    assert encode_payload([short]) is encode_payload([short])
+    assert encode_payload([long]) is not encode_payload([long])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import re
 from base64 import b64encode
 from binascii import Error as Base64Error
 from binascii import a2b_base64
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum, IntEnum
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
@@ -157,19 +157,30 @@ def encode_payload(packets: Iterable[Packet | bytes]) -> bytes:
             frames.append(packet)
             continue
         if frames:
-            parts.append(_frames_to_payload(b"".join(frames)))
+            parts.append(_frames_to_payload(frames))
             frames = []
         parts.append(b"b" + b64encode(packet.data) if packet.is_binary else encode_text(packet))
     if frames:
-        parts.append(_frames_to_payload(frames[0] if len(frames) == 1 else b"".join(frames)))
+        parts.append(_frames_to_payload(frames))
     return SEPARATOR.join([part for part in parts if part])
 
 
-@lru_cache(maxsize=16)
-def _frames_to_payload(frames: bytes) -> bytes:
+MAX_CACHED_BYTES = 131_072
+"""Of frames. Longer ones are seldom sent to several clients, and the memory of the cache counts for no client."""
+
+
+def _frames_to_payload(parts: Sequence[bytes]) -> bytes:
     """The packets in WebSocket frames as a payload. All clients that poll receive an event as the same object, which is
     encoded again once for them."""
+    frames = parts[0] if len(parts) == 1 else b"".join(parts)
+    return _encode_frames(frames) if len(frames) > MAX_CACHED_BYTES else _encode_cached_frames(frames)
+
+
+def _encode_frames(frames: bytes) -> bytes:
     return SEPARATOR.join([b"b" + b64encode(data) if is_binary else data for data, is_binary in split_frames(frames)])
+
+
+_encode_cached_frames = lru_cache(maxsize=16)(_encode_frames)
 
 
 def open_packet(

@@ -40,11 +40,20 @@ from twistedsock.pubsub.values import BYTES, JSON, TEXT, Payloads, Tag
 from twistedsock.session import commands
 from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Publish, Several
 
-BINARY_MESSAGE = b"\x00"
+_BINARY = b"\x00"
 """Before the bytes of a binary message. The messages of texts begin with a digit."""
 
 _JOIN = b"\x01"
 """The message that continues the joining of a namespace, when the commands before it have been run."""
+
+
+def to_message(data: bytes, is_binary: bool) -> bytes:
+    """An Engine.IO message as ``SocketIODecoder.decode`` takes it. A text that is no packet could be taken for another
+    message, so it becomes an empty one, which is no packet either."""
+    if is_binary:
+        return _BINARY + data
+    return data if data[:1].isdigit() else b""
+
 
 _COMMANDS = {
     "subscribe": ("channel",),
@@ -150,11 +159,11 @@ class SocketIODecoder:
         return None
 
     def decode(self, message: bytes) -> Command | Several | None:
-        """The commands in a message: a text, or ``BINARY_MESSAGE`` and bytes."""
+        """The commands in a message, which ``to_message`` has made."""
         try:
             if message == _JOIN:
                 return self._joined()
-            is_binary = message.startswith(BINARY_MESSAGE)
+            is_binary = message.startswith(_BINARY)
             packet = self._packets.feed(message[1:] if is_binary else message, is_binary)
             return None if packet is None else self._command(packet)
         except InvalidPacket as invalid:
@@ -317,8 +326,11 @@ def _read_payload(packet: SocketPacket) -> Payloads | Error:
 
 
 def _is_attachment(value: bytes) -> bool:
-    """True for the placeholder of the first attachment."""
-    return len(value) <= _MAX_PLACEHOLDER_BYTES and _read(value) == _PLACEHOLDER
+    """True for the placeholder of the first attachment. In Python, 1 and 0.0 are equal to its values too."""
+    if len(value) > _MAX_PLACEHOLDER_BYTES:
+        return False
+    found = _read(value)
+    return found == _PLACEHOLDER and found["_placeholder"] is True and type(found["num"]) is int
 
 
 def _read_recovery(auth: _Auth) -> tuple[int | None, bytes | None, bytes]:

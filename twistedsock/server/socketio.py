@@ -6,7 +6,7 @@ This is the application of ``/socket.io/``, unless a program passes its own: ``t
 from typing import Any
 
 from twistedsock.codecs.engineio_session import CloseCause, EngineSettings
-from twistedsock.codecs.socketio_decoder import BINARY_MESSAGE, SocketIODecoder
+from twistedsock.codecs.socketio_decoder import SocketIODecoder, to_message
 from twistedsock.codecs.socketio_encoder import SocketIOEncoder
 from twistedsock.errors import CloseReason
 from twistedsock.limits.settings import Limits
@@ -96,7 +96,7 @@ class SessionHandler(MessageHandler):
             self._pipeline.bytes_received(size)
 
     def received(self, data: bytes, is_binary: bool) -> None:
-        self._messages.append(BINARY_MESSAGE + data if is_binary else data)
+        self._messages.append(to_message(data, is_binary))
         if len(self._messages) >= MAX_MESSAGES_TOGETHER:
             self.input_parsed()
 
