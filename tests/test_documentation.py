@@ -179,7 +179,7 @@ def test_page_about_embedding_shows_the_example() -> None:
 
 def test_page_about_frameworks_shows_the_recipes() -> None:
     page = text_of(CHECKOUT / "docs/how-to/frameworks.md")
-    shown = [name for name in re.findall(r"recipes/(\w+\.\w+)\)", page)]
+    shown = [name for name in re.findall(r"recipes/([\w-]+\.\w+)\)", page)]
     assert len(shown) == 7
     for name in shown:
         assert f"\n{text_of(CHECKOUT / 'examples/recipes' / name)}```\n" in page, name

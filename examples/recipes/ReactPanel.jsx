@@ -1,6 +1,6 @@
 import { useState } from 'react';
 
-import { useChannel, useConnection, useLast } from './react.js';
+import { useChannel, useConnection, useLast } from './react-hooks.js';
 
 export function ReactPanel() {
   const [channel, setChannel] = useState('kitchen');

@@ -5,10 +5,10 @@ import { connect } from 'sockbridge';
 import { mount } from 'svelte';
 import { createApp } from 'vue';
 
-import { ClientContext } from './react.js';
+import { ClientContext } from './react-hooks.js';
 import { ReactPanel } from './ReactPanel.jsx';
 import SveltePanel from './SveltePanel.svelte';
-import { CLIENT } from './vue.js';
+import { CLIENT } from './vue-composables.js';
 import VuePanel from './VuePanel.vue';
 
 const client = connect(); // /ws on the host of the page, which Vite passes on to the server

@@ -72,10 +72,10 @@ class Program:
     def output(self) -> str:
         return self.path.read_text()
 
-    def prints(self, pattern: str) -> re.Match[str]:
+    def prints(self, pattern: str, timeout: float = TIMEOUT_SECONDS) -> re.Match[str]:
         """Wait until the output contains the pattern. ``^`` and ``$`` are the ends of a line."""
         try:
-            found: re.Match[str] = wait_until(lambda: re.search(pattern, self.output(), re.MULTILINE), pattern)
+            found: re.Match[str] = wait_until(lambda: re.search(pattern, self.output(), re.MULTILINE), pattern, timeout)
         except AssertionError as error:
             raise AssertionError(f"{pattern!r} in the output: {self.output()}") from error
         return found

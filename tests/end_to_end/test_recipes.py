@@ -1,8 +1,11 @@
-"""Builds examples/recipes with Vite, and uses its panels of React, Vue and Svelte, and the dashboard, in Chromium."""
+"""Uses the panels of React, Vue and Svelte in examples/recipes, built and from Vite's development server, and the
+dashboard, in Chromium."""
 
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,26 +21,49 @@ CONFIGURATION = ("--config", str(CHECKOUT / "examples" / "recipes" / "vite.confi
 WAIT = 20_000
 """Milliseconds, as for the other pages: the default of ``expect`` is too short for a loaded machine."""
 
+START_SECONDS = 60.0
+"""Timeout of the start of Vite: it takes 4 s, because the development server first bundles the packages."""
+
 FRAMEWORKS = ["React", "Vue", "Svelte"]
+
+
+def environment(server: Any) -> dict[str, str]:
+    """Variables with which Vite passes requests on to this server."""
+    return {**os.environ, "SOCKBRIDGE": server.page.rstrip("/")}
+
+
+@contextmanager
+def vite(server: Any, folder: Path, *arguments: str) -> Iterator[tuple[Program, str]]:
+    """Runs Vite as a web server that passes requests to the server on. Returns it and its address."""
+    (port,) = free_ports(1)
+    command = (*VITE, *arguments, "--host", "127.0.0.1", "--port", str(port), "--strictPort")
+    program = Program(folder, command, folder / "output", env=environment(server))
+    try:
+        # Its port accepts connections earlier, for a moment, when Vite tests whether the port is free.
+        program.prints("Local", START_SECONDS)
+        yield program, f"http://127.0.0.1:{port}/"
+    finally:
+        program.stop()
 
 
 @pytest.fixture(scope="module")
 def preview(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Program, str]]:
-    """A running ``vite preview``, which passes requests to the server on, and its address."""
+    """``vite preview``, which delivers the built page."""
     folder = tmp_path_factory.mktemp("recipes")
-    how: dict[str, Any] = {"cwd": folder, "env": {**os.environ, "SOCKBRIDGE": server.page.rstrip("/")}}
     target = ("--outDir", str(folder / "dist"), *CONFIGURATION)
-    built = subprocess.run([*VITE, "build", *target], **how, capture_output=True, text=True, timeout=120)
-    assert built.returncode == 0 and "arn" not in built.stderr, built.stdout + built.stderr
-    (port,) = free_ports(1)
-    program = Program(
-        folder, (*VITE, "preview", "--host", "127.0.0.1", "--port", str(port), *target), folder / "output", **how
+    built = subprocess.run(
+        [*VITE, "build", *target], cwd=folder, env=environment(server), capture_output=True, text=True, timeout=120
     )
-    try:
-        program.listens(port)
-        yield program, f"http://127.0.0.1:{port}/"
-    finally:
-        program.stop()
+    assert built.returncode == 0 and "arn" not in built.stderr, built.stdout + built.stderr
+    with vite(server, folder, "preview", *target) as running:
+        yield running
+
+
+@pytest.fixture
+def development_page(server: Any, tmp_path: Path) -> Iterator[str]:
+    """The address of a development server, which bundles the packages anew, as after ``npm ci``."""
+    with vite(server, tmp_path, "--force", *CONFIGURATION) as (_, address):
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +117,15 @@ def test_panels_show_a_lost_connection(page, preview):
     for framework in FRAMEWORKS:
         heading = page.get_by_role("region", name=framework).get_by_role("heading")
         expect(heading).to_have_text(f"{framework}, waiting", timeout=WAIT)
+
+
+def test_development_server_delivers_the_panels(development_page, open_page):
+    """Unlike ``vite build``, it would take a file ``svelte.js`` in its folder for the package ``svelte``."""
+    page = open_page().page
+    page.goto(development_page)
+    for framework in FRAMEWORKS:
+        heading = page.get_by_role("region", name=framework).get_by_role("heading")
+        expect(heading).to_have_text(f"{framework}, open", timeout=WAIT)
 
 
 def test_dashboard_shows_values_and_continues_after_a_restart(start, line_client, open_page, serve_folder, tmp_path):
