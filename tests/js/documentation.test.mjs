@@ -16,7 +16,7 @@ async function run(text, t) {
   t.mock.method(console, 'log', (...words) => {
     printed.push(words.map((word) => (typeof word === 'string' ? word : `[ '${word.join("', '")}' ]`)).join(' '));
   });
-  await import(`data:text/javascript,${encodeURIComponent(text.replace(/'[^']*sockbridge\.js'/, JSON.stringify(module)))}`);
+  await import(`data:text/javascript,${encodeURIComponent(text.replace(/'[^']*sockbridge\.mjs'/, JSON.stringify(module)))}`);
   return printed.join('\n');
 }
 
