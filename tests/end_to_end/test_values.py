@@ -218,11 +218,18 @@ def test_lists_active_channels_on_the_first_visit(house, open_page):
     expect(page.locator("#channels .channel-name")).to_have_text(["home/kitchen", "doorbell"])
 
 
-def test_opens_all_active_channels_at_once(house, open_page):
-    page = open_page().open(house.page)
-    page.get_by_role("button", name="Open all 3").click()
-    expect(page.locator("#channels > li")).to_have_count(3)
-    expect(page.locator("#events .event")).to_have_count(5)
+def test_lists_a_new_channel_soon_and_opens_all_at_once(house, open_page):
+    monitored = open_page()
+    monitored.page.clock.install()
+    page = monitored.open(house.page)
+    expect(page.get_by_role("button", name="Open all 3")).to_be_visible()
+    page.clock.pause_at(datetime.now() + timedelta(seconds=10))
+    publish(house.sensor, "garden", "rain")
+    page.clock.run_for(5_000)
+    page.clock.resume()
+    page.get_by_role("button", name="Open all 4").click()
+    expect(page.locator("#channels > li")).to_have_count(4)
+    expect(page.locator("#events .event")).to_have_count(6)
     expect(page.locator("#also-active-section")).to_be_hidden()
 
 
