@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.calls import python_calls
 from tests.fakes import FakeReactor
 from tests.server.engineio_clients import NEW_WEBSOCKET, EnginePort, EngineSocket
 from twistedsock.codecs.payload import build_payloads
@@ -288,6 +289,19 @@ def test_commands_are_charged_once(make_port: Callable[..., EnginePort], transpo
         port.wait(0)
         assert poll.body is not None
     assert server.broker.channels[b"kitchen"].head == 40
+
+
+def test_flood_is_charged_while_the_client_does_not_poll(make_port: Callable[..., EnginePort]) -> None:
+    """Its messages wait, and the rest of the request is not even decoded when the session has ended."""
+    server = FakeServer()
+    port = make_port(server)
+    query = NEW_WEBSOCKET.replace("websocket", "polling")
+    query += "&sid=" + json.loads(port.request(query, there=REMOTE).body[1:])["sid"]
+    assert port.request(query, "POST", b"40/kitchen,", REMOTE).status == 200  # and the answer waits for a poll
+    limit(server, commands_per_second=0.1, commands_burst=50)
+    body = b"\x1e".join([b'42/kitchen,["a"]'] * 50_000)
+    calls = python_calls(lambda: port.request(query, "POST", body, REMOTE))
+    assert not len(server.context.sessions) and calls < 100_000
 
 
 def test_flood_of_other_packets_is_charged(make_port: Callable[..., EnginePort]) -> None:

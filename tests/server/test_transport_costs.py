@@ -1,7 +1,6 @@
 """System calls of a delivery and memory of an idle connection, on Twisted's own transports."""
 
 import gc
-import sys
 import tracemalloc
 import weakref
 from types import SimpleNamespace
@@ -11,6 +10,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
+from tests.calls import python_calls
 from tests.fakes import FakeSocket
 from tests.fuzz.grammars import frame
 from tests.server.clients import upgrade
@@ -68,23 +68,6 @@ def test_delivery_costs_one_system_call(place):
     assert [socket.sends for socket in sockets] == [sends + 1 for sends in before]
     assert all(socket.sent.endswith(b" x\n") and b" 1000 " in socket.sent for socket in sockets)
     assert place.reactor.system_calls == asked
-
-
-def python_calls(work):
-    """The number of calls of the server's own functions."""
-    calls, before = 0, sys.getprofile()
-
-    def count(frame, event, argument):
-        nonlocal calls
-        module = frame.f_globals["__name__"]
-        calls += event == "call" and module.startswith("twistedsock.") and not module.startswith("twistedsock.testing")
-
-    sys.setprofile(count)
-    try:
-        work()
-    finally:
-        sys.setprofile(before)
-    return calls
 
 
 @pytest.mark.parametrize(

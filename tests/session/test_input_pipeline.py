@@ -447,7 +447,9 @@ def test_queue_is_equivalent_to_a_list(steps: list[tuple[str, int]]) -> None:
             taken = queue.take()
             assert taken == plain[: len(taken)] and bool(taken) is bool(plain)
             plain = plain[len(taken) :]
+        assert queue.count == len(plain)
     assert rest(queue) == plain
+    assert queue.count == queue.size == 0
 
 
 def test_queue_reports_its_size() -> None:
@@ -458,3 +460,10 @@ def test_queue_reports_its_size() -> None:
     queue.take()
     queue.extend([b"a"] * 3 * MESSAGES_PER_PART)
     assert queue.size == 3 * (MESSAGES_PER_PART + MESSAGES_PER_PART * 4)
+
+
+def test_queue_joins_messages_of_several_reads() -> None:
+    queue = InputQueue()
+    for _ in range(10):
+        queue.extend([b"a"] * MESSAGES_PER_PART)
+    assert queue.size == (9 * (1 + 4) + 1 + OBJECT_BYTES) * MESSAGES_PER_PART

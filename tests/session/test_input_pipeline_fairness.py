@@ -7,7 +7,7 @@ from tests.session.clients import kinds, welcomed
 from twistedsock.errors import CloseReason
 from twistedsock.limits.rate import RateLimiter
 from twistedsock.limits.settings import TIME_SLICE_SECONDS
-from twistedsock.session.input_pipeline import PUBLISHES_PER_CLOCK_CHECK
+from twistedsock.session.input_pipeline import MESSAGES_PER_PART, PUBLISHES_PER_CLOCK_CHECK
 from twistedsock.testing import FakePolicy, FakeServer, LineClient
 
 
@@ -261,3 +261,34 @@ def test_charges_a_waiting_command_at_the_time_of_its_run() -> None:
     server.backplane.release()
     server.turn()
     assert peer.received()[-2:] == ["PONG", "PONG"]
+
+
+def waiting(server: FakeServer, **limits: float) -> LineClient:
+    """A client whose first command is not answered, and with many that wait."""
+    peer = server.line_client()
+    peer.limit(commands_per_second=1, **limits)
+    peer.send("SUB a")
+    peer.send(*["PING"] * (MESSAGES_PER_PART + 1))
+    assert charged(peer) == 1
+    return peer
+
+
+def test_charges_much_waiting_input_once() -> None:
+    """Before it is run, because receiving it costs time too."""
+    server = FakeServer(late=True)
+    peer = waiting(server, commands_burst=10_000)
+    peer.send(*["PING"] * 2 * MESSAGES_PER_PART)
+    assert charged(peer) == 1 + 2 * MESSAGES_PER_PART
+    server.backplane.release()
+    server.turn()
+    assert peer.received().count("PONG") == charged(peer) - 1 == 3 * MESSAGES_PER_PART + 1
+
+
+def test_closes_a_client_with_waiting_input_far_beyond_its_rate() -> None:
+    server = FakeServer(late=True)
+    peer = waiting(server, commands_burst=2)
+    for _ in range(2):
+        peer.send(*["PING"] * 10)
+        assert peer.close_reason is None
+    peer.send(*["PING"] * 10)
+    assert peer.close_reason is CloseReason.POLICY and server.context.memory_budget.used == 0

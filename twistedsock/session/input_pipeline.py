@@ -33,39 +33,52 @@ _Joined = tuple[bytes, "array[int]"]
 
 class InputQueue:
     """Messages that wait to be run, first in, first out, in little more memory than they have bytes. True while there
-    are any."""
+    are any. The work of each call depends on the messages that it adds or removes, not on those that wait."""
 
-    __slots__ = ("_parts",)
+    __slots__ = ("_parts", "count", "prepaid", "size")
 
     def __init__(self) -> None:
         self._parts: deque[list[Message] | _Joined] = deque()
+        self.count = 0
+        """The number of messages."""
+        self.prepaid = 0
+        """The number of those that the rate limiter has been charged for already."""
+        self.size = 0
+        """Approximate memory."""
 
     def __bool__(self) -> bool:
         return bool(self._parts)
 
-    @property
-    def size(self) -> int:
-        """Approximate memory."""
-        return sum(map(_size_of, self._parts))
-
     def extend(self, messages: Sequence[Message]) -> None:
         """Append messages."""
+        self.count += len(messages)
         last = self._parts[-1] if self._parts else None
-        if isinstance(last, list) and len(last) + len(messages) <= MESSAGES_PER_PART:
-            last.extend(messages)
-        else:
-            self._parts.extend(_parts_of(messages))
+        if isinstance(last, list):
+            if len(last) + len(messages) <= MESSAGES_PER_PART:
+                last.extend(messages)
+                self.size += _size_of(messages)
+                return
+            self._parts[-1] = joined = _join(last)
+            self.size += _size_of_part(joined) - _size_of(last)
+        parts = _parts_of(messages)
+        self._parts.extend(parts)
+        self.size += sum(map(_size_of_part, parts))
 
     def put_back(self, messages: Sequence[Message]) -> None:
         """Insert messages before all others."""
-        self._parts.extendleft(reversed(_parts_of(messages)))
+        parts = _parts_of(messages)
+        self._parts.extendleft(reversed(parts))
+        self.count += len(messages)
+        self.size += sum(map(_size_of_part, parts))
 
     def take(self) -> list[Message]:
         """Remove and return the next messages; none if the queue is empty."""
         if not self._parts:
             return []
         part = self._parts.popleft()
+        self.size -= _size_of_part(part)
         if isinstance(part, list):
+            self.count -= len(part)
             return part
         joined, sizes = part
         messages: list[Message] = []
@@ -73,6 +86,7 @@ class InputQueue:
         for size in sizes:
             messages.append(joined[position : position + size])
             position += size
+        self.count -= len(messages)
         return messages
 
 
@@ -89,13 +103,18 @@ def _join(messages: Sequence[Message]) -> list[Message] | _Joined:
     return b"".join(texts), array("I", map(len, texts))
 
 
-def _size_of(part: list[Message] | _Joined) -> int:
+def _size_of_part(part: list[Message] | _Joined) -> int:
     if isinstance(part, list):
-        return sum(
-            OBJECT_BYTES + (len(message) if isinstance(message, bytes) else _carried(message)) for message in part
-        )
+        return _size_of(part)
     joined, sizes = part
     return len(joined) + sizes.itemsize * len(sizes)
+
+
+def _size_of(messages: Sequence[Message]) -> int:
+    """Memory of messages that are one object each."""
+    return sum(
+        OBJECT_BYTES + (len(message) if isinstance(message, bytes) else _carried(message)) for message in messages
+    )
 
 
 def _carried(command: Command | Several) -> int:
@@ -215,8 +234,7 @@ class InputPipeline:
     def submit(self, messages: Sequence[Message]) -> None:
         """Run messages of the protocol, and commands between them, or let them wait behind those that wait."""
         if self._queue is not None:
-            self._queue.extend(messages)
-            self._count(self._queue)
+            self._append(self._queue, messages)
             return
         session = self.session
         session.broker.is_handling_input = True
@@ -350,6 +368,21 @@ class InputPipeline:
         if rest is None:  # otherwise it has been counted, and is smaller now
             self._count(queue)
 
+    def _append(self, queue: InputQueue, messages: Sequence[Message]) -> None:
+        """Let messages wait behind those that wait. Some endpoints accept input of a paused session, because they must
+        answer the requests that carry it. Receiving a message is work that grows with their number, so those beyond
+        one part are charged now instead of when they run."""
+        if queue.count > MESSAGES_PER_PART and self.session.is_rate_limited:
+            decision = self._decide(len(messages))
+            if decision is DISCONNECT:
+                self._drop_queue()
+                self._close()
+                return
+            if decision is ALLOW:  # an excess is not paid back
+                queue.prepaid += len(messages)
+        queue.extend(messages)
+        self._count(queue)
+
     def _count(self, queue: InputQueue) -> None:
         """Count a queue that has grown. If there is too much, drop it and close the session."""
         budget, principal = self.session.memory_budget, self.session.client.source
@@ -370,10 +403,15 @@ class InputPipeline:
         queue, self._queue = self._queue, None
         if queue is None:
             return
+        messages = queue.take()
         if (limiter := session.rate_limiter) is not None:
             limiter.refill(session.broker.clock())
+            if queue.prepaid:
+                paid = min(queue.prepaid, len(messages))
+                queue.prepaid -= paid
+                limiter.charge(-paid)
         self._rest = queue
-        self.submit(queue.take())
+        self.submit(messages)
         self._rest = None
         if self._queue is None:
             if queue and session.state is SessionState.OPEN:

@@ -184,6 +184,8 @@ class PollingRequests:
         try:
             for packet in packets:
                 connection.session.receive(packet, self._endpoint.reactor.seconds())
+                if not connection.session.is_open:
+                    return
                 yield
         except InvalidPacket as invalid:
             failed.append(invalid)
