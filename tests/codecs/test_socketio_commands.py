@@ -172,6 +172,39 @@ def test_leaving_a_namespace_ends_the_subscription(client: SocketIOClient) -> No
     assert client.join("/kitchen") == {"sid": "p1"}
 
 
+def test_client_leaves_a_namespace_beyond_its_rate(server: FakeServer, client: SocketIOClient) -> None:
+    """It has left when it sends the packet, and receives no answer."""
+    client.limit(commands_per_second=1, commands_burst=1)
+    answers = client.ask('2/kitchen,1["a",1]', "1/kitchen,")
+    assert len(answers) == 2 and not any("error" in str(answer) for answer in answers)
+    assert client.session.subscriptions == {}
+    server.now += 5
+    assert client.join("/kitchen") == {"sid": "p1"}
+
+
+def test_client_leaves_the_main_namespace_beyond_its_rate(main: SocketIOClient) -> None:
+    main.limit(commands_per_second=1, commands_burst=2)
+    main.ask('2["subscribe","kitchen"]', '2["subscribe","attic"]', "1")
+    assert main.session.subscriptions == {} and main.session.state is SessionState.OPEN
+
+
+def test_leaving_is_charged(main: SocketIOClient) -> None:
+    main.limit(commands_per_second=1, commands_burst=2)
+    main.ask(*["1"] * 10)
+    assert main.session.state is not SessionState.OPEN
+
+
+@pytest.mark.parametrize("namespace", ["/", "/kitchen"])
+def test_namespace_beyond_the_rate_is_a_connect_error(server: FakeServer, namespace: str) -> None:
+    client = SocketIOClient(server)
+    client.join("/attic")
+    client.limit(commands_per_second=1, commands_burst=1)
+    client.ask('2/attic,1["a",1]')
+    assert client.join(namespace)["data"] == {"code": "rate"}
+    server.now += 5
+    assert client.join(namespace) == {"sid": "p1"}
+
+
 ATTACHED = '51-/kitchen,["a",' + ATTACHMENT + "]"
 
 

@@ -246,7 +246,7 @@ class SocketIODecoder:
         join, self._join = self._join, None
         if join is None or self._encoder.connecting != join.tag:
             return None
-        return join if join.channel else commands.Reply(self._encoder.main_joined())
+        return join if join.channel else commands.Reply(self._encoder.main_joined(), tag=join.tag)
 
     def _disconnect(self, namespace: bytes, is_main: bool) -> Command | Several | None:
         encoder = self._encoder
@@ -254,9 +254,11 @@ class SocketIODecoder:
             if namespace not in encoder.namespaces:
                 return None
             del encoder.namespaces[namespace]
-            return commands.Unsubscribe(namespace, SILENT)
+            return commands.Unsubscribe(namespace, SILENT, has_left=True)
         encoder.is_main_joined = False
-        return Several([commands.Unsubscribe(channel, SILENT) for channel in encoder.followed])
+        if not encoder.followed:
+            return None
+        return Several([commands.Unsubscribe(channel, SILENT, has_left=True) for channel in encoder.followed])
 
     # Events.
 

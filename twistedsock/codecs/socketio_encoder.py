@@ -315,6 +315,8 @@ class SocketIOEncoder(EventPackets):
         kind, prefix, _ = _read_tag(tag)
         if kind == _CONNECT:
             self.connecting = None
+            if not prefix:  # a client that has joined cannot connect again
+                self.is_main_joined = False
             return text_frame(b'44%b{"message":%b,"data":{"code":"%b"}}' % (prefix, message, code))
         if kind == _EVENT:
             return _event(prefix, ERROR, b'{"code":"%b","message":%b}' % (code, message))

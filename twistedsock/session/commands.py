@@ -51,8 +51,12 @@ class Subscribe(msgspec.Struct, frozen=True, gc=False):
 
 
 class Unsubscribe(msgspec.Struct, frozen=True, gc=False):
+    """``has_left``: the client has left the channel with its message and gets no reply, so the rate limit charges the
+    command and does not reject it."""
+
     channel: bytes
     tag: Tag = None
+    has_left: bool = False
 
 
 class ReadHistory(msgspec.Struct, frozen=True, gc=False):
@@ -107,6 +111,8 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
 
     data: bytes
     encoder: Encoder | None = None
+    tag: Tag = None
+    """Of the error if the command exceeds the rate."""
 
 
 class Quit(msgspec.Struct, frozen=True, gc=False):

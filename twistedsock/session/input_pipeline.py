@@ -320,6 +320,8 @@ class InputPipeline:
         if isinstance(command, commands.Quit | commands.Close):
             return True
         decision = self._decide(_price_of(command, message))
+        if decision is REJECT and isinstance(command, commands.Unsubscribe) and command.has_left:
+            return True
         if decision is REJECT and command is not None and not isinstance(command, commands.Notice):
             handle(self.session, _rejected(TOO_FAST, command))
         elif decision is DISCONNECT:
