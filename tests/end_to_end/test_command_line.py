@@ -57,6 +57,18 @@ def test_lines_of_standard_input_are_events_in_their_order(command, channel):
     assert command("history", channel, "--raw") == (0, lines, "")
 
 
+def test_line_of_standard_input_is_published_when_it_is_written_until_ctrl_c(server, channel, line_client):
+    other = line_client(server.lines[0])
+    other.request(f"SUB {channel}")
+    command = (SOCKBRIDGE, "pub", channel, "-", "--quiet", "--server", f"tcp://127.0.0.1:{server.line_port}")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0) as publishing:
+        for number, line in enumerate(["first", "second"], 1):
+            publishing.stdin.write(f"{line}\n".encode())
+            assert other.receive_until(f"MSG {channel} {number} ")[-1].endswith(f" {line}")
+        publishing.send_signal(signal.SIGINT)
+        assert publishing.wait(TIMEOUT_SECONDS) == 130
+
+
 def test_line_that_is_refused_does_not_stop_the_others(command, channel):
     status, _, errors = command("pub", channel, "-", "--json", input=b"1\nx\n3")
     assert status == 1 and "line 2: not JSON" in errors and "2 published, 1 failed" in errors

@@ -14,6 +14,7 @@ from sockbridge.__main__ import main
 from sockbridge.commands import COMMANDS, parse_arguments
 from sockbridge.commands.common import FAILED, UNREACHABLE, WRONG_USAGE, Printer, format_data, parse_payload
 from sockbridge.commands.peers import print_table
+from sockbridge.commands.pub import split_lines
 from sockbridge.values import Event, Lost, Member, Presence, Reset
 
 TIME = datetime(2026, 11, 29, 12, 30, 0, 123_000, UTC)
@@ -50,6 +51,18 @@ def test_payload_is_json_as_on_a_line(text: str, is_json: bool, value: Any) -> N
 def test_payload_that_must_be_json_is_checked() -> None:
     with pytest.raises(ValueError, match="Expecting value"):
         parse_payload("hello", True)
+
+
+def test_line_of_standard_input_does_not_wait_for_the_next_one() -> None:
+    arriving = [b"first\n", b"\n\xc3", b"\xa9\r\nlo", b"ng", b"er\nla", b"st"]
+    batches = split_lines(lambda: arriving.pop(0) if arriving else b"")
+    assert (next(batches), len(arriving)) == (["first"], 5)
+    assert list(batches) == [[""], ["é"], ["longer"], ["last"]]
+
+
+def test_lines_that_arrive_together_stay_together() -> None:
+    arriving = iter([b"1\n2\n\n3\n", b"one\x0bline\xe2\x80\xa8\n", b""])
+    assert list(split_lines(lambda: next(arriving))) == [["1", "2", "", "3"], ["one\x0bline\u2028"]]
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any, TextIO
 
@@ -30,6 +33,9 @@ EXAMPLE = """\
 MAX_UNANSWERED = 500
 """Events of standard input that are on their way. The next line is read when one of them is answered, so a pipe is
 slowed down to the speed of the server."""
+
+READ_BYTES = 65_536
+"""Of standard input at once: as much as a pipe holds on Linux."""
 
 PROGRESS_SECONDS = 1.0
 
@@ -146,21 +152,52 @@ def _publish_lines(options: argparse.Namespace, stderr: TextIO) -> int:
 
 async def _lines() -> AsyncIterator[str]:
     """The lines of standard input. A thread reads them, because a file cannot be read without blocking."""
-    while True:
-        lines = await asyncio.to_thread(_read_some)
-        for line in lines:
-            yield line.rstrip("\r\n")
-        if not lines:
+    batches = split_lines(partial(os.read, sys.stdin.fileno(), READ_BYTES))
+    while batch := await _run_in_daemon_thread(lambda: next(batches, [])):
+        for line in batch:
+            yield line
+
+
+async def _run_in_daemon_thread(work: Callable[[], list[str]]) -> list[str]:
+    """As ``asyncio.to_thread``, but the program does not wait for the thread at its end: Ctrl-C ends it while there is
+    nothing to read."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[list[str]] = loop.create_future()
+
+    def settle(result: list[str] | OSError) -> None:
+        if future.cancelled():
             return
+        if isinstance(result, OSError):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+    def run() -> None:
+        result: list[str] | OSError
+        try:
+            result = work()
+        except OSError as error:
+            result = error
+        with suppress(RuntimeError):  # the loop was closed
+            loop.call_soon_threadsafe(settle, result)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await future
 
 
-def _read_some() -> list[str]:
-    """One line, and those that have arrived with it. Empty at the end."""
-    data = sys.stdin.buffer.readline()
-    if not data:
-        return []
-    buffered = sys.stdin.buffer.peek(1) if hasattr(sys.stdin.buffer, "peek") and not sys.stdin.isatty() else b""
-    complete = buffered.rfind(b"\n") + 1
-    if complete:
-        data += sys.stdin.buffer.read(complete)
-    return data.decode(errors="replace").splitlines(keepends=True)
+def split_lines(read: Callable[[], bytes]) -> Iterator[list[str]]:
+    """The lines of a stream, as soon as they are complete: those that arrived together are one list. The last line can
+    end without a newline. ``read`` waits for data, and returns what has arrived, or nothing at the end."""
+    begun: list[bytes] = []
+    while data := read():
+        complete, newline, rest = data.rpartition(b"\n")
+        if newline:
+            yield _decode(b"".join([*begun, complete]))
+            begun.clear()
+        begun.append(rest)
+    if last := b"".join(begun):
+        yield _decode(last)
+
+
+def _decode(lines: bytes) -> list[str]:
+    return [line.rstrip("\r") for line in lines.decode(errors="replace").split("\n")]
