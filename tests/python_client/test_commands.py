@@ -11,9 +11,16 @@ from typing import Any
 import pytest
 
 from sockbridge.__main__ import main
-from sockbridge.commands import COMMANDS, parse_arguments
-from sockbridge.commands.common import FAILED, UNREACHABLE, WRONG_USAGE, Printer, format_data, parse_payload
-from sockbridge.commands.peers import print_table
+from sockbridge.commands import COMMANDS, add_commands, parse_arguments
+from sockbridge.commands.common import (
+    FAILED,
+    UNREACHABLE,
+    WRONG_USAGE,
+    Printer,
+    format_data,
+    parse_payload,
+    print_table,
+)
 from sockbridge.commands.pub import split_lines
 from sockbridge.values import Event, Lost, Member, Presence, Reset
 
@@ -113,14 +120,23 @@ def test_no_event_controls_a_terminal(data: Any, options: dict[str, bool]) -> No
         assert (out + errors).removesuffix("\n").isprintable()
 
 
-def test_clients_are_a_table() -> None:
-    peer = {"id": "k3x9p", "nick": ESCAPE, "dialect": "line", "from": "", "age": 12.4, "channels": 2, "lag": 40}
+ROWS = [("k3x9p", ESCAPE, 2), ("a", "", 40)]
+
+
+def test_table_on_a_terminal_has_a_heading_and_aligned_columns() -> None:
+    out = Terminal()
+    print_table(("id", "nick", "lag"), ROWS, out)
+    assert out.getvalue().splitlines() == [
+        "id     nick           lag",
+        "k3x9p  ?]0;title??2J  2",
+        "a      -              40",
+    ]
+
+
+def test_table_for_scripts_is_fields_with_a_space_between_them() -> None:
     out = io.StringIO()
-    print_table([peer, peer | {"id": "a", "nick": "ann"}], out)
-    heading, first, second = out.getvalue().splitlines()
-    assert heading.split() == ["id", "nick", "dialect", "from", "age", "channels", "lag"]
-    assert first.isprintable() and second.split() == ["a", "ann", "line", "-", "12", "2", "40"]
-    assert heading.index("dialect") == second.index("line")
+    print_table(("id", "nick", "lag"), ROWS, out)
+    assert out.getvalue() == "k3x9p ?]0;title??2J 2\na - 40\n"
 
 
 @pytest.mark.parametrize(("data", "content"), [({"a": 1}, {"data": {"a": 1}}), (b"\x00", {"base64": "AA=="})])
@@ -149,11 +165,26 @@ def test_reports_go_to_standard_error(report: Any, words: str) -> None:
     assert printed(report) == ("", words)
 
 
-def test_program_of_pipe_keeps_its_own_options() -> None:
+@pytest.fixture
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser()
-    commands = parser.add_subparsers(dest="command")
-    for name, module in COMMANDS.items():
-        module.add_options(commands.add_parser(name))
+    add_commands(parser, COMMANDS)
+    return parser
+
+
+@pytest.mark.parametrize("words", [["--after", "-90s", "--before", "-1m"], ["--after=-90s", "--before=-1m"]])
+def test_bound_of_history_can_be_an_age(parser: argparse.ArgumentParser, words: list[str]) -> None:
+    options = parse_arguments(parser, ["history", "kitchen", *words, "--last", "5"])
+    assert (options.after, options.before, options.last) == ("-90s", "-1m", 5)
+
+
+def test_bound_of_history_is_no_option(parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_arguments(parser, ["history", "kitchen", "--after", "--json"])
+    assert "--after: expected one argument" in capsys.readouterr().err
+
+
+def test_program_of_pipe_keeps_its_own_options(parser: argparse.ArgumentParser) -> None:
     options = parse_arguments(parser, ["pipe", "kitchen", "--to", "garden", "--", "sed", "-u", "--", "s/a/b/"])
     assert (options.channel, options.to, options.program) == ("kitchen", "garden", ["sed", "-u", "--", "s/a/b/"])
     assert parse_arguments(parser, ["pub", "kitchen", "--", "-5"]).payload == "-5"

@@ -28,7 +28,7 @@ from twistedsock.session.connection_info import ConnectionInfo, connection_info
 from twistedsock.session.context import ServerContext
 from twistedsock.session.session import Session
 
-UNKNOWN_CONNECTION = Error(ErrorCode.BAD_ARGUMENT, "no such client: no connection has that id")
+UNKNOWN_CONNECTION = Error(ErrorCode.BAD_ARGUMENT, "no client has this id")
 
 DISCONNECTED = b"disconnected by an administrator"
 

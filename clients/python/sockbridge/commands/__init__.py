@@ -57,9 +57,22 @@ def add_commands(parser: argparse.ArgumentParser, commands: Mapping[str, Any]) -
 def parse_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
     """Parse the arguments of a program that has these commands. What follows ``--`` of `pipe` is the program to run;
     argparse would give it the options after the channel as well."""
+    if words[:1] == ["history"]:
+        words = _join_ages(words)
     if words[:1] != ["pipe"] or "--" not in words:
         return parser.parse_args(words)
     end = words.index("--")
     options = parser.parse_args(words[:end])
     options.program = words[end + 1 :]
     return options
+
+
+def _join_ages(words: Sequence[str]) -> list[str]:
+    """``--after -1h`` as ``--after=-1h``: argparse would take the age for an option."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] in ("--after", "--before") and word[:1] == "-" and word[1:2].isdigit():
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined

@@ -6,7 +6,7 @@ import argparse
 from typing import TextIO
 
 from sockbridge.aio import Client
-from sockbridge.commands.common import add_server_options, format_json, printable, run_command
+from sockbridge.commands.common import add_server_options, complain, format_json, print_table, run_command
 
 SUMMARY = "print the channels of a server"
 
@@ -27,10 +27,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, stdout: TextIO, stderr: TextIO) -> int:
     async def work(client: Client) -> int:
-        for channel in await client.channels(options.prefix):
-            content = {"channel": channel.name, "readers": channel.readers, "offset": channel.offset}
-            line = f"{channel.name} {channel.readers} {channel.offset}"
-            print(format_json(content) if options.json else printable(line), file=stdout)
+        found = await client.channels(options.prefix)
+        if not found:
+            complain(options, stderr, "no channels")
+        elif options.json:
+            for channel in found:
+                content = {"channel": channel.name, "readers": channel.readers, "offset": channel.offset}
+                print(format_json(content), file=stdout)
+        else:
+            rows = [(channel.name, channel.readers, channel.offset) for channel in found]
+            print_table(("channel", "subscribers", "offset"), rows, stdout)
         return 0
 
     return run_command(options, stderr, work)

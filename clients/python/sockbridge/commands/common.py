@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -171,6 +171,18 @@ def parse_payload(text: str, is_json: bool) -> Any:
 def printable(text: str) -> str:
     """A text on one line, that cannot control a terminal."""
     return _CONTROL.sub("?", text)
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[Any]], stdout: TextIO) -> None:
+    """Print rows of fields: on a terminal with a heading, and aligned; elsewhere, for scripts, with a space between
+    fields. An empty field is ``-``."""
+    cells = [[printable(str(field)) or "-" for field in row] for row in rows]
+    if stdout.isatty():
+        cells.insert(0, list(columns))
+        widths = [max(map(len, column)) + 1 for column in zip(*cells, strict=True)]
+        cells = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in cells]
+    for row in cells:
+        print(" ".join(row).rstrip(), file=stdout)
 
 
 def format_data(data: Any) -> str:

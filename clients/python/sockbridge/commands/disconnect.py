@@ -40,7 +40,7 @@ MAX_ANSWER_BYTES = 65_536
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("client", metavar="CLIENT", help="its id")
-    parser.add_argument("--reason", metavar="TEXT", help="what the client is told, at most 80 characters")
+    parser.add_argument("--reason", metavar="TEXT", help="the reason that the client receives, at most 80 characters")
     add_connection_options(parser, DEFAULT_WEB_SERVER)
 
 

@@ -18,7 +18,7 @@ an hour ago."""
 
 EXAMPLE = """\
   sockbridge history kitchen --last 20
-  sockbridge history kitchen --after=-1h --time
+  sockbridge history kitchen --after -1h --time
   sockbridge history kitchen --after 100 --before 200 --json"""
 
 

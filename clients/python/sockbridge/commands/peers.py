@@ -7,17 +7,24 @@ import asyncio
 from typing import Any, TextIO
 
 from sockbridge.aio import Client
-from sockbridge.commands.common import NEEDS_ADMINISTRATOR, add_server_options, format_json, printable, run_command
+from sockbridge.commands.common import (
+    NEEDS_ADMINISTRATOR,
+    add_server_options,
+    complain,
+    format_json,
+    print_table,
+    run_command,
+)
 from sockbridge.errors import SockbridgeError
 from sockbridge.values import Event
 
 SUMMARY = "print the clients of a server"
 
 DESCRIPTION = """\
-Prints the clients that are connected, for administrators: id, nick, protocol,
-address, age in seconds, number of channels, and events that were not sent yet,
-at most two seconds ago. With a text, those whose id, nick, subject or address
-contains it."""
+Prints the other clients that are connected, for administrators: id, nick,
+protocol, address, age in seconds, number of channels, and number of events that
+wait to be sent (lag). The list is at most two seconds old. With a text, it has
+the clients whose id, nick, subject or address contains the text."""
 
 EXAMPLE = """\
   sockbridge peers
@@ -29,7 +36,16 @@ PAGE_SECONDS = 10.0
 
 ORDERS = ("newest", "lag", "sent", "id")
 
-_COLUMNS = ("id", "nick", "dialect", "from", "age", "channels", "lag")
+_COLUMNS = {
+    "id": "id",
+    "nick": "nick",
+    "dialect": "protocol",
+    "from": "from",
+    "age": "age",
+    "channels": "channels",
+    "lag": "lag",
+}
+"""Fields of a client in ``$sys/peers``, and their headings."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -44,12 +60,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, stdout: TextIO, stderr: TextIO) -> int:
     async def work(client: Client) -> int:
         listed = await (_search(client, options.text) if options.text else _list(client, options.order))
-        found = [peer for peer in listed if peer["state"] != "closed"]  # since the server has made the list
-        if options.json:
+        own_id = client.welcome.id if client.welcome else None
+        # A client can have closed since the server made the list.
+        found = [peer for peer in listed if peer["state"] != "closed" and peer["id"] != own_id]
+        if not found:
+            complain(options, stderr, "no other clients")
+        elif options.json:
             for peer in found:
                 print(format_json(peer), file=stdout)
         else:
-            print_table(found, stdout)
+            rows = [[(peer | {"age": round(peer["age"])})[field] for field in _COLUMNS] for peer in found]
+            print_table(_COLUMNS.values(), rows, stdout)
         return 0
 
     return run_command(options, stderr, work)
@@ -88,14 +109,3 @@ async def _newest(client: Client, channel: str) -> Any:
     finally:
         await subscription.unsubscribe()
     raise SockbridgeError("closed", "the client was closed")
-
-
-def print_table(peers: list[dict[str, Any]], stdout: TextIO) -> None:
-    """Columns that are as wide as their contents."""
-    rows = [list(_COLUMNS)] if peers else []
-    for peer in peers:
-        peer = peer | {"age": round(peer["age"])}
-        rows.append([printable(str(peer[name])) or "-" for name in _COLUMNS])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join([cell.ljust(width) for cell, width in zip(row, widths, strict=True)]).rstrip(), file=stdout)

@@ -23,10 +23,10 @@ from sockbridge.errors import SockbridgeError
 SUMMARY = "show the last values of channels in the terminal"
 
 DESCRIPTION = """\
-Shows the last value of each channel, its age, the rate of events and the newest
-values as a line; of JSON objects, each number. Without channels it shows those
-of the server, and new ones as they appear. Keys: q ends, s changes the order, /
-filters by name, arrows scroll."""
+Shows the last value of each channel, its age, the rate of events, and a chart
+of the newest values. Each number in a JSON object has a chart of its own.
+Without channels it shows those of the server, and new ones as they appear.
+Keys: q ends, s changes the order, / filters by name, arrows scroll."""
 
 EXAMPLE = """\
   sockbridge watch
@@ -42,6 +42,9 @@ request costs the server time for each channel."""
 
 DRAW_SECONDS = 0.25
 """Interval between two drawings without a key: ages change, and events come together."""
+
+DEFAULT_COLUMNS, DEFAULT_LINES = 80, 24
+"""Size of a terminal that reports 0: its size is not known, as on a serial line."""
 
 OWN_CHANNELS = "$sys/"
 """The server's own channels are shown only if they are named."""
@@ -87,7 +90,7 @@ def _problem_of_terminal() -> str:
         can_move = curses.tigetstr("cup")
     except curses.error:
         can_move = None
-    return "" if can_move else f"a terminal of the type {os.environ.get('TERM', '')!r} cannot be drawn on"
+    return "" if can_move else f"terminal type {os.environ.get('TERM', '')!r} is not supported: set TERM"
 
 
 class _Messages(io.StringIO):
@@ -234,7 +237,8 @@ def _draw(screen: Any, dashboard: Dashboard) -> None:
     """Draw the dashboard: curses sends only what has changed."""
     import curses
 
-    width, height = os.get_terminal_size(sys.stdout.fileno())
+    size = os.get_terminal_size(sys.stdout.fileno())
+    width, height = size.columns or DEFAULT_COLUMNS, size.lines or DEFAULT_LINES
     if screen.getmaxyx() != (height, width):
         curses.resizeterm(height, width)
         screen.clear()

@@ -6,7 +6,7 @@ import argparse
 from typing import TextIO
 
 from sockbridge.aio import Client
-from sockbridge.commands.common import add_server_options, format_json, printable, run_command
+from sockbridge.commands.common import add_server_options, complain, format_json, print_table, run_command
 
 SUMMARY = "print the subscribers of a channel"
 
@@ -23,9 +23,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, stdout: TextIO, stderr: TextIO) -> int:
     async def work(client: Client) -> int:
-        for member in await client.members(options.channel):
-            content = {"id": member.id, "nick": member.nick}
-            print(format_json(content) if options.json else printable(f"{member.id} {member.nick}"), file=stdout)
+        members = await client.members(options.channel)
+        if not members:
+            complain(options, stderr, f"no subscribers of {options.channel}")
+        elif options.json:
+            for member in members:
+                print(format_json({"id": member.id, "nick": member.nick}), file=stdout)
+        else:
+            print_table(("id", "nick"), [(member.id, member.nick) for member in members], stdout)
         return 0
 
     return run_command(options, stderr, work)
