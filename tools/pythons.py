@@ -17,6 +17,9 @@ SUPPORTED = [(3, 11), (3, 12), (3, 13), (3, 14)]
 CHECKOUT = Path(__file__).resolve().parent.parent
 OF_THE_CHECKOUT = ["test_documentation.py", "test_layers.py", "test_fuzz.py"]
 """Tests of what is the same under any Python: pages, imports, the command that looks for new inputs."""
+OF_ALL_PROTOCOLS = ["bench", "behaviours"]
+"""Each behaviour over all pairs of protocols, and the comparison with other servers: a third of the time. The
+dependencies matter to them, but the version of Python only to the modules that other tests try one by one."""
 
 
 def written(version: tuple[int, int]) -> str:
@@ -82,15 +85,16 @@ def main() -> int:
         environment = CHECKOUT / ".venvs" / written(version)
         prepare(python, environment, constraints if oldest else "")
         title = f"Python {written(version)}" + (" with the oldest dependencies" if oldest else "")
-        runs.append((title, environment / "bin" / "pytest", environment / "output.txt"))
+        ignored = ["end_to_end", *OF_THE_CHECKOUT, *([] if oldest else OF_ALL_PROTOCOLS)]
+        runs.append((title, environment / "bin" / "pytest", environment / "output.txt", ignored))
 
     # The main run looks for what only chance would find, with five times as many examples, and runs the slow tests:
     # what they show does not depend on the version of Python.
     environ = {**os.environ, "HYPOTHESIS_PROFILE": "short"}
     processes = []
-    for _, pytest, output in runs:
+    for _, pytest, output, ignored in runs:
         command = [pytest, "-q", "-m", "not end_to_end and not slow", "-p", "no:cacheprovider"]
-        command += [f"--ignore=tests/{name}" for name in ("end_to_end", *OF_THE_CHECKOUT)]
+        command += [f"--ignore=tests/{name}" for name in ignored]
         with output.open("w") as file:
             processes.append(subprocess.Popen(command, cwd=CHECKOUT, env=environ, stdout=file, stderr=file))
 
@@ -98,7 +102,7 @@ def main() -> int:
     with ThreadPoolExecutor(len(runs)) as pool:
         waits = {pool.submit(process.wait): run for run, process in zip(runs, processes, strict=True)}
         for wait in as_completed(waits):
-            title, _, output = waits[wait]
+            title, _, output, _ = waits[wait]
             if wait.result() == 0:
                 print(f"{title}: {output.read_text().splitlines()[-1]}", flush=True)
             else:
