@@ -4,6 +4,7 @@ import json
 from collections import deque
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.conftest import Messages
@@ -236,7 +237,7 @@ def test_answer_that_was_lost_is_sent_again(network: Network) -> None:
 
 
 def test_unknown_messages_are_errors(network: Network) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(msgspec.MsgspecError):
         network.a.relay.received(b"b", b"\x93\xcc\xff")
 
 

@@ -441,7 +441,7 @@ class Relay:
         return self._nodes.send_to(node, _encode(message))
 
     def received(self, node: bytes, content: bytes) -> None:
-        """A message of another node. Raises ``ValueError`` if it cannot be read."""
+        """A message of another node. Raises ``msgspec.MsgspecError`` if it cannot be read."""
         message = _decode(content)
         owner = self._owners.get(node)
         if owner is not None:
