@@ -149,6 +149,29 @@ def stream_list(
     yield b"".join([*gathered, after])
 
 
+def stream_channels(page: Page, before: bytes, after: bytes) -> Iterator[bytes]:
+    """A list of channels in pieces, between ``before`` and ``after``."""
+    following = b"null" if page.following is None else quote_name(page.following)
+    objects = (
+        b'{"channel":%b,"readers":%d,"offset":%d}' % (quote(one.channel), one.readers, one.position.offset)
+        for one in page.channels
+    )
+    ending = b'],"total":%d,"next":%b%b' % (page.total, following, after)
+    return stream_list(objects, before + b'"channels":[', ending)
+
+
+def facts_fields(facts: SessionInfo) -> bytes:
+    """The fields of the reply to ``info``, with a comma before each."""
+    return b',"peer":%b,"from":%b,"to":%b,"channels":%d,"uptime":%d,"version":%b' % (
+        member_object(facts.peer),
+        quote(facts.ends.client),
+        quote(facts.ends.server),
+        facts.channels,
+        facts.uptime,
+        quote(facts.version),
+    )
+
+
 def subscribed_fields(channel: bytes, position: Position, recovered: bool | None, since: int | None) -> bytes:
     fields = b',"channel":%b,"offset":%d,"epoch":%b' % (quote_name(channel), position.offset, quote(position.epoch))
     if recovered is not None:
@@ -207,18 +230,7 @@ class JsonEncoder:
         return self._frame(b'{"type":"pong"%b}' % _id(tag))
 
     def facts(self, tag: Tag, facts: SessionInfo) -> bytes:
-        return self._frame(
-            b'{"type":"ok"%b,"peer":%b,"from":%b,"to":%b,"channels":%d,"uptime":%d,"version":%b}'
-            % (
-                _id(tag),
-                member_object(facts.peer),
-                quote(facts.ends.client),
-                quote(facts.ends.server),
-                facts.channels,
-                facts.uptime,
-                quote(facts.version),
-            )
-        )
+        return self._frame(b'{"type":"ok"%b%b}' % (_id(tag), facts_fields(facts)))
 
     def refused(self, tag: Tag, error: Error) -> bytes:
         return self._frame(
@@ -242,13 +254,7 @@ class JsonEncoder:
         return self._fragments(stream_list((member_object(member) for member in members), opening, b"]}"))
 
     def channels(self, tag: Tag, page: Page) -> Iterator[Piece]:
-        following = b"null" if page.following is None else quote_name(page.following)
-        ending = b'],"total":%d,"next":%b}' % (page.total, following)
-        objects = (
-            b'{"channel":%b,"readers":%d,"offset":%d}' % (quote(one.channel), one.readers, one.position.offset)
-            for one in page.channels
-        )
-        return self._fragments(stream_list(objects, b'{"type":"ok"%b,"channels":[' % _id(tag), ending))
+        return self._fragments(stream_channels(page, b'{"type":"ok"%b,' % _id(tag), b"}"))
 
     def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
         payloads, quoted = batch.payloads, quote_name(channel)

@@ -12,8 +12,10 @@ from typing import Self
 
 from twistedsock.codecs.framing import TextMessage
 from twistedsock.codecs.json_encoder import (
+    facts_fields,
     lost_field,
     member_object,
+    stream_channels,
     stream_events,
     stream_list,
     subscribed_fields,
@@ -294,18 +296,7 @@ class SocketIOEncoder(EventPackets):
         return self._ok(tag, b"")
 
     def facts(self, tag: Tag, facts: SessionInfo) -> bytes:
-        return self._ok(
-            tag,
-            b'"peer":%b,"from":%b,"to":%b,"channels":%d,"uptime":%d,"version":%b'
-            % (
-                member_object(facts.peer),
-                quote(facts.ends.client),
-                quote(facts.ends.server),
-                facts.channels,
-                facts.uptime,
-                quote(facts.version),
-            ),
-        )
+        return self._ok(tag, facts_fields(facts)[1:])
 
     def refused(self, tag: Tag, error: Error) -> bytes:
         code = error.code.value
@@ -340,13 +331,7 @@ class SocketIOEncoder(EventPackets):
         return self._framing.fragments(stream_list(objects, opening, b"]}]", MAX_LIST_BYTES, b'],"complete":false}]'))
 
     def channels(self, tag: Tag, page: Page) -> Iterator[Piece]:
-        following = b"null" if page.following is None else quote_name(page.following)
-        ending = b'],"total":%d,"next":%b}]' % (page.total, following)
-        objects = (
-            b'{"channel":%b,"readers":%d,"offset":%d}' % (quote(one.channel), one.readers, one.position.offset)
-            for one in page.channels
-        )
-        return self._framing.fragments(stream_list(objects, self._begin_ack(tag) + b'"channels":[', ending))
+        return self._framing.fragments(stream_channels(page, self._begin_ack(tag), b"}]"))
 
     # Messages without a command.
 

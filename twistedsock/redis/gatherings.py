@@ -132,9 +132,8 @@ class Gatherings:
     def connected(self) -> None:
         """Messages of all servers are received from now on."""
         self._is_connected = True
-        self._ask_for_leases(
-            self._learn
-        )  # so that they are known as missing if Redis goes away before the first request
+        # The servers are then known as missing if Redis goes away before the first request.
+        self._ask_for_leases(self._learn)
 
     def disconnected(self) -> None:
         self._is_connected = False
