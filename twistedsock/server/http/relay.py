@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
-import msgspec
-
 from twistedsock.codecs.problem_details import ApiError
 from twistedsock.errors import INTERNAL, UNAVAILABLE, Error, ErrorCode
 from twistedsock.limits.principal import Principal
@@ -24,6 +22,7 @@ from twistedsock.limits.rate import answer_price
 from twistedsock.limits.shares import MemoryBudget
 from twistedsock.pubsub.backplane import SendsToNodes
 from twistedsock.server.connection import log_exception
+from twistedsock.server.http import relay_messages as messages
 
 RENEW_SECONDS = 3.0
 
@@ -78,72 +77,6 @@ class PassableRequest(ClientRequest, Protocol):
     def principal(self) -> Principal: ...
 
 
-# Messages. Nodes of a Redis can have different versions: new fields need defaults.
-
-
-class _Message(msgspec.Struct, array_like=True, frozen=True): ...
-
-
-class Request(_Message, tag=1, frozen=True):
-    """``number`` is unique for the relaying node, also after it was started again. ``id`` is that of the session."""
-
-    number: int
-    path: bytes
-    id: bytes
-    method: bytes
-    content_type: bytes
-    body: bytes
-    principal: bytes
-
-
-class Finish(_Message, tag=2, frozen=True):
-    """The client has been sent the answer, or it has disconnected before."""
-
-    number: int
-    is_delivered: bool
-
-
-class Renew(_Message, tag=3, frozen=True):
-    """The requests that wait for an answer."""
-
-    numbers: list[int]
-
-
-class Release(_Message, tag=4, frozen=True):
-    """The relaying node shuts down: a request that only waits should be answered now."""
-
-    number: int
-
-
-class Rejected(_Message, tag=5, frozen=True):
-    """The body of a request was not complete, or too long."""
-
-    path: bytes
-    id: bytes
-
-
-class Answer(_Message, tag=6, frozen=True):
-    """The answer to a request: a response, or an error if ``code`` is not empty."""
-
-    number: int
-    status: int | None
-    content_type: bytes = b""
-    body: bytes = b""
-    code: bytes = b""
-    message: str = ""
-
-
-class Renewed(_Message, tag=7, frozen=True):
-    """The answer to ``Renew``, with the numbers that are not known: these requests will not be answered."""
-
-    unknown: list[int]
-
-
-_encode = msgspec.msgpack.Encoder().encode
-
-_decode = msgspec.msgpack.Decoder(Request | Finish | Renew | Release | Rejected | Answer | Renewed).decode
-
-
 class RelayedRequest:
     """A request that another node has passed to this one. Handlers use it like an ``HTTPRequest``, and respond once."""
 
@@ -166,7 +99,7 @@ class RelayedRequest:
         "renewals",
     )
 
-    def __init__(self, relay: "Relay", sender: "_Sender", request: Request) -> None:
+    def __init__(self, relay: "Relay", sender: "_Sender", request: messages.Request) -> None:
         self.number = request.number
         self.id = request.id
         """The id of its session."""
@@ -179,7 +112,7 @@ class RelayedRequest:
         """Called if the node that has the client shuts down before the response."""
         self.on_undelivered: Callable[[], object] | None = None
         """Called if the client has perhaps not been sent the response."""
-        self.answer: Answer | None = None
+        self.answer: messages.Answer | None = None
         self.is_sent = False
         self.renewals = 0
         """Renewals since the answer was sent."""
@@ -198,16 +131,16 @@ class RelayedRequest:
 
     def respond(self, status: int, content_type: bytes, body: bytes) -> None:
         if len(body) <= MAX_ANSWER_BYTES:
-            self._respond(Answer(self.number, status, content_type, body))
+            self._respond(messages.Answer(self.number, status, content_type, body))
             return
         self.respond_error(TOO_LONG_ANSWER)
         if self.on_undelivered is not None:
             self.on_undelivered()
 
     def respond_error(self, error: Error, status: int | None = None) -> None:
-        self._respond(Answer(self.number, status, code=error.code.value, message=error.message))
+        self._respond(messages.Answer(self.number, status, code=error.code.value, message=error.message))
 
-    def _respond(self, answer: Answer) -> None:
+    def _respond(self, answer: messages.Answer) -> None:
         if self.answer is not None or self.number not in self._sender.requests:
             return
         self.answer = answer
@@ -307,7 +240,7 @@ class Relay:
             return True
         self._last_number = number = self._last_number + 1
         content_type, body = request.header(b"content-type"), request.body
-        message = Request(number, request.path, id, request.method, content_type, body, passed.principal)
+        message = messages.Request(number, request.path, id, request.method, content_type, body, passed.principal)
         if not self._send(name, message):
             request.respond_error(UNAVAILABLE)
             return True
@@ -315,7 +248,7 @@ class Relay:
         owner.requests[number] = passed
         self._passed.add(passed.size, passed.principal)
         request.on_disconnect = partial(self._client_disconnected, owner, number)
-        request.on_shutdown = partial(self._send, name, Release(number))
+        request.on_shutdown = partial(self._send, name, messages.Release(number))
         self._renew_later()
         return True
 
@@ -323,11 +256,11 @@ class Relay:
         """The request of a session cannot be handled, because its body is too long or not complete."""
         name = self.find_owner(id)
         if name is not None:
-            self._send(name, Rejected(path, id))
+            self._send(name, messages.Rejected(path, id))
 
     def _client_disconnected(self, owner: _Owner, number: int) -> None:
         self._remove(owner, number)
-        self._send(owner.name, Finish(number, False))
+        self._send(owner.name, messages.Finish(number, False))
 
     def _remove(self, owner: _Owner, number: int) -> PassableRequest | None:
         passed = owner.requests.pop(number, None)
@@ -345,7 +278,7 @@ class Relay:
             if request is not None:
                 request.respond_error(OWNER_UNAVAILABLE)
 
-    def _answered(self, node: bytes, answer: Answer) -> None:
+    def _answered(self, node: bytes, answer: messages.Answer) -> None:
         owner = self._owners.get(node)
         request = None if owner is None else self._remove(owner, answer.number)
         if request is not None:
@@ -354,16 +287,16 @@ class Relay:
             else:
                 request.charge_afterwards(int(answer_price(len(answer.body))))
                 request.respond(answer.status or 200, answer.content_type, answer.body)
-        self._send(node, Finish(answer.number, request is not None))
+        self._send(node, messages.Finish(answer.number, request is not None))
 
-    def _renewed(self, node: bytes, message: Renewed) -> None:
+    def _renewed(self, node: bytes, message: messages.Renewed) -> None:
         owner = self._owners.get(node)
         if owner is not None:
             self._fail(owner, message.unknown)
 
     # Requests of other nodes.
 
-    def _requested(self, node: bytes, message: Request) -> None:
+    def _requested(self, node: bytes, message: messages.Request) -> None:
         sender = self._senders.setdefault(node, _Sender(node))
         request = sender.requests[message.number] = RelayedRequest(self, sender, message)
         self._renew_later()
@@ -404,12 +337,12 @@ class Relay:
         if not sender.requests:
             self._senders.pop(sender.name, None)
 
-    def _finished(self, node: bytes, message: Finish) -> None:
+    def _finished(self, node: bytes, message: messages.Finish) -> None:
         sender = self._senders.get(node)
         if sender is not None:
             self._end(sender, message.number, message.is_delivered)
 
-    def _renew(self, node: bytes, message: Renew) -> None:
+    def _renew(self, node: bytes, message: messages.Renew) -> None:
         sender = self._senders.get(node)
         requests = {} if sender is None else sender.requests
         for number in message.numbers:
@@ -422,27 +355,27 @@ class Relay:
                 if request.renewals > 1:  # with the first one, the answer may have been on its way
                     request.renewals = 0
                     self._send(node, request.answer)
-        self._send(node, Renewed([number for number in message.numbers if number not in requests]))
+        self._send(node, messages.Renewed([number for number in message.numbers if number not in requests]))
 
-    def _released(self, node: bytes, message: Release) -> None:
+    def _released(self, node: bytes, message: messages.Release) -> None:
         sender = self._senders.get(node)
         request = None if sender is None else sender.requests.get(message.number)
         if request is not None and request.on_shutdown is not None:
             request.on_shutdown()
 
-    def _rejected(self, node: bytes, message: Rejected) -> None:
+    def _rejected(self, node: bytes, message: messages.Rejected) -> None:
         handler = self.rejected_handlers.get(message.path)
         if handler is not None:
             handler(message.id)
 
     # Other nodes.
 
-    def _send(self, node: bytes, message: _Message | None) -> bool:
-        return self._nodes.send_to(node, _encode(message))
+    def _send(self, node: bytes, message: messages.Message | None) -> bool:
+        return self._nodes.send_to(node, messages.encode(message))
 
     def received(self, node: bytes, content: bytes) -> None:
         """A message of another node. Raises ``msgspec.MsgspecError`` if it cannot be read."""
-        message = _decode(content)
+        message = messages.decode(content)
         owner = self._owners.get(node)
         if owner is not None:
             owner.silent_renewals = 0
@@ -469,7 +402,7 @@ class Relay:
                 continue
             for passed in owner.requests.values():
                 passed.is_renewed = True
-            self._send(owner.name, Renew(list(owner.requests)))
+            self._send(owner.name, messages.Renew(list(owner.requests)))
         for sender in list(self._senders.values()):
             for request in list(sender.requests.values()):
                 request.missed += 1
@@ -485,11 +418,11 @@ def _size(request: RelayedRequest) -> int:
 
 
 _RECEIVERS: Mapping[type, Callable[[Relay, bytes, Any], None]] = {
-    Request: Relay._requested,
-    Finish: Relay._finished,
-    Renew: Relay._renew,
-    Release: Relay._released,
-    Rejected: Relay._rejected,
-    Answer: Relay._answered,
-    Renewed: Relay._renewed,
+    messages.Request: Relay._requested,
+    messages.Finish: Relay._finished,
+    messages.Renew: Relay._renew,
+    messages.Release: Relay._released,
+    messages.Rejected: Relay._rejected,
+    messages.Answer: Relay._answered,
+    messages.Renewed: Relay._renewed,
 }
