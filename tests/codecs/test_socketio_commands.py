@@ -124,6 +124,83 @@ def test_error_without_an_ack_is_an_event(client: SocketIOClient) -> None:
     assert isinstance(answer, str) and answer.startswith('2/kitchen,["#error",{"code":"bad-name","message":"invalid')
 
 
+DEEP = "[" * 101 + "]" * 101
+
+DEEPER = "[" * 4000 + "]" * 4000
+
+UNUSABLE_ARGUMENTS = {
+    "deep": DEEP,
+    "deeper": DEEPER,
+    "an array of several arguments that is deep": f"1,{DEEP[1:-1]}",
+    "a number that JSON does not have": "NaN",
+}
+
+
+@pytest.mark.parametrize("arguments", UNUSABLE_ARGUMENTS.values(), ids=UNUSABLE_ARGUMENTS)
+def test_event_with_unusable_arguments_is_an_error(client: SocketIOClient, arguments: str) -> None:
+    """With an ack, without one, and with an attachment, between events that are not disturbed."""
+    answers = client.ask(
+        '2/kitchen,1["a","before"]',
+        f'2/kitchen,2["a",{arguments}]',
+        f'2/kitchen,["a",{arguments}]',
+        f'51-/kitchen,3["a",{arguments},{ATTACHMENT}]',
+        b"\x01",
+        '2/kitchen,4["a","after"]',
+    )
+    code = '"code":"bad-json","message":"'
+    expected = [
+        '3/kitchen,1[{"offset":1',
+        '3/kitchen,2[{"error":{' + code,
+        '2/kitchen,["#error",{' + code,
+        '3/kitchen,3[{"error":{',
+        '3/kitchen,4[{"offset":2',
+        '2/kitchen,["a","before"',
+        '2/kitchen,["a","after"',
+    ]
+    assert [str(answer)[: len(text)] for answer, text in zip(answers, expected, strict=True)] == expected
+
+
+@pytest.mark.parametrize(
+    "arguments", ['["subscribe",%s]', '["publish","kitchen",%s]', '["history","kitchen",{"a":%s}]']
+)
+@pytest.mark.parametrize("value", [DEEPER, "NaN"], ids=["deeper", "NaN"])
+def test_command_with_unusable_arguments_is_an_error(main: SocketIOClient, arguments: str, value: str) -> None:
+    (answer,) = main.ask("21" + arguments % value)
+    assert isinstance(answer, str) and answer.startswith('31[{"error":{"code":"bad-json"')
+    assert main.session.state is SessionState.OPEN
+
+
+def test_deep_publication_on_the_main_namespace_is_an_error(main: SocketIOClient) -> None:
+    (answer,) = main.ask(f'21["publish","kitchen",{DEEP}]')
+    assert isinstance(answer, str) and answer.startswith('31[{"error":{"code":"bad-json"')
+
+
+def test_event_can_be_as_deep_as_in_other_protocols(client: SocketIOClient) -> None:
+    deep = DEEP[1:-1]
+    assert client.ask(f'2/kitchen,["a",{deep}]') == [f'2/kitchen,["a",{deep},{meta(1)}]']
+
+
+def test_numbers_of_any_size_are_passed_on(client: SocketIOClient) -> None:
+    assert client.ask('2/kitchen,["a",1e400]', "2/kitchen,[1.5]") == [
+        f'2/kitchen,["a",1e400,{meta(1)}]',
+        f'2/kitchen,["1.5",null,{meta(2)}]',
+    ]
+
+
+def test_number_in_place_of_an_attachment_is_an_error(client: SocketIOClient) -> None:
+    for value in ("1e400", '{"_placeholder":true,"num":1e400}'):
+        (answer,) = client.ask(f'51-/kitchen,1["a",{value}]', b"\x01")
+        assert isinstance(answer, str) and answer.startswith('3/kitchen,1[{"error":{"code":"bad-argument"')
+
+
+@pytest.mark.parametrize("value", [DEEP, DEEPER, "NaN"], ids=["deep", "deeper", "NaN"])
+def test_unusable_auth_is_a_connect_error(server: FakeServer, value: str) -> None:
+    client = SocketIOClient(server)
+    (answer,) = client.ask(f'0/kitchen,{{"more":{value}}}')
+    assert isinstance(answer, str) and answer.startswith('4/kitchen,{"message":"')
+    assert answer.endswith('"data":{"code":"bad-json"}}') and client.join("/kitchen") == {"sid": "p1"}
+
+
 def test_too_long_event_is_an_error() -> None:
     client = SocketIOClient(FakeServer(max_message_bytes=512))
     client.join("/kitchen")

@@ -176,9 +176,18 @@ def test_packets_for_a_namespace_that_is_joined_again_must_wait(sio: SocketIO, c
     assert client.is_closed
 
 
-def test_auth_that_cannot_be_decoded_closes_the_connection(port: EnginePort) -> None:
+@pytest.mark.parametrize("value", ["1e999", "NaN", "[" * 101 + "]" * 101])
+def test_auth_that_cannot_be_decoded_closes_the_connection(port: EnginePort, value: str) -> None:
     client = SocketClient(port)
-    client.send('0{"a":1e999}')
+    client.send(f'0{{"a":{value}}}')
+    assert client.is_closed
+
+
+@pytest.mark.parametrize("packet", ['2["a",NaN]', "3999[NaN]", f'2["a",{"[" * 4000}{"]" * 4000}]'])
+def test_data_that_cannot_be_decoded_close_the_connection(port: EnginePort, packet: str) -> None:
+    client = SocketClient(port)
+    client.join()
+    client.send(packet)
     assert client.is_closed
 
 

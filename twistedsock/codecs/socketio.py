@@ -31,6 +31,8 @@ NAMES_OF_LIBRARIES = RESERVED_NAMES | {"*", "__disconnect_final"}
 """Names that a client cannot take for an event: those, a handler for all events in ``python-socketio``, and an event
 that this library emits locally."""
 
+TOO_DEEP = f"data too deep: at most {MAX_DEPTH} levels are allowed"
+
 PLACEHOLDER = b'{"_placeholder":true,"num":0}'
 """The JSON in place of the only attachment of a packet."""
 
@@ -68,20 +70,29 @@ class InvalidPacket(Exception):
     """The client has violated the protocol. Its connection must be closed. The message says how."""
 
 
+class _InvalidData(Exception):
+    """The packet can be answered, but its data are invalid. The message says how."""
+
+
 class SocketPacket(msgspec.Struct, frozen=True):
     """``items`` are JSON texts: the elements of the array of an event or ack, or the only value of another packet. The
-    first element of an event is its name. Events and acks with attachments have the types EVENT and ACK too."""
+    first element of an event is its name. Events and acks with attachments have the types EVENT and ACK too.
+
+    ``error`` says why the data are invalid, and is empty if they are not. Their brackets are those that the type
+    requires, so the packet can be answered. It has no items then."""
 
     type: PacketType
     namespace: str = MAIN_NAMESPACE
     items: tuple[bytes, ...] = ()
     id: int | None = None
     attachments: tuple[bytes, ...] = ()
+    error: str = ""
 
     @property
     def event_name(self) -> str:
-        """The name of an event. A number is a name too."""
-        return str(_decode(self.items[0]))
+        """The name of an event. A number is a name too, as it is written."""
+        name = self.items[0]
+        return _read_text(name) if name.startswith(b'"') else name.decode()
 
     @property
     def values(self) -> list[Any]:
@@ -95,6 +106,8 @@ class SocketPacket(msgspec.Struct, frozen=True):
 # Possessive quantifiers: no text makes this backtrack.
 _HEAD = re.compile(rb"([0-6])(?:([0-9]++)-)?(/[^,]*+,?+)?([0-9]++)?", re.DOTALL)
 
+_QUOTE = b'"'[0]
+
 _MAX_DIGITS = 15
 """Of ids, so that they are exact in JavaScript."""
 
@@ -102,12 +115,16 @@ _read_items = msgspec.json.Decoder(tuple[msgspec.Raw, ...]).decode
 
 _read_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
+_read_text = msgspec.json.Decoder(str).decode
+
 _read = msgspec.json.Decoder().decode
 
 _write = msgspec.json.Encoder().encode
 
 
 def _decode(text: bytes) -> Any:
+    if is_too_deep(text):
+        raise InvalidPacket(TOO_DEEP)
     try:
         return _read(text)
     except (msgspec.DecodeError, RecursionError):
@@ -191,8 +208,12 @@ def decode_text(text: bytes) -> tuple[SocketPacket, int]:
         raise InvalidPacket(f"invalid id: at most {_MAX_DIGITS} digits are allowed")
     if type is PacketType.ACK and id is None:
         raise InvalidPacket("invalid ack: the id is missing")
-    items = _decode_items(type, text[head.end() :])
-    return SocketPacket(type, _name(namespace), items, None if id is None else int(id)), attachments
+    items, error = tuple[bytes, ...](), ""
+    try:
+        items = _decode_items(type, text[head.end() :])
+    except _InvalidData as invalid:
+        error = str(invalid)
+    return SocketPacket(type, _name(namespace), items, None if id is None else int(id), error=error), attachments
 
 
 def _name(namespace: bytes | None) -> str:
@@ -205,8 +226,6 @@ def _name(namespace: bytes | None) -> str:
 
 
 def _decode_items(type: PacketType, data: bytes) -> tuple[bytes, ...]:
-    if is_too_deep(data):
-        raise InvalidPacket(f"data too deep: at most {MAX_DEPTH} levels are allowed")
     data = replace_unpaired_surrogates(data)
     try:
         match type:
@@ -216,23 +235,32 @@ def _decode_items(type: PacketType, data: bytes) -> tuple[bytes, ...]:
                 items = (data,) if data else ()
                 if data:
                     _read_object(data)
+                    if is_too_deep(data):
+                        raise _InvalidData(TOO_DEEP)
             case PacketType.DISCONNECT if not data:
                 items = ()
             case _:
                 raise InvalidPacket(f"unexpected packet or data: {type.name.lower()}")
-    except (msgspec.DecodeError, RecursionError):
-        raise InvalidPacket(f"invalid data: {type.name.lower()}") from None
+    except RecursionError:
+        raise _InvalidData(TOO_DEEP) from None
+    except msgspec.DecodeError as error:
+        if data[:1] + data[-1:] != (b"{}" if type is PacketType.CONNECT else b"[]"):
+            raise InvalidPacket(f"invalid data: {type.name.lower()}") from None
+        raise _InvalidData(f"invalid JSON: {error}") from None
     if type is PacketType.EVENT:
         _check_name(items)
     return items
 
 
+_NAME_STARTS = frozenset(b'"-0123456789')
+
+
 def _check_name(items: Sequence[bytes]) -> None:
     if not items:
         raise InvalidPacket("invalid event: the name is missing")
-    name = _decode(items[0])
-    if type(name) not in (str, int) or name in RESERVED_NAMES:
-        raise InvalidPacket("invalid event name: send a string that is not reserved, or a whole number")
+    name = items[0]
+    if name[0] not in _NAME_STARTS or (name[0] == _QUOTE and _read_text(name) in RESERVED_NAMES):
+        raise InvalidPacket("invalid event name: send a string that is not reserved, or a number")
 
 
 def encode_packet(packet: SocketPacket) -> tuple[bytes, ...]:
@@ -258,9 +286,9 @@ def encode_values(values: Iterable[Any]) -> tuple[tuple[bytes, ...], tuple[bytes
         try:
             item = _write(_extract(value, attachments))
         except RecursionError:
-            raise ValueError(f"data too deep: at most {MAX_DEPTH} levels are allowed") from None
+            raise ValueError(TOO_DEEP) from None
         if is_too_deep(item):
-            raise ValueError(f"data too deep: at most {MAX_DEPTH} levels are allowed")
+            raise ValueError(TOO_DEEP)
         items.append(item)
     return tuple(items), tuple(attachments)
 

@@ -13,9 +13,10 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from twistedsock.codecs import json_decoder
-from twistedsock.codecs.payload import build_payloads
+from twistedsock.codecs.payload import build_payloads, is_too_deep
 from twistedsock.codecs.socketio import (
     MAIN_NAMESPACE,
+    TOO_DEEP,
     InvalidPacket,
     PacketDecoder,
     PacketType,
@@ -80,6 +81,8 @@ _UNKNOWN_EVENT = Error(
 
 _NO_ACK = Error(ErrorCode.BAD_ARGUMENT, "no acknowledgement: pass a callback, or use emitWithAck")
 
+_DATA_TOO_DEEP = Error(ErrorCode.BAD_JSON, TOO_DEEP)
+
 _NESTED_BYTES = Error(
     ErrorCode.BAD_ARGUMENT,
     "unsupported bytes: an event can have bytes as its only argument, and no bytes inside of JSON or beside other "
@@ -110,9 +113,15 @@ _read_auth = msgspec.json.Decoder(_Auth).decode
 
 _read_text = msgspec.json.Decoder(str).decode
 
-_read = msgspec.json.Decoder().decode
 
-_PLACEHOLDER = {"_placeholder": True, "num": 0}
+class _Placeholder(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    is_placeholder: bool = msgspec.field(name="_placeholder")
+    number: int = msgspec.field(name="num")
+
+
+_read_placeholder = msgspec.json.Decoder(_Placeholder).decode
+
+_PLACEHOLDER = _Placeholder(True, 0)
 
 _MAX_PLACEHOLDER_BYTES = 64
 """Clients differ in white space."""
@@ -181,6 +190,8 @@ class SocketIODecoder:
         tag = event_tag(namespace) if packet.id is None else ack_tag(namespace, packet.id, namespace)
         if not (self._encoder.is_main_joined if is_main else namespace in self._encoder.namespaces):
             return InvalidCommand(NOT_SUBSCRIBED, tag)
+        if packet.error:
+            return InvalidCommand(Error(ErrorCode.BAD_JSON, packet.error), tag)
         name = packet.event_name
         if not is_main:
             return self._publish(namespace, name, packet, tag)
@@ -198,6 +209,8 @@ class SocketIODecoder:
         encoder = self._encoder
         if encoder.is_main_joined if not namespace else namespace in encoder.namespaces:
             raise InvalidPacket("the namespace has been joined already")
+        if packet.error:
+            return InvalidCommand(Error(ErrorCode.BAD_JSON, packet.error), connect_tag(namespace))
         try:
             auth = _read_auth(packet.items[0]) if packet.items else _Auth()
         except msgspec.ValidationError as error:
@@ -319,20 +332,20 @@ def _read_payload(packet: SocketPacket) -> Payloads | Error:
         if len(values) != 1 or not _is_attachment(values[0]) or len(packet.attachments) > 1:
             return _NESTED_BYTES
         return build_payloads(packet.attachments, BYTES)
-    if len(values) != 1:
-        return build_payloads((b"[%b]" % b",".join(values) if values else b"null",), JSON)
-    value = values[0]
-    if not value.startswith(b'"'):
-        return build_payloads((value,), JSON)
-    return build_payloads((_read_text(value).encode() if b"\\" in value else value[1:-1],), TEXT)
+    value = values[0] if len(values) == 1 else b"[%b]" % b",".join(values) if values else b"null"
+    if value.startswith(b'"'):
+        return build_payloads((_read_text(value).encode() if b"\\" in value else value[1:-1],), TEXT)
+    return _DATA_TOO_DEEP if is_too_deep(value) else build_payloads((value,), JSON)
 
 
 def _is_attachment(value: bytes) -> bool:
-    """True for the placeholder of the first attachment. In Python, 1 and 0.0 are equal to its values too."""
+    """True for the placeholder of the first attachment."""
     if len(value) > _MAX_PLACEHOLDER_BYTES:
         return False
-    found = _read(value)
-    return found == _PLACEHOLDER and found["_placeholder"] is True and type(found["num"]) is int
+    try:
+        return _read_placeholder(value) == _PLACEHOLDER
+    except msgspec.DecodeError:
+        return False
 
 
 def _read_recovery(auth: _Auth) -> tuple[int | None, bytes | None, bytes]:

@@ -87,8 +87,11 @@ class Connection(MessageHandler):
     def received(self, data: bytes, is_binary: bool) -> None:
         try:
             packet = self._decoder.feed(data, is_binary)
-            if packet is not None:
-                self._handle(packet)
+            if packet is None:
+                return
+            if packet.error:
+                raise InvalidPacket(packet.error)
+            self._handle(packet)
         except InvalidPacket:
             self._engine.fail(CloseCause.INVALID)
 
