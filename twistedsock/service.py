@@ -170,7 +170,7 @@ class SockbridgeService(LoggingService):
             time.time,
             lambda: secrets.token_hex(16),
             random.random,
-            self.context.broker.owner_of,
+            self.context.broker.channels.owner_of,
         )
         self.webhooks.configure(read_webhooks(settings))
         self.bridge = Bridge(self.context)

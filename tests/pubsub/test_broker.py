@@ -61,7 +61,7 @@ def test_finds_the_time_of_an_event_while_its_channel_is_open() -> None:
 def test_rejects_invalid_channel_name_in_all_calls(channel: str) -> None:
     server = FakeServer()
     assert publish(server, channel) == errors.BAD_CHANNEL
-    assert server.broker.open(channel.encode()) == errors.BAD_CHANNEL
+    assert server.broker.channels.open(channel.encode()) == errors.BAD_CHANNEL
     assert server.broker.members(channel.encode()) == errors.BAD_CHANNEL
     assert server.broker.local_members(channel.encode()) == []
 
@@ -138,20 +138,20 @@ def test_counts_channels_that_are_being_opened() -> None:
 
 def test_opens_a_channel_once_for_all_waiting_callers() -> None:
     server = FakeServer(late=True)
-    opening = server.broker.open(b"a")
-    assert isinstance(opening, Future) and server.broker.open(b"a") is opening
+    opening = server.broker.channels.open(b"a")
+    assert isinstance(opening, Future) and server.broker.channels.open(b"a") is opening
     assert len(server.backplane) == 1
     outcomes: list[object] = []
     opening.then(outcomes.append)
     server.backplane.release()
-    assert outcomes == [server.broker.channels[b"a"]] and server.broker.open(b"a") is outcomes[0]
+    assert outcomes == [server.broker.channels[b"a"]] and server.broker.channels.open(b"a") is outcomes[0]
 
 
 def test_failed_open_returns_the_error_and_can_be_repeated() -> None:
     server = FakeServer(late=True)
     outcomes: list[object] = []
     for failing in (1, 0):
-        opening = server.broker.open(b"a")
+        opening = server.broker.channels.open(b"a")
         assert isinstance(opening, Future)
         opening.then(outcomes.append)
         server.backplane.failing = failing
@@ -161,7 +161,7 @@ def test_failed_open_returns_the_error_and_can_be_repeated() -> None:
 
 def test_accepts_an_event_before_the_answer_to_open() -> None:
     server = FakeServer(late=True)
-    opening = server.broker.open(b"a")
+    opening = server.broker.channels.open(b"a")
     assert isinstance(opening, Future)
     server.broker.deliver(b"a", b"e1", Batch(1, 2, b"p", b"p", b"message", Payloads((b"x",), 1)))
     made = server.broker.channels[b"a"]
@@ -367,7 +367,7 @@ def test_flush_during_input_requests_no_turn() -> None:
 def test_notify_once_calls_back_when_events_are_in_the_history() -> None:
     server = FakeServer()
     rung: list[int] = []
-    channel = server.broker.open(b"k")
+    channel = server.broker.channels.open(b"k")
     assert isinstance(channel, Channel)
     channel.notify_once(lambda: rung.append(channel.history.end))
     server.turn()
@@ -383,21 +383,21 @@ def test_notify_once_calls_back_when_events_are_in_the_history() -> None:
 def test_cancel_notify_closes_an_unused_channel() -> None:
     server = FakeServer()
     rung: list[str] = []
-    channel = server.broker.open(b"k")
+    channel = server.broker.channels.open(b"k")
     assert isinstance(channel, Channel)
     rings = [lambda: rung.append("a"), lambda: rung.append("b")]
     for ring in rings:
         channel.notify_once(ring)
-    server.broker.cancel_notify(channel, rings[0])
+    server.broker.channels.cancel_notify(channel, rings[0])
     assert b"k" in server.broker.channels
     server.line_client().send("PUB k x")
     server.turn()
     assert rung == ["b"]
-    server.broker.cancel_notify(channel, rings[1])
-    quiet = server.broker.open(b"q")
+    server.broker.channels.cancel_notify(channel, rings[1])
+    quiet = server.broker.channels.open(b"q")
     assert isinstance(quiet, Channel)
     quiet.notify_once(rings[0])
-    server.broker.cancel_notify(quiet, rings[0])
+    server.broker.channels.cancel_notify(quiet, rings[0])
     assert b"q" not in server.broker.channels
 
 
@@ -593,7 +593,7 @@ def test_closing_a_closed_channel_does_not_close_its_successor() -> None:
     client.send("SUB a")
     closed = server.broker.channels[b"a"]
     client.send("UNSUB a", "SUB a")
-    server.broker.close_if_unused(closed)
+    server.broker.channels.close_if_unused(closed)
     assert server.broker.channels[b"a"] is not closed
 
 

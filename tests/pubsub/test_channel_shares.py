@@ -252,12 +252,12 @@ def test_remote_channel_counts_for_its_local_subscribers() -> None:
 def test_owner_of_returns_the_owner() -> None:
     server = FakeServer()
     asks(comes(server, A), "PUB a x")
-    assert server.broker.owner_of(b"a") == A and server.broker.owner_of(b"b") == ELSEWHERE
+    assert server.broker.channels.owner_of(b"a") == A and server.broker.channels.owner_of(b"b") == ELSEWHERE
 
 
 def test_channel_opened_by_the_server_counts_as_local() -> None:
     server = FakeServer()
-    server.broker.open(b"a")
+    server.broker.channels.open(b"a")
     assert owners(server) == {"a": LOCAL} and server.broker.channels[b"a"].position == Position(b"e1", 0)
 
 

@@ -165,7 +165,7 @@ def test_opening_again_ends_with_the_channel(server: FakeServer) -> None:
 def test_waiters_are_called_at_a_new_epoch() -> None:
     """So that long polls return its name."""
     server, calls = FakeServer(), list[bytes]()
-    here = server.broker.open(b"a")
+    here = server.broker.channels.open(b"a")
     assert isinstance(here, Channel)
     here.notify_once(lambda: calls.append(here.epoch))
     reset(server, Position(b"e2", 0))
@@ -224,7 +224,7 @@ def test_late_event_of_the_former_epoch_is_ignored(server: FakeServer) -> None:
 def test_new_epoch_that_cannot_be_opened_is_tried_again_at_the_next_event(server: FakeServer) -> None:
     client = subscribe(server)
     server.restart_backplane()
-    server.broker.open(b"b")  # the requests are answered in their order
+    server.broker.channels.open(b"b")  # the requests are answered in their order
     server.backplane.release()
     publication = Publication(b"a", Payloads((b"one",), 3))
     server.backplane.publish(client.session.client, publication)

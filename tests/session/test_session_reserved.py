@@ -40,6 +40,6 @@ def test_checks_reserved_channels_without_a_policy() -> None:
 def test_counts_reserved_channels_separately(server: FakeServer) -> None:
     peer = server.line_client()
     peer.send("SUB $sys/figures", "SUB $sys/closed", "SUB kitchen")
-    assert (len(server.broker.channels), server.broker.own_channels) == (3, 2)
+    assert (len(server.broker.channels), server.broker.channels.own) == (3, 2)
     peer.send("UNSUB $sys/figures", "UNSUB kitchen")
-    assert (len(server.broker.channels), server.broker.own_channels) == (1, 1)
+    assert (len(server.broker.channels), server.broker.channels.own) == (1, 1)

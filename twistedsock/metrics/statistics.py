@@ -61,7 +61,7 @@ def read_statistics(context: ServerContext, memory_bytes: int, cpu_seconds: floa
         version=context.version.decode(),
         peers=count_clients(context),
         connections=context.connection_limiter.connections,
-        channels=len(broker.channels) - broker.own_channels,
+        channels=len(broker.channels) - broker.channels.own,
         subscriptions=broker.subscription_shares.total,
         behind=stats.behind,
         published=stats.published,

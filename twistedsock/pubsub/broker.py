@@ -11,22 +11,19 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twistedsock.errors import Error
-from twistedsock.limits.principal import ELSEWHERE, LOCAL, Principal
 from twistedsock.limits.settings import (
     CHUNK_BYTES,
     MAX_MEMBERS_HELD,
     MAX_PENDING_REPLY_WRITERS,
     Limits,
-    reserved_limits,
 )
 from twistedsock.limits.shares import MemoryBudget, Shares
 from twistedsock.pubsub.backplane import Backplane, Observer, PresenceObserver
 from twistedsock.pubsub.channel import Channel
-from twistedsock.pubsub.channel_shares import ChannelShares
+from twistedsock.pubsub.channels import Channels
 from twistedsock.pubsub.encoding_group import GatheredChunks, send_gathered
 from twistedsock.pubsub.future import Future, map_result, on_result
 from twistedsock.pubsub.history import FRAME_COST
-from twistedsock.pubsub.history_budget import HistoryBudget
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME, check_channel, check_event_name, is_reserved
 from twistedsock.pubsub.rereading import OlderEvents, ReadQueue, Repairs
 from twistedsock.pubsub.scheduler import Scheduler
@@ -78,15 +75,14 @@ class Broker:
         self.limits = limits
         self.clock = clock
         self.scheduler = Scheduler(clock, schedule_turn)
-        self.channels: dict[bytes, Channel] = {}
-        self.own_channels = 0
-        """How many of the channels are the server's own."""
-        self.histories = HistoryBudget(limits.history_total_bytes, clock, self._history_emptied)
         self.member_shares = Shares(MAX_MEMBERS_HELD)
         """Members in replies that are being written."""
         self.subscription_shares = Shares(limits.max_subscriptions)
         self.memory_budget = MemoryBudget(limits.max_buffered_bytes)
         self.stats = Stats()
+        self._repairs = Repairs(backplane, self)
+        self.channels = Channels(backplane, limits, self.stats, clock, wall_clock, self._repairs.cancel)
+        self.histories = self.channels.histories
         self.observers: list[Observer] = []
         """Observers of what the clients of this node do. Add to this list before the first connection is accepted."""
         self.presence_observers: list[PresenceObserver] = []
@@ -103,16 +99,9 @@ class Broker:
         self._counts_members: bool = getattr(backplane, "counts_members", False)
         # How the ids of this node's clients begin.
         self._id_prefix = backplane.node_name and backplane.node_name + b"-"
-        self._repairs = Repairs(backplane, self)
         self._older: OlderEvents | None = None
         if backplane.keeps_history:
             self._older = OlderEvents(backplane, self.scheduler, self.resume, self._flush_replies)
-        self._wall_clock = wall_clock
-        self._channel_shares = ChannelShares(limits.max_channels, self.histories)
-        self._opening: dict[bytes, Future[Channel]] = {}
-        # For the server's own channels: events that it publishes there are not counted as its work.
-        self._reserved_limits = reserved_limits(limits)
-        self._reserved_stats = Stats()
         self.is_handling_input = False
         """Set while input that was read from a socket is handled. ``end_input`` must follow."""
         # Replies to be written before the next events.
@@ -143,7 +132,7 @@ class Broker:
         """Returns the offset of the first event."""
         channel = self.channels.get(publication.channel)
         if channel is None:
-            error = self._channel_shares.check(publication.channel, publisher.principal)
+            error = self.channels.shares.check(publication.channel, publisher.principal)
             if error is not None:
                 return error
         if publication.name != DEFAULT_EVENT_NAME:
@@ -153,7 +142,7 @@ class Broker:
         if channel is None:
             return self._publish_to_new(publisher, publication)
         if channel.owner != publisher.principal:
-            self._channel_shares.count_foreign(channel, publisher.principal, publication.payloads)
+            self.channels.shares.count_foreign(channel, publisher.principal, publication.payloads)
         answer = self.backplane.publish(publisher, publication)
         if not self._repairs.running and not isinstance(answer, Future):
             return answer
@@ -161,9 +150,9 @@ class Broker:
 
     def _publish_to_new(self, publisher: Client, publication: Publication) -> int | Error | Future[int]:
         if self.backplane.keeps_history:  # the channel needs its older events
-            opened, sender = self.open(publication.channel, publisher.principal), publisher.snapshot()
+            opened, sender = self.channels.open(publication.channel, publisher.principal), publisher.snapshot()
             return map_result(opened, lambda channel: self._publish_to_opened(channel, sender, publication))
-        release = self._channel_shares.claim(publication.channel, publisher.principal)
+        release = self.channels.shares.claim(publication.channel, publisher.principal)
         try:
             answer = self.backplane.publish(publisher, publication)
         except BaseException:
@@ -189,7 +178,7 @@ class Broker:
 
     def _end_use(self, channel: Channel) -> None:
         channel.uses -= 1
-        self.close_if_unused(channel)
+        self.channels.close_if_unused(channel)
 
     def time_of(self, name: bytes, offset: int) -> int | None:
         """The time of an event that has just been published, if its channel still has it."""
@@ -203,7 +192,7 @@ class Broker:
         channel, first, end = self.channels.get(name), batch.first, batch.end
         if channel is None:
             state = ChannelState(Position(epoch, first - 1))
-            channel = self._add_channel(name, state, self._channel_shares.owner_of_new(name))
+            channel = self.channels.add(name, state, self.channels.shares.owner_of_new(name))
         elif first != channel.head + 1 or epoch != channel.epoch:
             if epoch != channel.epoch or first > channel.head + 1:
                 self._repairs.hold(channel, epoch, batch)
@@ -295,7 +284,7 @@ class Broker:
                 send_gathered(subscriber, due)
         for channel in channels:
             if not channel.subscriptions:
-                self.close_if_unused(channel)
+                self.channels.close_if_unused(channel)
         if channels:
             self._flushed_at = self.clock()
             self.stats.flushes.observe(self._flushed_at - start)
@@ -408,14 +397,14 @@ class Broker:
         del channel.subscriptions[client.id]
         self.subscription_shares.add(subscription.principal, -1)
         if subscription.principal == channel.owner:
-            self._channel_shares.give_to_subscriber(channel)
+            self.channels.shares.give_to_subscriber(channel)
         channel.remove_subscription(subscription)
         subscription.subscriber.clear_behind(subscription)
         subscription.pop_missed()
         self.backplane.leave(channel.name, client.member())
         for observer in self._observers_here(channel.name):
             observer.left(channel.name, client.member(), len(channel.subscriptions))
-        self.close_if_unused(channel)
+        self.channels.close_if_unused(channel)
 
     def member_renamed(self, subscription: Subscription) -> None:
         """The client of a subscription has another nick."""
@@ -494,7 +483,7 @@ class Broker:
         size = self._finish_delivery(channel)
         channel.restart(state)
         self.histories.account(channel, size)
-        self._load(channel, state)
+        self.channels.load(channel, state)
         channel.uses -= 1
         self.report_gap(name, None)
         self._repairs.epoch_changed(name)
@@ -514,71 +503,6 @@ class Broker:
         """Called by the backplane with a command of another node."""
         self.handle_command(command)
 
-    # Channels and their histories.
-
-    def open(self, name: bytes, principal: Principal = LOCAL) -> Channel | Error | Future[Channel]:
-        """The channel of that name. A new one counts for ``principal``. A caller that does not subscribe to it must
-        call ``close_if_unused``."""
-        channel = self.channels.get(name)
-        if channel is not None:
-            return channel
-        if name in self._opening:
-            return self._opening[name]
-        error = self._channel_shares.check(name, principal)
-        if error is not None:
-            return error
-        answer = self.backplane.open(name)
-        if not isinstance(answer, Future):
-            return self._opened(name, answer, principal)
-        release = self._channel_shares.claim(name, principal)
-        self._opening[name] = opening = Future[Channel]()
-
-        def opened(outcome: ChannelState | Error) -> None:
-            release(outcome)
-            self._opening.pop(name).settle(self._opened(name, outcome, principal))
-
-        answer.then(opened)
-        return opening
-
-    def _opened(self, name: bytes, outcome: ChannelState | Error, principal: Principal) -> Channel | Error:
-        if isinstance(outcome, Error):
-            return outcome
-        # An event may have been delivered before the answer arrived.
-        return self.channels.get(name) or self._add_channel(name, outcome, principal)
-
-    def _add_channel(self, name: bytes, state: ChannelState, owner: Principal) -> Channel:
-        limits, stats = self.limits, self.stats
-        if is_reserved(name):
-            limits, stats = self._reserved_limits, self._reserved_stats
-            self.own_channels += 1
-        channel = self.channels[name] = Channel(name, state, limits, stats, owner)
-        self._channel_shares.add(channel)
-        self._load(channel, state)
-        return channel
-
-    def _load(self, channel: Channel, state: ChannelState) -> None:
-        """Add the tail of a channel that was opened to its history. Its events are as old as their times say."""
-        if state.tail:
-            now = self._wall_clock()
-            ages = [max(0.0, now - batch.time / 1000) if batch.time else 0.0 for batch in state.tail]
-            self.histories.load(channel, state.tail, ages)
-
-    def close_if_unused(self, channel: Channel) -> None:
-        """Remove a channel that has neither subscriptions nor history, and that nothing else needs."""
-        if channel.subscriptions or channel.history or channel.pending or channel.waiters or channel.uses:
-            return
-        if self.channels.get(channel.name) is channel:
-            del self.channels[channel.name]
-            self.own_channels -= is_reserved(channel.name)
-            self._channel_shares.remove(channel)
-            self._repairs.cancel(channel.name)
-            self.backplane.close(channel.name)
-
-    def owner_of(self, name: bytes) -> Principal:
-        """The principal that a channel counts for."""
-        channel = self.channels.get(name)
-        return ELSEWHERE if channel is None else channel.owner
-
     def expire_histories(self) -> None:
         """Drop the events that are too old. Call this every few seconds: nothing else does it for channels that are not
         used. If there are many channels, it continues in the next turns."""
@@ -588,12 +512,3 @@ class Broker:
 
     def _expired(self) -> None:
         self._is_expiring = False
-
-    def _history_emptied(self, channel: Channel) -> None:
-        self._channel_shares.give_to_subscriber(channel)
-        self.close_if_unused(channel)
-
-    def cancel_notify(self, channel: Channel, callback: Callable[[], None]) -> None:
-        """A callback that ``Channel.notify_once`` was given must not be called any more."""
-        channel.cancel_notify(callback)
-        self.close_if_unused(channel)

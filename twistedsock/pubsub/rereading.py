@@ -6,7 +6,7 @@ dropped what they need. ``ReadQueue`` is for requests of histories.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -35,7 +35,7 @@ chunk each. Publications wait for as many reads at most, if the backplane does o
 class RepairedNode(Protocol):
     """What repairs need of the broker."""
 
-    channels: dict[bytes, Channel]
+    channels: Mapping[bytes, Channel]
     scheduler: Scheduler
 
     def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None: ...

@@ -147,7 +147,7 @@ def _subscribe_to(session: Session, command: commands.Subscribe, channel: "Chann
     if subscription is None:
         if not broker.subscription_shares.admits(session.client.principal):
             session.replies.write_error(command.tag, errors.TOO_MANY_SUBSCRIPTIONS_IN_ALL)
-            broker.close_if_unused(channel)
+            broker.channels.close_if_unused(channel)
             return
         subscription = session.add_subscription(channel, command.echo, command.presence, encoder)
     else:
@@ -177,7 +177,7 @@ def _find_oldest(session: Session, command: commands.Subscribe, channel: "Channe
 
     _when_ready(session, found, command.tag, subscribe)
     on_result(answer, was_read)
-    session.broker.close_if_unused(channel)
+    session.broker.channels.close_if_unused(channel)
 
 
 def _replay(
@@ -222,7 +222,7 @@ def _history_of(session: Session, command: commands.ReadHistory, channel: "Chann
     if command.with_time:
         encoder = encoder.with_time()
     _stream(session, _history_pieces(session, command, channel, encoder))
-    broker.close_if_unused(channel)
+    broker.channels.close_if_unused(channel)
 
 
 def _history_pieces(
@@ -426,7 +426,7 @@ def _with_readable(session: Session, name: bytes, tag: Tag, action: Callable[["C
     """Continue a command with a channel that the client has the right to read."""
     if not _may_read(session, name, tag):
         return
-    opened = session.broker.open(name, session.client.principal)
+    opened = session.broker.channels.open(name, session.client.principal)
     if isinstance(opened, Future):
         _when_ready(session, opened, tag, partial(_opened_later, session, name, tag, action))
     else:
@@ -442,7 +442,7 @@ def _opened_later(
     elif _may_read(session, name, tag):  # checked again, because the command has waited
         action(channel)
     else:
-        session.broker.close_if_unused(channel)
+        session.broker.channels.close_if_unused(channel)
 
 
 def _stream(session: Session, pieces: Iterator[Piece]) -> None:

@@ -131,7 +131,7 @@ class RequestClient:
         return publisher
 
     def _publish(self, publisher: Client, publication: Publication) -> Position | Error | Future[Position]:
-        opened = self._context.broker.open(publication.channel, publisher.principal)
+        opened = self._context.broker.channels.open(publication.channel, publisher.principal)
         return map_result(opened, lambda channel: self._publish_on(channel, publisher, publication))
 
     def _displayed_nick(self, nick: bytes) -> bytes:
@@ -149,7 +149,7 @@ class RequestClient:
         if broker.needs_flush:
             broker.flush()
         position = map_result(answer, lambda offset: Position(broker.channels.get(channel.name, channel).epoch, offset))
-        on_result(position, lambda outcome: broker.close_if_unused(channel))
+        on_result(position, lambda outcome: broker.channels.close_if_unused(channel))
         return position
 
     def history(
@@ -166,11 +166,15 @@ class RequestClient:
             else:
                 self._context.broker.histories.update(opened)
                 page = complete(self._read_page(opened, query, epoch))
-            self._context.broker.close_if_unused(opened)
+            self._context.broker.channels.close_if_unused(opened)
             return page
 
         error = self.check_access(channel, Right.READ)
-        return error if error is not None else map_result(self._context.broker.open(channel, self.principal), read)
+        return (
+            error
+            if error is not None
+            else map_result(self._context.broker.channels.open(channel, self.principal), read)
+        )
 
     def read_page(self, channel: Channel, query: HistoryQuery, epoch: bytes | None = None) -> HistoryPage:
         """Like ``history``, for a channel that is open and readable, and only what is in memory. Its history must be up

@@ -306,7 +306,7 @@ def test_does_not_send_a_long_history_after_a_disconnect(
         api("POST", KITCHEN, b"x" * 60_000)
     stats, opened = api.server.context.stats, Future()
     before = stats.requests.copy()
-    monkeypatch.setattr(api.server.broker, "open", lambda *asked: opened)
+    monkeypatch.setattr(api.server.broker.channels, "open", lambda *asked: opened)
     api.send("GET", KITCHEN)
     api.disconnect()
     opened.settle(api.server.broker.channels[b"kitchen"])

@@ -341,7 +341,7 @@ def test_stream_session_reports_an_exception(monkeypatch: pytest.MonkeyPatch) ->
     def fail(name: bytes) -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(server.broker, "open", fail)
+    monkeypatch.setattr(server.broker.channels, "open", fail)
     stream = Stream(server, ["a"])
     assert [event.kind for event in stream.received()] == ["welcome", "error", "notice"]
     assert len(stream.faults) == 1

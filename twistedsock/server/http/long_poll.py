@@ -84,7 +84,7 @@ class LongPoll:
 
     def _open(self, names: Iterator[bytes]) -> None:
         for name in names:
-            outcome = self._context.broker.open(name, self._request.broker_client.principal)
+            outcome = self._context.broker.channels.open(name, self._request.broker_client.principal)
             if isinstance(outcome, Future):
                 on_result(outcome, partial(self._opened, name, names))
                 return
@@ -225,7 +225,7 @@ class LongPoll:
                 self._timer.cancel()
             self._timer = None
         for channel in self._channels.values():
-            self._context.broker.cancel_notify(channel, self._notify)
+            self._context.broker.channels.cancel_notify(channel, self._notify)
 
 
 def _has_news(page: HistoryPage) -> bool:

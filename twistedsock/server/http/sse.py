@@ -306,7 +306,7 @@ class StreamsEndpoint:
             error = errors.TOO_MANY_SUBSCRIPTIONS_IN_ALL
         opened: list[Channel] = []
         for name in asked.known if error is None else ():
-            outcome = broker.open(name, request.broker_client.principal)
+            outcome = broker.channels.open(name, request.broker_client.principal)
             if isinstance(outcome, Error):
                 error = outcome
                 break
@@ -314,7 +314,7 @@ class StreamsEndpoint:
                 opened.append(outcome)
         if error is not None or request.method == b"HEAD":
             for channel in opened:
-                broker.close_if_unused(channel)
+                broker.channels.close_if_unused(channel)
         return error
 
 
