@@ -316,6 +316,13 @@ def test_imported_events_get_the_next_offsets(run_command, tmp_path):
     assert [json.loads(line)["offset"] for line in lines] == [1, 2, 3]
 
 
+@pytest.mark.usefixtures("store")
+def test_import_needs_stdin(run_command, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    result = run_command("state", "state", "import", "attic")
+    assert (result.status, result.errors) == (1, "sockbridge state: standard input: closed\n")
+
+
 def test_import_reads_stdin_and_writes_several_rows(run_command, store, monkeypatch, tmp_path):
     monkeypatch.setattr(event_files, "ROW_BYTES", 100)
     (tmp_path / "lines").write_text("\n".join(LINES))

@@ -12,6 +12,7 @@ import pytest
 
 from tests.end_to_end.programs import TIMEOUT_SECONDS
 from tests.end_to_end.terminal import Terminal
+from twistedsock.cli.main import COMMANDS
 
 pytestmark = pytest.mark.end_to_end
 
@@ -74,6 +75,20 @@ def test_line_that_is_refused_does_not_stop_the_others(command, channel):
     assert command("history", channel, "--raw") == (0, "1\n3\n", "")
 
 
+@pytest.mark.parametrize("port", ["line_port", "web_port"])
+def test_repeated_command_with_a_key_publishes_once(server, command, channel, port):
+    scheme = {"line_port": "tcp", "web_port": "ws"}[port]
+    address = f"{scheme}://127.0.0.1:{getattr(server, port)}"
+    for _ in range(2):
+        assert command("pub", channel, "ring", "--key", "7c1f4e", address=address) == (0, "1\n", "")
+        assert command("pub", channel, "--key", "lines", input=b"a\nb\na", address=address)[0] == 0
+    status, out, errors = command("pub", channel, "other", "--key", "7c1f4e", address=address)
+    assert (status, out, errors) == (1, "", "sockbridge pub: this key has been used for another request\n")
+    status, _, errors = command("pub", channel, "--key", "lines", input=b"a\nc", address=address)
+    assert status == 1 and errors.startswith("sockbridge pub: line 2: this key has been used for another request\n")
+    assert command("history", channel, "--raw") == (0, "ring\na\nb\na\n", "")
+
+
 def test_files_are_published_as_bytes(command, channel):
     data = bytes(range(256))
     assert command("pub", channel, "--file", "-", input=data)[0] == 0
@@ -89,6 +104,47 @@ def test_refused_command_has_status_1(command):
 def test_server_that_is_not_there_has_status_3(command):
     status, out, errors = command("pub", "kitchen", "1", address="tcp://127.0.0.1:1")
     assert (status, out) == (3, "") and errors.startswith("sockbridge pub: cannot connect to tcp://127.0.0.1:1: ")
+
+
+OPERANDS = {"history": "a", "who": "a", "sub": "a", "pub": "a b", "pipe": "a -- true", "disconnect": "a"} | {
+    "completion": "bash",
+    "token": "--sub ann",
+    "state": "directory",
+    "check": "/dev/null",
+}
+"""What the commands need, if not nothing."""
+
+
+@pytest.mark.parametrize(
+    ("redirection", "commands", "error"),
+    [
+        ("<&-", ["pub a -", "pub a", "pub a --file -"], "standard input: closed"),
+        ("<&-", ["watch"], "watch needs a terminal: use sockbridge sub in scripts"),
+        (
+            ">&-",
+            [f"{name} {OPERANDS.get(name, '')}" for name in COMMANDS],
+            "standard output is closed: to discard the output, use >/dev/null",
+        ),
+        (">/dev/full", ["man", "completion bash", "check /dev/null"], "output: no space left on device"),
+    ],
+)
+def test_stream_that_cannot_be_used_is_one_error(tmp_path, redirection, commands, error):
+    running = [
+        subprocess.Popen(f"{SOCKBRIDGE} {words} {redirection}", shell=True, cwd=tmp_path, stderr=subprocess.PIPE)
+        for words in commands
+    ]
+    for words, process in zip(commands, running, strict=True):
+        errors = process.communicate(timeout=TIMEOUT_SECONDS)[1].decode()
+        assert (errors, process.returncode) == (f"sockbridge {words.split()[0]}: {error}\n", 2)
+
+
+def test_socket_is_not_in_the_place_of_a_closed_stream(command, server, channel):
+    """An error that is written to a closed standard error must not reach the server."""
+    address = f"tcp://127.0.0.1:{server.line_port}"
+    words = f"{SOCKBRIDGE} pub {channel} - --json --server {address}"
+    finished = subprocess.run(f"{words} 2>&-", shell=True, input=b"1\nx\n3", timeout=TIMEOUT_SECONDS)
+    assert finished.returncode == 1
+    assert command("history", channel, "--raw") == (0, "1\n3\n", "")
 
 
 def test_ends_with_the_program_that_reads_it(server, channel, line_client, tmp_path):

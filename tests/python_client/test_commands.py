@@ -195,7 +195,11 @@ def test_program_of_pipe_keeps_its_own_options(parser: argparse.ArgumentParser) 
     [
         (["pub", "kitchen", "{", "--json"], WRONG_USAGE, "sockbridge pub: the payload is not JSON: "),
         (["pub", "kitchen", "1", "--file", "a"], WRONG_USAGE, "sockbridge pub: give either a payload or --file"),
-        (["pub", "kitchen", "--file", "/nowhere/a"], WRONG_USAGE, "sockbridge pub: [Errno 2] "),
+        (
+            ["pub", "kitchen", "--file", "/nowhere/a"],
+            WRONG_USAGE,
+            "sockbridge pub: /nowhere/a: no such file or directory",
+        ),
         (["pipe", "kitchen"], WRONG_USAGE, "sockbridge pipe: no program: give it after --, "),
         (
             ["disconnect", "a", "--server", "tcp://a:81"],
@@ -213,7 +217,17 @@ def test_program_of_pipe_keeps_its_own_options(parser: argparse.ArgumentParser) 
         (
             ["who", "kitchen", "--server", "unix:///nowhere/a", "--token-file", "/nowhere/a"],
             WRONG_USAGE,
-            "sockbridge who: cannot read the token file /nowhere/a",
+            "sockbridge who: /nowhere/a: no such file or directory",
+        ),
+        (
+            ["disconnect", "a", "--token-file", "/nowhere/a"],
+            WRONG_USAGE,
+            "sockbridge disconnect: /nowhere/a: no such file or directory",
+        ),
+        (
+            ["disconnect", "a", "--token-file", __file__],
+            WRONG_USAGE,
+            f"sockbridge disconnect: {__file__}: contains no token",
         ),
     ],
 )

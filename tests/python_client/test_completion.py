@@ -89,5 +89,5 @@ def test_all_pages_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str
     capsys.readouterr()
     assert main(["man", "sub"]) == 0
     assert capsys.readouterr().out == (tmp_path / "man1" / "sockbridge-sub.1").read_text()
-    assert main(["man", "--directory", str(tmp_path / "man1" / "sockbridge.1")]) == 1
+    assert main(["man", "--directory", str(tmp_path / "man1" / "sockbridge.1")]) == 2
     assert main(["man", "nothing"]) == 2

@@ -8,6 +8,7 @@ from typing import Any
 
 from sockbridge.commands import COMMANDS as CLIENT_COMMANDS
 from sockbridge.commands import add_commands, parse_arguments
+from sockbridge.commands.streams import open_closed_streams, run_with_streams
 from twistedsock.bench import command as bench
 from twistedsock.cli import check, keygen, serve, state, token
 
@@ -61,6 +62,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status."""
+    open_closed_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["serve"]:
         return serve.run(words[1:])
@@ -72,5 +74,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.command is None:
         parser.print_help()
         return 0
-    status: int = COMMANDS[given.command].run(given, sys.stdout, sys.stderr)
-    return status
+    return run_with_streams(COMMANDS, given)

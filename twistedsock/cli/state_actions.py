@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
+from sockbridge.commands.streams import standard_input
 from twistedsock.backplanes.sqlite_damage import DAMAGE_ERRORS
 from twistedsock.backplanes.sqlite_database import StoreError
 from twistedsock.backplanes.sqlite_reader import ChannelContent, StateReader
@@ -197,7 +198,7 @@ def _import(given: argparse.Namespace, out: TextIO, errors: TextIO) -> int:
 
 
 def _open_input(name: str) -> AbstractContextManager[BinaryIO]:
-    return nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb")
+    return nullcontext(standard_input()) if name == "-" else open(name, "rb")
 
 
 @contextmanager

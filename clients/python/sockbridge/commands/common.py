@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import io
 import json
 import math
@@ -13,6 +14,7 @@ import stat
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,13 +28,13 @@ from sockbridge.values import Event, Lost, Report, Reset
 SERVER_VARIABLE = "SOCKBRIDGE_SERVER"
 
 FAILED, WRONG_USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
-"""Exit statuses: the server refused something, the arguments are wrong (as argparse exits), there is no connection, and
-Ctrl-C (as shells report SIGINT)."""
+"""Exit statuses: the server refused something, the arguments are wrong (as argparse exits) or a file cannot be used,
+there is no connection, and Ctrl-C (as shells report SIGINT)."""
 
 EXIT_STATUSES = {
     0: "success; also if the program that reads the output has ended",
     FAILED: "the server has refused something",
-    WRONG_USAGE: "the arguments are wrong",
+    WRONG_USAGE: "the arguments are wrong, or a file cannot be used",
     UNREACHABLE: "no connection",
     INTERRUPTED: "Ctrl-C",
 }
@@ -71,7 +73,8 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_command(options: argparse.Namespace, stderr: TextIO, work: Callable[[Client], Awaitable[int]]) -> int:
-    """Run ``work`` with a client, and return its exit status. Errors and lost connections are printed."""
+    """Run ``work`` with a client, and return its exit status. Errors and lost connections are printed. Raises OSError
+    if a file cannot be used, and BrokenPipeError if the program that reads standard output has ended."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that does not use UTF-8 cannot show everything
@@ -82,18 +85,14 @@ def run_command(options: argparse.Namespace, stderr: TextIO, work: Callable[[Cli
         if state is State.WAITING and client.error is not None:
             complain(options, stderr, f"{client.error.message}: trying again")
 
-    def token() -> str:
-        return str(options.token_file.read_text(encoding="utf-8").strip())
-
-    if options.token_file is not None and not os.access(options.token_file, os.R_OK):
-        complain(options, stderr, f"cannot read the token file {options.token_file}")
-        return WRONG_USAGE
+    if options.token_file is not None:
+        read_token(options.token_file)  # an error now is one of the arguments
 
     async def main() -> int:
         nonlocal client
         client = connect(
             options.server,
-            token=token if options.token_file is not None else None,
+            token=partial(read_token, options.token_file) if options.token_file is not None else None,
             nick=options.nick,
             authorities=options.authorities,
             must_connect=not options.wait,
@@ -121,13 +120,14 @@ def run_command(options: argparse.Namespace, stderr: TextIO, work: Callable[[Cli
         return WRONG_USAGE
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader has ended, as in `sockbridge sub kitchen | head -1`. Python must not write to it at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        complain(options, stderr, str(error))
-        return WRONG_USAGE
+
+
+def read_token(file: Path) -> str:
+    """The token in a file. Raises OSError if there is none, without the contents of the file."""
+    token = file.read_bytes().strip()
+    if not token.isascii() or b"\n" in token:
+        raise OSError(errno.EINVAL, "contains no token", str(file))
+    return token.decode()
 
 
 NEEDS_ADMINISTRATOR = "only administrators can do this: give the token of one, as in --token-file admin.token"

@@ -16,6 +16,7 @@ from sockbridge.commands.common import (
     WRONG_USAGE,
     add_connection_options,
     complain,
+    read_token,
 )
 from sockbridge.errors import AddressError, explain
 
@@ -45,12 +46,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, stdout: TextIO, stderr: TextIO) -> int:
+    token = read_token(options.token_file) if options.token_file is not None else None
     try:
         address = parse_address(options.server)
         if not address.is_websocket:
             host = f"[{address.host}]" if ":" in address.host else address.host or "127.0.0.1"
             raise AddressError(f"disconnect needs the web port: give its address, as in --server ws://{host}:8082")
-        token = options.token_file.read_text(encoding="utf-8").strip() if options.token_file else None
         status, body = _delete(address, options.authorities, _path(address, options.client, options.reason), token)
     except AddressError as error:
         complain(options, stderr, str(error))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TextIO
 
-from sockbridge.commands.common import EXIT_STATUSES, FAILED, SERVER_VARIABLE, WRONG_USAGE, complain
+from sockbridge.commands.common import EXIT_STATUSES, SERVER_VARIABLE, WRONG_USAGE, complain
 from sockbridge.commands.description import Command, Option, describe
 
 SUMMARY = "print a manual page"
@@ -32,13 +32,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, stdout: TextIO, stderr: TextIO) -> int:
     found = pages(options.program_parser)
     if options.directory is not None:
-        try:
-            options.directory.mkdir(parents=True, exist_ok=True)
-            for name, text in found.items():
-                (options.directory / f"{name}.1").write_text(text, encoding="utf-8")
-        except OSError as error:
-            complain(options, stderr, str(error))
-            return FAILED
+        options.directory.mkdir(parents=True, exist_ok=True)
+        for name, text in found.items():
+            (options.directory / f"{name}.1").write_text(text, encoding="utf-8")
         print(f"{len(found)} pages in {options.directory}", file=stdout)
         return 0
     name = "sockbridge" if options.name is None else f"sockbridge-{options.name}"

@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from sockbridge.aio import Client
 from sockbridge.commands.common import FAILED, WRONG_USAGE, add_server_options, complain, parse_payload, run_command
+from sockbridge.commands.streams import standard_input
 from sockbridge.errors import SockbridgeError
 
 SUMMARY = "publish events"
@@ -22,13 +22,19 @@ SUMMARY = "publish events"
 DESCRIPTION = """\
 Publishes an event and prints its offset. Without a payload, or with -, each
 line of standard input is an event. A payload is text, or JSON if it begins with
-{, [ or " and is valid; with --json it is always JSON, so 21.5 is a number."""
+{, [ or " and is valid; with --json it is always JSON, so 21.5 is a number.
+
+With --key, the same command can be repeated, for example if there was no
+answer: within ten minutes the server publishes the event once, and answers with
+its offset. A line of standard input has the key KEY-1, KEY-2 and so on, so the
+repeated input must have the same lines in the same order."""
 
 EXAMPLE = """\
   sockbridge pub kitchen '{"celsius": 21.5}'
   sockbridge pub kitchen smoke --name alarm
   tail -F app.log | sockbridge pub logs -
-  sockbridge pub photos --file kitchen.jpg"""
+  sockbridge pub photos --file kitchen.jpg
+  sockbridge pub orders --key order-17 '{"id": 17}'"""
 
 MAX_UNANSWERED = 500
 """Events of standard input that are on their way. The next line is read when one of them is answered, so a pipe is
@@ -46,6 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="the name of the event [message]")
     parser.add_argument("--json", action="store_true", help="the payload is JSON")
     parser.add_argument("--file", metavar="FILE", help="publish the bytes of a file; - is standard input")
+    parser.add_argument("--key", help="publish once, even if the command is repeated; unique for this event")
     parser.add_argument("--quiet", action="store_true", help="print no offset and no progress")
     add_server_options(parser)
 
@@ -55,18 +62,15 @@ def run(options: argparse.Namespace, stdout: TextIO, stderr: TextIO) -> int:
         complain(options, stderr, "give either a payload or --file")
         return WRONG_USAGE
     if options.file is None and options.payload in (None, "-"):
-        return _publish_lines(options, stderr)
+        return _publish_lines(options, stderr, standard_input())
     try:
         data = _read_file(options.file) if options.file is not None else parse_payload(options.payload, options.json)
     except ValueError as error:
         complain(options, stderr, f"the payload is not JSON: {error}")
         return WRONG_USAGE
-    except OSError as error:
-        complain(options, stderr, str(error))
-        return WRONG_USAGE
 
     async def work(client: Client) -> int:
-        offset = await client.publish(options.channel, data, name=options.name)
+        offset = await client.publish(options.channel, data, name=options.name, key=options.key)
         if not options.quiet:
             print(offset, file=stdout)
         return 0
@@ -76,7 +80,7 @@ def run(options: argparse.Namespace, stdout: TextIO, stderr: TextIO) -> int:
 
 def _read_file(name: str) -> bytes:
     if name == "-":
-        return sys.stdin.buffer.read()
+        return standard_input().read()
     with open(name, "rb") as file:
         return file.read()
 
@@ -115,7 +119,7 @@ class _Count:
         return f"{self.published} published{failed}, {rate:.0f} a second"
 
 
-def _publish_lines(options: argparse.Namespace, stderr: TextIO) -> int:
+def _publish_lines(options: argparse.Namespace, stderr: TextIO, stdin: BinaryIO) -> int:
     count = _Count(options, stderr)
 
     async def work(client: Client) -> int:
@@ -124,7 +128,8 @@ def _publish_lines(options: argparse.Namespace, stderr: TextIO) -> int:
 
         async def publish(line: int, data: Any) -> None:
             try:
-                await client.publish(options.channel, data, name=options.name)
+                key = f"{options.key}-{line}" if options.key is not None else None
+                await client.publish(options.channel, data, name=options.name, key=key)
                 count.add(line, None)
             except SockbridgeError as error:
                 count.add(line, error)
@@ -132,7 +137,7 @@ def _publish_lines(options: argparse.Namespace, stderr: TextIO) -> int:
                 room.release()
 
         number = 0
-        async for text in _lines():
+        async for text in _lines(stdin):
             number += 1
             try:
                 data = parse_payload(text, options.json)
@@ -150,9 +155,9 @@ def _publish_lines(options: argparse.Namespace, stderr: TextIO) -> int:
     return run_command(options, stderr, work)
 
 
-async def _lines() -> AsyncIterator[str]:
+async def _lines(stdin: BinaryIO) -> AsyncIterator[str]:
     """The lines of standard input. A thread reads them, because a file cannot be read without blocking."""
-    batches = split_lines(partial(os.read, sys.stdin.fileno(), READ_BYTES))
+    batches = split_lines(partial(os.read, stdin.fileno(), READ_BYTES))
     while batch := await _run_in_daemon_thread(lambda: next(batches, [])):
         for line in batch:
             yield line

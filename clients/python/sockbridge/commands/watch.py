@@ -79,7 +79,7 @@ def run(options: argparse.Namespace, stdout: TextIO, stderr: TextIO) -> int:
 
 
 def _problem_of_terminal() -> str:
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if sys.stdin is None or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return "watch needs a terminal: use sockbridge sub in scripts"
     try:
         import curses
