@@ -27,9 +27,10 @@ from twistedsock.metrics.tables import STATISTICS_CHANNEL
 from twistedsock.pubsub.broker import Broker
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.values import Batch, ChannelState, Payloads, Position
+from twistedsock.server.drain import ANSWERS_SHARE
 from twistedsock.server.listeners import BACKLOG
 from twistedsock.server.transport import DirectTCPTransport, Reachability
-from twistedsock.service import ANSWERS_SHARE, EXPIRY_SECONDS, SWEEP_SECONDS, SockbridgeService, StartFailed
+from twistedsock.service import EXPIRY_SECONDS, SWEEP_SECONDS, SockbridgeService, StartFailed
 from twistedsock.testing import LateBackplane
 from twistedsock.webhooks.delivery import DeliveryStatistics
 

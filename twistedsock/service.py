@@ -6,7 +6,6 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from importlib.metadata import version as version_of
 from os import PathLike, fspath
 from pathlib import Path
@@ -29,10 +28,9 @@ from twistedsock.backplanes.memory import MemoryBackplane
 from twistedsock.backplanes.reserved import ReservedChannelsBackplane
 from twistedsock.bridge.api import Bridge
 from twistedsock.bridge.observers import BridgeObserver
-from twistedsock.codecs.native import NATIVE_ENCODER
 from twistedsock.config import Settings, SettingsError, listeners, read_settings, trusted_proxies
 from twistedsock.endpoints import load_endpoints
-from twistedsock.errors import CloseReason, Error
+from twistedsock.errors import Error
 from twistedsock.limits.shared_counts import KeepsCounts, SharedCounts
 from twistedsock.metrics.processes import PAGES, STATISTICS, OtherProcesses, StatisticsOfAll
 from twistedsock.metrics.prometheus import StateStatistics
@@ -43,6 +41,7 @@ from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.values import Lost
 from twistedsock.reload import TWO_POLICIES, Reloader, client_authorities, read_policy, read_webhooks
 from twistedsock.server.accept_errors import install_accept_backoff
+from twistedsock.server.drain import Drain
 from twistedsock.server.engineio import EngineEndpoint
 from twistedsock.server.http.docs_site import built_docs, docs_files
 from twistedsock.server.http.engineio import PollingRequests
@@ -71,10 +70,6 @@ SWEEP_SECONDS = 5.0
 
 NOTICE_CHECK_SECONDS = 1.0
 """How often the server checks whether its backplane is away."""
-
-ANSWERS_SHARE = 0.5
-"""The part of ``shutdown_timeout`` in which clients are given the answers to their commands, for example publications
-that wait for Redis. The rest is for closing the connections."""
 
 EXPIRY_SECONDS = 1.0
 """How often expired tokens are looked for, which expire in whole seconds."""
@@ -193,8 +188,6 @@ class SockbridgeService(LoggingService):
         if self._reachability.interval:
             check = self._loop(lambda: self._reachability.check(), "checking for unreachable clients failed")
             self._loops.append((self._reachability.interval, check))
-        self._stop_at = 0.0
-        self._shutdown_timeout: Any = None
         self._backplane_stopped: Deferred[None] | None = None
         self.origin_policy = OriginPolicy(AllowedOrigins(settings.allow_origin, settings.allow_host))
         relay = None
@@ -214,14 +207,15 @@ class SockbridgeService(LoggingService):
         new_sid = generate_id if relay is None else lambda: relay.id_with_owner(generate_id())
         application: Any = socketio or BrokerApplication(self.context, reactor, settings.socketio_channel.encode())
         self._engine = EngineEndpoint(self.context, reactor, application, new_sid, application.engine_settings)
-        self._closes_engine = socketio is not None
-        """Otherwise its connections are closed with their sessions."""
         routes += PollingRequests(self._engine, relay).routes()
         self._routes = Routes([*routes, *hosted_routes(resources or {}, own_segments(routes))])
         self._trusted = trusted_proxies(settings)
         self.lines = self._build_listeners(settings.tcp, self._line_factory)
         self.web = self._build_listeners(settings.web, self._web_factory)
         self._sites: list[HTTPSite] = [listener.factory.site for listener in self.web]
+        # The connections of the broker's own application are closed with their sessions.
+        close_engine = (lambda: None) if socketio is None else self._engine.close_all
+        self._drain = Drain(self.context, reactor, settings.shutdown_timeout, self._sites, close_engine)
         documentation = docs_files(built_docs())
         for site in self._sites:
             site.files = {**site.files, **documentation}
@@ -409,9 +403,7 @@ class SockbridgeService(LoggingService):
         """Close the ports, notify the clients, and wait until all have disconnected, or for ``shutdown_timeout``
         seconds."""
         super().stopService()
-        self.context.draining = True
-        self._stop_at = self._reactor.seconds() + self._settings.shutdown_timeout
-        self._log_wait(self._count_connected(), "client", "to disconnect")
+        self._drain.announce()
         self.webhooks.drain(self._settings.shutdown_timeout)
         for _, loop in self._loops:
             if loop.running:
@@ -419,7 +411,7 @@ class SockbridgeService(LoggingService):
         ports = [listener.port for listener in self._listeners if listener.port is not None]
         stops = [port.stopListening for port in ports] + [endpoint.stop for endpoint in self._endpoints]
         closed = DeferredList([maybeDeferred(stop).addErrback(self._log_failed_stop) for stop in stops])
-        drained = closed.addCallback(lambda result: self._drain())
+        drained = closed.addCallback(lambda result: self._drain.start())
         drained.addCallback(lambda result: self._stop_webhooks())
         return drained.addCallback(lambda result: self._stop_backplane())
 
@@ -429,50 +421,12 @@ class SockbridgeService(LoggingService):
     def stop_now(self) -> None:
         """End the wait of ``stopService``."""
         self.webhooks.abort()
-        if self._shutdown_timeout is not None and self._shutdown_timeout.active():
-            self._shutdown_timeout.reset(0)
+        self._drain.end_now()
         self._end_wait_for_backplane()
-
-    def _drain(self) -> Deferred[None]:
-        self._close_sessions(waits=True)
-        if self._closes_engine:
-            self._engine.close_all()
-        drained: Deferred[None] = Deferred()
-        timeout = self._reactor.callLater(self._settings.shutdown_timeout, self._abort_connections, drained)
-        self._shutdown_timeout = timeout
-        answers = self._reactor.callLater(
-            self._settings.shutdown_timeout * ANSWERS_SHARE, self._close_sessions, waits=False
-        )
-        drained.addCallback(lambda result: answers.cancel() if answers.active() else None)
-        waiting: set[object] = {self.context.sessions, *self._sites}
-
-        def finish(part: object) -> None:
-            waiting.discard(part)
-            if not waiting and timeout.active():
-                timeout.cancel()
-                drained.callback(None)
-
-        for site in self._sites:
-            site.shut_down(partial(finish, site))
-        self.context.sessions.when_empty(lambda: finish(self.context.sessions))
-        return drained
-
-    def _close_sessions(self, waits: bool) -> None:
-        try:
-            self.context.close_all(CloseReason.GOING_AWAY, b"the server is going away", waits)
-        except Exception:  # twistd would ignore it
-            self._log.failure("notifying the clients of the shutdown failed")
-
-    def _abort_connections(self, drained: Deferred[None]) -> None:
-        self._log.info("shutdown timeout: aborted clients: {count}", count=self._count_connected())
-        for site in self._sites:
-            site.abort_unfinished()
-        # The next turn sends the resets before this callback.
-        self._reactor.callLater(0, drained.callback, None)
 
     def _stop_webhooks(self) -> Deferred[Any]:
         queued = sum(statistics.queued for statistics in self.webhooks.statistics.values())
-        self._log_wait(queued, "webhook event", "to be delivered")
+        self._drain.log_wait(queued, "webhook event", "to be delivered")
         return self.webhooks.stop()
 
     def _stop_backplane(self) -> Deferred[None]:
@@ -492,23 +446,6 @@ class SockbridgeService(LoggingService):
         stopped, self._backplane_stopped = self._backplane_stopped, None
         if stopped is not None:
             stopped.callback(None)
-
-    def _count_connected(self) -> int:
-        """Return the number of sessions of other programs, and of HTTP requests without a response."""
-        sessions = [session for session in self.context.sessions if session.protocol != NATIVE_ENCODER.title]
-        return len(sessions) + sum(site.running_requests for site in self._sites)
-
-    def _log_wait(self, count: int, noun: str, event: str) -> None:
-        """Log what the shutdown waits for and how to end the wait, which would look like a hang otherwise."""
-        seconds = self._stop_at - self._reactor.seconds()
-        if count and seconds > 0:
-            self._log.info(
-                "stopping: waiting up to {seconds:.3g} s for {count} {noun} {event}; Ctrl-C or SIGTERM again stops now",
-                seconds=seconds,
-                count=count,
-                noun=noun if count == 1 else f"{noun}s",
-                event=event,
-            )
 
 
 def _when_settled(future: Future[bool] | None, callback: Callable[[bool | Error], None]) -> None:
