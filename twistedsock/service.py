@@ -52,6 +52,7 @@ from twistedsock.server.http.routes import build_routes
 from twistedsock.server.http.routing import Routes
 from twistedsock.server.http.site import HTTPSite
 from twistedsock.server.listeners import EndpointError, Listener, PassedPort, adopt_port, parse_endpoint
+from twistedsock.server.new_connections import NewConnections, new_connections
 from twistedsock.server.proxy_protocol import expect_proxy_headers
 from twistedsock.server.resource import WebPortResource
 from twistedsock.server.socketio import BrokerApplication
@@ -188,6 +189,7 @@ class SockbridgeService(LoggingService):
         if self._reachability.interval:
             check = self._loop(lambda: self._reachability.check(), "checking for unreachable clients failed")
             self._loops.append((self._reachability.interval, check))
+        self._new_connections: NewConnections | None = None
         self._backplane_stopped: Deferred[None] | None = None
         self.origin_policy = OriginPolicy(AllowedOrigins(settings.allow_origin, settings.allow_host))
         relay = None
@@ -296,6 +298,9 @@ class SockbridgeService(LoggingService):
     def privilegedStartService(self) -> None:
         """Open the ports, before twistd drops its privileges."""
         super().privilegedStartService()
+        self._new_connections = new_connections(self._reactor)
+        if self._new_connections is not None:
+            self._new_connections.start()
         for listener in self._listeners:
             failures: list[Failure] = []
             listening = listener.endpoint.listen(listener.factory)
@@ -346,7 +351,7 @@ class SockbridgeService(LoggingService):
         return ports
 
     def _prepare_port(self, listener: Listener, port: IListeningPort) -> None:
-        install_direct_writes(port, self.context.memory_budget, self._reachability)
+        install_direct_writes(port, self.context.memory_budget, self._reachability, self._new_connections)
         install_half_close_tls(port)
         prepare_listening_socket(port, self._settings.send_buffer_bytes, self._settings.unreachable_timeout)
         expect_proxy_headers(port, self._reactor, listener.factory.listening, self._settings.handshake_timeout)
@@ -411,12 +416,17 @@ class SockbridgeService(LoggingService):
         ports = [listener.port for listener in self._listeners if listener.port is not None]
         stops = [port.stopListening for port in ports] + [endpoint.stop for endpoint in self._endpoints]
         closed = DeferredList([maybeDeferred(stop).addErrback(self._log_failed_stop) for stop in stops])
-        drained = closed.addCallback(lambda result: self._drain.start())
+        drained = closed.addCallback(lambda result: self._ports_closed())
         drained.addCallback(lambda result: self._stop_webhooks())
         return drained.addCallback(lambda result: self._stop_backplane())
 
     def _log_failed_stop(self, failure: Failure) -> None:
         self._log.failure("stopping a port or an endpoint failed", failure)
+
+    def _ports_closed(self) -> Deferred[None]:
+        if self._new_connections is not None:
+            self._new_connections.stop()
+        return self._drain.start()
 
     def stop_now(self) -> None:
         """End the wait of ``stopService``."""

@@ -8,7 +8,7 @@ uses Twisted's own sockets, below TLS too.
 
 from collections.abc import Callable
 from errno import EAGAIN, ENOBUFS
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet import tcp, unix
 from twisted.internet.error import ConnectionLost
@@ -28,6 +28,9 @@ from twistedsock.server.twisted_internals import (
 )
 from twistedsock.stats import TcpStats
 
+if TYPE_CHECKING:
+    from twistedsock.server.new_connections import NewConnections
+
 
 class DirectWriteTransport:
     """Mixed into Twisted's server transports: writes to the socket at once, and is the outlet of its session.
@@ -38,6 +41,7 @@ class DirectWriteTransport:
 
     memory_budget: MemoryBudget | None = None
     reachability: "Reachability | None" = None
+    new_connections: "NewConnections | None" = None
     last_tcp_stats: TcpStats | None = None
     """The traffic of the connection when it ended."""
     blocked = 0
@@ -137,6 +141,17 @@ class DirectWriteTransport:
         if self.on_drained is not None and self.connected and not self.blocked & SOCKET_FULL:
             self.on_drained()
 
+    def startReading(self) -> None:
+        if self.new_connections is not None and not self.connected:  # called by the constructor
+            self.new_connections.add(self)
+        else:
+            super().startReading()  # type: ignore[misc]
+
+    def stopReading(self) -> None:
+        if self.new_connections is not None:
+            self.new_connections.remove(self)
+        super().stopReading()  # type: ignore[misc]
+
     def pauseProducing(self) -> None:
         self._reading_paused = True
         super().pauseProducing()  # type: ignore[misc]
@@ -179,12 +194,21 @@ class DirectUNIXTransport(DirectWriteTransport, unix.Server):
 _DIRECT_CLASSES: dict[type | None, type] = {tcp.Server: DirectTCPTransport, unix.Server: DirectUNIXTransport}
 
 
-def install_direct_writes(port: Any, memory_budget: MemoryBudget, reachability: "Reachability | None" = None) -> None:
+def install_direct_writes(
+    port: Any,
+    memory_budget: MemoryBudget,
+    reachability: "Reachability | None" = None,
+    new_connections: "NewConnections | None" = None,
+) -> None:
     """Let a listening port of Twisted's create transports that write directly. Must be called before the first
-    connection. TCP connections are added to ``reachability``."""
+    connection. TCP connections are added to ``reachability``, and all to ``new_connections``."""
     direct_class = _DIRECT_CLASSES.get(connection_class(port))
     if direct_class is not None:
-        attributes = {"memory_budget": memory_budget, "reachability": reachability}
+        attributes = {
+            "memory_budget": memory_budget,
+            "reachability": reachability,
+            "new_connections": new_connections,
+        }
         set_connection_class(port, type(direct_class.__name__, (direct_class,), attributes))
 
 
