@@ -22,8 +22,8 @@ from twistedsock.auth.expiry import ExpiryWatcher
 from twistedsock.backplane_builder import draw_epoch, draw_id
 from twistedsock.backplanes.memory import MemoryBackplane
 from twistedsock.config import Settings, SettingsError
+from twistedsock.metrics.pages import STATISTICS_CHANNEL
 from twistedsock.metrics.sys_channels import TICK_SECONDS, Monitor
-from twistedsock.metrics.tables import STATISTICS_CHANNEL
 from twistedsock.pubsub.broker import Broker
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.values import Batch, ChannelState, Payloads, Position

@@ -8,7 +8,7 @@ import pytest
 from tests.behaviours.protocol_clients import HERE, TEXT_KINDS, ProtocolClient, http_history
 from tests.event_streams import Stream
 from tests.session.clients import settle
-from twistedsock.codecs.http_api import read_batch, read_body
+from twistedsock.codecs.http_bodies import read_batch, read_body
 from twistedsock.pubsub.values import Publication
 from twistedsock.session.request import RequestClient
 from twistedsock.testing import FakeServer

@@ -9,7 +9,7 @@ from tests.behaviours.payloads import TEXTS, VALUES
 from tests.behaviours.protocol_clients import KINDS, TEXT_KINDS, LineClient, ProtocolClient
 from tests.event_streams import FallbackClient, Stream
 from tests.session.clients import settle
-from twistedsock.codecs.http_api import read_batch, read_body
+from twistedsock.codecs.http_bodies import read_batch, read_body
 from twistedsock.codecs.payload import UNPAIRED_SURROGATE
 from twistedsock.codecs.problem_details import ApiError
 from twistedsock.testing import FakeServer, JsonLineClient

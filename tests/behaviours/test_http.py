@@ -8,7 +8,7 @@ import pytest
 
 from tests.behaviours.payloads import TEXTS, VALUES
 from tests.behaviours.protocol_clients import HERE, ProtocolClient, http_history
-from twistedsock.codecs.http_api import read_batch, read_body
+from twistedsock.codecs.http_bodies import read_batch, read_body
 from twistedsock.pubsub.values import Publication
 from twistedsock.session.request import RequestClient
 from twistedsock.testing import FakeServer

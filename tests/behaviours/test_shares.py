@@ -5,7 +5,7 @@ import pytest
 from tests.behaviours.protocol_clients import Connect, ProtocolClient, http_history
 from tests.session.clients import settle
 from twistedsock.auth.identity import Identity, grants
-from twistedsock.codecs.http_api import read_body
+from twistedsock.codecs.http_bodies import read_body
 from twistedsock.pubsub.future import on_result
 from twistedsock.pubsub.values import Position, Publication
 from twistedsock.session.request import RequestClient

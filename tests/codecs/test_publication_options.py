@@ -5,7 +5,7 @@ import pytest
 from msgspec.structs import replace
 
 from twistedsock.codecs import json_decoder
-from twistedsock.codecs.http_api import read_batch
+from twistedsock.codecs.http_bodies import read_batch
 from twistedsock.codecs.line_decoder import LINE_DECODER
 from twistedsock.codecs.payload import build_payloads
 from twistedsock.pubsub.values import BYTES, JSON, TEXT, Publication

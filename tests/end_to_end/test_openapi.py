@@ -12,7 +12,7 @@ import pytest
 import schemathesis
 from twisted.internet.task import Clock
 
-from twistedsock.codecs.http_api import MAX_BATCH_EVENTS
+from twistedsock.codecs.http_bodies import MAX_BATCH_EVENTS
 from twistedsock.codecs.problem_details import HTTP_STATUS
 from twistedsock.codecs.query import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from twistedsock.errors import ErrorCode

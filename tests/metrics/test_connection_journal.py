@@ -14,8 +14,8 @@ from twistedsock.metrics.connection_journal import (
     ConnectionJournal,
     printable,
 )
+from twistedsock.metrics.pages import LOG_ROWS_PER_PAGE, MAX_PAGE_BYTES, Topic, encode_log_entries, log_entries
 from twistedsock.metrics.sys_channels import Monitor
-from twistedsock.metrics.tables import LOG_ROWS_PER_PAGE, MAX_PAGE_BYTES, Topic, encode_log_entries, log_entries
 from twistedsock.session.encoder import Endpoints
 from twistedsock.testing import FakePolicy, FakeServer, LineClient
 

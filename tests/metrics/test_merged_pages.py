@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from twistedsock.metrics.merged_pages import MAX_MERGED_ROWS, rows_needed
+from twistedsock.metrics.pages import CLOSED_ROWS_PER_PAGE, Topic
 from twistedsock.metrics.processes import PAGES, STATISTICS, StatisticsOfAll
 from twistedsock.metrics.sys_channels import TICK_SECONDS, Monitor
-from twistedsock.metrics.tables import CLOSED_ROWS_PER_PAGE, Topic
 from twistedsock.pubsub.future import Future, on_result
 from twistedsock.testing import FakeServer, JsonClient, LineClient
 

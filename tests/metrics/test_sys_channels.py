@@ -10,6 +10,7 @@ import pytest
 
 from twistedsock.errors import TOO_FAST
 from twistedsock.metrics import sys_channels
+from twistedsock.metrics.pages import CLOSED_ROWS_PER_PAGE, MAX_CLOSED_KEPT, MAX_PAGE_BYTES
 from twistedsock.metrics.sys_channels import (
     MAX_CLOSED_PER_TICK,
     MAX_CPU_SHARE,
@@ -18,7 +19,6 @@ from twistedsock.metrics.sys_channels import (
     TICK_SECONDS,
     Monitor,
 )
-from twistedsock.metrics.tables import CLOSED_ROWS_PER_PAGE, MAX_CLOSED_KEPT, MAX_PAGE_BYTES
 from twistedsock.session.encoder import Endpoints
 from twistedsock.session.timeline import Step
 from twistedsock.stats import TcpStats

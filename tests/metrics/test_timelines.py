@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from twistedsock.metrics.tables import MAX_PAGE_BYTES
+from twistedsock.metrics.pages import MAX_PAGE_BYTES
 from twistedsock.metrics.timelines import (
     MAX_SUBSCRIPTION_ROWS,
     UNKNOWN,

@@ -8,7 +8,8 @@ from tests.simulation.clients import NAMES, Client, draw_value, read_json
 from tests.simulation.following import Following, Position
 from tests.simulation.histories import Bounds, HistoryCheck, draw_bounds, is_time
 from tests.simulation.world import Violation
-from twistedsock.codecs.http_api import batch_response, history_response, read_batch
+from twistedsock.codecs.http_api import batch_response, history_response
+from twistedsock.codecs.http_bodies import read_batch
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub import values
 from twistedsock.pubsub.future import Future, Steps, complete, map_result, on_result

@@ -6,7 +6,7 @@ from typing import BinaryIO, TextIO
 
 import msgspec
 
-from twistedsock.codecs.http_api import read_body
+from twistedsock.codecs.http_bodies import read_body
 from twistedsock.codecs.payload import (
     BAD_BASE64,
     build_payloads,

@@ -3,7 +3,7 @@
 The server sends its messages as server-sent events. The client sends its messages in POST requests, one in each line.
 """
 
-from twistedsock.codecs.http_api import without_bom
+from twistedsock.codecs.http_bodies import without_bom
 from twistedsock.codecs.json_encoder import JsonEncoder
 from twistedsock.codecs.payload import is_utf8, quote
 from twistedsock.codecs.problem_details import ApiError

@@ -11,14 +11,11 @@ from typing import Any
 import msgspec
 
 from twistedsock.metrics.connection_journal import ConnectionJournal, JournalEntry
-from twistedsock.metrics.tables import (
+from twistedsock.metrics.pages import (
     CLOSED_ROWS_PER_PAGE,
     MAX_CLOSED_KEPT,
     TOP_ROWS,
     ChannelRow,
-    ChannelTable,
-    ConnectionTable,
-    Steps,
     Topic,
     encode_channels_page,
     encode_closed_page,
@@ -29,6 +26,7 @@ from twistedsock.metrics.tables import (
     page_count,
     rows_per_page,
 )
+from twistedsock.metrics.tables import ChannelTable, ConnectionTable, Steps
 from twistedsock.session.connection_info import ClosedConnectionInfo, ConnectionInfo
 
 MAX_MERGED_ROWS = 1_000

@@ -14,26 +14,23 @@ from twistedsock.codecs.payload import build_payloads
 from twistedsock.errors import Error
 from twistedsock.metrics.connection_journal import CLOCK_DIFFERENCE_SECONDS, ConnectionJournal
 from twistedsock.metrics.merged_pages import Part, encode_part, merged_page, own_part
-from twistedsock.metrics.processes import StatisticsOfAll
-from twistedsock.metrics.statistics import ServerStatistics, read_statistics
-from twistedsock.metrics.tables import (
+from twistedsock.metrics.pages import (
     CLOSED_CHANNEL,
     CLOSED_ROWS_PER_PAGE,
     MAX_CLOSED_KEPT,
     PEER_PREFIX,
     STATISTICS_CHANNEL,
-    ChannelTable,
-    ConnectionTable,
-    Steps,
     Topic,
     encode_closed_page,
     encode_log_entries,
     encode_top_page,
     log_entries,
-    max_name_bytes,
     page_count,
     parse_topic,
 )
+from twistedsock.metrics.processes import StatisticsOfAll
+from twistedsock.metrics.statistics import ServerStatistics, read_statistics
+from twistedsock.metrics.tables import ChannelTable, ConnectionTable, Steps, max_name_bytes
 from twistedsock.metrics.timelines import UNKNOWN, subscription_rows, timeline
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import Client

@@ -4,7 +4,8 @@ from msgspec.structs import replace
 
 from twistedsock.auth.identity import Right
 from twistedsock.codecs import http_api
-from twistedsock.codecs.http_api import BOUND_PARAMETERS, join_neighbours, read_batch, read_body, read_history_query
+from twistedsock.codecs.http_api import BOUND_PARAMETERS, read_history_query
+from twistedsock.codecs.http_bodies import join_neighbours, read_batch, read_body
 from twistedsock.codecs.problem_details import ApiError
 from twistedsock.codecs.query import QueryParameters, bad_parameter
 from twistedsock.errors import KEY_REUSED, Error, ErrorCode

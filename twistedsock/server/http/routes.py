@@ -5,7 +5,8 @@ from secrets import token_urlsafe
 from typing import Any
 
 from twistedsock.codecs.fallback import MAX_BODY_BYTES
-from twistedsock.codecs.http_api import EVENT_ID_PARAMETERS, MAX_BATCH_BYTES
+from twistedsock.codecs.http_api import EVENT_ID_PARAMETERS
+from twistedsock.codecs.http_bodies import MAX_BATCH_BYTES
 from twistedsock.metrics.connection_journal import ConnectionJournal
 from twistedsock.metrics.processes import LOG, METRICS, PEERS, OtherProcesses
 from twistedsock.metrics.prometheus import Metrics, StateStatistics, WebhookStatistics
