@@ -193,6 +193,16 @@ def test_allowed_origins_can_read_responses(make_port: Callable[..., EnginePort]
     assert response.headers["access-control-allow-origin"] == "http://page.example"
 
 
+@pytest.mark.parametrize("method", ["GET", "OPTIONS"])
+def test_pages_of_allowed_origins_can_use_cookies(make_port: Callable[..., EnginePort], method: str) -> None:
+    """``withCredentials: true``: browsers hide the responses otherwise."""
+    port = make_port(origins=AllowedOrigins(("http://page.example",)))
+    headers = {"Origin": "http://page.example", "Access-Control-Request-Method": "POST"}
+    assert port.request(NEW_POLLING, method, **headers).headers["access-control-allow-credentials"] == "true"
+    refused = port.request(NEW_POLLING, method, **{**headers, "Origin": "http://evil.example"})
+    assert "access-control-allow-credentials" not in refused.headers
+
+
 def test_handshake_describes_the_client(make_port: Callable[..., EnginePort], echo: Echo) -> None:
     server = FakeServer(policy=FakePolicy(tokens={"secret": ("ada", {}, None)}))
     port = make_port(server=server)

@@ -78,6 +78,7 @@ class PollingRequests:
                 max_body=maximum,
                 answers_head=False,
                 takes_body=method != "GET",
+                allows_credentials=True,
                 on_rejected=self.rejected,
             )
             for method in METHODS

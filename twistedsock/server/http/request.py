@@ -380,6 +380,8 @@ class HTTPRequest(RequestInternals):
         elif self.origin and not (self.static_file is not None and self.static_file.is_public):
             lines.append(b"Access-Control-Allow-Origin: %s\r\n" % self.origin)
             lines.append(_EXPOSED_LINE)
+            if self.route is not None and self.route.allows_credentials:
+                lines.append(b"Access-Control-Allow-Credentials: true\r\n")
         if self.static_file is None:
             lines.append(b"Vary: Origin\r\n")
         if not self.connection.persistent:
@@ -470,6 +472,8 @@ class HTTPRequest(RequestInternals):
                 b"Access-Control-Allow-Headers": CORS_ALLOWED_HEADERS,
                 b"Access-Control-Max-Age": b"%d" % PREFLIGHT_MAX_AGE_SECONDS,
             }
+            if self.match is not None and self.match.allows_credentials:
+                headers[b"Access-Control-Allow-Credentials"] = b"true"
         self.respond(204, b"", b"", headers)
 
     def connectionLost(self, reason: Any) -> None:

@@ -28,6 +28,9 @@ class Route(msgspec.Struct, frozen=True):
     available_during_shutdown: bool = False
     allows_every_origin: bool = False
     """Pages of every origin can read the response, without credentials."""
+    allows_credentials: bool = False
+    """Pages of allowed origins can read the response of a request with cookies. Browsers send cookies with every
+    WebSocket of such a page, too."""
     on_rejected: Callable[[Any], object] | None = None
     """Called with a request whose body is too long or not complete in time. The handler is not called."""
 
@@ -41,6 +44,10 @@ class RouteMatch(msgspec.Struct, frozen=True):
     @property
     def allows_every_origin(self) -> bool:
         return any(route.allows_every_origin for route in self.methods.values())
+
+    @property
+    def allows_credentials(self) -> bool:
+        return any(route.allows_credentials for route in self.methods.values())
 
     @property
     def allow(self) -> bytes:
