@@ -1,6 +1,7 @@
 """Real servers: Redis of this machine, on a Unix socket in a directory."""
 
 import contextlib
+import re
 import signal
 import socket
 import subprocess
@@ -212,6 +213,17 @@ class SentinelGroup:
 def is_in_step(replica: RedisServer) -> bool:
     """Whether a replica receives what its master does."""
     return b"master_link_status:up" in replica.ask("INFO", "replication")
+
+
+def has_all_data(replica: RedisServer, master: RedisServer) -> bool:
+    """Whether a replica has all that its master has written. The master confirms calls before that."""
+    return _replication_offset(replica, "slave") == _replication_offset(master, "master")
+
+
+def _replication_offset(server: RedisServer, role: str) -> int:
+    found = re.search(rf"{role}_repl_offset:(\d+)", server.ask("INFO", "replication").decode())
+    assert found is not None
+    return int(found[1])
 
 
 def stop_replication(master: RedisServer, replica: RedisServer) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.end_to_end.programs import free_ports
 from tests.redis.nodes import payloads
-from tests.redis.servers import ClusterGroup, RedisServer, is_in_step
+from tests.redis.servers import ClusterGroup, RedisServer, has_all_data
 from twistedsock.errors import UNAVAILABLE, Error
 from twistedsock.pubsub.future import on_result
 from twistedsock.pubsub.subscription import Client
@@ -176,8 +176,7 @@ def test_a_failover_in_a_cluster_is_told_truthfully(new_cluster, make_nodes) -> 
     ann, bob = nodes.client(0), nodes.client(1, f"SUB {channel}", f"SUB {other}")
     nodes.send(ann, f"PUB {channel} 1", f"PUB {channel} 2")
     nodes.lines(bob, 2)
-    nodes.until(lambda: is_in_step(replica))
-    nodes.until(lambda: replica.ask("DBSIZE") == master.ask("DBSIZE"))
+    nodes.until(lambda: has_all_data(replica, master))
     master.kill()
     nodes.until(lambda: not any(connection.backplane.is_ready for connection in nodes.connections))
     assert nodes.send(ann, f"PUB {channel} x")[-1].startswith("ERR unavailable")

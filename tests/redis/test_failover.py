@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests.redis.nodes import Nodes, epoch_of, payloads
-from tests.redis.servers import SentinelGroup, is_in_step, stop_replication
+from tests.redis.servers import SentinelGroup, has_all_data, is_in_step, stop_replication
 from twistedsock.redis.address import Address, Place
 from twistedsock.redis.resp import RedisError
 
@@ -64,6 +64,7 @@ def test_a_failover_to_a_replica_with_all_events_loses_nothing(new_group, make_n
     ann, bob = nodes.client(0, "SUB a"), nodes.client(1, "SUB a")
     nodes.send(ann, "PUB a 1", "PUB a 2")
     nodes.lines(bob, 2)
+    nodes.until(lambda: has_all_data(group.replica, group.master))
     group.sentinels[0].ask("SENTINEL", "FAILOVER", "mymaster")
     (reset,) = nodes.lines(bob, 1)
     assert reset.startswith("RESET a epoch=") and reset.endswith(" good=2 offset=2")
@@ -80,7 +81,7 @@ def test_two_failovers_to_replicas_that_lag_are_told_truthfully(new_group, make_
     ann, bob = nodes.client(0), nodes.client(1)
     first = epoch_of(nodes.send(bob, "SUB a")[0])
     nodes.send(ann, "PUB a 1", "PUB a 2", "PUB a 3")
-    nodes.until(lambda: group.replica.ask("XLEN", "sockbridge:log:a") == group.master.ask("XLEN", "sockbridge:log:a"))
+    nodes.until(lambda: has_all_data(group.replica, group.master))
     stop_replication(group.master, group.replica)
     nodes.send(ann, "PUB a 4", "PUB a 5")
     nodes.lines(bob, 5)
@@ -90,7 +91,7 @@ def test_two_failovers_to_replicas_that_lag_are_told_truthfully(new_group, make_
     second = epoch_of(reset)
     bring_back(nodes, group)
     nodes.send(ann, "PUB a new4")
-    nodes.until(lambda: group.replica.ask("XLEN", "sockbridge:log:a") == group.master.ask("XLEN", "sockbridge:log:a"))
+    nodes.until(lambda: has_all_data(group.replica, group.master))
     stop_replication(group.master, group.replica)
     nodes.send(ann, "PUB a new5")
     assert payloads(nodes.lines(bob, 2)) == ["new4", "new5"]
@@ -118,6 +119,7 @@ def test_a_former_master_that_comes_back_is_not_used(new_group, make_nodes) -> N
     nodes = make_nodes(group)
     ann, former = nodes.client(0, "SUB a"), group.master
     nodes.send(ann, "PUB a 1")
+    nodes.until(lambda: has_all_data(group.replica, group.master))
     fail_over(nodes, group)
     former.start()  # it is a master, until a Sentinel makes it a replica
     fresh = nodes.client(nodes.add(), "SUB a")
@@ -162,6 +164,7 @@ class Split:
         self.ann, self.bob = nodes.client(0, "SUB a"), nodes.client(1, "SUB a")
         nodes.send(self.ann, "PUB a 1", "PUB a 2")
         nodes.lines(self.bob, 2)
+        nodes.until(lambda: has_all_data(group.replica, group.master))
         near, far = group.sentinels
         far.kill()
         former.ask("ACL", "SETUSER", "default", "-replicaof", "-slaveof")
