@@ -12,6 +12,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from tests.authority import Authority
+from tests.documents import CHECKOUT
 from tests.end_to_end.conftest import TCP, TIMEOUT_SECONDS, TWISTD, receive_until
 from tests.end_to_end.programs import free_ports, wait_until
 from tests.redis.servers import ClusterGroup, RedisServer, SentinelServer
@@ -176,22 +177,54 @@ def test_connections_of_an_address_are_counted_over_all_servers(new_redis, start
     wait_until(lambda: opens(other), "room for another connection")
 
 
-def test_a_client_recovers_on_another_server_after_its_own_was_killed(new_redis, start_on, line_client):
+SOCKETIO_CLIENTS = """
+import { io } from 'socket.io-client';
+for (const transport of ['websocket', 'polling']) {
+  const options = { transports: [transport], reconnectionDelay: 100, auth: { recover: true } };
+  const socket = io('URL/b', { ...options, forceNew: true });
+  const offsets = [];
+  socket.on('connect', () => console.log(transport, socket.recovered));
+  socket.on('message', (data, meta) => {
+    offsets.push(meta.offset);
+    if (data !== 'end') return;
+    console.log(transport, offsets.join());
+    socket.disconnect();
+  });
+}
+"""
+"""They print whether they have recovered when they connect, and at the end the offsets of all events."""
+
+
+def test_clients_recover_on_another_server_after_their_own_was_killed(
+    new_redis, start_on, line_client, cutting_proxy, run
+):
     redis = new_redis()
     one, other = start_on(redis), start_on(redis)
+    proxy = cutting_proxy(one.web_port)
+    program = SOCKETIO_CLIENTS.replace("URL", proxy.origin)
+    clients = run("node", "--input-type=module", "--eval", program, cwd=CHECKOUT)
+    for transport in ("websocket", "polling"):
+        clients.prints(f"^{transport} false$")
     ann, bob = line_client(one.lines[0]), line_client(other.lines[0])
     bob.request("SUB a presence=on")
     epoch = ann.request("SUB a").partition("epoch=")[2].split()[0]
     assert bob.receive() == f"JOIN a {ann.id} {ann.id}"  # a member that Redis does not have yet would not leave
     for number in range(1, 6):
-        bob.send(f"PUB a {number}")
+        bob.send(f"PUB b {number}", f"PUB a {number}")
     bob.receive_until("MSG a 5 ")
     one.kill()
+    bob.send("PUB b 6", "PUB b 7")
+    proxy.port = other.web_port
     recovered = line_client(other.lines[0])
     assert recovered.request(f"SUB a since=2 epoch={epoch}").startswith(f"OK a offset=5 epoch={epoch} recovered=yes")
     assert [recovered.receive().split()[-1] for _ in range(3)] == ["3", "4", "5"]
     left = bob.receive_until("LEAVE")[-1]
     assert left == f"LEAVE a {ann.id} {ann.id}"
+    for transport in ("websocket", "polling"):
+        clients.prints(f"^{transport} true$")
+    bob.send("PUB b end")
+    for transport in ("websocket", "polling"):
+        clients.prints(f"^{transport} 1,2,3,4,5,6,7,8$")
 
 
 def test_events_answered_before_a_kill_are_there_once_and_no_others(new_redis, start_on, line_client):

@@ -129,6 +129,25 @@ def test_commands_wait_while_the_client_does_not_poll(port: EnginePort, server: 
     assert received.count("43/kitchen,") == received.count("42/kitchen,") == 3
 
 
+@pytest.mark.parametrize("waits", [True, False], ids=["poll before joining", "poll after joining"])
+def test_events_follow_the_answer_of_a_client_that_recovers(port: EnginePort, server: FakeServer, waits: bool) -> None:
+    """In the same response or in the next one. A client that receives only the first continues at the same position."""
+    publish(server, "a")
+    query = port.open()
+    post(port, query, '40/kitchen,{"recover":true}')
+    joined = polled(port, query)
+    assert joined == '40/kitchen,{"sid":"p2","pid":"1/e1:1"}'
+    publish(server, "b", "c")
+    for _ in range(2):
+        query = port.open()
+        poll = port.poll(query) if waits else None
+        post(port, query, '40/kitchen,{"recover":true,"pid":"1/e1:1"}')
+        answer = polled(port, query) if poll is None else (poll.body or b"").decode()
+        assert answer is not None and '"pid":"1/e1:1"' in answer.split("\x1e")[0]
+    events = str(polled(port, query)) if poll is None else answer.partition("\x1e")[2]
+    assert [json.loads(event.removeprefix("42/kitchen,"))[-1] for event in events.split("\x1e")] == ["e1:2", "e1:3"]
+
+
 def test_bytes_over_polling(port: EnginePort, polling: str) -> None:
     poll = port.poll(polling)
     post(port, polling, '451-/kitchen,["a",{"_placeholder":true,"num":0}]', "bAQID")
