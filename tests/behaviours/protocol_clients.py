@@ -316,7 +316,7 @@ class SocketIOCommands(ProtocolClient):
 
     ARGUMENTS = ("channel", "data", "nick", "token")
 
-    def __init__(self, server: FakeServer, peer: SocketIOClient) -> None:
+    def __init__(self, server: FakeServer, peer: Any) -> None:
         self._count = 0
         self._asked: deque[tuple[int, str]] = deque()
         assert peer.join() == {"sid": peer.id}
