@@ -3,17 +3,20 @@
 python3 examples/sockets/proxy.py 9000 8081
 """
 
+import contextlib
 import socket
 import sys
 import threading
 
 
 def forward(source, target, arrow):
-    while data := source.recv(4096):
-        print(arrow, data, flush=True)
-        target.sendall(data)
+    with contextlib.suppress(ConnectionError):  # a broken connection ends like a closed one
+        while data := source.recv(4096):
+            print(arrow, data, flush=True)
+            target.sendall(data)
     print(arrow, "end of the stream", flush=True)
-    target.shutdown(socket.SHUT_WR)
+    with contextlib.suppress(OSError):  # the target may have closed already
+        target.shutdown(socket.SHUT_WR)
 
 
 own_port, server_port = map(int, sys.argv[1:])

@@ -64,6 +64,7 @@ def _line_normalized(line: str) -> str:
     line = re.sub(r"\b(MSG|EVENT|MEMBER) (\S+) (\d+) \w+", r"\1 \2 \3 …", line)
     line = re.sub(r"('(?:127\.0\.0\.1|0\.0\.0\.0|::1)', )\d{4,5}", r"\1…", line)
     line = line.replace("PortProcess", "Port Process")  # some versions of ss
+    line = re.sub(r"\b0100007F:[0-9A-F]{4}", "0100007F:…", line)  # 127.0.0.1 in /proc/net/tcp
     line = re.sub(r"users:\(\(.*\)\)", "users:…", line)
     return " ".join(line.split())
 
@@ -99,15 +100,14 @@ class Terminal:
         self.process.stdin.flush()
 
     def shows(self, line: str) -> None:
-        """Wait for the next line of the output, and compare it."""
+        """Wait for the next line of the output that is not empty, and compare it."""
 
-        def next_line() -> str | None:
-            rest = self._path.read_text(errors="replace")[self._seen :]
-            return rest[: rest.index("\n") + 1] if "\n" in rest else None
+        def next_line() -> re.Match[str] | None:
+            return re.compile(r"\s*(\S.*)\n").match(self._path.read_text(errors="replace"), self._seen)
 
         found = wait_until(next_line, f"{line!r} in {self._path.read_text(errors='replace')!r}")
-        assert matches(line, found), f"shown {line!r}, printed {found!r}"
-        self._seen += len(found)
+        assert matches(line, found[1]), f"shown {line!r}, printed {found[1]!r}"
+        self._seen = found.end()
 
     def close(self) -> None:
         self.process.kill()

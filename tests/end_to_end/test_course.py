@@ -37,7 +37,7 @@ def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     starter.stop_all()
 
 
-@pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [COURSE / "index.md", *CHAPTERS], ids=lambda page: page.stem)
 def test_chapter_shows_what_happens(page: Path, laboratory: Any, tmp_path: Path) -> None:
     unused, *own = free_ports(5)
     replacements = {
@@ -115,7 +115,7 @@ def test_server_makes_the_documented_system_calls(start, line_client, eventually
 def test_handshake_has_the_documented_packets(laboratory, run, line_client):
     (command,) = (block for block in fenced(HANDSHAKE, "console") if "tcpdump" in block)
     (shown,) = (block for block in fenced(HANDSHAKE, "") if block.startswith("IP 127.0.0.1"))
-    assert command.startswith("$ sudo tcpdump -i lo -n -t 'port 8081 ")
+    assert command.startswith("$ sudo tcpdump -i lo -n -t -c 3 'port 8081'")
     arguments = ["-i", "lo", "-n", "-t", "-l", "--immediate-mode", f"port {laboratory.line_port}"]
     capture = run(path_of("tcpdump"), *arguments)
     capture.prints("listening on lo")
