@@ -12,7 +12,7 @@ export default defineConfig({
   // React needs no plugin. @vitejs/plugin-react adds Fast Refresh.
   plugins: [vue(), svelte({ configFile: false })],
   // So the page and the WebSocket have the same origin, also for `vite preview`.
-  server: { proxy: { '/ws': { target, ws: true }, '/stream': { target }, '/healthz': { target } } },
+  server: { proxy: { '/ws': { target, ws: true }, '/stream': { target }, '/origin': { target } } },
   build: { outDir: inCheckout('build/recipes'), emptyOutDir: true },
   // The client of this checkout. Elsewhere: npm install sockbridge, without an alias.
   resolve: { alias: { sockbridge: inCheckout('twistedsock/static/sockbridge.js') } },

@@ -78,7 +78,7 @@ class MonitoredPage:
         text = f"{request.url}: {request.failure}"
         if "ERR_ABORTED" not in text:
             self._note("error", text)
-        elif request.url.endswith("/healthz"):
+        elif request.url.endswith("/origin"):
             pass  # the client aborts this check when a WebSocket opens, or when the status of the response is known
         elif request.is_navigation_request():  # a download: the page stays
             self._is_leaving = False

@@ -81,6 +81,15 @@ test('a short timeout does not wait for a longer one', async () => {
   assert.deepEqual(await long, []);
 });
 
+test('a call can wait without a limit', async () => {
+  const world = buildOpen();
+  const { size } = world.clock.timers;
+  const asked = world.client.who('kitchen', { timeout: Infinity }); // setTimeout would call back at once
+  assert.equal(world.clock.timers.size, size);
+  world.socket.reply('who', { members: [] });
+  assert.deepEqual(await asked, []);
+});
+
 test('sends a key, and repeats the publication first after a lost connection', async () => {
   const world = buildOpen();
   const once = world.client.publish('kitchen', 1, { key: 'k1', name: 'reading' });

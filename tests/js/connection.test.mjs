@@ -316,8 +316,8 @@ test('has consistent default timeouts', () => {
 });
 
 test('isolates exceptions of callbacks', (t) => {
-  const later = t.mock.method(globalThis, 'queueMicrotask', () => {});
   const world = buildOpen();
+  const later = t.mock.method(globalThis, 'queueMicrotask', () => {});
   const other = recorder();
   world.client.subscribe('kitchen', () => { throw new Error('callback failed'); });
   world.client.subscribe('kitchen', other.onEvent);

@@ -21,15 +21,16 @@ async function endAndRetry(world, stream = world.request) {
   await retry(world);
 }
 
-/** Drops the WebSocket. `healthz` responds to the HTTP check that follows, if any. */
-async function failSocket(world, healthz) {
+/** Drops the WebSocket. `answer` responds to the HTTP check that follows, if any. */
+async function failSocket(world, answer) {
   world.socket.drop();
   await flushPromises();
-  if (healthz) healthz(world.request);
+  if (answer) answer(world.request);
   await flushPromises();
 }
 
-const succeeds = (request) => request.respond(200);
+const allows = (allowed) => (request) => request.respond(200, { allowed });
+const succeeds = allows(true);
 const fails = (request) => request.fail();
 
 /** Advances the clock to the next attempt. */
@@ -38,8 +39,8 @@ async function retry(world) {
   await flushPromises();
 }
 
-async function failAndRetry(world, healthz) {
-  await failSocket(world, healthz);
+async function failAndRetry(world, answer) {
+  await failSocket(world, answer);
   await retry(world);
 }
 
@@ -70,7 +71,7 @@ test('uses the stream after two failures of WebSocket if HTTP works', async () =
   assert.deepEqual(paths(world), [], 'one failure is not enough');
   await retry(world);
   await failSocket(world, succeeds);
-  assert.deepEqual(world.net.requests[0].address, 'http://bridge.test/healthz');
+  assert.deepEqual(world.net.requests[0].address, 'http://bridge.test/origin');
   assert.equal(world.client.transport, 'websocket');
   await retry(world);
   assert.deepEqual([world.net.sockets.length, world.request.address], [2, 'http://bridge.test/stream']);
@@ -101,11 +102,11 @@ test('keeps trying WebSocket while the server is down', async () => {
   assert.equal(world.client.state, 'open');
 });
 
-test('ignores other statuses than 200, because older servers have no stream', async () => {
+test('ignores the answer of another server', async () => {
   const world = build();
   await failAndRetry(world);
-  await failAndRetry(world, (request) => request.respond(404));
-  assert.equal(world.net.sockets.length, 3);
+  for (const [status, body] of [[404, {}], [200, null], [200, {}]]) await failAndRetry(world, (request) => request.respond(status, body));
+  assert.deepEqual([world.client.transport, world.net.sockets.length], ['websocket', 5]);
 });
 
 test('does not count broken WebSockets that were open', async () => {
@@ -175,8 +176,6 @@ test('stops the timer of the HTTP check when closed', async () => {
 
 const LOCAL = 'http://localhost:5173';
 const errors = (world) => world.states.filter(([type]) => type === 'error').map(([, { code, message }]) => [code, message]);
-const allows = (allowed) => (request) => request.respond(200, { allowed });
-
 /** A client of a page of another origin, after two failures. `answer` responds to the request for that origin. */
 async function buildForeign(answer, options) {
   const world = build({ window: Object.assign(new FakeWindow(), { origin: LOCAL }), ...options });
@@ -210,15 +209,10 @@ test('reports a rejected origin if the transport is fixed', async () => {
   assert.deepEqual([errors(allowed), paths(allowed)], [[], ['/origin']]);
 });
 
-test('checks HTTP as usual if the origin is allowed or nothing says that it is not', async () => {
-  for (const answer of [allows(true), fails, (request) => request.respond(200, null), (request) => request.respond(404, {})]) {
-    const world = await buildForeign(answer);
-    assert.deepEqual([errors(world), paths(world)], [[], ['/origin', '/healthz']]);
-    succeeds(world.request);
-    await flushPromises();
-    await retry(world);
-    assert.equal(world.client.transport, 'stream');
-  }
+test('uses the stream if the origin is allowed', async () => {
+  const world = await buildForeign(allows(true));
+  await retry(world);
+  assert.deepEqual([errors(world), world.client.transport], [[], 'stream']);
 });
 
 test('ignores the answer about the origin after a welcome or a close', async () => {
@@ -233,9 +227,9 @@ test('ignores the answer about the origin after a welcome or a close', async () 
   assert.deepEqual([errors(opened), errors(closed)], [[], []]);
 });
 
-test('does not ask about the origin of the server itself', async () => {
-  const world = await buildForeign(succeeds, { window: Object.assign(new FakeWindow(), { origin: 'http://bridge.test' }) });
-  assert.deepEqual(paths(world), ['/healthz']);
+test('does not ask about the origin of the server itself if the transport is fixed', async () => {
+  const world = await buildForeign(undefined, { window: Object.assign(new FakeWindow(), { origin: 'http://bridge.test' }), transport: 'websocket' });
+  assert.deepEqual(paths(world), []);
 });
 
 // ---- the stream ----
@@ -324,7 +318,7 @@ test('alternates between the transports with growing delays if both fail', async
   assert.deepEqual(transports, ['stream', 'websocket', 'stream', 'websocket', 'stream', 'websocket']);
   assert.deepEqual(waits(world).map(({ delay }) => delay), [250, 500, 1000, 2000, 4000, 8000, 15_000, 15_000]);
   assert.equal(waits(world)[2].reason, 'the server replied 403: not you');
-  assert.equal(paths(world).filter((path) => path === '/healthz').length, 1);
+  assert.equal(paths(world).filter((path) => path === '/origin').length, 1);
 });
 
 test('waits longer if the stream reports overload', async () => {
@@ -421,5 +415,5 @@ test('reports that stream.js is missing', async (t) => {
     client.addEventListener('waiting', ({ detail }) => { reasons.push(detail.reason); resolve(); });
   });
   client.close();
-  assert.deepEqual(reasons, ['stream.js could not be loaded from the folder of sockbridge.js']);
+  assert.deepEqual(reasons, ['cannot load stream.js']);
 });

@@ -13,7 +13,6 @@ import { brotliCompressSync, gzipSync } from 'node:zlib';
 import { minified } from '../../clients/js/minify.mjs';
 import * as client from '../../twistedsock/static/sockbridge.js';
 import * as small from '../../twistedsock/static/sockbridge.min.js';
-import { buildOpen } from './fakes.mjs';
 
 const checkout = fileURLToPath(new URL('../..', import.meta.url));
 const read = (name) => readFileSync(join(checkout, name), 'utf8');
@@ -46,25 +45,23 @@ test('contains the minified client of this version', async () => {
   assert.equal(read('twistedsock/static/sockbridge.min.js'), await minified(), 'run `npm run minify`');
 });
 
-test('the minified client has the exports of the client, and talks', async () => {
+test('the minified client has the exports of the client, and passes its tests', async (t) => {
   assert.deepEqual(Object.keys(small), Object.keys(client));
-  const world = buildOpen({ connect: small.connect });
-  const subscription = world.client.subscribe('kitchen');
-  world.socket.reply('subscribe', { offset: 0, epoch: 'e1' });
-  const offset = world.client.publish('kitchen', 1, { key: 'k1' });
-  world.socket.reply('publish', { offset: 1 });
-  world.socket.events('kitchen', 1);
-  assert.equal(await offset, 1);
-  for await (const event of subscription) {
-    assert.equal(event.offset, 1);
-    break;
-  }
-  assert.equal(world.socket.last('unsubscribe').channel, 'kitchen');
+  const folder = mkdtempSync(join(tmpdir(), 'sockbridge-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  for (const name of ['tests/js', 'twistedsock/static']) cpSync(join(checkout, name), join(folder, name), { recursive: true });
+  cpSync(join(folder, 'twistedsock/static/sockbridge.min.js'), join(folder, 'twistedsock/static/sockbridge.js'));
+  const subjects = ['calls', 'commands', 'connection', 'events', 'fallback', 'iteration', 'subscriptions', 'tokens'];
+  const files = subjects.map((name) => join(folder, `tests/js/${name}.test.mjs`));
+  // Without the variable by which the runner of this test would take these tests for a part of it.
+  const env = { ...process.env, NODE_TEST_CONTEXT: undefined };
+  const { stdout } = await promisify(execFile)(process.execPath, ['--test', '--test-reporter=tap', ...files], { env });
+  assert.ok(Number(stdout.match(/^# pass (\d+)$/m)[1]) > 100);
 });
 
 /** Maximum sizes of the minified client as the server delivers it, and with Brotli, as a proxy can deliver it. */
-const MAX_GZIP_BYTES = 7_100;
-const MAX_BROTLI_BYTES = 6_400;
+const MAX_GZIP_BYTES = 6_500;
+const MAX_BROTLI_BYTES = 5_900;
 
 test('stays as small as the documentation says', () => {
   const code = read('twistedsock/static/sockbridge.min.js');

@@ -37,6 +37,9 @@ export const UNANSWERED_LIMIT = 4096;
 /** Maximum number of events that wait for a `for await` loop. Until half of them are read, the subscription pauses. */
 export const ITERATION_LIMIT = 1000;
 
+/** A timer of a longer time, for example Infinity, would expire at once: such a call has no timeout. */
+const LONGEST_TIMEOUT = 2 ** 31 - 1;
+
 /** A publication with a key is not repeated later than this: the server remembers keys for ten minutes. */
 const KEY_LIFETIME = 540_000;
 
@@ -55,10 +58,10 @@ export const DEFAULT_TIMES = Object.freeze({
   websocketAgainAfter: 600_000, // a laptop that changes networks should not use the stream all day
 });
 
-/** Close codes after which the client does not reconnect: a regular end (1000), and a policy that will not change soon (1008). */
-const FINAL_CODES = new Set([1000, 1008]);
+/** After these two close codes the client does not reconnect: a regular end, and a policy that will not change soon. */
 const NORMAL_CLOSURE = 1000;
 const POLICY_VIOLATION = 1008;
+
 const PROTOCOL_ERROR = 1002;
 const ABNORMAL_CLOSURE = 1006;
 const TRY_AGAIN_LATER = 1013;
@@ -67,10 +70,11 @@ const TRY_AGAIN_LATER = 1013;
 const OVERLOAD_ATTEMPT = 3;
 
 /** Temporary errors: subscriptions that existed before the connection broke are requested again at the next liveness check. */
-const TEMPORARY_ERRORS = new Set(['rate', 'unavailable', 'internal', 'queue-full', 'timeout']);
+const TEMPORARY_ERRORS = ['rate', 'unavailable', 'internal', 'queue-full', 'timeout'];
 
 /** Errors after which the outcome of a command is unknown. */
-const UNKNOWN_OUTCOMES = new Set(['disconnected', 'closed', 'timeout']);
+const UNKNOWN_OUTCOMES = ['disconnected', 'closed', 'timeout'];
+const MAY_HAVE_RUN = 'the command may or may not have run';
 
 /** Numbers from here on are times that were mistaken for offsets: milliseconds since 1970, in September 2001 or later. */
 const MIN_MISTAKEN_TIME = 1e12;
@@ -91,7 +95,7 @@ const isBytes = (data) => data instanceof ArrayBuffer || ArrayBuffer.isView(data
 
 /** `toBase64` and `fromBase64` of Uint8Array are missing in browsers before 2025 and in Node.js before 25. */
 function encodeBytes(data) {
-  const bytes = ArrayBuffer.isView(data) ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength) : new Uint8Array(data);
+  const bytes = new Uint8Array(data.buffer ?? data, data.byteOffset, data.byteLength); // a view, or an ArrayBuffer
   return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(''));
 }
 
@@ -131,18 +135,17 @@ function onAbort(signal, callback) {
   return () => signal?.removeEventListener('abort', abort);
 }
 
-/** Clients with a listener for `error`. */
-const withErrorListener = new WeakSet();
-
 /** Writes errors to the console that answer no call and have no listener, so that they do not get lost. */
 class ErrorReporter extends EventTarget {
+  #hasListener = false;
+
   addEventListener(type, ...rest) {
-    if (type === 'error') withErrorListener.add(this);
+    this.#hasListener ||= type === 'error';
     super.addEventListener(type, ...rest);
   }
 
   dispatchEvent(event) {
-    if (event.type === 'error' && !withErrorListener.has(this)) console.error(event.detail);
+    if (event.type === 'error' && !this.#hasListener) console.error(event.detail);
     return super.dispatchEvent(event);
   }
 }
@@ -197,28 +200,25 @@ class Subscriber {
   #over;
   /** Before the first event, gaps up to this offset are not reported: `last` requests only the events that still exist. */
   gapsIgnoredUpTo = 0;
-  #remove;
-  #report;
-  #resume;
+  /** `remove` it, `report` an error, and `resume` after a pause. */
+  #client;
 
-  constructor(channel, callback, options, remove, report, resume) {
+  constructor(channel, callback, options, client) {
     this.channel = channel;
     this.options = { ...options, onEvent: callback };
     if (!callback) this.#events = [];
-    this.#resume = resume;
     this.position = options.since;
     this.epoch = options.epoch;
     this.ready = new Promise((resolve, reject) => Object.assign(this, { resolve, reject }));
     this.ready.catch(() => {}); // `fail` reports the error, so this is not an unhandled rejection
-    this.#remove = remove;
-    this.#report = report;
+    this.#client = client;
   }
 
   /** `reason` is that of an aborted signal. */
   unsubscribe(reason) {
-    this.#remove(this);
+    this.#client.remove(this);
     if (this.#events) this.#events = [];
-    this.end(reason ?? new SockbridgeError('unsubscribed', `unsubscribed from ${this.channel} before the server replied`), !reason);
+    this.end(reason ?? new SockbridgeError('unsubscribed', `unsubscribed from ${this.channel}`), !reason);
   }
 
   /** No more events follow. Unless the end is `regular`, loops throw the error. */
@@ -245,7 +245,7 @@ class Subscriber {
         else await new Promise((resolve) => { this.#wake = resolve; });
         if (this.paused && this.#events.length <= ITERATION_LIMIT / 2) {
           this.paused = false;
-          this.#resume();
+          this.#client.resume();
         }
       }
       if (this.#over.error) throw this.#over.error;
@@ -273,10 +273,10 @@ class Subscriber {
   fail({ code, message }) {
     const error = new SockbridgeError(code, message, this.channel);
     this.end(error);
-    this.#remove(this);
+    this.#client.remove(this);
     if (this.options.onRefused) this.call('onRefused', error);
     // The program can still read `ready` later in this turn.
-    else Promise.resolve().then(() => { if (!this.#events && (this.#confirmed || !this.readyUsed)) this.#report(error); });
+    else queueMicrotask(() => { if (!this.#events && (this.#confirmed || !this.readyUsed)) this.#client.report(error); });
   }
 
   reportGap(gap) {
@@ -381,7 +381,7 @@ class Channel {
   #onRefused(error, requested) {
     if (error.code === 'disconnected' || error.code === 'closed') return; // requested again on the next connection
     const positioned = requested.some((subscriber) => subscriber.position !== undefined);
-    if (positioned && TEMPORARY_ERRORS.has(error.code)) return;
+    if (positioned && TEMPORARY_ERRORS.includes(error.code)) return;
     for (const subscriber of requested) if (this.subscribers.has(subscriber)) subscriber.fail(error);
     this.requestNext();
   }
@@ -487,7 +487,6 @@ class TransportSelector {
     if (window?.origin !== siblingUrl(address, '').origin) this.#foreignOrigin = window?.origin;
     this.#fixed = transport !== 'auto' || !WebSocket;
     this.#next = transport === 'stream' || !WebSocket ? 'stream' : 'websocket';
-    this.transport = this.#next;
   }
 
   /** Called before each attempt. */
@@ -531,37 +530,24 @@ class TransportSelector {
     const request = new AbortController();
     this.#httpCheck = request;
     const timer = setTimeout(() => request.abort(), openTimeout);
-    request.signal.addEventListener('abort', () => clearTimeout(timer));
-    const get = (name) => fetch(siblingUrl(this.#address, name).href, { cache: 'no-store', signal: request.signal });
-    const failing = () => this.#failures >= FAILURES_BEFORE_CHECK && !request.signal.aborted;
     try {
-      if (await this.#isOriginRejected(get)) {
-        if (failing() && !this.#originReported) this.#reportOrigin();
-      } else if (!this.#fixed) {
-        const { ok } = await get('healthz');
-        if (ok && failing()) this.#switchToStream();
+      const response = await fetch(siblingUrl(this.#address, 'origin').href, { cache: 'no-store', signal: request.signal });
+      const { allowed } = await response.json();
+      if (this.#failures >= FAILURES_BEFORE_CHECK && !request.signal.aborted) {
+        if (allowed === false) this.#reportOrigin();
+        else if (allowed && !this.#fixed) this.#switchToStream();
       }
     } catch {
-      // The network or the server is down: neither transport would work.
+      // The network or the server is down, or another server answers: neither transport would work.
     }
+    clearTimeout(timer);
     this.#httpCheck = null;
-    request.abort(); // discards the rest of the response
-  }
-
-  /** False also if the server does not say so, for example because a proxy does not pass on this address. */
-  async #isOriginRejected(get) {
-    if (this.#foreignOrigin === undefined) return false;
-    try {
-      return (await (await get('origin')).json()).allowed === false;
-    } catch {
-      return false;
-    }
   }
 
   #reportOrigin() {
-    this.#originReported = true;
     const origin = this.#foreignOrigin;
-    this.#report(new SockbridgeError('origin', `the server rejects pages of ${origin}: start the server with --allow-origin ${origin}`));
+    if (!this.#originReported) this.#report(new SockbridgeError('origin', `the server rejects pages of ${origin}: start the server with --allow-origin ${origin}`));
+    this.#originReported = true;
   }
 }
 
@@ -589,8 +575,6 @@ export class Client extends ErrorReporter {
   #disconnectedByAdmin = false; // another token would not help
   #queue = []; // commands to send when connected
   #pending = new Set(); // all unsettled commands
-  #timeoutTimer;
-  #timeoutAt = Infinity;
   #constructed = false;
   #opening; // settles `opened`
   #stopListening;
@@ -639,19 +623,16 @@ export class Client extends ErrorReporter {
   subscribe(channel, callback, options = {}) {
     if (typeof callback !== 'function') [callback, options] = [undefined, callback ?? options];
     channel = wellFormed(channel);
-    const subscriber = new Subscriber(
-      channel,
-      callback,
-      options,
-      (subscriber) => this.#removeSubscriber(subscriber),
-      (error) => this.#dispatch('error', error),
-      () => { if (this.#state === 'open') this.#channels.get(channel)?.requestNext(); },
-    );
+    const subscriber = new Subscriber(channel, callback, options, {
+      remove: (subscriber) => this.#removeSubscriber(subscriber),
+      report: (error) => this.#dispatch('error', error),
+      resume: () => { if (this.#state === 'open') this.#channels.get(channel)?.requestNext(); },
+    });
     const subscription = new Subscription(subscriber);
     let error;
-    if (this.#state === 'closed') error = new SockbridgeError('closed', 'this client is closed');
+    if (this.#state === 'closed') error = { code: 'closed', message: 'this client is closed' };
     else if ((options.since === undefined) !== (options.epoch === undefined)) {
-      error = new SockbridgeError('bad-argument', 'since and epoch must be given together');
+      error = { code: 'bad-argument', message: 'since and epoch must be given together' };
     }
     if (error) {
       subscriber.fail(error);
@@ -700,7 +681,7 @@ export class Client extends ErrorReporter {
     const before = this.#nick;
     this.#nick = name;
     return this.#request({ type: 'nick', nick: name }, (answer) => answer.nick, limits).catch((error) => {
-      if (error instanceof SockbridgeError && !UNKNOWN_OUTCOMES.has(error.code) && this.#nick === name) this.#nick = before;
+      if (error instanceof SockbridgeError && !UNKNOWN_OUTCOMES.includes(error.code) && this.#nick === name) this.#nick = before;
       throw error;
     });
   }
@@ -770,7 +751,7 @@ export class Client extends ErrorReporter {
       address.search = new URL(this.#url).search;
       if (this.#socket === placeholder) this.#attach(new StreamSocket(address.href, this.#settings));
     } catch {
-      if (this.#socket === placeholder) this.#onDisconnect(ABNORMAL_CLOSURE, 'stream.js could not be loaded from the folder of sockbridge.js');
+      if (this.#socket === placeholder) this.#onDisconnect(ABNORMAL_CLOSURE, 'cannot load stream.js');
     }
   }
 
@@ -782,12 +763,13 @@ export class Client extends ErrorReporter {
     } catch {
       return this.#onDisconnect(PROTOCOL_ERROR, 'the server sent invalid JSON');
     }
+    const channel = this.#channels.get(message?.channel);
     switch (message?.type) {
-      case 'event': return this.#channels.get(message.channel)?.deliver(message);
+      case 'event': return channel?.deliver(message);
       case 'join':
-      case 'leave': return this.#channels.get(message.channel)?.presence(message);
-      case 'lost': return this.#channels.get(message.channel)?.lost(message);
-      case 'reset': return this.#channels.get(message.channel)?.reset(message);
+      case 'leave': return channel?.presence(message);
+      case 'lost': return channel?.lost(message);
+      case 'reset': return channel?.reset(message);
       case 'ok':
       case 'pong': return this.#removeUnanswered(message.id)?.resolve(message);
       case 'error': return this.#onError(message);
@@ -798,7 +780,7 @@ export class Client extends ErrorReporter {
   }
 
   #onWelcome({ protocol, id, from, to }) {
-    if (protocol !== PROTOCOL) return this.#closeForGood(PROTOCOL_ERROR, `unsupported protocol version ${protocol}: this client supports ${PROTOCOL}`);
+    if (protocol !== PROTOCOL) return this.#closeForGood(PROTOCOL_ERROR, `unsupported protocol version ${protocol}`);
     const peer = { id, from, to };
     this.#welcomeReceived = true;
     this.#transports.connected();
@@ -829,8 +811,8 @@ export class Client extends ErrorReporter {
         return;
       }
       this.#tokenSent = true;
-      const id = this.#lastId + 1;
-      this.#lastId = id;
+      this.#lastId += 1;
+      const id = this.#lastId;
       this.#send(this.#withTimeout({ id, text: serialize({ type: 'auth', id, token }), type: 'auth', resolve, reject }));
     };
     if (!this.#canRenewToken) return show(this.#settings.token);
@@ -859,37 +841,33 @@ export class Client extends ErrorReporter {
     this.#opening = undefined;
   }
 
-  #onNotice({ text, code, channel }) {
-    this.#dispatch('notice', { text, ...(code && { code }), ...(channel && { channel }) });
+  #onNotice({ type, ...notice }) {
+    const { text, code, channel } = notice;
+    this.#dispatch('notice', notice);
     if (code === 'disconnected') this.#disconnectedByAdmin = true;
     if (code === 'token-expires' && this.#canRenewToken) {
       this.#sendToken(() => {}, (error) => { if (error.code !== 'disconnected') this.#dispatch('error', error); });
     } else if (code === 'forbidden') {
-      for (const subscriber of [...this.#channels.get(channel)?.subscribers ?? []]) this.#endSubscription(subscriber, new SockbridgeError(code, text));
+      for (const subscriber of [...this.#channels.get(channel)?.subscribers ?? []]) {
+        this.#removeSubscriber(subscriber, true);
+        subscriber.fail({ code, message: text });
+      }
     }
-  }
-
-  /** The server has ended the subscription, so no command is sent. */
-  #endSubscription(subscriber, error) {
-    const channel = this.#channels.get(subscriber.channel);
-    channel?.subscribers.delete(subscriber);
-    if (!channel?.subscribers.size) this.#channels.delete(subscriber.channel);
-    subscriber.fail(error);
   }
 
   /** Browsers answer pings of the server without notifying the page, so the client measures silence and sends its own. */
   #checkConnection() {
     for (const channel of this.#channels.values()) channel.requestNext(); // retries after temporary errors
     const silence = this.#settings.now() - this.#receivedAt;
-    const { quietAfter, answerTimeout } = this.#settings;
+    const { quietAfter } = this.#settings;
     if (silence < quietAfter) return this.#setTimer(quietAfter - silence, () => this.#checkConnection());
-    this.#sendPing(answerTimeout);
+    this.#sendPing();
   }
 
-  #sendPing(answerTimeout) {
+  #sendPing() {
     const before = this.#receivedAt;
     this.#socket.send('{"type":"ping"}');
-    this.#setTimer(answerTimeout, () => {
+    this.#setTimer(this.#settings.answerTimeout, () => {
       if (this.#receivedAt === before) this.#onDisconnect(ABNORMAL_CLOSURE, 'the server does not respond');
       else this.#checkConnection();
     });
@@ -898,16 +876,17 @@ export class Client extends ErrorReporter {
   /** The device is online or the page is visible again: reconnect without delay, or check the open connection. */
   #onNetworkChange = ({ type }) => {
     if (type === 'visibilitychange' && this.#settings.window.document.visibilityState !== 'visible') return;
-    if (this.#state === 'open') this.#sendPing(this.#settings.answerTimeout);
+    if (this.#state === 'open') this.#sendPing();
     else this.retry();
   };
 
   #onDisconnect(code, reason) {
     if (this.#state === 'open' && this.#settings.now() - this.#openedAt >= this.#settings.stableAfter) this.#attempt = 0;
     // If a function supplies tokens, the next one can be valid although this one has expired.
-    if (FINAL_CODES.has(code) && !(code === POLICY_VIOLATION && this.#canRenewToken && this.#tokenSent && !this.#disconnectedByAdmin)) return this.#closeForGood(code, reason);
+    const anotherToken = this.#canRenewToken && this.#tokenSent && !this.#disconnectedByAdmin;
+    if (code === NORMAL_CLOSURE || (code === POLICY_VIOLATION && !anotherToken)) return this.#closeForGood(code, reason);
     if (!this.#welcomeReceived) this.#transports.failed();
-    this.#dropConnection('disconnected', 'the connection was lost before the reply: the command may or may not have been executed');
+    this.#dropConnection('disconnected', `the connection was lost: ${MAY_HAVE_RUN}`);
     if (code === TRY_AGAIN_LATER) this.#attempt = Math.max(this.#attempt, OVERLOAD_ATTEMPT);
     const { firstDelay, longestDelay, random } = this.#settings;
     // Full jitter: after a restart, reconnections spread over the whole window instead of arriving in waves.
@@ -921,15 +900,14 @@ export class Client extends ErrorReporter {
     if (this.#state === 'closed') return;
     this.#state = 'closed';
     this.#transports.close();
-    this.#dropConnection('closed', `${reason || 'the server closed the connection'}: the command may or may not have been executed`);
-    const closed = new SockbridgeError('closed', reason || `the server closed the connection (${code})`);
+    reason ||= `the server closed the connection (${code})`;
+    this.#dropConnection('closed', `${reason}: ${MAY_HAVE_RUN}`);
+    const closed = new SockbridgeError('closed', reason);
     for (const command of this.#queue.splice(0)) command.reject(closed);
     for (const channel of this.#channels.values()) for (const subscriber of channel.subscribers) subscriber.end(closed, code === NORMAL_CLOSURE);
     this.#opening?.reject(closed);
     this.#stopListening?.();
     this.#channels.clear();
-    this.#pending.clear();
-    this.#startTimeoutTimer();
     this.#settings.window?.removeEventListener?.('online', this.#onNetworkChange);
     this.#settings.window?.document?.removeEventListener('visibilitychange', this.#onNetworkChange);
     this.#setState('closed', { code, reason });
@@ -943,12 +921,9 @@ export class Client extends ErrorReporter {
     socket?.close(NORMAL_CLOSURE);
     const unanswered = [...this.#unanswered.values()];
     this.#unanswered.clear();
-    const repeated = [];
-    for (const command of unanswered) {
-      if (command.key && code === 'disconnected') repeated.push(command);
-      else command.reject(new SockbridgeError(code, message));
-    }
-    this.#queue.unshift(...repeated);
+    const isRepeated = (command) => command.key && code === 'disconnected';
+    this.#queue.unshift(...unanswered.filter(isRepeated));
+    for (const command of unanswered) if (!isRepeated(command)) command.reject(new SockbridgeError(code, message));
   }
 
   #setTimer(delay, then) {
@@ -960,7 +935,7 @@ export class Client extends ErrorReporter {
     this.#state = state;
     if (this.#constructed) this.#dispatch(state, detail);
     // Listeners can be added only after `connect` has returned.
-    else Promise.resolve().then(() => { if (this.#state === state) this.#dispatch(state, detail); });
+    else queueMicrotask(() => { if (this.#state === state) this.#dispatch(state, detail); });
   }
 
   #dispatch(type, detail) { this.dispatchEvent(new CustomEvent(type, { detail })); }
@@ -974,7 +949,7 @@ export class Client extends ErrorReporter {
         try {
           resolve(read(answer));
         } catch (error) {
-          reject(new SockbridgeError('bad-answer', `cannot read the reply to ${message.type}: ${error.message}`));
+          reject(new SockbridgeError('bad-answer', `cannot read the reply: ${error.message}`));
         }
       }, reject, timeout);
       if (command) command.stopListening = onAbort(signal, (reason) => this.#abandon(command, reason));
@@ -992,12 +967,11 @@ export class Client extends ErrorReporter {
       return reject(new SockbridgeError('bad-argument', `not a JSON value: ${error.message}`));
     }
     if (utf8.encode(text).length > MESSAGE_LIMIT) {
-      return reject(new SockbridgeError('too-long', `message too long: the maximum is ${MESSAGE_LIMIT} bytes`));
+      return reject(new SockbridgeError('too-long', `longer than ${MESSAGE_LIMIT} bytes`));
     }
     const open = this.#state === 'open';
     if (open ? this.#unanswered.size >= UNANSWERED_LIMIT : this.#queue.length >= QUEUE_LIMIT) {
-      const reason = open ? `${UNANSWERED_LIMIT} commands are unanswered` : `${QUEUE_LIMIT} commands are queued for the next connection`;
-      return reject(new SockbridgeError('queue-full', reason));
+      return reject(new SockbridgeError('queue-full', `too many commands wait for a ${open ? 'reply' : 'connection'}`));
     }
     this.#lastId = id;
     const { type, key } = message;
@@ -1007,45 +981,26 @@ export class Client extends ErrorReporter {
     return command;
   }
 
-  /** Returns the command with a deadline, after which it is rejected. */
+  /** Returns the command with a timeout, after which it is rejected. */
   #withTimeout({ resolve, reject, ...command }, timeout = this.#settings.commandTimeout) {
     const settle = (then) => (value) => {
+      this.#settings.clearTimeout(timer);
       this.#pending.delete(pending);
       pending.stopListening?.();
-      if (!this.#pending.size) {
-        this.#startTimeoutTimer();
-        this.#onIdle?.();
-      }
+      if (!this.#pending.size) this.#onIdle?.();
       then(value);
     };
-    const due = this.#settings.now() + timeout;
-    const pending = { ...command, due, resolve: settle(resolve), reject: settle(reject) };
+    const pending = { ...command, resolve: settle(resolve), reject: settle(reject) };
+    const timer = timeout > LONGEST_TIMEOUT || this.#settings.setTimeout(() => this.#abandon(pending), timeout);
     this.#pending.add(pending);
-    if (due < this.#timeoutAt) this.#startTimeoutTimer();
     return pending;
-  }
-
-  /** One timer serves all commands: it expires with the earliest deadline. */
-  #startTimeoutTimer() {
-    const { now, setTimeout, clearTimeout } = this.#settings;
-    clearTimeout(this.#timeoutTimer);
-    this.#timeoutAt = Infinity;
-    for (const { due } of this.#pending) if (due < this.#timeoutAt) this.#timeoutAt = due;
-    if (this.#timeoutAt === Infinity) return;
-    this.#timeoutTimer = setTimeout(() => {
-      for (const command of [...this.#pending]) if (command.due <= now()) this.#abandon(command);
-      this.#startTimeoutTimer();
-    }, Math.max(0, this.#timeoutAt - now()));
   }
 
   /** Rejects a command, by default because of its timeout. One that was not sent never will be. */
   #abandon(command, reason) {
-    const index = this.#queue.indexOf(command);
-    if (index >= 0) this.#queue.splice(index, 1);
+    this.#queue = this.#queue.filter((queued) => queued !== command);
     this.#unanswered.delete(command.id);
-    const message = index >= 0 && !command.sent ? 'timed out without a connection: the command was not sent'
-      : 'timed out without a reply: the command may or may not have been executed';
-    command.reject(reason ?? new SockbridgeError('timeout', message));
+    command.reject(reason ?? new SockbridgeError('timeout', `no reply in time: ${command.sent ? MAY_HAVE_RUN : 'the command was not sent'}`));
   }
 
   #send(command) {
@@ -1069,11 +1024,12 @@ export class Client extends ErrorReporter {
 
   // ---- channels ----
 
-  #removeSubscriber(subscriber) {
+  /** Unsubscribes without the last subscriber, unless the server has ended the subscription. */
+  #removeSubscriber(subscriber, ended) {
     const channel = this.#channels.get(subscriber.channel);
     if (!channel?.subscribers.delete(subscriber) || channel.subscribers.size) return;
     this.#channels.delete(subscriber.channel);
-    if (this.#state === 'open') this.#request({ type: 'unsubscribe', channel: subscriber.channel }).catch(() => {}); // the result does not matter
+    if (this.#state === 'open' && !ended) this.#request({ type: 'unsubscribe', channel: subscriber.channel }).catch(() => {}); // the result does not matter
   }
 }
 
@@ -1085,11 +1041,11 @@ export function connect(url = '/ws', options = {}) {
     ...DEFAULT_TIMES,
     transport: 'auto',
     WebSocket: globalThis.WebSocket,
-    fetch: (...request) => globalThis.fetch(...request),
+    fetch: (...request) => fetch(...request), // looked up for each call, because tests and libraries replace it
     random: Math.random,
     now: () => performance.now(),
-    setTimeout: (then, delay) => globalThis.setTimeout(then, delay),
-    clearTimeout: (timer) => globalThis.clearTimeout(timer),
+    setTimeout: (...timer) => setTimeout(...timer),
+    clearTimeout: (timer) => clearTimeout(timer),
     window: globalThis,
     ...options,
   });
