@@ -18,8 +18,11 @@ from twisted.python.failure import Failure
 from tests.fakes import connect
 from tests.fuzz.grammars import HANDSHAKE, frame
 from tests.server.clients import PING_INTERVAL, PING_TIMEOUT, WebSocketClient
+from twistedsock.auth.origins import AllowedOrigins, ListenerScope
 from twistedsock.codecs.http import read_head
 from twistedsock.server.autobahn_internals import HANDSHAKE_STATE, SHARED
+from twistedsock.server.handshakes import AcceptedHandshakes, Handshake
+from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.web_endpoints import JSON_PROTOCOL, LINE_PROTOCOL, SOCKBRIDGE
 from twistedsock.server.websocket import WebSocketFactory
 from twistedsock.session.encoder import Endpoints
@@ -228,6 +231,30 @@ def test_any_other_byte_has_the_same_result(byte: bytes, clock: Clock) -> None:
     for position in range(len(HANDSHAKE) - 4):
         for end in (position, position + 1):
             compare_if_plain(clock, HANDSHAKE[:position] + byte + HANDSHAKE[end:])
+
+
+def test_remembered_head_is_read_as_if_it_were_new() -> None:
+    """With another key, and with another byte at any place."""
+    known, scope, found = AcceptedHandshakes(OriginPolicy(AllowedOrigins())), ListenerScope(True, 8082), 0
+    random = Random(0)
+    for part, values in PARTS.items():
+        for value in values:
+            head = head_with({part: value}, random)
+            read = read_head(head)
+            if read is not None:
+                known.add(head, scope, Handshake(read, SOCKBRIDGE))
+            for same in (head, head.replace(KEY.encode(), b"0" * 22 + b"==")):
+                handshake = known.find(same, scope)
+                assert handshake is None or handshake.head == read_head(same)
+                found += handshake is not None
+    known.add(HANDSHAKE, scope, Handshake(read_head(HANDSHAKE), SOCKBRIDGE))
+    for position in range(len(HANDSHAKE)):
+        for byte in (b"", b"\r", b"\n", b":", b" ", b"=", b"A", b"a"):
+            changed = HANDSHAKE[:position] + byte + HANDSHAKE[position + 1 :]
+            handshake = known.find(changed, scope)
+            assert handshake is None or handshake.head == read_head(changed), changed
+            found += handshake is not None
+    assert found > 50
 
 
 def test_frames_after_the_head_have_the_same_result(clock: Clock) -> None:

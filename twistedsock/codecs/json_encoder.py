@@ -173,7 +173,11 @@ def facts_fields(facts: SessionInfo) -> bytes:
 
 
 def subscribed_fields(channel: bytes, position: Position, recovered: bool | None, since: int | None) -> bytes:
-    fields = b',"channel":%b,"offset":%d,"epoch":%b' % (quote_name(channel), position.offset, quote(position.epoch))
+    fields = b',"channel":%b,"offset":%d,"epoch":%b' % (
+        quote_name(channel),
+        position.offset,
+        quote_name(position.epoch),
+    )
     if recovered is not None:
         fields += b',"recovered":' + (b"true" if recovered else b"false")
     return fields if since is None else b'%b,"since":%d' % (fields, since)
@@ -194,7 +198,7 @@ class JsonEncoder:
     def welcome(self, id: bytes, ends: Endpoints) -> bytes:
         return self._frame(
             b'{"type":"welcome","protocol":1,"id":%b,"from":%b,"to":%b}'
-            % (quote(id), quote(ends.client), quote(ends.server))
+            % (quote(id), quote(ends.client), quote_name(ends.server))
         )
 
     def published(self, tags: Sequence[Tag], first: int) -> bytes:

@@ -122,7 +122,7 @@ def quote(text: bytes) -> bytes:
 
 @lru_cache(maxsize=4096)
 def quote_name(name: bytes) -> bytes:
-    """``quote`` with a cache, for channels, nicks and event names."""
+    """``quote`` with a cache, for texts that many messages contain: names, epochs and the addresses of the server."""
     return quote(name)
 
 

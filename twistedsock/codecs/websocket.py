@@ -8,7 +8,7 @@ only printable ASCII, and no extension other than permessage-deflate, which it d
 """
 
 import re
-from base64 import b64encode
+from binascii import b2a_base64
 from collections.abc import Callable, Iterator
 from hashlib import sha1
 
@@ -251,7 +251,7 @@ def are_extensions(offers: str) -> bool:
 
 def switching_protocols(key: str, subprotocol: str | None, server: str) -> bytes:
     """The response that opens the connection, with the same bytes as Autobahn's."""
-    accept = b64encode(sha1(key.encode() + _MAGIC, usedforsecurity=False).digest()).decode()
+    accept = b2a_base64(sha1(key.encode() + _MAGIC, usedforsecurity=False).digest(), newline=False).decode()
     chosen = f"Sec-WebSocket-Protocol: {subprotocol}\r\n" if subprotocol is not None else ""
     return (
         f"HTTP/1.1 101 Switching Protocols\r\nServer: {server}\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n"

@@ -23,7 +23,7 @@ MAX_ENTRIES_PER_KIND = 100
 """500 in total."""
 
 MAX_BYTES_PER_KIND = 48 * 1024
-"""Encoded bytes. Most entries have 200 to 300."""
+"""Encoded bytes that are shown. Most entries have 200 to 300, and at most about 1,000."""
 
 MAX_TEXT_LENGTH = 120
 """Characters of a reason or an error message."""
@@ -77,32 +77,30 @@ Key = tuple[object, ...]
 
 
 class _Share:
-    """The entries of one kind, the newest at the end."""
+    """The entries of one kind. Their bytes are counted when they are read, because connections are more frequent."""
 
     def __init__(self) -> None:
-        self._entries: dict[Key, tuple[JournalEntry, int]] = {}
-        self._bytes = 0
+        # The newest at the end.
+        self._entries: dict[Key, JournalEntry] = {}
 
     def __iter__(self) -> Iterator[JournalEntry]:
-        return iter([entry for entry, _ in self._entries.values()])
+        """The newest first, as many as the bytes allow."""
+        left = MAX_BYTES_PER_KIND
+        for entry in reversed(self._entries.values()):
+            left -= len(_encode(entry))
+            if left < 0:
+                return
+            yield entry
 
     def get(self, key: Key) -> JournalEntry | None:
-        found = self._entries.get(key)
-        return None if found is None else found[0]
+        return self._entries.get(key)
 
     def add(self, key: Key, entry: JournalEntry) -> None:
         """Add an entry in place of the one with the same key, and drop the oldest if there are too many."""
-        self._remove(key)
-        size = len(_encode(entry))
-        self._entries[key] = entry, size
-        self._bytes += size
-        while len(self._entries) > MAX_ENTRIES_PER_KIND or self._bytes > MAX_BYTES_PER_KIND:
-            self._remove(next(iter(self._entries)))
-
-    def _remove(self, key: Key) -> None:
-        found = self._entries.pop(key, None)
-        if found is not None:
-            self._bytes -= found[1]
+        self._entries.pop(key, None)
+        self._entries[key] = entry
+        if len(self._entries) > MAX_ENTRIES_PER_KIND:
+            del self._entries[next(iter(self._entries))]
 
 
 class ConnectionJournal:
@@ -134,7 +132,10 @@ class ConnectionJournal:
     # Called by the monitor.
 
     def opened(self, session: Session) -> None:
-        self._add("connect", (session.client.id,), self._entry_of(session, "connect"))
+        client, endpoints = session.client.id, session.endpoints
+        peer, server, id = endpoints.client.decode(), endpoints.server.decode(), client.decode()
+        # Its nick is its id still, and is looked up when the entry is read.
+        self._add("connect", (client,), JournalEntry(0, 0.0, "connect", peer, server, session.protocol, id, id))
 
     def stepped(self, session: Session, step: Step) -> None:
         if step.name == "behind" or step.name == "lost":

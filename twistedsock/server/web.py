@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twistedsock.auth.identity import Identity
+from twistedsock.auth.origins import ListenerScope
 from twistedsock.codecs.engineio import PATH as ENGINE_PATH
 from twistedsock.codecs.http import (
     MAX_HEAD_BYTES,
@@ -28,6 +29,7 @@ from twistedsock.limits.shares import UNCOUNTED_BYTES
 from twistedsock.server.connection import graceful_close
 from twistedsock.server.engineio import EngineEndpoint
 from twistedsock.server.engineio_websocket import EngineWebSocketFactory
+from twistedsock.server.handshakes import AcceptedHandshakes, Handshake
 from twistedsock.server.http.checks import INVALID_FORWARDED_FOR, INVALID_HOST
 from twistedsock.server.http.connection import HTTPConnection
 from twistedsock.server.http.origin_policy import OriginPolicy
@@ -101,9 +103,11 @@ class HTTPDispatcher(Protocol):
         tune_socket(self.transport, factory.send_buffer_bytes, factory.context.limits.unreachable_timeout)
         self._head = bytearray()
         self._client_address = self.proxied_address or self.transport.getPeer()
-        self._is_trusted_proxy = self._comes_from_trusted_proxy()
-        # The address of a proxy stands for many clients. The connection is counted when the proxy has reported its own.
-        host = "" if self._is_trusted_proxy else host_of(self._client_address)
+        host = host_of(self._client_address)
+        self._is_trusted_proxy = self._comes_from_trusted_proxy(host)
+        if self._is_trusted_proxy:
+            # Its address stands for many clients. The connection is counted when the proxy has reported its client.
+            host = ""
         if factory.listening.secure and not factory.context.charge(address_principal(host), TLS_HANDSHAKE_PRICE):
             factory.context.stats.count_error(TOO_FAST.code)
             self._report_refusal(TOO_FAST)
@@ -152,6 +156,11 @@ class HTTPDispatcher(Protocol):
 
     def _dispatch(self, data: bytes, end: int) -> None:
         """Give the connection to its handler. ``data`` begins with a request head of ``end`` bytes."""
+        scope = local_address_of(self.transport).scope
+        accepted = self.factory.handshakes.find(data[:end], scope)
+        if accepted is not None:
+            self._accept_websocket(accepted, data, end)
+            return
         if has_too_many_headers(data[:end]):
             self._reject(TOO_MANY_HEADERS, 431)
             return
@@ -162,7 +171,11 @@ class HTTPDispatcher(Protocol):
         if head.forwarded_for and self._is_trusted_proxy and not self._read_forwarded_for(head.forwarded_for):
             return
         if head.upgrade:
-            self._accept_websocket(head, data, end)
+            endpoint = self._check_handshake(head, scope)
+            if endpoint is not None:
+                handshake = Handshake(head, endpoint)
+                self.factory.handshakes.add(data[:end], scope, handshake)
+                self._accept_websocket(handshake, data, end)
         else:  # check_request validates the host of each request
             connection = HTTPConnection(self.factory.site, self._client_address, self._is_trusted_proxy)
             connection.replace_protocol = self._replace_handler
@@ -170,10 +183,8 @@ class HTTPDispatcher(Protocol):
 
     # WebSocket handshakes.
 
-    def _accept_websocket(self, head: RequestHead, data: bytes, end: int) -> None:
-        endpoint = self._check_handshake(head)
-        if endpoint is None:
-            return
+    def _accept_websocket(self, accepted: Handshake, data: bytes, end: int) -> None:
+        head, endpoint = accepted
         context, listening = self.factory.context, self.factory.listening
         credentials = None
         if context.policy is not None:
@@ -215,12 +226,13 @@ class HTTPDispatcher(Protocol):
         query = head.query.encode("latin-1")
         self._hand_over(engine.build(self._client_address, principal, query, authenticated), data)
 
-    def _check_handshake(self, head: RequestHead) -> WebSocketEndpoint | EngineWebSocketFactory | None:
+    def _check_handshake(
+        self, head: RequestHead, scope: ListenerScope
+    ) -> WebSocketEndpoint | EngineWebSocketFactory | None:
         """The endpoint of a handshake. None if the handshake has been rejected."""
         if not head.has_valid_host:
             self._reject(INVALID_HOST, 400)
             return None
-        scope = local_address_of(self.transport).scope
         rejection = self.factory.origin_policy.check_origin(head.host, head.origin, scope)
         if rejection is not None:
             self._reject(rejection.error, rejection.status, about=head.origin if rejection.status == 403 else head.host)
@@ -307,13 +319,13 @@ class HTTPDispatcher(Protocol):
 
     # Proxies.
 
-    def _comes_from_trusted_proxy(self) -> bool:
+    def _comes_from_trusted_proxy(self, host: str) -> bool:
         """True if the X-Forwarded-For header of this connection is trusted. It is not on connections that begin with a
         PROXY header: a proxy that cannot name its client there passes on the headers of the client."""
         listening = self.factory.listening
         if self.proxied_address is not None:
             return client_is_trusted_proxy(self.transport)
-        return not listening.proxied and listening.trusted.trusts(host_of(self._client_address))
+        return not listening.proxied and listening.trusted.trusts(host)
 
     def _read_forwarded_for(self, forwarded_for: str) -> bool:
         """Adopt the client address that a trusted proxy reports. Returns False if the connection has been rejected."""
@@ -407,6 +419,7 @@ class WebFactory(ListenerFactory):
         self.send_buffer_bytes = send_buffer_bytes
         self.listening = listening
         self.origin_policy = origin_policy
+        self.handshakes = AcceptedHandshakes(origin_policy)
         self.head_timeouts: TimeoutQueue[HTTPDispatcher] = TimeoutQueue(
             reactor, context.limits.handshake_timeout, HTTPDispatcher.reject_late
         )
