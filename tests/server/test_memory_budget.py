@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet import tcp
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
@@ -38,7 +39,7 @@ class SocketPort:
         here = IPv4Address("TCP", "127.0.0.1", 8081)
         self._server = SimpleNamespace(_realPortNumber=8081, getHost=lambda: here)
         self._factory = LineFactory(server.context, self.reactor, 0)
-        port = SimpleNamespace(transport=DirectTCPTransport.__mro__[2])
+        port = SimpleNamespace(transport=tcp.Server)
         install_direct_writes(port, server.context.memory_budget)
         self._make = port.transport
 

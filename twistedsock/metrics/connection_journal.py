@@ -132,10 +132,12 @@ class ConnectionJournal:
     # Called by the monitor.
 
     def opened(self, session: Session) -> None:
-        client, endpoints = session.client.id, session.endpoints
-        peer, server, id = endpoints.client.decode(), endpoints.server.decode(), client.decode()
-        # Its nick is its id still, and is looked up when the entry is read.
-        self._add("connect", (client,), JournalEntry(0, 0.0, "connect", peer, server, session.protocol, id, id))
+        endpoints, id = session.endpoints, session.client.id
+        client, server, nick = endpoints.client.decode(), endpoints.server.decode(), id.decode()
+        self.newest = number = self._next_number()
+        # The nick is the id still, and is looked up when the entry is read.
+        entry = JournalEntry(number, self._now(), "connect", client, server, session.protocol, nick, nick)
+        self._shares["connect"].add((id,), entry)
 
     def stepped(self, session: Session, step: Step) -> None:
         if step.name == "behind" or step.name == "lost":

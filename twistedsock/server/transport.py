@@ -20,10 +20,10 @@ from twistedsock.limits.shares import MemoryBudget
 from twistedsock.pubsub.subscription import NOT_READING, SOCKET_FULL
 from twistedsock.server.sockets import host_of, innermost_transport, seconds_unanswered, tcp_stats_of
 from twistedsock.server.twisted_internals import (
+    ServerWithoutLogTexts,
     connection_class,
     discard_write_buffer,
     set_connection_class,
-    share_log_texts,
     write_buffer_size,
 )
 from twistedsock.stats import TcpStats
@@ -177,12 +177,11 @@ class DirectWriteTransport:
         super().connectionLost(reason)  # type: ignore[misc]
 
 
-class DirectTCPTransport(DirectWriteTransport, tcp.Server):
+class DirectTCPTransport(DirectWriteTransport, ServerWithoutLogTexts):
     """The server's end of a TCP connection."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        share_log_texts(self)
         if self.reachability is not None:
             self.reachability.add(self)
 

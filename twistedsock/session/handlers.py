@@ -366,6 +366,8 @@ def _may_read(session: Session, channel: bytes, tag: Tag) -> bool:
     context = session.context
     if context.policy is not None:
         error = session.current_auth().check_access(channel, Right.READ)
+    elif not channel.startswith(RESERVED):
+        return True
     else:
         error = check_access(None, channel, Right.READ, context.is_admin(None, session.endpoints.client))
     if error is not None:

@@ -102,7 +102,7 @@ class Session:
         self.is_rate_limited = context.rate_limiters.is_limited and self.client.principal != LOCAL
         """False for clients on this machine, whatever identity they prove."""
         outlet.principal = self.client.source
-        subscriber = Subscriber(self.client, encoder, outlet, self, context.memory_budget, context.stats)
+        subscriber = Subscriber(self.client, encoder, outlet, self, broker.memory_budget, broker.stats)
         self.replies = ReplyWriter(broker, encoder, subscriber)
         self.context = context
         self.broker: Broker = broker
@@ -120,7 +120,7 @@ class Session:
         if context.policy is not None:
             self._auth = SessionAuth(context, context.policy, listener, self.client, endpoints.client)
         context.sessions.add(self.client.id, self)
-        context.stats.count_session_opened(encoder.title)
+        broker.stats.count_session_opened(encoder.title)
         context.connection_events.opened(self)
 
     # State
