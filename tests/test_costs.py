@@ -9,6 +9,7 @@ from tests.event_streams import Stream
 from twistedsock.codecs import json_decoder
 from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER
 from twistedsock.codecs.line_encoder import LINE_ENCODER, LINE_MESSAGE_ENCODER
+from twistedsock.codecs.payload import MESSAGES_PER_STEP
 from twistedsock.codecs.sse import SSEEncoder
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.values import Batch, Publication
@@ -227,7 +228,7 @@ def test_similar_messages_are_parsed_once(monkeypatch: pytest.MonkeyPatch, separ
     server = FakeServer()
     messages = [
         json.dumps({"type": "publish", "channel": "k", "data": f"{number}"}, separators=separators).encode()
-        for number in range(1 + 3 * json_decoder._STEP)
+        for number in range(1 + 3 * MESSAGES_PER_STEP)
     ]
     server.json_client().send_messages(*messages)
     assert len(parsed) == 1

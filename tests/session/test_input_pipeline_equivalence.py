@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.fuzz.grammars import CUTS, LINES, MESSAGES, RUN
 from tests.fuzz.properties import cut
 from tests.session.clients import settle
+from tests.socketio_clients import SocketIOClient
 from twistedsock.codecs import json_decoder, line_decoder
 from twistedsock.codecs.line_decoder import LINE_DECODER, Line, LineSplitter
 from twistedsock.pubsub.values import Publication
@@ -131,3 +132,65 @@ def test_messages_in_one_read_have_the_same_result_as_one_by_one(messages: list[
         alone.receive([*messages])
         expected = alone.said()
     assert together.said() == expected
+
+
+TEXT_EVENT = '2/a,["message","%s"]'
+ODD_PACKETS = [
+    "2/a,[]",
+    "2/a,7" + TEXT_EVENT[4:] % "x",
+    "2/a,8" + TEXT_EVENT[4:] % "x",
+    "2/b," + TEXT_EVENT[4:] % "x",
+    TEXT_EVENT % "",
+    TEXT_EVENT % "\\u0041",
+    TEXT_EVENT % "é",
+    TEXT_EVENT % 'x","y',
+    TEXT_EVENT % 'x"]["y',
+    TEXT_EVENT % "\x01",
+    TEXT_EVENT % ("x" * MAX_LINE_BYTES),
+    TEXT_EVENT % ("x" * (MAX_LINE_BYTES + 1)),
+    TEXT_EVENT % "x" + "\n" + TEXT_EVENT % "y",
+    '2/a,["message"]',
+    '2/a,["message","x" ]',
+    '2/a,["message",["x"]',
+    '2/a,["message","x","y"]',
+    '2/a,["other","x"]',
+    '2["publish","a","x"]',
+    '2["publish","a","y"]',
+    '2["publish","a","x",{"key":"1"}]',
+    '2["publish","b","x"]',
+    '2["x"]',
+    "1/a,",
+    "3/a,1[]",
+    "\x00",
+]
+PACKETS = st.sampled_from(ODD_PACKETS) | st.sampled_from(["1", "22"]).map(lambda text: TEXT_EVENT % text)
+
+
+@settings(deadline=None, max_examples=2 * settings().max_examples)
+@given(packets=st.lists(PACKETS), late=st.booleans())
+@example([TEXT_EVENT % number for number in range(100)], False)
+@example(
+    [TEXT_EVENT % "1", *[TEXT_EVENT % "2"] * 31, TEXT_EVENT % ("3" * (MAX_LINE_BYTES + 1)), TEXT_EVENT % "4"], True
+)
+@example([TEXT_EVENT % "1", *[TEXT_EVENT % "2"] * 32, "1/a,", TEXT_EVENT % "3"], False)
+@example(['2["publish","a","x"]'] * 3, False)
+@example(['2/a,["x","y"]', '2/a,["x","y","z"]'], False)
+@example(['2/a,["message","x" ]'] * 2, False)
+@example(["2/a,8" + TEXT_EVENT[4:] % "x"] * 3, False)
+def test_socketio_packets_in_one_read_have_the_same_result_as_one_by_one(packets: list[str], late: bool) -> None:
+    def result(joins: bool) -> list[bytes]:
+        server = FakeServer(late, max_message_bytes=MAX_LINE_BYTES)
+        reader, publisher = server.line_client(), SocketIOClient(server)
+        reader.send("SUB a")
+        publisher.send("0/a,", "0")
+        settle(server)
+        if not joins:
+            publisher.pipeline.decoder = OneByOne(publisher.decoder)
+        publisher.send(*packets)
+        settle(server)
+        assert publisher.exceptions == 0
+        return [publisher.received_bytes(), reader.received_bytes()]
+
+    together = result(True)
+    with patch.object(Publication, "can_join", return_value=False):
+        assert together == result(False)

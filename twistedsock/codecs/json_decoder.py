@@ -7,7 +7,7 @@ differ only in their text, and ``decode_alike`` reads those without parsing each
 import re
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Annotated, cast
+from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
@@ -18,9 +18,9 @@ from twistedsock.codecs.payload import (
     BOM,
     JSON_WHITESPACE,
     MAX_DEPTH,
-    NOT_PLAIN_TEXT,
     NOT_UTF8_LINE,
     UNPAIRED_SURROGATE,
+    alike_texts,
     build_payloads,
     decode_base64,
     is_too_deep,
@@ -152,54 +152,16 @@ def decode_alike(first: Publish, messages: Sequence[object], position: int) -> P
 
 
 def _alike(items: Sequence[object], position: int) -> list[bytes]:
-    """The texts of the messages from ``position`` on that differ only in their text from the one before. Programs write
-    all their messages in the same form, so most need no parser."""
+    """The texts of the messages from ``position`` on that differ only in their text from the one before."""
     first = items[position - 1]
     if not isinstance(first, bytes) or first.count(b'"data"') != 1:
         return []
     # Quotes in strings are escaped, so `"data"` is a key or a whole string, and with the colon it is a key. It occurs
     # once, so no other key has that name.
     opening = _DATA.search(first)
-    start = opening.end() if opening else 0
-    stop = first.find(b'"', start)
-    prefix, suffix = first[:start], first[stop:]
-    following = items[position] if position < len(items) else None
-    if (
-        opening is None
-        or b"\\" in first
-        or b"\n" in first
-        or not (isinstance(following, bytes) and following.startswith(prefix))
-    ):
+    if opening is None:
         return []
-    texts: list[bytes] = []
-    for index in range(position, len(items), _STEP):
-        some = _texts(items[index : index + _STEP], prefix, suffix)
-        texts += some
-        if len(some) < _STEP:
-            break
-    return texts
-
-
-_STEP = 32
-"""Messages that are checked together. If one is not plain, the check was useless, so a check of all messages would let
-a client cause work that grows with the square of their number."""
-
-
-def _texts(messages: Sequence[object], prefix: bytes, suffix: bytes) -> list[bytes]:
-    """The texts between prefix and suffix. Returns none unless all messages have both and all texts are plain: a text
-    with a quote could end before the suffix."""
-    if set(map(type, messages)) != {bytes}:
-        return []
-    joined = b"\n".join(cast(Sequence[bytes], messages))
-    if len(joined) < len(prefix) + len(suffix) or not (joined.startswith(prefix) and joined.endswith(suffix)):
-        return []
-    texts = joined[len(prefix) : -len(suffix)].split(suffix + b"\n" + prefix)
-    # The joint between two texts begins and ends with a quote. There are as many joints as there should be, and no
-    # other quotes.
-    joined = b"".join(texts)
-    if len(texts) != len(messages) or len(joined.translate(None, NOT_PLAIN_TEXT)) != len(joined):
-        return []
-    return texts
+    return alike_texts(items, position, opening.end(), first.find(b'"', opening.end()))
 
 
 def _is_tag(raw: bytes) -> bool:

@@ -10,6 +10,7 @@ from binascii import a2b_base64, b2a_base64
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
+from typing import cast
 
 import msgspec
 
@@ -204,3 +205,51 @@ def json_to_line(text: bytes) -> bytes:
 def _escape(text: bytes) -> bytes:
     """Write DEL and C1 as ``\\u00xx``: JSON allows them, and terminals act on them. They occur in strings only."""
     return _DEL_C1.sub(lambda match: b"\\u00%02x" % match[0][-1], text)
+
+
+# Messages in a row that differ only in one text. A busy publisher sends many of them, and programs write all their
+# messages in the same form, so they are read without parsing each.
+
+MESSAGES_PER_STEP = 32
+"""Messages that are checked together. If one is not plain, the check was useless, so a check of all messages would let
+a client cause work that grows with the square of their number."""
+
+
+def alike_texts(
+    messages: Sequence[object], position: int, start: int, stop: int, max_bytes: int | None = None
+) -> list[bytes]:
+    """The texts of the messages from ``position`` on that differ only in their text from the one before, which is valid
+    JSON. ``start`` and ``stop`` are the bounds of its text, with a quote on both sides. Ends before a text of more than
+    ``max_bytes``."""
+    first = messages[position - 1]
+    assert isinstance(first, bytes)
+    following = messages[position] if position < len(messages) else None
+    prefix, suffix = first[:start], first[stop:]
+    if not isinstance(following, bytes) or not following.startswith(prefix) or b"\\" in first or b"\n" in first:
+        return []
+    texts: list[bytes] = []
+    for index in range(position, len(messages), MESSAGES_PER_STEP):
+        some = _texts(messages[index : index + MESSAGES_PER_STEP], prefix, suffix)
+        if max_bytes is not None and some and len(max(some, key=len)) > max_bytes:
+            break
+        texts += some
+        if len(some) < MESSAGES_PER_STEP:
+            break
+    return texts
+
+
+def _texts(messages: Sequence[object], prefix: bytes, suffix: bytes) -> list[bytes]:
+    """The texts between prefix and suffix. Returns none unless all messages have both and all texts are plain: a text
+    with a quote could end before the suffix."""
+    if set(map(type, messages)) != {bytes}:
+        return []
+    joined = b"\n".join(cast(Sequence[bytes], messages))
+    if len(joined) < len(prefix) + len(suffix) or not (joined.startswith(prefix) and joined.endswith(suffix)):
+        return []
+    texts = joined[len(prefix) : -len(suffix)].split(suffix + b"\n" + prefix)
+    # The joint between two texts begins and ends with a quote. There are as many joints as there should be, and no
+    # other quotes.
+    joined = b"".join(texts)
+    if len(texts) != len(messages) or len(joined.translate(None, NOT_PLAIN_TEXT)) != len(joined):
+        return []
+    return texts

@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from twistedsock.codecs import json_decoder
-from twistedsock.codecs.payload import build_payloads, is_too_deep
+from twistedsock.codecs.payload import alike_texts, build_payloads, is_too_deep
 from twistedsock.codecs.socketio import (
     MAIN_NAMESPACE,
     TOO_DEEP,
@@ -41,19 +41,19 @@ from twistedsock.pubsub.values import BYTES, JSON, TEXT, Payloads, Tag
 from twistedsock.session import commands
 from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Publish, Several
 
+_TEXT = b"4"
+"""Before a text: its packet type, so that WebSocket messages can be passed on as they are."""
+
 _BINARY = b"\x00"
-"""Before the bytes of a binary message. The messages of texts begin with a digit."""
+"""Before the bytes of a binary message."""
 
 _JOIN = b"\x01"
 """The message that continues the joining of a namespace, when the commands before it have been run."""
 
 
 def to_message(data: bytes, is_binary: bool) -> bytes:
-    """An Engine.IO message as ``SocketIODecoder.decode`` takes it. A text that is no packet could be taken for another
-    message, so it becomes an empty one, which is no packet either."""
-    if is_binary:
-        return _BINARY + data
-    return data if data[:1].isdigit() else b""
+    """An Engine.IO message as ``SocketIODecoder.decode`` takes it. A text packet is one already."""
+    return (_BINARY if is_binary else _TEXT) + data
 
 
 _COMMANDS = {
@@ -165,15 +165,22 @@ class SocketIODecoder:
         return None
 
     def decode_alike(self, first: Publish, messages: Sequence[object], position: int) -> Publish | None:
-        return None
+        """One publication for the messages from ``position`` on that differ only in their text from the one before,
+        whose command is ``first``. Returns None if there are none. Its text is the last argument, and there is no
+        other if it is not that of a command: several arguments are one payload in JSON."""
+        message = messages[position - 1]
+        if first.payloads.kind is not TEXT or not isinstance(message, bytes) or message[-2:] != b'"]':
+            return None
+        stop = len(message) - 2
+        texts = alike_texts(messages, position, message.rfind(b'"', 0, stop) + 1, stop, self._max_bytes)
+        return replace(first, payloads=build_payloads(texts, TEXT), tags=(*first.tags,) * len(texts)) if texts else None
 
     def decode(self, message: bytes) -> Command | Several | None:
         """The commands in a message, which ``to_message`` has made."""
         try:
             if message == _JOIN:
                 return self._joined()
-            is_binary = message.startswith(_BINARY)
-            packet = self._packets.feed(message[1:] if is_binary else message, is_binary)
+            packet = self._packets.feed(message[1:], message.startswith(_BINARY))
             return None if packet is None else self._command(packet)
         except InvalidPacket as invalid:
             self.has_failed = True
