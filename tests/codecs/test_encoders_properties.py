@@ -11,6 +11,14 @@ from tests.fuzz.properties import holds, parse_output
 from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER
 from twistedsock.codecs.line_encoder import LINE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.codecs.payload import build_payloads
+from twistedsock.codecs.socketio_encoder import (
+    MAIN_EVENTS,
+    NAMESPACE_EVENTS,
+    RECOVERED_MAIN_EVENTS,
+    RECOVERED_NAMESPACE_EVENTS,
+    EventPackets,
+)
+from twistedsock.codecs.websocket import split_frames
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.values import BYTES, JSON, TEXT, Batch, Member, Payloads, Position, PresenceChange
 from twistedsock.session.encoder import Encoder, Endpoints, SessionInfo
@@ -60,6 +68,31 @@ def test_events(
         assert [event["offset"] for event in answer["events"]] == [str(first + index) for index in range(len(content))]
     else:
         assert history == [*live, f"OK {len(content)}"]
+
+
+@holds(
+    examples=60,
+    encoder=st.sampled_from([MAIN_EVENTS, NAMESPACE_EVENTS, RECOVERED_MAIN_EVENTS, RECOVERED_NAMESPACE_EVENTS]),
+    channel=ANY_NAMES,
+    name=ANY_NAMES | st.just(b"connect"),
+    first=FIRST,
+    content=st.builds(build_payloads, PAYLOADS, st.just(TEXT))
+    | st.builds(build_payloads, VALUES, st.just(JSON))
+    | st.builds(build_payloads, st.lists(st.binary(max_size=40), min_size=1, max_size=4), st.just(BYTES)),
+)
+def test_socketio_events(encoder: EventPackets, channel: bytes, name: bytes, first: int, content: Payloads) -> None:
+    """Any batch is one Socket.IO packet for each event, together and one by one, with its payload and offset."""
+    batch = Batch(first, first + len(content), b"p1", b"ann", name, content, 5)
+    written = encoder.batch(channel, batch, b"e1")
+    assert written == b"".join([encoder.batch(channel, batch.part(n, n + 1), b"e1") for n in range(first, batch.end)])
+    messages = [message for message, is_binary in split_frames(written) if not is_binary]
+    assert len(messages) == len(content)
+    for offset, (message, payload) in enumerate(zip(messages, content.items, strict=True), first):
+        data = json.loads(message[message.index(b"[", message.index(b"/") if b"/" in message[:7] else 0) :])
+        assert data[2]["offset"] == offset and data[2]["channel"] == channel.decode()
+        if content.kind is not BYTES:
+            assert data[1] == (json.loads(payload) if content.kind is JSON else payload.decode())
+        assert data[3:] == ([f"e1:{offset}"] if encoder in (RECOVERED_MAIN_EVENTS, RECOVERED_NAMESPACE_EVENTS) else [])
 
 
 @holds(

@@ -73,6 +73,24 @@ def test_numbered_messages_equal_single_messages(
     assert framing.numbered(before, first, after, payloads, end) == b"".join(framing.frames(alone))
 
 
+@given(
+    before=AROUND,
+    payloads=PAYLOADS,
+    between=st.lists(AROUND, min_size=1, max_size=2),
+    first=st.sampled_from(FIRSTS),
+    end=AROUND,
+)
+def test_messages_with_numbers_behind_payloads_equal_single_messages(
+    before: bytes, payloads: list[bytes], between: list[bytes], first: int, end: bytes
+) -> None:
+    alone = [
+        b"".join([before, payload, *[b"%b%d" % (text, n) for text in between], end])
+        for n, payload in enumerate(payloads, first)
+    ]
+    written = TextMessage().numbered_behind(before, payloads, between, first, end)
+    assert written == b"".join(TextMessage().frames(alone))
+
+
 @pytest.mark.parametrize("framing", FRAMINGS)
 @given(before=AROUND, first=st.sampled_from(FIRSTS), count=st.integers(1, 2_500))
 def test_counted_messages_equal_single_messages(framing: Framing, before: bytes, first: int, count: int) -> None:

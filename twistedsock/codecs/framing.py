@@ -120,6 +120,22 @@ class JsonLine(Newline):
         yield b"\n"
 
 
+def _text_rows(texts: Sequence[bytes], columns: Sequence[Sequence[bytes]], payloads: Sequence[bytes]) -> bytes:
+    """A WebSocket text message for each row of the columns: its values with the texts before, between and after them.
+    ``payloads`` is one of the columns; in each of the others all values have the same length."""
+    count, sizes = len(payloads), list(map(len, payloads))
+    fixed = len(b"".join(texts)) + sum([len(column[0]) for column in columns]) - sizes[0]
+    template = b"%b".join(map(_literal, texts))
+    if sizes.count(sizes[0]) == count:  # common: the values of a sensor
+        template = _literal(text_head(fixed + sizes[0])) + template
+    else:
+        template, columns = b"%b" + template, ([text_head(fixed + size) for size in sizes], *columns)
+    values = [b""] * (len(columns) * count)
+    for number, column in enumerate(columns):
+        values[number :: len(columns)] = column
+    return template * count % tuple(values)
+
+
 class TextMessage:
     """Each message is a WebSocket text message (RFC 6455 section 5.6), unmasked because servers do not mask."""
 
@@ -134,21 +150,23 @@ class TextMessage:
         for begin, ends in decimal_runs(first, len(payloads)):
             part = payloads[position : position + len(ends)]
             position += len(ends)
-            fixed = len(before) + len(begin) + len(ends[0]) + len(after) + len(end)
-            sizes = list(map(len, part))
-            template = b"%b%b%%b%b%%b%b" % (_literal(before), begin, _literal(after), _literal(end))
-            if sizes.count(sizes[0]) == len(sizes):  # common: the values of a sensor
-                template = _literal(text_head(fixed + sizes[0])) + template
-                values = [b""] * (2 * len(ends))
-                values[::2] = ends
-                values[1::2] = part
-            else:
-                template = b"%b" + template
-                values = [b""] * (3 * len(ends))
-                values[::3] = [text_head(fixed + size) for size in sizes]
-                values[1::3] = ends
-                values[2::3] = part
-            rows.append(template * len(ends) % tuple(values))
+            rows.append(_text_rows((before + begin, after, end), (ends, part), part))
+        return b"".join(rows)
+
+    def numbered_behind(
+        self, before: bytes, payloads: Sequence[bytes], between: Sequence[bytes], first: int, end: bytes
+    ) -> bytes:
+        """Like ``numbered``, with the number behind the payload: once after each text of ``between``."""
+        if len(payloads) == 1:
+            number = b"%d" % first
+            return text_frame(b"".join((before, payloads[0], *[text + number for text in between], end)))
+        rows: list[bytes] = []
+        position = 0
+        for begin, ends in decimal_runs(first, len(payloads)):
+            part = payloads[position : position + len(ends)]
+            position += len(ends)
+            texts = (before, *[text + begin for text in between], end)
+            rows.append(_text_rows(texts, (part, *[ends] * len(between)), part))
         return b"".join(rows)
 
     def counted(self, before: bytes, first: int, count: int) -> bytes:

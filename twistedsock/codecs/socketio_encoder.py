@@ -20,13 +20,14 @@ from twistedsock.codecs.json_encoder import (
     stream_list,
     subscribed_fields,
 )
-from twistedsock.codecs.payload import payload_to_json, quote, quote_name
+from twistedsock.codecs.payload import quote, quote_name
 from twistedsock.codecs.socketio import NAMES_OF_LIBRARIES, PLACEHOLDER, event_name_to_client
 from twistedsock.codecs.websocket import binary_frame, text_frame
 from twistedsock.errors import Error
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
 from twistedsock.pubsub.values import (
     BYTES,
+    TEXT,
     Batch,
     Lost,
     Member,
@@ -38,6 +39,8 @@ from twistedsock.pubsub.values import (
     Tag,
 )
 from twistedsock.session.encoder import Endpoints, HistoryItem, Piece, SessionInfo
+
+_FRAMING = TextMessage()
 
 TOKEN_HINT = ": connect with auth: { token }"
 
@@ -109,16 +112,22 @@ class EventPackets:
         if shown in NAMES_OF_LIBRARIES:  # clients would close the connection, or call handlers of other events
             end = b'%b,"name":%b' % (end, quote_name(shown.encode()))
             shown = DEFAULT_EVENT_NAME.decode()
-        name, frames = quote_name(shown.encode()), list[bytes]()
-        for offset, payload in enumerate(batch.payloads.items, batch.first):
-            position = b',"%b:%d"' % (epoch, offset) if self._recovers else b""
-            meta = b'{"channel":%b,"offset":%d%b}%b' % (quoted, offset, end, position)
-            if kind is BYTES:
-                text = b"451-%b[%b,%b,%b]" % (prefix, name, PLACEHOLDER, meta)
-                frames += (text_frame(text), binary_frame(payload))
-            else:
-                frames.append(text_frame(b"42%b[%b,%b,%b]" % (prefix, name, payload_to_json(payload, kind), meta)))
-        return b"".join(frames)
+        name, items = quote_name(shown.encode()), batch.payloads.items
+        if kind is BYTES:
+            frames = list[bytes]()
+            for offset, payload in enumerate(items, batch.first):
+                position = b',"%b:%d"' % (epoch, offset) if self._recovers else b""
+                meta = b'{"channel":%b,"offset":%d%b}%b' % (quoted, offset, end, position)
+                frames.append(text_frame(b"451-%b[%b,%b,%b]" % (prefix, name, PLACEHOLDER, meta)))
+                frames.append(binary_frame(payload))
+            return b"".join(frames)
+        mark = b'"' if batch.payloads.is_plain and kind is TEXT else b""
+        if kind is TEXT and not mark:
+            items = tuple(map(quote, items))
+        before, between = b"42%b[%b,%b" % (prefix, name, mark), b'%b,{"channel":%b,"offset":' % (mark, quoted)
+        if not self._recovers:
+            return _FRAMING.numbered_behind(before, items, (between,), batch.first, end + b"}]")
+        return _FRAMING.numbered_behind(before, items, (between, b'%b},"%b:' % (end, epoch)), batch.first, b'"]')
 
     def with_time(self) -> Self:
         return self
@@ -182,7 +191,6 @@ class SocketIOEncoder(EventPackets):
         self.connecting: bytes | None = None
         """The tag of a namespace that is being joined."""
         self._find_time = find_time
-        self._framing = TextMessage()
         self._sid = b'""'
 
     # The connection.
@@ -226,6 +234,8 @@ class SocketIOEncoder(EventPackets):
         return b"43%b%b[{" % (prefix, rest.partition(b" ")[0])
 
     def published(self, tags: Sequence[Tag], first: int) -> bytes:
+        if not (tags[0] or b"").startswith(_ACK) and tags.count(tags[0]) == len(tags):
+            return b""  # nearly all clients that send much want no acks
         replies: list[bytes] = []
         time, repeated = b"", b',"repeated":true' if isinstance(first, RepeatedOffset) else b""
         for offset, tag in enumerate(tags, first):
@@ -323,15 +333,15 @@ class SocketIOEncoder(EventPackets):
     ) -> Iterator[Piece]:
         before = b'%b"channel":%b%b' % (self._begin_ack(tag), quote_name(channel), lost_field(lost))
         after = b',"offset":%d,"epoch":%b}]' % (position.offset, quote(position.epoch))
-        return self._framing.fragments(stream_events(channel, events, before, after, MAX_LIST_BYTES))
+        return _FRAMING.fragments(stream_events(channel, events, before, after, MAX_LIST_BYTES))
 
     def members(self, tag: Tag, channel: bytes, members: Iterable[Member]) -> Iterator[Piece]:
         opening = self._begin_ack(tag) + b'"members":['
         objects = (member_object(member) for member in members)
-        return self._framing.fragments(stream_list(objects, opening, b"]}]", MAX_LIST_BYTES, b'],"complete":false}]'))
+        return _FRAMING.fragments(stream_list(objects, opening, b"]}]", MAX_LIST_BYTES, b'],"complete":false}]'))
 
     def channels(self, tag: Tag, page: Page) -> Iterator[Piece]:
-        return self._framing.fragments(stream_channels(page, self._begin_ack(tag), b"}]"))
+        return _FRAMING.fragments(stream_channels(page, self._begin_ack(tag), b"}]"))
 
     # Messages without a command.
 
