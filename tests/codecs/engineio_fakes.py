@@ -1,5 +1,6 @@
 """A client of an Engine.IO session: its requests, its WebSockets, and what the listener of the session receives."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from twistedsock.codecs.engineio import InvalidPacket, Packet, decode_payload, encode_text
@@ -61,6 +62,9 @@ class FakeListener:
         self.messages.append(data if is_binary else data.decode())
         if self.on_message is not None:
             self.on_message(data, is_binary)
+
+    def received_texts(self, texts: Sequence[bytes]) -> None:
+        self.messages += [f"together: {text.decode()}" for text in texts]
 
     def closed(self, cause: CloseCause) -> None:
         assert self.cause is None

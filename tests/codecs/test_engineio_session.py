@@ -38,6 +38,40 @@ def client() -> FakeClient:
     return FakeClient()
 
 
+# Messages that arrive together.
+
+
+def test_texts_that_arrive_together_are_passed_on_as_they_are(client: FakeClient) -> None:
+    socket = client.open_with_socket()
+    assert client.session.receive_texts(socket, [b"4a", b"4"], client.now)
+    assert client.listener.messages == ["together: 4a", "together: 4"]
+
+
+@pytest.mark.parametrize("packet", [b"3", b"", b"\x004", Packet(PacketType.MESSAGE, b"4", True)])
+def test_other_packets_are_received_one_by_one(client: FakeClient, packet: bytes | Packet) -> None:
+    socket = client.open_with_socket()
+    assert not client.session.receive_texts(socket, [b"4a", packet], client.now)
+    assert client.listener.messages == []
+
+
+def test_only_the_open_websocket_of_a_session_has_messages(client: FakeClient) -> None:
+    socket = client.open_with_socket()
+    assert not client.session.receive_texts(FakeSocket(), [b"4a"], client.now)
+    client.session.close(CloseCause.SERVER, client.now)
+    assert not client.session.receive_texts(socket, [b"4a"], client.now)
+    assert client.listener.messages == []
+
+
+def test_texts_that_arrive_together_extend_the_time_for_a_pong(client: FakeClient) -> None:
+    socket = client.open_with_socket()
+    client.wait(26)
+    assert client.session.receive_texts(socket, [b"4a"], client.now)
+    client.wait(19.5)
+    assert client.session.is_open
+    client.wait(1)
+    assert client.cause is CloseCause.TIMEOUT
+
+
 # Messages that are WebSocket frames already.
 
 

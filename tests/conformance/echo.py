@@ -25,7 +25,6 @@ from twistedsock.server.web_endpoints import JSON_PROTOCOL, Dialect, WebSocketEn
 from twistedsock.server.websocket import WebSocketFactory
 from twistedsock.session.commands import Ping, Publish
 from twistedsock.session.encoder import Endpoints
-from twistedsock.session.input_pipeline import InputPipeline
 
 BINARY = b"binary"
 """The tag of messages that are echoed in binary."""
@@ -92,9 +91,9 @@ class EchoShell:
                 self.counts[SHORT_MESSAGES] -= 1  # handle_messages counts it too
             super().onMessage(payload, isBinary)  # type: ignore[misc]
 
-    def handle_messages(self, pipeline: InputPipeline, messages: list[bytes]) -> None:
+    def handle_messages(self, messages: list[bytes]) -> None:
         self.counts[SHORT_MESSAGES] += len(messages)
-        super().handle_messages(pipeline, messages)  # type: ignore[misc]
+        super().handle_messages(messages)  # type: ignore[misc]
 
 
 def let_echo(factory: WebSocketFactory) -> dict[str, int]:

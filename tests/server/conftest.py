@@ -9,7 +9,9 @@ from twisted.internet.task import Clock
 
 from tests.fakes import FakeReactor, FakeSocket, FakeTransport, autobahn_loop, connect
 from tests.server.clients import LineConnection, LinePort, MakeLinePort, WebSocketClient, WebSocketPort
+from tests.server.engineio_clients import EnginePort
 from tests.server.http.clients import MakeWebPort, WebPort
+from twistedsock.server.socketio import BrokerApplication
 from twistedsock.server.web_endpoints import LINE_PROTOCOL
 from twistedsock.testing import FakeServer
 
@@ -105,6 +107,23 @@ def make_web(autobahn_reactor: FakeReactor) -> MakeWebPort:
 def web(make_web: MakeWebPort, server: FakeServer) -> WebPort:
     """A web port. ``web(here=…, there=…)`` opens a connection."""
     return make_web(server)
+
+
+@pytest.fixture
+def make_socketio(autobahn_reactor: FakeReactor) -> Callable[[FakeServer], EnginePort]:
+    """Build a web port for Socket.IO clients of a server."""
+
+    def make(server: FakeServer) -> EnginePort:
+        application = BrokerApplication(server.context, autobahn_reactor)
+        return EnginePort(autobahn_reactor, application, application.engine_settings, server)
+
+    return make
+
+
+@pytest.fixture
+def socketio(make_socketio: Callable[[FakeServer], EnginePort], server: FakeServer) -> EnginePort:
+    """A web port for Socket.IO clients."""
+    return make_socketio(server)
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ class RecordingShell(Recording, WebSocketConnection):
         super().onOpen()
         self.transport.deaf = False
 
-    def handle_messages(self, pipeline: Any, messages: list[bytes]) -> None:
+    def handle_messages(self, messages: list[bytes]) -> None:
         self.transport.trace += [("receives", message) for message in messages]
 
 
@@ -125,7 +125,7 @@ class Pair:
     def is_late(self) -> bool:
         """True if ours waits for the end of a frame in which Autobahn has already found an invalid byte."""
         ours, stock = self.servers
-        return ours.has_partial_plain_frame and ours.state == ours.STATE_OPEN and stock.localCloseCode == 1007
+        return ours.partial_plain_frame is not None and ours.state == ours.STATE_OPEN and stock.localCloseCode == 1007
 
     def answer_ping(self) -> None:
         """The client answers the last ping."""

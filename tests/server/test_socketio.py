@@ -6,7 +6,6 @@ from collections.abc import Callable
 import pytest
 
 from tests.calls import python_calls
-from tests.fakes import FakeReactor
 from tests.server.engineio_clients import NEW_WEBSOCKET, EnginePort, EngineSocket
 from twistedsock.codecs.payload import build_payloads
 from twistedsock.codecs.websocket import split_frames
@@ -15,7 +14,6 @@ from twistedsock.limits.rate import RateLimiterPool
 from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import TEXT, Publication
-from twistedsock.server.socketio import BrokerApplication
 from twistedsock.session.session import Session
 from twistedsock.testing import FakePolicy, FakeServer
 
@@ -25,24 +23,8 @@ META = '{"channel":"kitchen","offset":%d,"time":1800000000000,"from":"%s"}'
 
 
 @pytest.fixture
-def server() -> FakeServer:
-    return FakeServer()
-
-
-@pytest.fixture
-def make_port(autobahn_reactor: FakeReactor) -> Callable[..., EnginePort]:
-    """Build a web port for Socket.IO clients of a server."""
-
-    def make(server: FakeServer) -> EnginePort:
-        application = BrokerApplication(server.context, autobahn_reactor)
-        return EnginePort(autobahn_reactor, application, application.engine_settings, server)
-
-    return make
-
-
-@pytest.fixture
-def port(make_port: Callable[..., EnginePort], server: FakeServer) -> EnginePort:
-    return make_port(server)
+def port(socketio: EnginePort) -> EnginePort:
+    return socketio
 
 
 @pytest.fixture
@@ -168,11 +150,11 @@ def test_long_answer_is_one_packet(port: EnginePort, server: FakeServer, polling
     assert polled(port, polling) is None
 
 
-def test_longest_event_reaches_a_client_that_polls(make_port: Callable[..., EnginePort]) -> None:
+def test_longest_event_reaches_a_client_that_polls(make_socketio: Callable[..., EnginePort]) -> None:
     """Its packet is six times as long, and longer than what waits for a client otherwise."""
     size = 700_000
     server = FakeServer(max_message_bytes=size)
-    port = make_port(server)
+    port = make_socketio(server)
     query = port.open()
     post(port, query, "40/kitchen,")
     assert polled(port, query) == '40/kitchen,{"sid":"p1"}'
@@ -272,10 +254,10 @@ def test_shutdown_closes_the_connection_only(port: EnginePort, server: FakeServe
     assert not len(server.context.sessions)
 
 
-def test_too_many_clients_of_an_identity(make_port: Callable[..., EnginePort]) -> None:
+def test_too_many_clients_of_an_identity(make_socketio: Callable[..., EnginePort]) -> None:
     policy = FakePolicy({}, {"t": ("ann", {"*": "rw"}, None)})
     server = FakeServer(policy=policy, max_connections_per_identity=1)
-    port = make_port(server)
+    port = make_socketio(server)
     assert port.websocket(NEW_WEBSOCKET + "&token=t").close_code() is None
     second = port.websocket(NEW_WEBSOCKET + "&token=t")
     assert second.close_code() == 1000 and len(server.context.sessions) == 1
@@ -290,9 +272,9 @@ def limit(server: FakeServer, **limits: float) -> None:
 
 
 @pytest.mark.parametrize("transport", ["polling", "websocket"])
-def test_commands_are_charged_once(make_port: Callable[..., EnginePort], transport: str) -> None:
+def test_commands_are_charged_once(make_socketio: Callable[..., EnginePort], transport: str) -> None:
     server = FakeServer()
-    port = make_port(server)
+    port = make_socketio(server)
     limit(server, commands_per_second=0.1, commands_burst=100)
     events = [f'42/kitchen,{id}["a",1]' for id in range(40)]
     if transport == "websocket":
@@ -310,10 +292,10 @@ def test_commands_are_charged_once(make_port: Callable[..., EnginePort], transpo
     assert server.broker.channels[b"kitchen"].head == 40
 
 
-def test_flood_is_charged_while_the_client_does_not_poll(make_port: Callable[..., EnginePort]) -> None:
+def test_flood_is_charged_while_the_client_does_not_poll(make_socketio: Callable[..., EnginePort]) -> None:
     """Its messages wait, and the rest of the request is not even decoded when the session has ended."""
     server = FakeServer()
-    port = make_port(server)
+    port = make_socketio(server)
     query = NEW_WEBSOCKET.replace("websocket", "polling")
     query += "&sid=" + json.loads(port.request(query, there=REMOTE).body[1:])["sid"]
     assert port.request(query, "POST", b"40/kitchen,", REMOTE).status == 200  # and the answer waits for a poll
@@ -323,18 +305,18 @@ def test_flood_is_charged_while_the_client_does_not_poll(make_port: Callable[...
     assert not len(server.context.sessions) and calls < 100_000
 
 
-def test_flood_of_other_packets_is_charged(make_port: Callable[..., EnginePort]) -> None:
+def test_flood_of_other_packets_is_charged(make_socketio: Callable[..., EnginePort]) -> None:
     server = FakeServer()
-    port = make_port(server)
+    port = make_socketio(server)
     limit(server, commands_per_second=0.1, commands_burst=50)
     socket = port.websocket(there=REMOTE)
     socket.send(*["3"] * 60)
     assert socket.close_code() == 1000 and not len(port.endpoint)
 
 
-def test_bytes_are_charged(make_port: Callable[..., EnginePort]) -> None:
+def test_bytes_are_charged(make_socketio: Callable[..., EnginePort]) -> None:
     server = FakeServer()
-    port = make_port(server)
+    port = make_socketio(server)
     limit(server, bytes_per_second=1, bytes_burst=2_000)
     socket = port.websocket(there=REMOTE)
     socket.send("40/kitchen,", *[f'42/kitchen,["a","{"x" * 500}"]'] * 20)
@@ -342,9 +324,9 @@ def test_bytes_are_charged(make_port: Callable[..., EnginePort]) -> None:
     assert socket.close_code() == 1000 and not len(server.context.sessions)
 
 
-def test_first_command_and_idle_timeouts(make_port: Callable[..., EnginePort]) -> None:
+def test_first_command_and_idle_timeouts(make_socketio: Callable[..., EnginePort]) -> None:
     server = FakeServer(first_command_timeout=5.0, idle_timeout=10.0)
-    port = make_port(server)
+    port = make_socketio(server)
     silent, idle = port.websocket(), port.websocket()
     idle.send("40/kitchen,")
     port.wait(6)

@@ -49,6 +49,10 @@ class PacketType(IntEnum):
     NOOP = 6
 
 
+MESSAGE = b"4"
+"""The type of a text packet with a message, before its data."""
+
+
 class Packet(msgspec.Struct, frozen=True, gc=False):
     """``data`` is valid UTF-8 unless the packet is a binary message."""
 

@@ -6,6 +6,7 @@ the time. ``codecs.engineio`` has the packets and the source of the rules.
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol
 
@@ -13,6 +14,7 @@ import msgspec
 
 from twistedsock.codecs.engineio import (
     CLOSE,
+    MESSAGE,
     NOOP,
     PING,
     POLLING,
@@ -88,6 +90,9 @@ class Listener(Protocol):
 
     def received(self, data: bytes, is_binary: bool) -> None: ...
 
+    def received_texts(self, texts: Sequence[bytes]) -> None:
+        """Text packets with messages, encoded, that have been received together."""
+
     def complete_message(self) -> bool:
         """Send the rest of a message that has been sent in part. Returns False if it is not available yet: no packet
         can be sent between the parts."""
@@ -117,6 +122,7 @@ class EngineSession:
         "_socket",
         "_upgrade_until",
         "buffered_bytes",
+        "direct",
         "is_corked",
         "is_open",
         "is_paused",
@@ -133,6 +139,8 @@ class EngineSession:
         """While True, packets wait for ``flush``, so that they leave together."""
         self.is_paused = False
         """True while the user of the session receives no messages."""
+        self.direct: Socket | None = None
+        """The WebSocket that carries the session, while no packet waits: bytes can be written to it at once."""
         self.buffered_bytes = 0
         self._settings = settings
         self._listener = listener
@@ -207,9 +215,8 @@ class EngineSession:
         """Send a packet, or keep it until the client can receive it."""
         if not self.is_open:
             return
-        socket = self._socket
-        if socket is not None and not self._queue and not self.is_corked and not socket.is_blocked:
-            socket.send(packet)
+        if self.direct is not None and not self.direct.is_blocked:
+            self.direct.send(packet)
             return
         self._append(packet, len(packet.data))
         if not self.is_corked:
@@ -221,14 +228,14 @@ class EngineSession:
         for ``flush``."""
         if not self.is_open:
             return
-        socket = self._socket
-        if socket is not None and not self._queue and not self.is_corked:
-            socket.send_frames(frames)
+        if self.direct is not None:
+            self.direct.send_frames(frames)
             return
         self._append(frames, len(frames))
         self._check_buffer()
 
     def _append(self, packet: Packet | bytes, size: int) -> None:
+        self.direct = None
         self._queue.append(packet)
         self.buffered_bytes += size + PACKET_BYTES
 
@@ -249,6 +256,8 @@ class EngineSession:
                 else:
                     self.buffered_bytes -= len(packet.data) + PACKET_BYTES
                     socket.send(packet)
+            if not queue and self.is_open:
+                self.direct = socket
         elif queue and self._poll is not None and self._listener.complete_message():
             self._respond(*self._drain())
 
@@ -331,6 +340,18 @@ class EngineSession:
         self._upgrade_until = now + self._settings.upgrade_timeout
         return True
 
+    def receive_texts(self, socket: Socket, texts: Sequence[object], now: float) -> bool:
+        """Receive what has arrived together on a WebSocket, if these are texts, and packets with messages, all of them.
+        That is much faster than one by one. Otherwise does nothing, and returns False."""
+        if socket is not self._socket or not self.is_open:
+            return False
+        messages = [text for text in texts if isinstance(text, bytes) and text[:1] == MESSAGE]
+        if len(messages) != len(texts):
+            return False
+        self._extend_heartbeat(now)
+        self._listener.received_texts(messages)
+        return True
+
     def socket_received(self, socket: Socket, data: bytes, is_binary: bool, now: float) -> None:
         """A message of a WebSocket; a text is valid UTF-8. Raises ``InvalidPacket`` as ``receive`` does."""
         if socket is self._socket:
@@ -390,9 +411,7 @@ class EngineSession:
         ``fail`` then."""
         if not self.is_open:
             return
-        if self._awaits_pong and not self._has_extended:
-            # A long message can delay the pong behind it. Once, so that a client has to answer in the end.
-            self._has_extended, self._heartbeat_at = True, now + self._settings.ping_timeout
+        self._extend_heartbeat(now)
         match packet.type:
             case PacketType.MESSAGE:
                 self._listener.received(packet.data, packet.is_binary)
@@ -409,6 +428,11 @@ class EngineSession:
                 raise InvalidPacket("invalid heartbeat direction: the server sends pings")
             case _:
                 raise InvalidPacket(f"unexpected packet: {packet.type.name.lower()}")
+
+    def _extend_heartbeat(self, now: float) -> None:
+        """A long message can delay the pong behind it. Once, so that a client has to answer in the end."""
+        if self._awaits_pong and not self._has_extended:
+            self._has_extended, self._heartbeat_at = True, now + self._settings.ping_timeout
 
     def time_passed(self, now: float) -> None:
         """Send the pings that are due, and end what has taken too long."""
@@ -455,7 +479,7 @@ class EngineSession:
     def _end(self, cause: CloseCause, close_at: float = math.inf) -> None:
         if not self.is_open:
             return
-        self.is_open, self._close_at, self._heartbeat_at = False, close_at, math.inf
+        self.is_open, self._close_at, self._heartbeat_at, self.direct = False, close_at, math.inf, None
         self._drop_candidate()
         if self._socket is not None:
             self._socket.close()

@@ -11,10 +11,10 @@ import re
 from binascii import b2a_base64
 from collections.abc import Callable, Iterator
 from hashlib import sha1
+from typing import Any
 
 from twistedsock.codecs.payload import is_utf8
 from twistedsock.errors import CloseReason
-from twistedsock.session.commands import Command
 
 CLOSE_CODES = {
     CloseReason.NORMAL: 1000,
@@ -117,25 +117,25 @@ def frame_bounds(data: bytes, start: int, max_bytes: int) -> tuple[int, int]:
 class PlainFrames:
     """Decodes plain text frames. ``feed`` returns the messages of plain frames, and the bytes that Autobahn must
     decode: everything from the first frame of another kind on. With ``decode_binary``, complete binary frames are plain
-    too, and the commands that it returns take the place of their messages. ``partial`` is a plain frame that is not
+    too, and what it returns takes the place of their messages. ``partial`` is a plain frame that is not
     complete yet."""
 
     __slots__ = ("_decode_binary", "_max_bytes", "_needed", "partial")
 
-    def __init__(self, max_bytes: int, decode_binary: Callable[[bytes], Command] | None = None) -> None:
+    def __init__(self, max_bytes: int, decode_binary: Callable[[bytes], Any] | None = None) -> None:
         self._max_bytes = max_bytes
         self._decode_binary = decode_binary
         # A bytes object would be copied by each feed; in a list, a piece of two bytes would take the memory of fifty.
         self.partial: bytearray | None = None
         self._needed = 0
 
-    def feed(self, data: bytes) -> tuple[list[bytes | Command], bytes]:
+    def feed(self, data: bytes) -> tuple[list[Any], bytes]:
         if self.partial is not None:
             if len(self.partial) + len(data) < self._needed:
                 self.partial += data
                 return [], b""
             data, self.partial = b"".join((self.partial, data)), None
-        messages: list[bytes | Command] = []
+        messages: list[Any] = []
         position, available = 0, len(data)
         while position < available:
             first, decode = data[position], self._decode_binary

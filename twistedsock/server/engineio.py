@@ -3,7 +3,7 @@
 ``server.http.engineio`` has the requests of long polling, ``server.engineio_websocket`` the WebSockets.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -37,7 +37,8 @@ class Handshake(Struct, frozen=True):
 
 
 class MessageHandler:
-    """The receiver of the messages of one session. ``charges_input``: it charges them to the client itself."""
+    """The receiver of the messages of one session. ``charges_input``: it charges them to the client itself, and runs
+    them in fair time slices, so that it can receive many together."""
 
     charges_input = False
 
@@ -54,6 +55,10 @@ class MessageHandler:
 
     def received(self, data: bytes, is_binary: bool) -> None:
         """A message has arrived."""
+
+    def received_texts(self, texts: Sequence[bytes]) -> None:
+        """Encoded text packets with messages have arrived together, and nothing else. Called if it
+        ``charges_input``."""
 
     def input_parsed(self) -> None:
         """The messages that have been received together are complete."""
@@ -199,8 +204,13 @@ class EngineConnection:
             packets -= body.count(SEPARATOR + b"4") + body.count(SEPARATOR + b"b")
         return self.charge(packets)
 
+    @property
+    def charges_input(self) -> bool:
+        """As in ``MessageHandler``."""
+        return self._handler is not None and self._handler.charges_input
+
     def _charges(self, is_message: bool) -> bool:
-        return is_message and self._handler is not None and self._handler.charges_input
+        return is_message and self.charges_input
 
     def input_parsed(self) -> None:
         """The packets that have been read together were given to the session."""
@@ -229,6 +239,16 @@ class EngineConnection:
             return
         try:
             self._handler.received(data, is_binary)
+        except Exception:
+            log_exception()
+            self.session.fail(CloseCause.SERVER)
+
+    def received_texts(self, texts: Sequence[bytes]) -> None:
+        handler = self._handler
+        if handler is None:
+            return
+        try:
+            handler.received_texts(texts)
         except Exception:
             log_exception()
             self.session.fail(CloseCause.SERVER)

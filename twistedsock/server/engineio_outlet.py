@@ -22,14 +22,16 @@ class EngineOutlet:
         self.principal: Principal = LOCAL
         self.on_drained: Callable[[], None] | None = None
         self._connection = connection
+        self._session = connection.session
         self._scheduler = scheduler
         self._bits = 0
         self._was_full = False
 
     @property
     def blocked(self) -> int:
-        session = self._connection.session
-        if session.is_writable:
+        session = self._session
+        socket: Any = session.direct
+        if session.is_writable if socket is None else not socket.outlet.blocked & SOCKET_FULL:
             return self._bits
         if not session.is_open:
             return self._bits | NOT_READING
@@ -46,34 +48,42 @@ class EngineOutlet:
             self.changed()  # a request that polls is not full while it waits for the rest of a message
 
     def try_write(self, data: bytes) -> bool:
-        if self.blocked:
+        socket: Any = self._session.direct
+        if socket is None or self._bits:
+            if self.blocked:
+                return False
+            self.write(data)
+        elif not socket.outlet.try_write(data):
+            self._was_full = True
             return False
-        self.write(data)
         return True
 
     def write(self, data: bytes) -> None:
-        connection = self._connection
-        connection.send_frames(data)
-        if connection.session.buffered_bytes:
+        socket: Any = self._session.direct
+        if socket is not None:
+            socket.outlet.write(data)
+            return
+        self._connection.send_frames(data)
+        if self._session.buffered_bytes:
             self._scheduler.defer(self._flush)  # in a later turn, so that more can leave together
 
     def _flush(self) -> None:
-        self._connection.session.flush()
+        self._session.flush()
         self._connection.update()
 
     def changed(self) -> None:
         """The session may have become writable."""
-        if self._was_full and self._connection.session.is_writable:
+        if self._was_full and self._session.is_writable:
             self._was_full = False
             self._scheduler.defer(self._notify_drained)
 
     def _notify_drained(self) -> None:
-        if not self._connection.session.is_writable:
+        if not self._session.is_writable:
             self._was_full = True
         elif self.on_drained is not None:
             self.on_drained()
 
     def tcp_stats(self) -> TcpStats | None:
-        socket: Any = self._connection.session.socket
+        socket: Any = self._session.socket
         stats: TcpStats | None = None if socket is None else socket.outlet.tcp_stats()
         return stats

@@ -1,13 +1,22 @@
 """The WebSockets of Engine.IO clients. A WebSocket opens a session, or a session that polls moves to it."""
 
+from functools import partial
 from typing import Any, cast
 
 from autobahn.websocket.types import ConnectionRequest
 
 from twistedsock.auth.identity import Identity
-from twistedsock.codecs.engineio import HandshakeError, InvalidPacket, Packet, Query, encode_text, read_query
+from twistedsock.codecs.engineio import (
+    HandshakeError,
+    InvalidPacket,
+    Packet,
+    Query,
+    decode_frame,
+    encode_text,
+    read_query,
+)
 from twistedsock.codecs.engineio_session import CloseCause
-from twistedsock.codecs.websocket import CLOSE_CODES, binary_frame, text_frame
+from twistedsock.codecs.websocket import CLOSE_CODES, PlainFrames, binary_frame, text_frame
 from twistedsock.errors import CloseReason, Error
 from twistedsock.limits.principal import Principal
 from twistedsock.pubsub.subscription import SOCKET_FULL
@@ -16,6 +25,9 @@ from twistedsock.server.sockets import DEFAULT_LISTENER, ListenerConfig, endpoin
 from twistedsock.server.transport import outlet_of
 from twistedsock.server.websocket import WebSocketFactory
 from twistedsock.server.websocket_transport import WebSocketTransport
+
+decode_binary = partial(decode_frame, is_binary=True)
+"""A binary message as a packet."""
 
 
 class EngineWebSocket(WebSocketTransport):
@@ -70,6 +82,7 @@ class EngineWebSocket(WebSocketTransport):
         self._connection = connection
         connection.session.open_with_socket(self)
         connection.start()
+        self._opened(connection)
         return None
 
     def _upgrade(self, endpoint: EngineEndpoint, query: Query) -> HandshakeError | None:
@@ -80,7 +93,12 @@ class EngineWebSocket(WebSocketTransport):
             return HandshakeError.BAD_REQUEST
         self._connection = connection
         connection.update()
+        self._opened(connection)
         return None
+
+    def _opened(self, connection: EngineConnection) -> None:
+        if connection.charges_input:
+            self._plain_frames = PlainFrames(self.factory.engine.settings.max_payload, decode_binary)
 
     # Output, called by the session.
 
@@ -128,10 +146,19 @@ class EngineWebSocket(WebSocketTransport):
         connection = self._connection
         if connection is not None and not connection.charge_bytes(len(data)):
             connection.fail(CloseCause.TRANSPORT)
-        elif self._unparsed:
-            self._unparsed += data
         else:
-            self.parse_in_slices(data)
+            self.receive(data)
+
+    def handle_messages(self, messages: list[Any]) -> None:
+        connection = self._connection
+        if connection is None or connection.session.receive_texts(self, messages, self.factory.reactor.seconds()):
+            return
+        for message in messages:
+            if isinstance(message, bytes):
+                self.onMessage(message, False)
+            else:
+                self.onMessage(message.data, True)
+        self.messages_parsed()
 
     def messages_parsed(self) -> None:
         if self._connection is not None:
@@ -139,9 +166,10 @@ class EngineWebSocket(WebSocketTransport):
 
     def input_parsed(self) -> None:
         """Count the input that is not complete in the memory budget."""
-        connection = self._connection
-        if connection is not None and connection.unfinished_bytes != self.unfinished_bytes:
-            connection.unfinished_bytes = self.unfinished_bytes
+        connection, size = self._connection, self.unfinished_bytes
+        if connection is not None and connection.unfinished_bytes != size:
+            connection.unfinished_bytes = size
+            self.has_unfinished_input = size > 0
             connection.update()
 
     def slice_parsed(self) -> None:
@@ -175,6 +203,7 @@ class EngineWebSocket(WebSocketTransport):
 
     def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:
         """Send a close frame, for whatever reason. No message can be sent or received after it."""
+        self.messages_parsed()  # they arrived before it
         super().sendCloseFrame(code, reasonUtf8, isReply)
         self._leave_session()
 

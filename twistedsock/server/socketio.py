@@ -3,6 +3,7 @@
 This is the application of ``/socket.io/``, unless a program passes its own: ``twistedsock.socketio``.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from twistedsock.codecs.engineio_session import CloseCause, EngineSettings
@@ -99,6 +100,12 @@ class SessionHandler(MessageHandler):
         self._messages.append(to_message(data, is_binary))
         if len(self._messages) >= MAX_MESSAGES_TOGETHER:
             self.input_parsed()
+
+    def received_texts(self, texts: Sequence[bytes]) -> None:
+        self._messages += texts
+        self.input_parsed()
+        if self._decoder.buffered_bytes:
+            self._connection.update()
 
     def input_parsed(self) -> None:
         if self._messages:

@@ -61,8 +61,6 @@ class WebSocketConnection(WebSocketTransport):
     pipeline: InputPipeline | None = None
     admitted_host: str | None = None
     """The client's entry in the connection limits, if this connection must release it."""
-    _plain_frames: PlainFrames | None = None
-    """Parses complete text frames. None before the connection opens and after it closes."""
     _messages: Sequence[Message] = ()
     """Messages that Autobahn has completed."""
     _awaits_first_message = True
@@ -154,36 +152,12 @@ class WebSocketConnection(WebSocketTransport):
     # Input: bytes.
 
     def dataReceived(self, data: bytes) -> None:
-        frames, pipeline = self._plain_frames, self.pipeline
+        pipeline = self.pipeline
         self.factory.stats.received += len(data)
         if pipeline is not None and pipeline.session.is_rate_limited:
             pipeline.bytes_received(len(data))
-        if self._unparsed:
-            self._unparsed += data
-            self._watch_partial_input()
-        elif frames is None or self.data or self.current_frame is not None or self.inside_message:
-            self._parse(data)  # Autobahn has begun with it
-        elif pipeline is None or self.state != self.STATE_OPEN:
-            self._plain_frames = None
-            self._parse(frames.drain() + data)
-        else:
-            messages, rest = frames.feed(data)
-            if messages:
-                if self.autoPingTimeoutCall is not None:
-                    self.cancel_ping_timeout()
-                self.handle_messages(pipeline, messages)
-            if rest:
-                self._parse(rest)
-            elif self._has_partial_input or self._counted_bytes or frames.partial is not None:
-                self._watch_partial_input()
-
-    @property
-    def has_partial_plain_frame(self) -> bool:
-        return self._plain_frames is not None and self._plain_frames.partial is not None
-
-    def _parse(self, data: bytes) -> None:
         if not self._is_input_ignored:
-            self.parse_in_slices(data)
+            self.receive(data)
 
     def slice_parsed(self) -> None:
         if self.pipeline is None or not self.pipeline.is_paused:
@@ -192,22 +166,22 @@ class WebSocketConnection(WebSocketTransport):
             self._finish()
 
     def input_parsed(self) -> None:
-        self._watch_partial_input()
-
-    def _watch_partial_input(self) -> None:
         """Start or stop the timeout of unfinished frames and messages, and count their memory."""
         pipeline = self.pipeline
         if pipeline is None:
             return
-        partial = self._plain_frames.partial if self._plain_frames is not None else None
-        size = self.unfinished_bytes + (0 if partial is None else len(partial))
+        size = self.unfinished_bytes
         if (self._counted_bytes or size > UNCOUNTED_BYTES) and self._exceeds_memory_budget(size, pipeline):
             return
-        has_partial = partial is not None or bool(self.data) or self.current_frame is not None or self.inside_message
+        has_partial = bool(self.data) or self.partial_plain_frame is not None
+        has_partial = has_partial or self.current_frame is not None or self.inside_message
         if has_partial is not self._has_partial_input:
             self._has_partial_input = has_partial
             timeouts = self.factory.timeouts
             (timeouts.input_begun if has_partial else timeouts.input_ended)(pipeline)
+        is_unfinished = has_partial or bool(self._counted_bytes)
+        if is_unfinished is not self.has_unfinished_input:
+            self.has_unfinished_input = is_unfinished
 
     def _exceeds_memory_budget(self, size: int, pipeline: InputPipeline) -> bool:
         """Count the memory of unfinished input. If it exceeds the budget, close the connection and ignore its input."""
@@ -243,11 +217,12 @@ class WebSocketConnection(WebSocketTransport):
         if self._messages:
             messages, self._messages = self._messages, ()
             if self.pipeline is not None and self.state == self.STATE_OPEN:
-                self.handle_messages(self.pipeline, list(messages))
+                self.handle_messages(list(messages))
 
-    def handle_messages(self, pipeline: InputPipeline, messages: list[Any]) -> None:
+    def handle_messages(self, messages: list[Any]) -> None:
         """Run the commands of messages. Binary messages are commands already."""
-        timeouts = self.factory.timeouts
+        pipeline, timeouts = self.pipeline, self.factory.timeouts
+        assert pipeline is not None  # of an open connection
         if self._has_partial_input:
             self._has_partial_input = False
             timeouts.input_ended(pipeline)

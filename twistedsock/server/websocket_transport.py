@@ -4,7 +4,7 @@ extensions, input that is parsed in fair time slices, and a close that lets the 
 
 from typing import Any
 
-from twistedsock.codecs.websocket import are_extensions, split_extensions
+from twistedsock.codecs.websocket import PlainFrames, are_extensions, split_extensions
 from twistedsock.server.autobahn_internals import AutobahnConnection
 from twistedsock.server.connection import LINGER_SECONDS, log_exception
 from twistedsock.server.transport import detach_outlet
@@ -20,6 +20,11 @@ class WebSocketTransport(AutobahnConnection):
     factory: Any
     transport: Any
     outlet: Any = None
+    has_unfinished_input = False
+    """Set by ``input_parsed``, which is called until nothing is unfinished any more."""
+    _plain_frames: PlainFrames | None = None
+    """Decodes plain frames. None if Autobahn decodes all: before the connection opens, after it closes, and on
+    connections whose messages take long."""
     _unparsed = b""
     """Input that waits for the next time slice."""
     _linger: Any = None
@@ -52,7 +57,37 @@ class WebSocketTransport(AutobahnConnection):
     @property
     def unfinished_bytes(self) -> int:
         """The size of frames and messages that are not complete."""
-        return len(self._unparsed) + len(self.data) + self.assembled_bytes
+        return len(self._unparsed) + len(self.data) + self.assembled_bytes + len(self.partial_plain_frame or b"")
+
+    @property
+    def partial_plain_frame(self) -> bytearray | None:
+        """A plain frame that is not complete yet."""
+        return None if self._plain_frames is None else self._plain_frames.partial
+
+    def receive(self, data: bytes) -> None:
+        """Decode input: plain frames here, and everything from another one on by Autobahn."""
+        frames = self._plain_frames
+        if self._unparsed:
+            self._unparsed += data
+            self.input_parsed()
+        elif frames is None or self.data or self.current_frame is not None or self.inside_message:
+            self.parse_in_slices(data)  # Autobahn has begun with it
+        elif self.state != self.STATE_OPEN:
+            self._plain_frames = None
+            self.parse_in_slices(frames.drain() + data)
+        else:
+            messages, rest = frames.feed(data)
+            if messages:
+                if self.autoPingTimeoutCall is not None:
+                    self.cancel_ping_timeout()
+                self.handle_messages(messages)
+            if rest:
+                self.parse_in_slices(rest)
+            elif self.has_unfinished_input or frames.partial is not None:
+                self.input_parsed()
+
+    def handle_messages(self, messages: list[Any]) -> None:
+        """Called with the messages of plain frames that have arrived together."""
 
     def parse_in_slices(self, data: bytes) -> None:
         """Let Autobahn parse input. After a time slice the rest waits until other clients have been served."""

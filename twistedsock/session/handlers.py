@@ -62,7 +62,8 @@ def _publish(session: Session, command: Publish) -> None:
     if isinstance(result, int) and not pending:  # nearly all
         if session.replies.subscriber.behind:
             _send_resets(session)
-        session.replies.write(session.replies.encoder.published(tags, result))
+        if reply := session.replies.encoder.published(tags, result):
+            session.replies.write(reply)
     elif isinstance(result, Error) and not pending:
         _write_errors(session, tags, result)
     else:
