@@ -283,29 +283,95 @@ def test_others_do_not(start, command, tmp_path):
         assert command(*words, address=address) == (1, "", f"sockbridge {words[0]}: {error}\n")
 
 
-def test_bash_completes_commands_options_and_harmless_channels(tmp_path):
-    """Clients choose the names of channels, and a completed word becomes part of a command."""
+COMPLETIONS = {
+    "wat": "watch",
+    "sub --la": "sub --last",
+    "sub kit": "sub kitchen",
+    "peers --order l": "peers --order lag",
+    "completion f": "completion fish",
+    "state dir exp": "state dir export",
+    "pub kitchen --file pho": "pub kitchen --file photo",
+    "sub --server tcp://a kit": "sub --server tcp://a kit",
+}
+"""What is typed, and what it is after Tab."""
+
+
+@pytest.fixture
+def completing(tmp_path):
+    """A folder with the completion of a shell, and a program that the shell runs as `sockbridge`: it prints its
+    arguments, or channels. Clients choose the names of channels, and a completed word becomes part of a command."""
     names = "'kit$(touch${IFS}owned)' 'kit;id' kitchen -kit"
-    (tmp_path / "sockbridge").write_text(f"#!/bin/sh\nprintf '%s 0 1\\n' {names}\n")
-    (tmp_path / "sockbridge").chmod(0o755)
-    script = subprocess.run([SOCKBRIDGE, "completion", "bash"], capture_output=True, text=True, check=True).stdout
-    (tmp_path / "try.bash").write_text(
-        script
-        + """
-complete_words() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _sockbridge; echo "${COMPREPLY[@]}"; }
-complete_words sockbridge wat
-complete_words sockbridge sub --la
-complete_words sockbridge sub kit
-complete_words sockbridge peers --order l
+    program = f"""#!/bin/sh
+case $1 in channels) printf '%s 0 1\\n' {names} ;; *) echo "<$*>" ;; esac
 """
-    )
+    (tmp_path / "sockbridge").write_text(program)
+    (tmp_path / "sockbridge").chmod(0o755)
+    (tmp_path / "photo").touch()
+
+    def write(shell, name):
+        script = subprocess.run([SOCKBRIDGE, "completion", shell], capture_output=True, check=True).stdout
+        (tmp_path / name).write_bytes(script)
+        return tmp_path
+
+    yield write
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.fixture
+def shell(completing):
+    """Start a shell, as a person who types, with the completion as docs/how-to/command-line.md installs it."""
+    shells = []
+
+    def start(command, name, setup):
+        folder = completing(command[0], name)
+        variables = {"PATH": f"{folder}:/usr/bin:/bin", "TERM": "dumb", "HOME": str(folder), "LANG": "C.UTF-8"}
+        shells.append(Terminal(*command, size=(200, 24), env=variables, cwd=folder))
+        shells[-1].type(f"{setup}; echo is-$((40 + 2))\r")
+        shells[-1].sees("is-42")
+        return shells[-1]
+
+    yield start
+    for each in shells:
+        each.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "setup"),
+    [
+        (["bash", "--norc", "-i"], ".sockbridge.bash", ". ~/.sockbridge.bash"),
+        # compinit -u does not ask about the owner of the folder.
+        (["zsh", "-f", "-i"], "_sockbridge", "fpath+=(~); autoload -U compinit; compinit -u -D"),
+    ],
+    ids=["bash", "zsh"],
+)
+def test_shell_completes_commands_options_and_harmless_channels(shell, command, name, setup):
+    terminal = shell(command, name, setup)
+    for typed, completed in COMPLETIONS.items():
+        terminal.type(f"sockbridge {typed}\t\r")
+        assert terminal.sees("<(.*)>")[1].strip() == completed
+
+
+def test_fish_completes_commands_options_and_harmless_channels(completing):
+    folder = completing("fish", "sockbridge.fish")
+    typed = "\n".join(f"echo (complete -C 'sockbridge {words}' | cut -f 1)" for words in COMPLETIONS)
     finished = subprocess.run(
-        ["bash", "try.bash"],
-        cwd=tmp_path,
+        ["fish", "--no-config", "-c", f"source sockbridge.fish\n{typed}"],
+        cwd=folder,
         capture_output=True,
         text=True,
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        env={"PATH": f"{folder}:/usr/bin:/bin", "HOME": str(folder), "LANG": "C.UTF-8"},
         timeout=TIMEOUT_SECONDS,
     )
-    assert (finished.stdout.split(), finished.stderr) == (["watch", "--last", "kitchen", "lag"], "")
-    assert {path.name for path in tmp_path.iterdir()} == {"sockbridge", "try.bash"}
+    expected = [words.split()[-1] if words != typed else "" for typed, words in COMPLETIONS.items()]
+    assert (finished.stdout.splitlines(), finished.stderr) == (expected, "")
+
+
+@pytest.mark.parametrize("formatter", ["groff -ww -man -Tutf8", "mandoc -W warning,stop -T utf8"])
+def test_manual_pages_are_formatted_without_a_warning(tmp_path, formatter):
+    subprocess.run([SOCKBRIDGE, "man", "--directory", "pages"], cwd=tmp_path, capture_output=True, check=True)
+    pages = sorted((tmp_path / "pages").iterdir())
+    for page in pages:
+        finished = subprocess.run([*formatter.split(), page], capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+        assert (finished.returncode, finished.stderr) == (0, "")
+        assert f"{page.stem.upper()}(1)" in finished.stdout
+    assert {page.name for page in pages} == {"sockbridge.1", *(f"sockbridge-{name}.1" for name in [*COMMANDS, "serve"])}

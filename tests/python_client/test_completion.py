@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from sockbridge.commands import COMMANDS, add_commands
 from sockbridge.commands.completion import bash, fish, quote, zsh
 from sockbridge.commands.description import Command, describe
 from sockbridge.commands.man import pages
+
+DAY = date(2026, 11, 30)
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def test_completion_and_page_have_all_options_of_the_help(
         assert re.search(rf"[ \"]{flag}[ \"]", bash(commands))
         assert f"{flag}[" in zsh(commands)
         assert f" -l {flag[2:]} " in fish(commands)
-        assert flag.replace("-", r"\-") in pages(parser)[f"sockbridge-{name}"]
+        assert flag.replace("-", r"\-") in pages(parser, DAY)[f"sockbridge-{name}"]
     for script in (bash, zsh, fish):
         assert (COMMANDS[name].SUMMARY in script(commands)) == (script is not bash)
 
@@ -77,17 +80,21 @@ def test_page_has_no_requests_of_the_text() -> None:
     parser = argparse.ArgumentParser("sockbridge")
     add = parser.add_subparsers().add_parser("try", description=".it\n\n'is", help=".so").add_argument
     add("--file", help=r".a\b")
-    page = pages(parser)["sockbridge-try"]
+    page = pages(parser, DAY)["sockbridge-try"]
     assert re.findall(r"^[.'](?!TH|SH|TP|P\b|nf|fi)", page, re.M) == []
-    assert r"\&.a\eb" in page and page.startswith('.TH SOCKBRIDGE-TRY 1 ""')
+    assert r"\&.a\eb" in page and page.startswith(".TH SOCKBRIDGE-TRY 1 2026-11-30 sockbridge")
 
 
-def test_all_pages_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_pages_are_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1796000000")
     assert main(["man", "--directory", str(tmp_path / "man1")]) == 0
     names = {path.name for path in (tmp_path / "man1").iterdir()}
     assert names == {"sockbridge.1", *(f"sockbridge-{name}.1" for name in COMMANDS)}
     capsys.readouterr()
     assert main(["man", "sub"]) == 0
     assert capsys.readouterr().out == (tmp_path / "man1" / "sockbridge-sub.1").read_text()
+    assert " 1 2026-11-30 " in (tmp_path / "man1" / "sockbridge-sub.1").read_text()
     assert main(["man", "--directory", str(tmp_path / "man1" / "sockbridge.1")]) == 2
     assert main(["man", "nothing"]) == 2

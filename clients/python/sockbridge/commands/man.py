@@ -6,7 +6,9 @@ Made here, and not by argparse-manpage: the client alone has no dependencies.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TextIO
 
@@ -30,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, stdout: TextIO, stderr: TextIO) -> int:
-    found = pages(options.program_parser)
+    found = pages(options.program_parser, _date())
     if options.directory is not None:
         options.directory.mkdir(parents=True, exist_ok=True)
         for name, text in found.items():
@@ -45,15 +47,24 @@ def run(options: argparse.Namespace, stdout: TextIO, stderr: TextIO) -> int:
     return 0
 
 
-def pages(parser: argparse.ArgumentParser) -> Mapping[str, str]:
+def _date() -> date:
+    """Today, or for builds that can be repeated, the time in SOURCE_DATE_EPOCH
+    (https://reproducible-builds.org/specs/source-date-epoch/)."""
+    moment = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return datetime.fromtimestamp(int(moment), UTC).date() if moment.isdecimal() else datetime.now(UTC).date()
+
+
+def pages(parser: argparse.ArgumentParser, made: date) -> Mapping[str, str]:
     """All manual pages by their names."""
     commands = describe(parser)
-    return {"sockbridge": _program(commands)} | {f"sockbridge-{each.name}": _page(each) for each in commands}
+    return {"sockbridge": _program(commands, made)} | {
+        f"sockbridge-{each.name}": _page(each, made) for each in commands
+    }
 
 
-def _program(commands: list[Command]) -> str:
+def _program(commands: list[Command], made: date) -> str:
     lines = [
-        *_head("sockbridge", "publish to channels of sockbridge, and follow them"),
+        *_head("sockbridge", "publish to channels of sockbridge, and follow them", made),
         ".SH SYNOPSIS",
         ".B sockbridge",
         r"\fICOMMAND\fR [\fIoptions\fR]",
@@ -64,9 +75,9 @@ def _program(commands: list[Command]) -> str:
     return _join([*lines, *_tail()])
 
 
-def _page(command: Command) -> str:
+def _page(command: Command, made: date) -> str:
     lines = [
-        *_head(f"sockbridge-{command.name}", command.summary),
+        *_head(f"sockbridge-{command.name}", command.summary, made),
         ".SH SYNOPSIS",
         _escape(command.usage),
         ".SH DESCRIPTION",
@@ -95,8 +106,8 @@ def _options(options: Iterable[Option]) -> list[str]:
     return lines
 
 
-def _head(name: str, summary: str) -> list[str]:
-    return [f'.TH {name.upper()} 1 "" sockbridge', ".SH NAME", rf"{_escape(name)} \- {_escape(summary)}"]
+def _head(name: str, summary: str, made: date) -> list[str]:
+    return [f".TH {name.upper()} 1 {made} sockbridge", ".SH NAME", rf"{_escape(name)} \- {_escape(summary)}"]
 
 
 def _tail() -> list[str]:
