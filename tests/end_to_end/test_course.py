@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.documents import DOCS, fenced
+from tests.documents import DOCS, blocks_in, fenced
 from tests.end_to_end.conftest import TCP, Starter
 from tests.end_to_end.lessons import Lesson, environment_for, normalized
 from tests.end_to_end.programs import free_ports, path_of
@@ -68,6 +68,29 @@ def test_chapters_are_listed_in_their_order_and_lead_to_the_next() -> None:
     assert re.findall(r"^\| \[\d+\..*\]\((.*)\)", index, re.MULTILINE) == names
     following = [re.findall(r"^Next: \[.*\]\((.*)\)\.$", page.read_text(encoding="utf-8"), re.M) for page in CHAPTERS]
     assert following == [*([name] for name in names[1:]), []]
+
+
+def estimated_minutes(page: Path) -> float:
+    """The time to read, type and think, as the index of the course describes it."""
+    text = page.read_text(encoding="utf-8")
+    blocks = blocks_in(text)
+    words = len(re.sub(r"^```.*?^```$|\]\([^)]*\)", "", text, flags=re.DOTALL | re.MULTILINE).split())
+    statements = len(re.findall(r"^(?:>>>|\.\.\.) ", text, re.MULTILINE))
+    commands = len(re.findall(r"^\$ ", text, re.MULTILINE)) + len(fenced(page, "sh"))
+    lines = sum(len(block.splitlines()) for _, block in blocks) - statements - commands
+    questions = len(re.findall(r"^\d\. ", text.partition("\n## Quiz\n")[2].partition("<details>")[0], re.MULTILINE))
+    seconds = words / 150 * 60 + commands * 45 + statements * 15 + lines * 3
+    return seconds / 60 + questions + len(fenced(page, "python"))
+
+
+def test_chapters_and_index_show_the_same_minutes_near_the_estimate() -> None:
+    index = (COURSE / "index.md").read_text(encoding="utf-8")
+    listed = [int(minutes) for minutes in re.findall(r"^\| \[\d+\..*?\) \| (\d+) \|", index, re.MULTILINE)]
+    shown = [int(*re.findall(r"^\*(\d+) minutes\.\*", page.read_text(encoding="utf-8"), re.M)) for page in CHAPTERS]
+    assert listed == shown
+    assert [
+        page.name for page, minutes in zip(CHAPTERS, shown, strict=True) if abs(estimated_minutes(page) - minutes) > 4
+    ] == []
 
 
 @pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)
