@@ -86,9 +86,7 @@ class Stream:
             json_decoder,
             self.outlet,
             ENDS,
-            close=self.endings.append,
-            pause=lambda: None,
-            resume=self._subscribed,
+            self,
             read_only=True,
             on_exception=lambda: self.faults.append(None),
         )
@@ -102,6 +100,14 @@ class Stream:
         subscribe_stream(pipeline, commands, self._subscribed)
         self.read_position = 0
         self._id = id
+
+    def close_connection(self, reason: CloseReason) -> None:
+        self.endings.append(reason)
+
+    def pause_input(self) -> None: ...
+
+    def resume_input(self) -> None:
+        self._subscribed()
 
     def _subscribed(self) -> None:
         close_unless_subscribed(self.session, self._wanted)

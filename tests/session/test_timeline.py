@@ -50,7 +50,8 @@ def test_handshakes_precede_the_opening(server: FakeServer) -> None:
     early = (Step(11.0, "proxied"), Step(12.0, "handshake", "TLS"))
     handshake = HandshakeInfo(10.0, "WebSocket", early)
     endpoints = Endpoints(b"127.0.0.1:1", b"127.0.0.1:2")
-    session = Session(server.context, LINE_ENCODER, FakeOutlet(), endpoints, lambda reason: None, handshake=handshake)
+    connection = server.line_client()
+    session = Session(server.context, LINE_ENCODER, FakeOutlet(), endpoints, connection, handshake=handshake)
     session.add_step("behind", "k from 1")
     assert steps(session) == [
         "accepted", "proxied", "handshake TLS", "handshake WebSocket", "open", "behind k from 1",

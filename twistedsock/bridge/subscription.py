@@ -164,9 +164,7 @@ class BridgeSubscription:
             json_decoder,  # unused: commands are values already
             self._outlet,
             Endpoints(CLIENT_ADDRESS, CLIENT_ADDRESS),
-            close=self._closed,
-            pause=_do_nothing,
-            resume=_do_nothing,
+            self,
         )
         self._pipeline.session.send_welcome()
         self._pipeline.submit(commands)
@@ -178,7 +176,13 @@ class BridgeSubscription:
 
     # Called by the session.
 
-    def _closed(self, reason: CloseReason) -> None:
+    def pause_input(self) -> None:
+        """Its commands are given, not read."""
+
+    def resume_input(self) -> None:
+        """Nothing has been paused."""
+
+    def close_connection(self, reason: CloseReason) -> None:
         self._close_reason = reason
         if reason is CloseReason.GOING_AWAY:
             self.is_active = False
@@ -280,6 +284,3 @@ class BridgeSubscription:
             channel=self.channel,
             offset=position.offset + 1,
         )
-
-
-def _do_nothing() -> None: ...

@@ -13,11 +13,10 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twistedsock.errors import CloseReason
 from twistedsock.server.timeouts import ConnectionTimeouts
 from twistedsock.session.encoder import Encoder, Endpoints
 from twistedsock.session.input_pipeline import Decoder, InputPipeline
-from twistedsock.session.session import Session
+from twistedsock.session.session import Session, SessionConnection
 from twistedsock.session.timeline import HandshakeInfo
 
 if TYPE_CHECKING:
@@ -40,10 +39,8 @@ def open_session(
     decoder: Decoder,
     outlet: Any,
     endpoints: Endpoints,
+    connection: SessionConnection,
     *,
-    close: Callable[[CloseReason], None],
-    pause: Callable[[], object],
-    resume: Callable[[], object],
     listener: str = "",
     handshake: HandshakeInfo | None = None,
     timeouts: ConnectionTimeouts | None = None,
@@ -53,13 +50,12 @@ def open_session(
 ) -> InputPipeline:
     """Open a session on a connection, and return the pipeline of its input.
 
-    Nothing has been sent yet: the caller keeps the pipeline and then calls ``session.send_welcome``. ``close``
-    closes the connection after the bytes that were written; ``pause`` and ``resume`` control reading. With ``timeouts``
+    Nothing has been sent yet: the caller keeps the pipeline and then calls ``session.send_welcome``. With ``timeouts``
     the idle timeout starts now and, if the connection ``awaits_first_command``, so does the one for that command;
     the caller reports each command to them."""
-    session = Session(context, encoder, outlet, endpoints, close, listener, handshake, read_only)
+    session = Session(context, encoder, outlet, endpoints, connection, listener, handshake, read_only)
     outlet.on_drained = session.resume_writing
-    pipeline = InputPipeline(session, decoder, pause, resume, on_exception)
+    pipeline = InputPipeline(session, decoder, on_exception)
     if timeouts is not None:
         timeouts.start(pipeline, awaits_first_command)
     return pipeline

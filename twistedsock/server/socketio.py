@@ -74,9 +74,7 @@ class SessionHandler(MessageHandler):
             self._decoder,
             self._outlet,
             handshake.endpoints,
-            close=self._close,
-            pause=connection.pause,
-            resume=connection.resume,
+            self,
             listener=handshake.listener,
             handshake=handshake.info,
             timeouts=application.timeouts,
@@ -127,7 +125,13 @@ class SessionHandler(MessageHandler):
 
     # The end.
 
-    def _close(self, reason: CloseReason) -> None:
+    def pause_input(self) -> None:
+        self._connection.pause()
+
+    def resume_input(self) -> None:
+        self._connection.resume()
+
+    def close_connection(self, reason: CloseReason) -> None:
         """Called by the session after its last bytes."""
         connection = self._connection
         if self._decoder.has_failed:

@@ -118,9 +118,7 @@ class LineProtocol(Protocol):
             LINE_DECODER,
             self._outlet,
             endpoints_of(transport, client_address),
-            close=self._close,
-            pause=transport.pauseProducing,
-            resume=self._resume,
+            self,
             listener=listening.endpoint,
             handshake=handshake,
             timeouts=factory.timeouts,
@@ -188,7 +186,7 @@ class LineProtocol(Protocol):
         if protocol is WireProtocol.HTTP:
             self._outlet.write(http_on_line_port(self.factory.web_address))
             pipeline.session.mark_closing("an HTTP request is for the web port")
-            self._close(CloseReason.POLICY)
+            self.close_connection(CloseReason.POLICY)
         else:
             pipeline.session.close(CloseReason.POLICY, _CLOSING_NOTICES[protocol])
         return True
@@ -253,7 +251,7 @@ class LineProtocol(Protocol):
             self._is_admitted = False
             context.connection_limiter.release(self._host)
 
-    def _close(self, reason: CloseReason) -> None:
+    def close_connection(self, reason: CloseReason) -> None:
         if self.pipeline is not None:
             session = self.pipeline.session
             if session.replies.encoder is JSON_LINE_ENCODER and not session.replies.has_unfinished_reply:
@@ -261,7 +259,10 @@ class LineProtocol(Protocol):
         detach_outlet(self._outlet, self.transport)
         self._closing = graceful_close(self.transport, self.factory.reactor.callLater)
 
-    def _resume(self) -> None:
+    def pause_input(self) -> None:
+        self.transport.pauseProducing()
+
+    def resume_input(self) -> None:
         if self._closing is None:
             self.transport.resumeProducing()
 

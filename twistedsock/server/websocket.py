@@ -140,9 +140,7 @@ class WebSocketConnection(WebSocketTransport):
             dialect.decoder,
             self.outlet,
             endpoints,
-            close=self._send_close,
-            pause=transport.pauseProducing,
-            resume=self._resume,
+            self,
             listener=factory.listening.endpoint,
             handshake=handshake,
             timeouts=factory.timeouts,
@@ -161,7 +159,7 @@ class WebSocketConnection(WebSocketTransport):
 
     def slice_parsed(self) -> None:
         if self.pipeline is None or not self.pipeline.is_paused:
-            self._resume()
+            self.resume_input()
         if self._has_input_ended:
             self._finish()
 
@@ -265,13 +263,16 @@ class WebSocketConnection(WebSocketTransport):
         if pipeline is not None and self.state == self.STATE_OPEN and self.outlet.blocked & SOCKET_FULL:
             pipeline.pause()
 
-    def _resume(self) -> None:
+    def pause_input(self) -> None:
+        self.transport.pauseProducing()
+
+    def resume_input(self) -> None:
         if not self._unparsed:
             self.transport.resumeProducing()
 
     # Closing the connection.
 
-    def _send_close(self, reason: CloseReason) -> None:
+    def close_connection(self, reason: CloseReason) -> None:
         # Autobahn's sendClose rejects the close codes of a server except 1000.
         text = None
         if reason is CloseReason.POLICY and self.pipeline is not None:

@@ -169,18 +169,15 @@ def _rejected(error: Error, command: Command | Several | None) -> InvalidCommand
 
 
 class InputPipeline:
-    """``pause`` and ``resume`` stop and start the reading from the socket. ``on_exception`` is called while an internal
-    error is being handled, to log it."""
+    """``on_exception`` is called while an internal error is being handled, to log it."""
 
     __slots__ = (
         "_counted_bytes",
         "_decision",
         "_is_running",
         "_on_exception",
-        "_pause",
         "_queue",
         "_rest",
-        "_resume",
         "decoder",
         "session",
     )
@@ -189,8 +186,6 @@ class InputPipeline:
         self,
         session: Session,
         decoder: Decoder,
-        pause: Callable[[], object],
-        resume: Callable[[], object],
         on_exception: Callable[[], object],
     ) -> None:
         self.session = session
@@ -202,8 +197,6 @@ class InputPipeline:
         self._is_running = False
         # The part of the memory budget that the queue has been counted for.
         self._counted_bytes = 0
-        self._pause = pause
-        self._resume = resume
         self._on_exception = on_exception
         # The decision of the rate limiter about the bytes that were read last.
         self._decision = ALLOW
@@ -349,7 +342,7 @@ class InputPipeline:
         self._drop_queue()
         self._queue = InputQueue()
         self._queue.extend([command])
-        self._pause()
+        self.session.connection.pause_input()
         self.resume()
         return True
 
@@ -366,7 +359,7 @@ class InputPipeline:
         queue.put_back(messages)
         self._queue = queue
         self.session.flush()
-        self._pause()
+        self.session.connection.pause_input()
         if rest is None:  # otherwise it has been counted, and is smaller now
             self._count(queue)
 
@@ -421,4 +414,4 @@ class InputPipeline:
                 session.broker.scheduler.defer(self.resume)
             else:
                 self._drop_queue()
-                self._resume()
+                session.connection.resume_input()

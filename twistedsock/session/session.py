@@ -3,9 +3,9 @@
 ``session.handlers`` runs the commands of the client, and changes this state.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -53,22 +53,34 @@ class ReadProgress(msgspec.Struct, frozen=True, gc=False):
     lag: int
 
 
+class SessionConnection(Protocol):
+    """What carries a session and its input."""
+
+    def close_connection(self, reason: CloseReason) -> None:
+        """Close after the bytes that were written. Called once."""
+
+    def pause_input(self) -> None:
+        """Stop reading from the socket."""
+
+    def resume_input(self) -> None:
+        """Read again: all commands so far have been run."""
+
+
 class Session:
-    """``close_transport`` closes the connection after the bytes that were written. ``listener`` is the endpoint through
-    which the client connected, as configured. A ``read_only`` session belongs to a stream without commands: when the
-    client loses the right to read one of its channels, it is closed, because the client then connects again and
-    receives the error as a response."""
+    """``listener`` is the endpoint through which the client connected, as configured. A ``read_only`` session belongs
+    to a stream without commands: when the client loses the right to read one of its channels, it is closed, because
+    the client then connects again and receives the error as a response."""
 
     __slots__ = (
         "_auth",
         "_checked_identity",
-        "_close_transport",
         "_final_progress",
         "_listener",
         "_read_only",
         "broker",
         "client",
         "close_message",
+        "connection",
         "context",
         "deferred_command",
         "endpoints",
@@ -86,7 +98,7 @@ class Session:
         encoder: Encoder,
         outlet: Outlet,
         endpoints: Endpoints,
-        close_transport: Callable[[CloseReason], None],
+        connection: SessionConnection,
         listener: str = "",
         handshake: HandshakeInfo | None = None,
         read_only: bool = False,
@@ -106,7 +118,7 @@ class Session:
         self.replies = ReplyWriter(broker, encoder, subscriber)
         self.context = context
         self.broker: Broker = broker
-        self._close_transport = close_transport
+        self.connection = connection
         self._listener = listener
         self._read_only = read_only
         # Created for the first publish that waits, because an empty one is a third of an idle session.
@@ -256,7 +268,7 @@ class Session:
         try:
             self.mark_closing(message, by)
         finally:
-            self._close_transport(reason)
+            self.connection.close_connection(reason)
 
     def _stop(self) -> None:
         self.replies.flush()

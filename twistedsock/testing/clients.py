@@ -40,9 +40,7 @@ class FakeClient:
             codec,
             self.outlet,
             ENDS,
-            close=self._hang_up,
-            pause=self._pause,
-            resume=self._resume,
+            self,
             on_exception=self._report,
         )
         self.session = self.pipeline.session
@@ -78,14 +76,14 @@ class FakeClient:
         """Close the connection."""
         self.pipeline.connection_lost()
 
-    def _hang_up(self, ending: CloseReason) -> None:
+    def close_connection(self, ending: CloseReason) -> None:
         self.close_reason = ending
         self.paused = False  # because servers read the stream to its end
 
-    def _pause(self) -> None:
+    def pause_input(self) -> None:
         self.paused = True
 
-    def _resume(self) -> None:
+    def resume_input(self) -> None:
         self.paused = False
 
     def _report(self) -> None:

@@ -45,9 +45,7 @@ class FallbackStream(EventStream):
         self._next: tuple[ClientRequest, list[bytes]] | None = None
 
     def open_json_session(self, request: HTTPRequest) -> Session:
-        self._pipeline = self.open_session(
-            request, FallbackOpening(self.key), False, self._resume, self._endpoint.timeouts
-        )
+        self._pipeline = self.open_session(request, FallbackOpening(self.key), False, self._endpoint.timeouts)
         return self._pipeline.session
 
     def receive(self, request: ClientRequest, messages: list[bytes]) -> None:
@@ -72,7 +70,7 @@ class FallbackStream(EventStream):
         else:
             request.respond(204, b"", b"")
 
-    def _resume(self) -> None:
+    def resume_input(self) -> None:
         """Called by the pipeline when all commands have been run."""
         running, self._running = self._running, None
         if running is not None:
@@ -85,13 +83,13 @@ class FallbackStream(EventStream):
     def _drop_next(self) -> None:
         self._next = None
 
-    def close(self, reason: CloseReason) -> None:
+    def close_connection(self, reason: CloseReason) -> None:
         session = self.session
         assert session is not None
         if not session.replies.has_unfinished_reply:
             self._outlet.write(JSON_SSE_ENCODER.close(reason, session.close_message))
         self._reject_requests()
-        super().close(reason)
+        super().close_connection(reason)
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         self._reject_requests()

@@ -159,7 +159,6 @@ class EventStream:
         request: HTTPRequest,
         encoder: Encoder,
         read_only: bool,
-        resume: Callable[[], None],
         timeouts: ConnectionTimeouts | None = None,
     ) -> InputPipeline:
         """Open the session, after the connection has been handed over. Nothing is sent yet."""
@@ -171,9 +170,7 @@ class EventStream:
             json_decoder,
             self._outlet,
             request.endpoints,
-            close=self.close,
-            pause=lambda: None,
-            resume=resume,
+            self,
             listener=request.listener.endpoint,
             handshake=handshake_info(self._transport, streams.context.broker.clock(), "events"),
             timeouts=timeouts,
@@ -187,6 +184,12 @@ class EventStream:
         """Run the commands that the stream was opened for."""
         self._wanted = sum(isinstance(command, Subscribe) for command in commands)
         subscribe_stream(pipeline, commands, self.subscribed)
+
+    def pause_input(self) -> None:
+        """The input of a stream is ignored."""
+
+    def resume_input(self) -> None:
+        self.subscribed()
 
     def subscribed(self) -> None:
         """Called when all commands have been run."""
@@ -221,7 +224,7 @@ class EventStream:
             self.send_keep_alive()
             self._streams.reactor.callLater(seconds, self._probe, PROBE_INTERVAL_SECONDS)
 
-    def close(self, reason: CloseReason) -> None:
+    def close_connection(self, reason: CloseReason) -> None:
         """Called by the session after its last bytes."""
         self._streams.keep_alive.remove(self)
         detach_outlet(self._outlet, self._transport)
@@ -276,7 +279,7 @@ class StreamsEndpoint:
         stream = EventStream(self, transport)
         head = request.hand_over(stream, STREAM_HEADERS)
         try:
-            pipeline = stream.open_session(request, encoder, True, stream.subscribed)
+            pipeline = stream.open_session(request, encoder, True)
             pipeline.session.send_welcome(head + RETRY_FIELD, authenticated(request.identity))
             stream.subscribe(pipeline, commands)
         except Exception:
