@@ -54,7 +54,7 @@ def _ignore_command(command: NodeCommand) -> None: ...
 class Flushable(Protocol):
     """Has replies to write before the events of this turn are sent."""
 
-    chunks: list[bytes]
+    chunks: list[bytes] | None
     """These replies."""
 
     def flush(self) -> None: ...

@@ -85,8 +85,8 @@ class ReplyWriter:
         self.is_closed = False
         self._broker = broker
         self.subscriber = subscriber
-        self.chunks: list[bytes] = []
-        """The replies that wait for the flush."""
+        self.chunks: list[bytes] | None = None
+        """The replies that wait for the flush. None most of the time, because an empty list takes memory."""
         self._size = 0
         self._pieces: Iterator[Piece] | None = None
 
@@ -102,7 +102,10 @@ class ReplyWriter:
     def write(self, data: bytes) -> None:
         """Write a reply; nothing if it is empty, because the client wants none."""
         if data:
-            self.chunks.append(data)
+            if self.chunks is None:
+                self.chunks = [data]
+            else:
+                self.chunks.append(data)
             self._size += len(data)
             if self._size >= CHUNK_BYTES:
                 self.flush()
@@ -118,7 +121,7 @@ class ReplyWriter:
         """Write the replies to the socket."""
         if self.chunks:
             data = b"".join(self.chunks)
-            self.chunks.clear()
+            self.chunks = None
             self._size = 0
             outlet = self.subscriber.outlet
             outlet.write(data)
