@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run cluster test check style format types layers unit-pure unit-rest coverage tests rest javascript announce web wstest conformance dist docs pythons fuzz simulate bench soak pictures clean commands
+.PHONY: help run cluster test check style format types layers unit-pure unit-rest coverage tests rest javascript announce sanitize web wstest conformance dist docs pythons fuzz simulate bench soak pictures clean commands
 
 bin := .venv/bin
 # The slowest tests with real processes: browsers, HTTP and several servers.
@@ -14,6 +14,8 @@ pure_tests := $(addprefix tests/,auth codecs limits pubsub session cli/test_memo
 # Run beside them by make check, so that its two halves take the same time.
 light_tests := tests/behaviours tests/metrics tests/webhooks
 pytest := $(bin)/pytest -q --show-failures-at-once
+# What an installation is made from, besides the modules in Python, which are used where they are.
+package := setup.cfg setup.py pyproject.toml twistedsock/_speed.c
 pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check
 
 # Containers often set it. Every server that a test starts would compile all of its modules: 40 % of its time to start.
@@ -51,6 +53,11 @@ types: .venv/for-test ## check types
 
 layers: .venv/for-test ## check that a package imports only from packages below it
 	$(bin)/lint-imports --no-logo
+
+# The sanitizer must be the first library of the process, and see each object of Python as a block of its own.
+sanitize: .venv/for-test ## compare the compiled module with its twins in Python, built with sanitizers for addresses and undefined behaviour
+	CFLAGS="-g -fsanitize=address,undefined -fno-sanitize-recover=all" LD_PRELOAD=$$(cc -print-file-name=libasan.so) \
+		ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc $(pytest) -k "not leaked" tests/codecs/test_speedups.py
 
 coverage: .venv/for-test ## test the pure packages, which their tests must cover completely
 	$(pytest) --cov --cov-report=term $(pure_tests)
@@ -109,7 +116,7 @@ pictures: .venv/for-test commands ## take the screenshots of README and docs aga
 	@$(bin)/python tools/pictures.py $(if $(MINUTES),--minutes $(MINUTES))
 
 clean: ## remove all generated files
-	rm -rf .venv .venvs node_modules bench/.peers bench/results build dist *.egg-info .coverage .hypothesis .*_cache _trial_temp* twistd.log* twistd.pid
+	rm -rf .venv .venvs twistedsock/_speed*.so node_modules bench/.peers bench/results build dist *.egg-info .coverage .hypothesis .*_cache _trial_temp* twistd.log* twistd.pid
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name dropin.cache -delete
 
@@ -122,15 +129,16 @@ node_modules/.package-lock.json: package.json package-lock.json | commands
 	@touch $@
 
 # An environment is updated when its requirements or its Python have changed.
-.venv/for-run: setup.cfg pyproject.toml $(bin)/python
+.venv/for-run: $(package) $(bin)/python
 	$(pip_install) --editable .
 	@touch $@
 
-.venv/for-cluster: setup.cfg pyproject.toml $(bin)/python
+.venv/for-cluster: $(package) $(bin)/python
 	$(pip_install) --editable '.[redis]'
 	@touch .venv/for-run $@
 
-.venv/for-test: setup.cfg pyproject.toml $(bin)/python
+.venv/for-test: $(package) $(bin)/python
+	@tools/install-compiler $(bin)/python
 	$(pip_install) --editable '.[test]'
 	@touch .venv/for-run .venv/for-cluster $@
 

@@ -16,14 +16,18 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 PLUGINS = {"twisted/plugins/sockbridge_plugin.py", "twisted/plugins/sockbridge_reactor.py"}
 NOT_COPIED = shutil.ignore_patterns(
     *(".git", ".venv*", ".peers", ".*_cache", ".hypothesis", "__pycache__", "node_modules"),
-    *("*.egg-info", "build", "dist", "dropin.cache"),
+    *("*.egg-info", "*.so", "build", "dist", "dropin.cache"),
 )
 
 
-def run(*command: str | Path, folder: Path) -> str:
+COMPILED = "twistedsock/_speed.abi3.so"
+SOURCE = "twistedsock/_speed.c"
+
+
+def run(*command: str | Path, folder: Path, **variables: str) -> str:
     """Standard output of a command that runs in that folder, without the environment of these tests."""
     foreign = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
-    environment = {name: value for name, value in os.environ.items() if name not in foreign}
+    environment = {name: value for name, value in os.environ.items() if name not in foreign} | variables
     finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return finished.stdout + finished.stderr
@@ -37,8 +41,9 @@ class Installation:
         self.elsewhere = elsewhere
         run(sys.executable, "-m", "venv", folder, folder=elsewhere)
 
-    def pip(self, *arguments: str | Path) -> None:
-        run(self.programs / "python", "-m", "pip", "--disable-pip-version-check", *arguments, folder=self.elsewhere)
+    def pip(self, *arguments: str | Path, **variables: str) -> str:
+        pip = (self.programs / "python", "-m", "pip", "--disable-pip-version-check")
+        return run(*pip, *arguments, folder=self.elsewhere, **variables)
 
     def twistd(self, *arguments: str) -> str:
         return run(self.programs / "twistd", *arguments, folder=self.elsewhere)
@@ -87,8 +92,9 @@ def test_the_wheel_contains_only_the_package_and_the_plugins(checkout: Path, whe
     folders = (checkout / "twistedsock", checkout / "sockbridge")
     ours = {str(path.relative_to(checkout)) for folder in folders for path in folder.rglob("*") if path.is_file()}
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert held == ours | PLUGINS
+    assert held == (ours - {SOURCE}) | PLUGINS | {COMPILED}
     assert "twistedsock/py.typed" in held
+    assert "-cp311-abi3-" in wheel.name
     assert any(name.startswith("twistedsock/static/") for name in held)
 
 
@@ -99,7 +105,15 @@ def test_the_wheel_contains_the_licence(wheel: Path) -> None:
 def test_the_source_distribution_can_be_tested(checkout: Path, source_distribution: Path) -> None:
     with tarfile.open(source_distribution) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
-    needed = {"LICENSE", "Makefile", "package.json", "package-lock.json", "pyproject.toml", "setup.cfg"} | PLUGINS
+    needed = {
+        "LICENSE",
+        "Makefile",
+        "package.json",
+        "package-lock.json",
+        "pyproject.toml",
+        "setup.cfg",
+        "setup.py",
+    } | PLUGINS
     for folder in ["clients", "sockbridge", "tests", "tools", "twistedsock"]:
         needed |= {str(path.relative_to(checkout)) for path in (checkout / folder).rglob("*") if path.is_file()}
     assert needed <= held
@@ -146,18 +160,26 @@ def test_the_client_alone_needs_nothing_else(client_wheel: Path, tmp_path: Path)
     assert "pip install websockets" in run(python, "-c", script, folder=tmp_path)
 
 
-@pytest.mark.parametrize("way", ["wheel", "source distribution", "folder", "editable folder"])
+WAYS = ["wheel", "source distribution without a compiler", "folder", "editable folder"]
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_each_way_to_install_adds_the_command_to_twistd(
     way: str, checkout: Path, wheel: Path, source_distribution: Path, installation: Installation
 ) -> None:
     arguments: dict[str, list[str | Path]] = {
         "wheel": [wheel],
-        "source distribution": [source_distribution],
+        "source distribution without a compiler": [source_distribution],
         "folder": [checkout],
         "editable folder": ["--editable", checkout],
     }
-    installation.pip("install", "--no-deps", "--force-reinstall", *arguments[way])
+    compiler = {"CC": "false"} if "without" in way else {}
+    said = installation.pip("install", "--no-deps", "--force-reinstall", *arguments[way], **compiler)
     try:
+        assert "_speed" not in said and "error" not in said.lower()
+        implementation = "pure-python" if "without" in way else "compiled"
+        command = (installation.programs / "sockbridge", "--version")
+        assert run(*command, folder=installation.elsewhere).endswith(f" {implementation}\n")
         assert "\n    sockbridge " in installation.twistd("--help")
         assert "Traceback" not in installation.twistd("sockbridge", "--help")
         assert "\n    sockbridge\t" in installation.twistd("--help-reactors")

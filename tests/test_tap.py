@@ -19,6 +19,7 @@ from twistedsock import tap
 from twistedsock.config import HEADINGS, OPTIONS, Settings
 from twistedsock.server.logging import ConnectionLog, LogFailureReporter
 from twistedsock.service import SockbridgeService
+from twistedsock.speedups import IMPLEMENTATION
 
 NAMES = [
     field.encode_name
@@ -191,7 +192,7 @@ def test_version_lists_dependencies(capsys):
     assert caught.value.code == 0
     said = capsys.readouterr().out
     assert said.startswith(f"sockbridge/{version('sockbridge')} twisted/{version('twisted')} ")
-    assert "autobahn/" in said and "python/3." in said
+    assert "autobahn/" in said and "python/3." in said and said.endswith(f" {IMPLEMENTATION}\n")
 
 
 @pytest.fixture

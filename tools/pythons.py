@@ -1,7 +1,7 @@
 """Runs the unit tests under every supported Python on this machine, each in an environment of its own in .venvs/.
 
-The Python that also runs all other tests gets the oldest dependencies that setup.cfg allows. The other versions get the
-newest.
+The Python that also runs all other tests gets the oldest dependencies that setup.cfg allows, and does not use the
+compiled module. The other versions get the newest, and use the module of the checkout.
 """
 
 import configparser
@@ -20,6 +20,9 @@ OF_THE_CHECKOUT = ["test_documentation.py", "test_layers.py", "test_fuzz.py"]
 OF_ALL_PROTOCOLS = ["bench", "behaviours"]
 """Each behaviour over all pairs of protocols, and the comparison with other servers: a third of the time. The
 dependencies matter to them, but the version of Python only to the modules that other tests try one by one."""
+
+NEEDS_HEADERS = "codecs/test_speedups.py"
+"""Builds the compiled module with the headers of its Python, which only one Python may have."""
 
 
 def written(version: tuple[int, int]) -> str:
@@ -70,7 +73,9 @@ def prepare(python: Path, environment: Path, constraints: str) -> None:
     (environment / "constraints.txt").write_text(constraints)
     pip = [environment / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
     options = ["--constraint", environment / "constraints.txt", "--editable", ".[unit]"]
-    subprocess.run([*pip, "install", *options], cwd=CHECKOUT, check=True)
+    # Without a compiler, the compiled module in the checkout, which other tests are using, is not replaced.
+    environ = {**os.environ, "CC": "false"}
+    subprocess.run([*pip, "install", *options], cwd=CHECKOUT, env=environ, check=True)
     stamp.write_text(origin)
 
 
@@ -85,24 +90,25 @@ def main() -> int:
         environment = CHECKOUT / ".venvs" / written(version)
         prepare(python, environment, constraints if oldest else "")
         title = f"Python {written(version)}" + (" with the oldest dependencies" if oldest else "")
-        ignored = ["end_to_end", *OF_THE_CHECKOUT, *([] if oldest else OF_ALL_PROTOCOLS)]
-        runs.append((title, environment / "bin" / "pytest", environment / "output.txt", ignored))
+        ignored = ["end_to_end", *OF_THE_CHECKOUT, *([] if oldest else [*OF_ALL_PROTOCOLS, NEEDS_HEADERS])]
+        switch = {"SOCKBRIDGE_PURE_PYTHON": "1" if oldest else "0"}
+        runs.append((title, environment / "bin" / "pytest", environment / "output.txt", ignored, switch))
 
     # The main run looks for what only chance would find, with five times as many examples, and runs the slow tests:
     # what they show does not depend on the version of Python.
     environ = {**os.environ, "HYPOTHESIS_PROFILE": "short"}
     processes = []
-    for _, pytest, output, ignored in runs:
+    for _, pytest, output, ignored, switch in runs:
         command = [pytest, "-q", "-m", "not end_to_end and not slow", "-p", "no:cacheprovider"]
         command += [f"--ignore=tests/{name}" for name in ignored]
         with output.open("w") as file:
-            processes.append(subprocess.Popen(command, cwd=CHECKOUT, env=environ, stdout=file, stderr=file))
+            processes.append(subprocess.Popen(command, cwd=CHECKOUT, env=environ | switch, stdout=file, stderr=file))
 
     failed = 0
     with ThreadPoolExecutor(len(runs)) as pool:
         waits = {pool.submit(process.wait): run for run, process in zip(runs, processes, strict=True)}
         for wait in as_completed(waits):
-            title, _, output, _ = waits[wait]
+            title, _, output, *_ = waits[wait]
             if wait.result() == 0:
                 print(f"{title}: {output.read_text().splitlines()[-1]}", flush=True)
             else:

@@ -21,7 +21,11 @@ Lane = Sequence[str]
 
 LANES: dict[str, list[Lane]] = {
     "check": [["style", "types", "layers", "unit-rest"], ["unit-pure"]],
-    "test": [["style", "types", "layers", "docs", "rest", "javascript"], ["coverage", "wstest", "web"], ["pythons"]],
+    "test": [
+        ["style", "types", "layers", "docs", "sanitize", "rest", "javascript"],
+        ["coverage", "wstest", "web"],
+        ["pythons"],
+    ],
 }
 ALONE: dict[str, Lane] = {"check": [], "test": ["dist"]}
 """Targets that run when all lanes have ended: a build writes into the checkout."""

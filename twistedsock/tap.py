@@ -18,6 +18,7 @@ from twistedsock.config import HEADINGS, OPTIONS, RENAMED_OPTIONS, Option, Setti
 from twistedsock.redis.address import has_password
 from twistedsock.server.logging import ConnectionLog, LogFailureReporter, json_observer
 from twistedsock.server.reactor import use_monotonic_clock
+from twistedsock.speedups import IMPLEMENTATION
 
 if TYPE_CHECKING:
     from twistedsock.service import SockbridgeService
@@ -66,7 +67,7 @@ class Options(usage.Options):
 
     def opt_version(self) -> None:
         parts = " ".join(f"{name}/{version(name)}" for name in ("sockbridge", "twisted", "autobahn"))
-        print(f"{parts} python/{sys.version.split()[0]}")
+        print(f"{parts} python/{sys.version.split()[0]} {IMPLEMENTATION}")
         raise SystemExit(0)
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:

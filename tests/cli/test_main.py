@@ -8,6 +8,7 @@ import pytest
 from twistedsock.cli import serve
 from twistedsock.cli.main import COMMANDS, main
 from twistedsock.config import OPTIONS
+from twistedsock.speedups import IMPLEMENTATION
 
 
 @pytest.mark.parametrize("words", [(), ("--help",), ("-h",)])
@@ -36,7 +37,7 @@ def test_serve_becomes_the_server_with_all_options(monkeypatch):
 
 
 def test_shows_version(run_command):
-    assert run_command("--version").out == f"sockbridge/{version('sockbridge')}\n"
+    assert run_command("--version").out == f"sockbridge/{version('sockbridge')} {IMPLEMENTATION}\n"
 
 
 def test_unknown_command_is_an_error_that_lists_the_commands(run_command):

@@ -27,12 +27,14 @@ def run_tests() -> Any:
 
 
 @pytest.mark.parametrize(
-    "target", ["test", "check", "tests", "run", "cluster", "dist", "clean", "bench", "soak", "pictures"]
+    "target", ["test", "check", "tests", "run", "cluster", "sanitize", "dist", "clean", "bench", "soak", "pictures"]
 )
 def test_a_dry_run_runs_no_command(tmp_path, target):
     """In a copy without an environment, where each command would leave something behind."""
-    for name in ("Makefile", "setup.cfg", "pyproject.toml", "package.json", "package-lock.json"):
-        shutil.copy(CHECKOUT / name, tmp_path)
+    files = ["Makefile", "setup.cfg", "setup.py", "pyproject.toml", "package.json", "package-lock.json"]
+    (tmp_path / "twistedsock").mkdir()
+    for name in (*files, "twistedsock/_speed.c"):
+        shutil.copy(CHECKOUT / name, tmp_path / name)
     shutil.copytree(CHECKOUT / "tools", tmp_path / "tools", ignore=shutil.ignore_patterns("__pycache__"))
     before = sorted(tmp_path.rglob("*"))
     dry = subprocess.run(["make", "-n", target], cwd=tmp_path, capture_output=True, text=True, timeout=30)

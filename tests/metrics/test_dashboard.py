@@ -24,6 +24,7 @@ ROWS = [
 PROMETHEUS_METRICS = {"up"}
 """Metrics that Prometheus adds for each target."""
 LABELS = {"job", "instance", "le", "dialect", "code", "method", "status", "version", "python", "twisted", "webhook"}
+LABELS |= {"implementation"}
 FUNCTIONS = {"sum", "max", "min", "by", "rate", "increase", "time", "histogram_quantile", "or"}
 
 

@@ -20,7 +20,7 @@ from twistedsock.webhooks.delivery import DeliveryStatistics
 
 UNITS = ("_seconds", "_bytes")
 COUNTED = ("_peers", "_connections", "_channels", "_subscriptions", "_behind", "_up", "_fds", "_info")
-LABELS = {"dialect", "code", "method", "status", "version", "python", "twisted", "generation", "le"}
+LABELS = {"dialect", "code", "method", "status", "version", "python", "twisted", "implementation", "generation", "le"}
 """Their values are not chosen by clients, and their number does not grow with clients or channels."""
 
 

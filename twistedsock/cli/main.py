@@ -11,6 +11,7 @@ from sockbridge.commands import add_commands, parse_arguments
 from sockbridge.commands.streams import open_closed_streams, run_with_streams
 from twistedsock.bench import command as bench
 from twistedsock.cli import check, keygen, serve, state, token
+from twistedsock.speedups import IMPLEMENTATION
 
 OPERATOR_COMMANDS = {
     "check": check,
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:1] == ["serve"]:
         return serve.run(words[1:])
     parser = _Parser("sockbridge")
-    parser.add_argument("--version", action="version", version=f"sockbridge/{version('sockbridge')}")
+    parser.add_argument("--version", action="version", version=f"sockbridge/{version('sockbridge')} {IMPLEMENTATION}")
     describes_itself = words[:1] in (["completion"], ["man"])
     add_commands(parser, {"serve": serve, **COMMANDS} if describes_itself else COMMANDS)
     given = parse_arguments(parser, words)

@@ -9,6 +9,7 @@ from twistedsock.codecs.payload import json_to_line
 from twistedsock.codecs.websocket import text_fragment, text_frame, text_head
 from twistedsock.pubsub.future import Future
 from twistedsock.session.encoder import Piece
+from twistedsock.speedups import compiled
 
 _LAST_DIGITS = [b"%03d" % number for number in range(1000)]
 
@@ -50,6 +51,7 @@ def _literal(text: bytes) -> bytes:
     return text.replace(b"%", b"%%")
 
 
+@compiled
 def join_numbered(before: bytes, first: int, after: bytes, payloads: Sequence[bytes], end: bytes) -> bytes:
     """Like ``Framing.numbered``, for messages whose frame is part of ``before`` and ``end``."""
     rows: list[bytes] = []
@@ -136,6 +138,18 @@ def _text_rows(texts: Sequence[bytes], columns: Sequence[Sequence[bytes]], paylo
     return template * count % tuple(values)
 
 
+@compiled
+def join_numbered_frames(before: bytes, first: int, after: bytes, payloads: Sequence[bytes], end: bytes) -> bytes:
+    """Like ``join_numbered``, with each message in a text frame."""
+    rows: list[bytes] = []
+    position = 0
+    for begin, ends in decimal_runs(first, len(payloads)):
+        part = payloads[position : position + len(ends)]
+        position += len(ends)
+        rows.append(_text_rows((before + begin, after, end), (ends, part), part))
+    return b"".join(rows)
+
+
 class TextMessage:
     """Each message is a WebSocket text message (RFC 6455 section 5.6), unmasked because servers do not mask."""
 
@@ -144,14 +158,7 @@ class TextMessage:
     def frames(self, messages: list[bytes]) -> list[bytes]:
         return [text_frame(message) for message in messages]
 
-    def numbered(self, before: bytes, first: int, after: bytes, payloads: Sequence[bytes], end: bytes) -> bytes:
-        rows: list[bytes] = []
-        position = 0
-        for begin, ends in decimal_runs(first, len(payloads)):
-            part = payloads[position : position + len(ends)]
-            position += len(ends)
-            rows.append(_text_rows((before + begin, after, end), (ends, part), part))
-        return b"".join(rows)
+    numbered = staticmethod(join_numbered_frames)
 
     def numbered_behind(
         self, before: bytes, payloads: Sequence[bytes], between: Sequence[bytes], first: int, end: bytes

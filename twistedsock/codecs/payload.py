@@ -16,6 +16,7 @@ import msgspec
 
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.values import BYTES, JSON, TEXT, PayloadKind, Payloads
+from twistedsock.speedups import compiled
 
 BOM = b"\xef\xbb\xbf"
 """Byte order mark, which some editors on Windows write at the start. It is not part of the text (RFC 8259 section
@@ -229,7 +230,7 @@ def alike_texts(
         return []
     texts: list[bytes] = []
     for index in range(position, len(messages), MESSAGES_PER_STEP):
-        some = _texts(messages[index : index + MESSAGES_PER_STEP], prefix, suffix)
+        some = texts_between(messages[index : index + MESSAGES_PER_STEP], prefix, suffix)
         if max_bytes is not None and some and len(max(some, key=len)) > max_bytes:
             break
         texts += some
@@ -238,9 +239,10 @@ def alike_texts(
     return texts
 
 
-def _texts(messages: Sequence[object], prefix: bytes, suffix: bytes) -> list[bytes]:
-    """The texts between prefix and suffix. Returns none unless all messages have both and all texts are plain: a text
-    with a quote could end before the suffix."""
+@compiled
+def texts_between(messages: Sequence[object], prefix: bytes, suffix: bytes) -> list[bytes]:
+    """The texts between prefix and suffix, which ends and begins with a quote, and have no line feed. Returns none
+    unless all messages have both and all texts are plain: a text with a quote could end before the suffix."""
     if set(map(type, messages)) != {bytes}:
         return []
     joined = b"\n".join(cast(Sequence[bytes], messages))

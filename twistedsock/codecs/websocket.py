@@ -15,6 +15,7 @@ from typing import Any
 
 from twistedsock.codecs.payload import is_utf8
 from twistedsock.errors import CloseReason
+from twistedsock.speedups import compiled
 
 CLOSE_CODES = {
     CloseReason.NORMAL: 1000,
@@ -114,6 +115,25 @@ def frame_bounds(data: bytes, start: int, max_bytes: int) -> tuple[int, int]:
     return (body + size, body) if size <= max_bytes else (0, 0)
 
 
+@compiled
+def scan_frames(data: bytes, position: int, max_bytes: int) -> tuple[list[bytes], int]:
+    """The messages in the plain text frames from ``position`` on, and the position after these frames. They end with
+    the data, or before the first frame that is incomplete or not plain: that has another first byte, no mask, more than
+    ``max_bytes``, a length of 64 bits or one that is not in its shortest form, or a payload that is not UTF-8."""
+    messages: list[bytes] = []
+    available = len(data)
+    while position < available and data[position] == _TEXT:
+        end, body = frame_bounds(data, position, max_bytes)
+        if not 0 < end <= available:
+            break
+        message = unmask(data[body:end], data[body - 4 : body])
+        if not (message.isascii() or is_utf8(message)):
+            break
+        messages.append(message)
+        position = end
+    return messages, position
+
+
 class PlainFrames:
     """Decodes plain text frames. ``feed`` returns the messages of plain frames, and the bytes that Autobahn must
     decode: everything from the first frame of another kind on. With ``decode_binary``, complete binary frames are plain
@@ -135,26 +155,21 @@ class PlainFrames:
                 self.partial += data
                 return [], b""
             data, self.partial = b"".join((self.partial, data)), None
-        messages: list[Any] = []
-        position, available = 0, len(data)
-        while position < available:
+        messages: list[Any]
+        messages, position = scan_frames(data, 0, self._max_bytes)
+        while position < len(data):
             first, decode = data[position], self._decode_binary
             if first != _TEXT and (first != _BINARY or decode is None):
                 return messages, data[position:]
             end, body = frame_bounds(data, position, self._max_bytes)
-            if end > available:
+            if end > len(data):
                 self.partial, self._needed = bytearray(data[position:]), end - position
                 break
-            if not end:
+            if not end or first != _BINARY or decode is None:
                 return messages, data[position:]
-            message = unmask(data[body:end], data[body - 4 : body])
-            if first == _BINARY and decode is not None:
-                messages.append(decode(message))
-            elif message.isascii() or is_utf8(message):
-                messages.append(message)
-            else:
-                return messages, data[position:]
-            position = end
+            messages.append(decode(unmask(data[body:end], data[body - 4 : body])))
+            more, position = scan_frames(data, end, self._max_bytes)
+            messages += more
         return messages, b""
 
     def drain(self) -> bytes:

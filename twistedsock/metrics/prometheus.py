@@ -25,6 +25,7 @@ from twistedsock.errors import ErrorCode
 from twistedsock.metrics.processes import MetricsOfAll, encode_metrics
 from twistedsock.metrics.statistics import ProcessStatistics, ServerStatistics, known_titles, read_statistics
 from twistedsock.session.context import ServerContext
+from twistedsock.speedups import IMPLEMENTATION
 from twistedsock.stats import Histogram
 
 MetricFamilies = Iterable[Metric]
@@ -40,6 +41,7 @@ class ServerCollector(Collector):
             "version": context.version.decode(),
             "python": platform.python_version(),
             "twisted": version("twisted"),
+            "implementation": IMPLEMENTATION,
         }
 
     def describe(self) -> MetricFamilies:
