@@ -40,10 +40,19 @@ def test_shows_version(run_command):
     assert run_command("--version").out == f"sockbridge/{version('sockbridge')} {IMPLEMENTATION}\n"
 
 
-def test_unknown_command_is_an_error_that_lists_the_commands(run_command):
-    outcome = run_command("chek")
-    assert outcome.status == 2
-    assert all(name in outcome.errors for name in COMMANDS)
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("chek", "did you mean check?"),
+        ("server", "did you mean serve?"),
+        ("pubb", "did you mean pub?"),
+        ("xyz", "sockbridge --help lists the commands"),
+    ],
+)
+def test_unknown_command_is_an_error_that_suggests_the_nearest(run_command, word, hint):
+    outcome = run_command(word)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.errors.splitlines()[-1] == f"sockbridge: error: unknown command {word}: {hint}"
 
 
 def test_completion_and_pages_have_the_options_of_the_server(run_command):

@@ -173,6 +173,21 @@ def test_sub_continues_after_a_restart(start, run, line_client):
     assert "lost" not in following.output() and following.output().count("before") == 1
 
 
+def test_sub_begins_after_an_offset_or_a_time_and_continues(server, channel, command, run, line_client):
+    publisher = line_client(server.lines[0])
+    for number in range(1, 5):
+        publisher.request(f"PUB {channel} event {number}")
+    assert command("sub", channel, "--after", "2", "--count", "2", "--raw") == (0, "event 3\nevent 4\n", "")
+    assert command("sub", channel, "--after", "-1h", "--last", "1", "--count", "1", "--raw") == (0, "event 4\n", "")
+    words = ("sub", channel, "--after", "-1h", "--raw", "--server", f"tcp://127.0.0.1:{server.line_port}")
+    following = run(SOCKBRIDGE, *words)
+    following.prints("^event 4$")
+    publisher.request(f"PUB {channel} event 5")
+    following.prints("^event 5$")
+    following.stop(2)
+    assert following.output().split("\n")[:5] == [f"event {number}" for number in range(1, 6)]
+
+
 def test_pipe_connects_a_program_and_has_its_status(server, channel, command, run, line_client):
     program = "import sys\nprint('ready', flush=True)\nfor line in sys.stdin: print(len(line), flush=True)"
     address = f"tcp://127.0.0.1:{server.line_port}"
@@ -197,9 +212,9 @@ def watch(server):
     """Start `sockbridge watch` in a terminal."""
     terminals = []
 
-    def start(*words, terminal="xterm"):
+    def start(*words, terminal="xterm", **more):
         address = f"tcp://127.0.0.1:{server.line_port}"
-        variables = {"PATH": "/usr/bin:/bin", "TERM": terminal, "LANG": "C.UTF-8"}
+        variables = {"PATH": "/usr/bin:/bin", "TERM": terminal, "LANG": "C.UTF-8"} | more
         command = (SOCKBRIDGE, "watch", *words, "--server", address)
         terminals.append(Terminal(*command, size=(80, 24), env=variables))
         return terminals[-1]
@@ -250,6 +265,12 @@ def test_watch_restores_the_terminal_when_it_is_terminated(watch):
     os.kill(terminal.process.pid, signal.SIGTERM)
     assert terminal.process.wait(TIMEOUT_SECONDS) == 143
     terminal.sees(CLEARED)
+
+
+@pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}])
+def test_watch_shows_errors_in_red_unless_no_color_is_set(watch, variables):
+    shown = watch("kit*chen", **variables).sees("(?s)^.*invalid channel")[0]
+    assert ("\x1b[31m" in shown) == (not variables)
 
 
 def test_watch_needs_a_terminal_that_can_be_drawn_on(command, watch):

@@ -176,6 +176,7 @@ def parser() -> argparse.ArgumentParser:
 def test_bound_of_history_can_be_an_age(parser: argparse.ArgumentParser, words: list[str]) -> None:
     options = parse_arguments(parser, ["history", "kitchen", *words, "--last", "5"])
     assert (options.after, options.before, options.last) == ("-90s", "-1m", 5)
+    assert parse_arguments(parser, ["sub", "kitchen", *words[:-2], "--after", "-5m"]).after == "-5m"
 
 
 def test_bound_of_history_is_no_option(parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]) -> None:

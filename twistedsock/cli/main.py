@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"sockbridge/{version('sockbridge')} {IMPLEMENTATION}")
     describes_itself = words[:1] in (["completion"], ["man"])
     add_commands(parser, {"serve": serve, **COMMANDS} if describes_itself else COMMANDS)
-    given = parse_arguments(parser, words)
+    given = parse_arguments(parser, words, ["serve", *COMMANDS])
     if given.command is None:
         parser.print_help()
         return 0

@@ -6,7 +6,8 @@ Each module has SUMMARY, DESCRIPTION, EXAMPLE, ``add_options`` and ``run``, whic
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from sockbridge.commands import (
@@ -54,10 +55,16 @@ def add_commands(parser: argparse.ArgumentParser, commands: Mapping[str, Any]) -
         )
 
 
-def parse_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+def parse_arguments(
+    parser: argparse.ArgumentParser, words: Sequence[str], commands: Collection[str] = COMMANDS
+) -> argparse.Namespace:
     """Parse the arguments of a program that has these commands. What follows ``--`` of `pipe` is the program to run;
     argparse would give it the options after the channel as well."""
-    if words[:1] == ["history"]:
+    if words and not words[0].startswith("-") and words[0] not in commands:
+        similar = get_close_matches(words[0], commands, 1)
+        hint = f"did you mean {similar[0]}?" if similar else f"{parser.prog} --help lists the commands"
+        parser.error(f"unknown command {words[0]}: {hint}")
+    if words[:1] in (["history"], ["sub"]):
         words = _join_ages(words)
     if words[:1] != ["pipe"] or "--" not in words:
         return parser.parse_args(words)

@@ -123,7 +123,7 @@ def _screen() -> Iterator[Any]:
         screen.keypad(True)
         screen.nodelay(True)
         _set_cursor(0)
-        if curses.has_colors():
+        if _has_colors():
             curses.start_color()
             curses.use_default_colors()
             curses.init_pair(1, curses.COLOR_RED, -1)
@@ -134,6 +134,13 @@ def _screen() -> Iterator[Any]:
         curses.nocbreak()
         curses.echo()
         curses.endwin()
+
+
+def _has_colors() -> bool:
+    """Whether the terminal has colours, and its user wants them (https://no-color.org)."""
+    import curses
+
+    return curses.has_colors() and not os.environ.get("NO_COLOR")
 
 
 def _set_cursor(visibility: int) -> None:
@@ -243,7 +250,7 @@ def _draw(screen: Any, dashboard: Dashboard) -> None:
         curses.resizeterm(height, width)
         screen.clear()
     styles = {Style.NORMAL: 0, Style.HEADING: curses.A_REVERSE, Style.FAINT: curses.A_DIM, Style.ALARM: curses.A_BOLD}
-    if curses.has_colors():
+    if _has_colors():
         styles[Style.ALARM] |= curses.color_pair(1)
     screen.erase()
     for row, (text, style) in enumerate(dashboard.render(width, height, time.time())):
