@@ -63,6 +63,11 @@ def test_binary_frame_is_a_message_without_type() -> None:
     assert decode_frame(b"\x01\x02\x03\x04", True) == BINARY
 
 
+def test_binary_message_can_be_a_text_frame() -> None:
+    """``forceBase64`` of the client for JavaScript."""
+    assert decode_frame(b"bAQIDBA==", False) == BINARY
+
+
 @pytest.mark.parametrize("text", [b"", b"abc", b"7", b"9x", b"\xd9\xa4", b"-1", b" 4"])
 def test_rejects_unknown_packet_types(text: bytes) -> None:
     with pytest.raises(InvalidPacket, match="unknown packet type"):
@@ -88,6 +93,8 @@ def test_rejects_invalid_binary_messages(text: bytes) -> None:
     """CVE-2026-59725: an invalid binary POST ended the server."""
     with pytest.raises(InvalidPacket, match="not base64"):
         list(decode_payload(text))
+    with pytest.raises(InvalidPacket, match="not base64"):
+        decode_frame(text, False)
 
 
 def test_payload_is_decoded_step_by_step() -> None:

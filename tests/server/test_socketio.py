@@ -191,6 +191,18 @@ def test_messages_over_websocket(port: EnginePort, server: FakeServer, socket: E
     ]
 
 
+def test_bytes_in_base64_over_websocket(port: EnginePort, server: FakeServer) -> None:
+    """They are charged once."""
+    limit(server, commands_per_second=0.1, commands_burst=25)
+    socket = port.websocket(there=REMOTE)
+    socket.send("40/kitchen,")
+    for _ in range(10):
+        socket.send('451-/kitchen,["a",{"_placeholder":true,"num":0}]', "bAQID")
+    port.wait(0)
+    received = socket.received()
+    assert received.count(b"\x01\x02\x03") == 10 and not any("error" in str(packet) for packet in received)
+
+
 def test_slow_reader_is_a_cursor(port: EnginePort, server: FakeServer, socket: EngineSocket) -> None:
     outlet = socket.client.transport.producer
     outlet.pauseProducing()

@@ -119,7 +119,7 @@ def _decode_text(text: bytes) -> Packet:
 
 def decode_frame(data: bytes, is_binary: bool) -> Packet:
     """The packet in a WebSocket message. A text is valid UTF-8. Raises ``InvalidPacket``."""
-    return Packet(PacketType.MESSAGE, data, True) if is_binary else _decode_text(data)
+    return Packet(PacketType.MESSAGE, data, True) if is_binary else _decode_part(data)
 
 
 def encode_text(packet: Packet) -> bytes:
@@ -138,8 +138,13 @@ def decode_payload(body: bytes) -> Iterator[Packet]:
         if end < 0:
             end = len(body)
         part = body[start:end]
-        yield _decode_base64(part[1:]) if part.startswith(b"b") else _decode_text(part)
+        yield _decode_part(part)
         start = end + 1
+
+
+def _decode_part(text: bytes) -> Packet:
+    """One packet of a payload. Clients with ``forceBase64`` send the same over WebSocket."""
+    return _decode_base64(text[1:]) if text.startswith(b"b") else _decode_text(text)
 
 
 def _decode_base64(text: bytes) -> Packet:

@@ -195,7 +195,7 @@ class EngineConnection:
 
     def charge_packet(self, data: bytes, is_binary: bool) -> bool:
         """Charge a packet that was read from a WebSocket. Returns False as ``charge``."""
-        return self._charges(is_binary or data.startswith(b"4")) or self.charge(1)
+        return self._charges(is_binary or data.startswith((b"4", b"b"))) or self.charge(1)
 
     def charge_payload(self, body: bytes) -> bool:
         """Charge the packets in the body of a request beside the request itself. Returns False as ``charge``."""
