@@ -18,6 +18,7 @@ def servers() -> list[Contestant]:
     return [
         Sockbridge(),
         Sockbridge("--state", "state", name="sockbridge-state"),
+        Sockbridge("--workers", "2", name="sockbridge-workers"),
         NatsServer(),
         NatsServer("nats-debian", DEBIAN_NATS_SERVER),
         RedisServer(),

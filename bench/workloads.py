@@ -60,7 +60,7 @@ class Workload:
             return False  # it has one channel for a connection, waits for slow readers, and cannot reply to a ping
         if server.name == FLOOR and self.kind is Kind.STALLED:
             return False  # it keeps all that a reader has not read
-        if server.name in ONLY and self.kind is not ONLY[server.name]:
+        if server.name in ONLY and self.group not in ONLY[server.name]:
             return False
         if self.kind is Kind.RESTART:
             return QUIET_WEBSOCKET in server.wires
@@ -85,13 +85,18 @@ class Workload:
 
 BARE, FLOOR = "bare", "floor"
 
-ONLY = {"nats-debian": Kind.PACKETS, "sockbridge-state": Kind.RESTART}
-"""Variants that take part in one kind of workload."""
+ONLY = {
+    "nats-debian": ("packets", "pairs"),
+    "sockbridge-state": ("restart",),
+    "sockbridge-workers": ("workers",),
+}
+"""Variants that take part in some groups only."""
 
 GROUPS = {
     "fan-out": "One publisher to many readers, over lines or the server's own TCP wire, 32 B, flat out",
     "packets": "One event a packet: 100 pairs, 32 B, each publisher waits for the delivery, or for its reply as well",
     "pairs": "Pairs with bursts of 64 events in a packet, and many publishers to one reader, 32 B",
+    "workers": "Two processors: 200 pairs, 32 B, one event a packet, which need them at once. Compare by the clock",
     "socket.io": "Socket.IO over WebSocket, 32 B, without acknowledgements",
     "crossing": "Between wires: one publisher to many readers, 32 B, flat out",
     "payloads": "Payloads: one publisher to 100 readers over TCP, flat out",
@@ -137,6 +142,16 @@ def _pairs() -> list[Workload]:
             )
         ),
         Workload("many-to-one", "pairs", "100 publishers to 1 reader over TCP", publishers=100),
+    ]
+
+
+def _workers() -> list[Workload]:
+    return [
+        Workload(f"workers-{wire}", "workers", words, Kind.PACKETS, publishing, wire, channels=200, burst=1)
+        for wire, words, publishing in (
+            (TCP, "200 pairs over TCP", QUIET_TCP),
+            (WEBSOCKET, "200 pairs over WebSocket", QUIET_WEBSOCKET),
+        )
     ]
 
 
@@ -231,6 +246,7 @@ WORKLOADS = [
     *_fan_outs(),
     *_packets(),
     *_pairs(),
+    *_workers(),
     *_socketio(),
     *_crossings(),
     *_payloads(),

@@ -21,6 +21,9 @@ HOST = "127.0.0.1"
 PATIENCE = 60.0
 """Seconds until a server must listen: Crossbar.io takes several on a busy machine."""
 
+LOOKED_SECONDS = 0.02
+"""Between two checks whether a server has started."""
+
 FAREWELL = 10.0
 """Seconds until a server must end, before it is killed."""
 
@@ -117,6 +120,14 @@ class Server(ABC):
             raise RuntimeError(f"{self.name} does not run")
         return Path(self._folder.name, "log")
 
+    def _await_log(self, words: str) -> None:
+        """Wait until the output contains words. Raises NotStarted."""
+        deadline = time.monotonic() + PATIENCE
+        while words not in self.log():
+            if time.monotonic() > deadline:
+                raise NotStarted(f"{self.name} has not reported {words!r}; it said:\n{self.log()}")
+            time.sleep(LOOKED_SECONDS)
+
     def _await_listening(self, address: tuple[str, int]) -> None:
         """Wait until this port accepts connections. Raises NotStarted if the process ends or takes too long."""
         deadline = time.monotonic() + PATIENCE
@@ -132,7 +143,7 @@ class Server(ABC):
                     raise NotStarted(
                         f"{self.name} does not listen after {PATIENCE:.0f} s; it said:\n{self.log()}"
                     ) from None
-                time.sleep(0.02)
+                time.sleep(LOOKED_SECONDS)
 
 
 @contextmanager

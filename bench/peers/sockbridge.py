@@ -50,6 +50,11 @@ class Sockbridge(Server):
     def version(self) -> str:
         return f"{metadata.version('sockbridge')} on Python {server_python().version}"
 
+    def _run(self) -> None:
+        super()._run()
+        if "--workers" in self.options:  # the first of them accepts connections before the others can
+            self._await_log("workers serve these addresses")
+
     def plan(self, folder: Path) -> Plan:
         tcp, web = free_ports(2)
         python = server_python()
