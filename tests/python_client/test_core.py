@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from sockbridge.core import MAX_UNANSWERED, MAX_WAITING, Core, State
+from sockbridge.calls import MAX_UNANSWERED, MAX_WAITING
+from sockbridge.core import Core, State
 from sockbridge.errors import SockbridgeError
 from sockbridge.values import Channel, Event, Lost, Member, Position, Welcome
 from sockbridge.wire import JsonLines
@@ -237,6 +238,17 @@ class TestWithoutConnection:
         link.connect()
         assert link.publish("kitchen", 2).result == 1
 
+    def test_command_that_a_program_repeats_when_it_fails_waits_for_the_next_connection(self, link: Link) -> None:
+        outcome = Outcome()
+        link.core.publish("kitchen", 1, None, lambda *_: link.core.publish("kitchen", 2, None, outcome))
+        link.core.output()
+        link.disconnect()
+        link.core.begin(JsonLines(), link.now)
+        assert link.core.output() == JsonLines().opening() and not outcome.is_done
+        link.core.end(link.now)
+        link.connect()
+        assert outcome.result == 1
+
     @pytest.mark.parametrize("is_received", [False, True])
     def test_publication_with_a_key_is_repeated_and_published_once(self, link: Link, is_received: bool) -> None:
         outcome, other = Outcome(), Outcome()
@@ -256,7 +268,7 @@ class TestWithoutConnection:
         link.core.publish("kitchen", 1, None, outcome, "7c1f4e")
         link.core.output()
         link.disconnect()
-        assert not link.core.cancel(outcome)
+        assert not link.core.calls.cancel(outcome)
         link.connect()
         assert not outcome.is_done and link.publish("kitchen", 2).result == 1
 
@@ -270,8 +282,8 @@ class TestWithoutConnection:
     def test_cancelled_command_is_not_sent(self, server: FakeServer) -> None:
         link = Link(server)
         outcome = Outcome()
-        link.core.call({"type": "publish", "channel": "kitchen", "data": 1}, outcome)
-        assert link.core.cancel(outcome) and not link.core.cancel(outcome)
+        link.core.calls.call({"type": "publish", "channel": "kitchen", "data": 1}, outcome)
+        assert link.core.calls.cancel(outcome) and not link.core.calls.cancel(outcome)
         link.connect()
         assert not outcome.is_done and link.publish("kitchen", 2).result == 1
 
@@ -285,15 +297,15 @@ class TestWithoutConnection:
             lambda: link.core.set_nick("ann", outcome),
         ):
             start()
-            assert not link.core.cancel(outcome)
+            assert not link.core.calls.cancel(outcome)
         link.run()
         assert not outcome.is_done and link.publish("kitchen", 2).result == 2
 
     def test_forgotten_commands_leave_room_for_others(self, link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("sockbridge.core.MAX_UNANSWERED", 1)
+        monkeypatch.setattr("sockbridge.calls.MAX_UNANSWERED", 1)
         outcome = Outcome()
         link.core.publish("kitchen", 1, None, outcome)
-        link.core.cancel(outcome)
+        link.core.calls.cancel(outcome)
         assert link.publish("kitchen", 2).result == 2
 
 
@@ -371,6 +383,16 @@ class TestTokens:
         followed = link.follow("kitchen")
         link.connect("ann")
         assert followed.readies == 1 and link.publish("kitchen", 1).result == 1
+
+    def test_token_precedes_commands_of_a_program_that_is_told_of_the_state(self) -> None:
+        def publish() -> None:
+            if core.state is State.OPEN:
+                core.publish("kitchen", 1, None, Outcome())
+
+        core = Core(lambda: 0.5, on_state=publish)
+        core.begin(JsonLines(), 0.0, "secret")
+        core.receive(WELCOME, 0.0)
+        assert [json.loads(line)["type"] for line in core.output().splitlines()] == ["auth", "publish"]
 
     def test_rejected_token_closes_the_client(self, server: FakeServer) -> None:
         link = Link(server)

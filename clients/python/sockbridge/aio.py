@@ -207,7 +207,7 @@ class Client(BaseClient):
             raise SockbridgeError("timeout", f"no answer in {self._timeout:g} seconds") from None
         finally:
             if future.cancelled():
-                self._core.cancel(answered)
+                self._core.calls.cancel(answered)
 
     # The connection.
 

@@ -200,7 +200,7 @@ class Client(BaseClient):
         end = None if self._timeout is None else time.monotonic() + self._timeout
         while not outcome:
             if end is not None and time.monotonic() >= end:
-                self._core.cancel(answered)
+                self._core.calls.cancel(answered)
                 raise SockbridgeError("timeout", f"no answer in {self._timeout:g} seconds")
             self._step(end)
         result, error = outcome[0]

@@ -13,23 +13,18 @@ its position, and no event is delivered twice (docs/explanation/recovery.md).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
+from sockbridge.calls import Calls, Command
 from sockbridge.channels import Callback, Channels
 from sockbridge.errors import SockbridgeError
-from sockbridge.messages import decode, encode, publication, read_history
+from sockbridge.messages import decode, encode, publication, read_history, read_welcome
 from sockbridge.values import Channel, Member, Welcome
 from sockbridge.wire import ABNORMAL, Wire
 
 _log = logging.getLogger("sockbridge")
-
-MAX_WAITING = 256
-"""Commands that wait for a connection, so that their number is limited without a server."""
-
-MAX_UNANSWERED = 4096
-"""Commands that were sent and not answered. A slow server cannot make the client keep more."""
 
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 30.0
@@ -62,24 +57,6 @@ class State(Enum):
     CLOSED = "closed"
 
 
-class Command:
-    """A command on its way. Its message gets an id when it is sent. ``owner`` is the callback of the program, by which
-    the command is cancelled."""
-
-    __slots__ = ("callback", "message", "owner", "was_sent")
-
-    def __init__(self, message: dict[str, Any], callback: Callback, owner: Callback | None = None) -> None:
-        self.message = message
-        self.callback = callback
-        self.owner = owner or callback
-        self.was_sent = False
-
-    @property
-    def is_repeatable(self) -> bool:
-        """Whether the server runs it once, even if it is sent on several connections."""
-        return "key" in self.message
-
-
 class Core:
     """``random`` returns numbers from 0 to 1. ``on_state`` is called when the state has changed, ``on_notice`` with
     sentences of the server for people and their codes. ``on_renewal`` is called when the token expires soon. Exceptions
@@ -101,6 +78,8 @@ class Core:
         """Why the last connection ended."""
         self.welcome: Welcome | None = None
         """While open: id and addresses."""
+        self.calls = Calls(self._send)
+        """The commands without an answer."""
         self.channels = Channels(self._send_together)
         """The subscriptions."""
         self.nick = nick
@@ -110,9 +89,6 @@ class Core:
         self._on_renewal = logging_errors(on_renewal)
         self._wire: Wire | None = None
         self._token: str | None = None
-        self._waiting: list[Command] = []
-        self._sent: dict[int, Command] = {}
-        self._next_id = 1
         self._messages: list[bytes] = []
         self._output = b""
         self._first_delay = self._maximum_delay = first_delay
@@ -171,10 +147,7 @@ class Core:
             error = SockbridgeError("unreachable", f"the server sent no welcome: {hint}")
         if self.state is not State.CLOSED:
             self.error = error or SockbridgeError("disconnected", reason or "the connection ended")
-        sent, self._sent = self._sent, {}
-        self._waiting[:0] = [command for command in sent.values() if command.is_repeatable]
-        lost = [command for command in sent.values() if not command.is_repeatable]
-        self._fail(lost, SockbridgeError("disconnected", "the connection ended before the answer"))
+        self.calls.disconnected()
         if self.state is State.CLOSED:
             return None
         if code in (NORMAL, POLICY):
@@ -197,9 +170,7 @@ class Core:
         if self._wire is not None:
             self._output = self.output() + self._wire.closing()
         self._set_state(State.CLOSED)
-        commands = [*self._sent.values(), *self._waiting]
-        self._sent, self._waiting = {}, []
-        self._fail(commands, error)
+        self.calls.close(error)
         self.channels.close(error)
 
     def deadline(self) -> float | None:
@@ -228,31 +199,6 @@ class Core:
 
     # Commands.
 
-    def call(self, message: dict[str, Any], callback: Callback, owner: Callback | None = None) -> None:
-        """Send a command, now or when a connection is open. ``callback`` receives its answer, or its error. If it wraps
-        the callback of the program, ``owner`` is that one."""
-        if self.state is State.CLOSED:
-            callback(None, self.error)
-        elif self.state is State.OPEN and len(self._sent) < MAX_UNANSWERED:
-            self._send(Command(message, callback, owner))
-        elif self.state is not State.OPEN and len(self._waiting) < MAX_WAITING:
-            self._waiting.append(Command(message, callback, owner))
-        else:
-            callback(None, SockbridgeError("queue-full", "too many commands wait for the server"))
-
-    def cancel(self, callback: Callback) -> bool:
-        """Forget a command whose result is no longer needed: it is not sent, or its answer is ignored. Returns False if
-        it was sent already."""
-        for command in self._waiting:
-            if command.owner is callback:
-                self._waiting.remove(command)
-                return not command.was_sent
-        for id, command in self._sent.items():  # the oldest first, which is the first to time out
-            if command.owner is callback:
-                del self._sent[id]
-                break
-        return False
-
     def publish(self, channel: str, data: Any, name: str | None, callback: Callback, key: str | None = None) -> None:
         """Publish an event. The result is its offset. With a key, the publication is repeated on the next connection if
         this one ends before the answer, and the server publishes it once."""
@@ -262,7 +208,7 @@ class Core:
             self.channels.published(channel, offset)
             return offset
 
-        self.call(publication(channel, data, name, key), _with(callback, published), callback)
+        self.calls.call(publication(channel, data, name, key), _with(callback, published), callback)
 
     def history(
         self,
@@ -276,11 +222,11 @@ class Core:
         bounds = {"last": last, "after": after, "before": before}
         given = {name: value for name, value in bounds.items() if value is not None}
         message = {"type": "history", "channel": channel, **given}
-        self.call(message, _with(callback, lambda answer: read_history(channel, answer)), callback)
+        self.calls.call(message, _with(callback, lambda answer: read_history(channel, answer)), callback)
 
     def members(self, channel: str, callback: Callback) -> None:
         """List the subscribers of a channel."""
-        self.call(
+        self.calls.call(
             {"type": "who", "channel": channel},
             _with(callback, lambda answer: [Member(each["id"], each["nick"]) for each in answer["members"]]),
             callback,
@@ -298,9 +244,9 @@ class Core:
             if answer["next"] is None:
                 callback(found, None)
             else:
-                self.call({"type": "list", "prefix": prefix, "after": answer["next"]}, answered, callback)
+                self.calls.call({"type": "list", "prefix": prefix, "after": answer["next"]}, answered, callback)
 
-        self.call({"type": "list", "prefix": prefix}, answered, callback)
+        self.calls.call({"type": "list", "prefix": prefix}, answered, callback)
 
     def set_nick(self, nick: str, callback: Callback) -> None:
         """Change the nick, also for later connections. The result is the nick that the server uses."""
@@ -310,32 +256,21 @@ class Core:
                 self.nick = nick
             callback(None if error else answer["nick"], error)
 
-        self.call({"type": "nick", "nick": nick}, changed, callback)
+        self.calls.call({"type": "nick", "nick": nick}, changed, callback)
 
     def authenticate(self, token: str, callback: Callback) -> None:
         """Send a token. The result is the answer, with ``nick`` and ``expires``."""
-        self.call({"type": "auth", "token": token}, callback)
+        self.calls.call({"type": "auth", "token": token}, callback)
 
     def _send_together(self, message: dict[str, Any], callback: Callback | None = None) -> None:
         """Send a message now; without a callback, it needs no answer."""
         if callback is None:
-            self._messages.append(encode(message))
+            self._send(encode(message))
         else:
-            self._send(Command(message, callback))
+            self.calls.send(Command(message, callback))
 
-    def _send(self, command: Command) -> None:
-        id, self._next_id = self._next_id, self._next_id + 1
-        try:
-            message = encode({"id": id, **command.message})
-        except (TypeError, ValueError) as error:
-            command.callback(None, SockbridgeError("bad-argument", f"the data is not a JSON value: {error}"))
-            return
-        self._sent[id], command.was_sent = command, True
+    def _send(self, message: bytes) -> None:
         self._messages.append(message)
-
-    def _fail(self, commands: Iterable[Command], error: SockbridgeError) -> None:
-        for command in list(commands):
-            command.callback(None, error)
 
     # Messages of the server.
 
@@ -353,37 +288,22 @@ class Core:
             raise SockbridgeError("bad-answer", f"a message of the server cannot be read: {error!r}") from error
 
     def _read_welcome(self, message: bytes) -> None:
-        """The first message is a line, or JSON over WebSocket. An error takes its place if there are too many
-        connections."""
-        if message.startswith(b"{"):
-            content = decode(message)
-            if content.get("type") == "error":
-                raise SockbridgeError(content["code"], content["message"])
-            fields, version = content, content.get("protocol")
-        else:
-            word, _, rest = message.decode(errors="replace").partition(" ")
-            if word == "ERR":
-                code, _, text = rest.partition(" ")
-                raise SockbridgeError(code, text)
-            name, _, options = rest.partition(" ")
-            version = 1 if (word, name) == ("WELCOME", "sockbridge/1") else None
-            fields = dict(option.partition("=")[::2] for option in options.split(" "))
-        if version != 1 or not {"id", "from", "to"} <= fields.keys():
+        welcome = read_welcome(message)
+        if welcome is None:
             is_http = message.startswith((b"HTTP/", b"<"))
             problem = "there is a web server: its addresses begin with ws://" if is_http else _OTHER_PROTOCOL
             self.close(SockbridgeError("bad-answer", problem))
             return
-        self.welcome = Welcome(fields["id"], fields["from"], fields["to"])
-        self._set_state(State.OPEN)
+        self.welcome = welcome
+        self.calls.connected()
         if self._token is not None:
             self.authenticate(self._token, self._authenticated)
             self._token = None
         if self.nick is not None:
-            self.call({"type": "nick", "nick": self.nick}, self._nick_answered)
+            self.calls.call({"type": "nick", "nick": self.nick}, self._nick_answered)
+        self._set_state(State.OPEN)  # after the token, because the program can send commands now
         self.channels.connected()
-        waiting, self._waiting = self._waiting, []
-        for command in waiting:
-            self._send(command)
+        self.calls.send_waiting()
         if not self._messages:
             self._messages.append(b'{"type":"ping"}')  # selects JSON, so that the server sends notices in it
 
@@ -396,16 +316,11 @@ class Core:
             self._on_notice(error.message, error.code)
 
     def _read_answer(self, content: dict[str, Any]) -> None:
-        command = self._sent.pop(content.get("id", 0), None)
-        if command is not None:
-            command.callback(content, None)
+        self.calls.answer(content.get("id"), content)
 
     def _read_error(self, content: dict[str, Any]) -> None:
         error = SockbridgeError(content["code"], content["message"])
-        command = self._sent.pop(content.get("id", 0), None)
-        if command is not None:
-            command.callback(None, error)
-        elif "id" not in content:
+        if not self.calls.answer(content.get("id"), None, error) and "id" not in content:
             self._on_notice(error.message, error.code)
 
     def _read_notice(self, content: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from base64 import b64decode, b64encode
 from typing import Any
 
 from sockbridge.errors import SockbridgeError
-from sockbridge.values import Event, History, Lost, Position, parse_time
+from sockbridge.values import Event, History, Lost, Position, Welcome, parse_time
 
 
 def encode(message: dict[str, Any]) -> bytes:
@@ -41,6 +41,27 @@ def _parse_integer(digits: str) -> int | float:
         return int(digits)
     except ValueError:
         return float(digits)
+
+
+def read_welcome(message: bytes) -> Welcome | None:
+    """The first message of a server: a line, or JSON over WebSocket. None if it is that of another protocol. An error
+    takes its place if there are too many connections: raises it."""
+    if message.startswith(b"{"):
+        content = decode(message)
+        if content.get("type") == "error":
+            raise SockbridgeError(content["code"], content["message"])
+        fields, version = content, content.get("protocol")
+    else:
+        word, _, rest = message.decode(errors="replace").partition(" ")
+        if word == "ERR":
+            code, _, text = rest.partition(" ")
+            raise SockbridgeError(code, text)
+        name, _, options = rest.partition(" ")
+        version = 1 if (word, name) == ("WELCOME", "sockbridge/1") else None
+        fields = dict(option.partition("=")[::2] for option in options.split(" "))
+    if version != 1 or not {"id", "from", "to"} <= fields.keys():
+        return None
+    return Welcome(fields["id"], fields["from"], fields["to"])
 
 
 def publication(channel: str, data: Any, name: str | None, key: str | None = None) -> dict[str, Any]:

@@ -145,7 +145,7 @@ class Client(BaseClient, Service):
 
     def _call(self, start: Callable[[Callback], None]) -> Deferred[Any]:
         def cancel(_: Deferred[Any]) -> None:
-            self._core.cancel(answered)
+            self._core.calls.cancel(answered)
 
         deferred: Deferred[Any] = Deferred(cancel)
 
