@@ -224,8 +224,12 @@ def _channels() -> list[Workload]:
 
 def _connections() -> list[Workload]:
     return [
-        Workload(f"connections-{wire}", "connections", f"over {words}", Kind.CONNECTIONS, wire, wire, count=5_000)
-        for wire, words in ((TCP, "TCP"), (WEBSOCKET, "WebSocket"))
+        Workload(f"connections-{name}", "connections", f"over {words}", Kind.CONNECTIONS, wire, wire, count=5_000)
+        for name, wire, words in (
+            (TCP, TCP, "TCP"),
+            (WEBSOCKET, WEBSOCKET, "WebSocket"),
+            ("socketio", SOCKETIO, "Socket.IO"),
+        )
     ]
 
 
