@@ -5,7 +5,6 @@ the time. ``codecs.engineio`` has the packets and the source of the rules.
 """
 
 import math
-from collections import deque
 from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol
@@ -145,7 +144,7 @@ class EngineSession:
         self._settings = settings
         self._listener = listener
         # Packets, and packets that have been encoded as WebSocket frames.
-        self._queue: deque[Packet | bytes] = deque()
+        self._queue: list[Packet | bytes] = []
         self._poll: Poll | None = None
         self._socket: Socket | None = None
         self._candidate: Socket | None = None
@@ -248,14 +247,17 @@ class EngineSession:
         self.is_corked = False
         queue, socket = self._queue, self._socket
         if socket is not None:
-            while queue and not socket.is_blocked:
-                packet = queue.popleft()
+            sent = 0
+            while sent < len(queue) and not socket.is_blocked:
+                packet = queue[sent]
+                sent += 1
                 if isinstance(packet, bytes):
                     self.buffered_bytes -= len(packet) + PACKET_BYTES
                     socket.send_frames(packet)
                 else:
                     self.buffered_bytes -= len(packet.data) + PACKET_BYTES
                     socket.send(packet)
+            del queue[:sent]
             if not queue and self.is_open:
                 self.direct = socket
         elif queue and self._poll is not None and self._listener.complete_message():

@@ -136,6 +136,17 @@ class SocketIODecoder:
     accepted; otherwise they are ignored. Events of the main namespace that are no commands belong to ``main_channel``,
     if there is one."""
 
+    __slots__ = (
+        "_encoder",
+        "_has_policy",
+        "_join",
+        "_main_channel",
+        "_main_events",
+        "_max_bytes",
+        "_packets",
+        "has_failed",
+    )
+
     def __init__(
         self,
         encoder: SocketIOEncoder,

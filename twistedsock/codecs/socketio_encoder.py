@@ -96,6 +96,8 @@ class EventPackets:
     """The encoder of events ``in_namespace`` or on the main namespace. If it ``recovers``, events have a position as
     their last argument, which Socket.IO clients keep to recover from there."""
 
+    __slots__ = ("_in_namespace", "_recovers")
+
     overhead = 130
 
     def __init__(self, in_namespace: bool, recovers: bool = False) -> None:
@@ -178,6 +180,8 @@ RECOVERED_MAIN_EVENTS = EventPackets(False, True)
 class SocketIOEncoder(EventPackets):
     """The replies to one client. ``find_time`` returns the time of the event with a channel and an offset, if it is
     known. Events are encoded by the objects above, which subscriptions name."""
+
+    __slots__ = ("_find_time", "_sid", "connecting", "followed", "is_main_joined", "namespaces")
 
     title = "socketio"
 

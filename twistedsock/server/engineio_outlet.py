@@ -18,6 +18,8 @@ from twistedsock.stats import TcpStats
 class EngineOutlet:
     """``principal`` is not used, because the connection counts the bytes that wait."""
 
+    __slots__ = ("_bits", "_connection", "_scheduler", "_session", "_was_full", "on_drained", "principal")
+
     def __init__(self, connection: EngineConnection, scheduler: Scheduler) -> None:
         self.principal: Principal = LOCAL
         self.on_drained: Callable[[], None] | None = None

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any, cast
 
 from autobahn.websocket.types import ConnectionRequest
+from msgspec import Struct
 
 from twistedsock.auth.identity import Identity
 from twistedsock.codecs.engineio import (
@@ -30,35 +31,42 @@ decode_binary = partial(decode_frame, is_binary=True)
 """A binary message as a packet."""
 
 
+class ClientRequest(Struct):
+    """The request that opens a WebSocket. ``address`` is that of the client."""
+
+    address: Any
+    principal: Principal
+    query: bytes
+    identity: Identity | None
+    headers: dict[str, str] = {}
+
+
 class EngineWebSocket(WebSocketTransport):
     """Built by ``EngineWebSocketFactory.build``."""
 
     factory: "EngineWebSocketFactory"
-    client_address: Any = None
-    principal: Principal = b""
-    identity: Identity | None = None
-    query = b""
-    _headers: dict[str, str] = {}
+    request: ClientRequest
+    """Removed when the WebSocket opens."""
     _connection: EngineConnection | None = None
 
     # Opening.
 
     def onConnect(self, request: ConnectionRequest) -> None:
-        self._headers = dict(request.headers)
+        self.request.headers = dict(request.headers)
 
     def onOpen(self) -> None:
+        request = self.__dict__.pop("request")
         self.drop_handshake_state()
         self.outlet = outlet_of(self.transport, self.factory.reactor)
-        self.outlet.principal = self.principal
+        self.outlet.principal = request.principal
         self.outlet.on_drained = self._drained
-        headers, self._headers = self._headers, {}
-        error = self._open(headers)
+        error = self._open(request)
         if error is not None:
             # After the handshake, because programs and pages cannot read the response to one that fails.
             self._end(CloseReason.TRY_AGAIN if isinstance(error, Error) else CloseReason.POLICY, error.message)
 
-    def _open(self, headers: dict[str, str]) -> HandshakeError | Error | None:
-        endpoint, query = self.factory.engine, read_query(self.query)
+    def _open(self, request: ClientRequest) -> HandshakeError | Error | None:
+        endpoint, query = self.factory.engine, read_query(request.query)
         if isinstance(query, HandshakeError):
             return query
         if query.sid:
@@ -66,13 +74,13 @@ class EngineWebSocket(WebSocketTransport):
         listening, clock = self.factory.listening, self.factory.context.broker.clock
         connection = endpoint.open(
             Handshake(
-                self.client_address,
-                endpoints_of(self.transport, self.client_address),
-                self.principal,
+                request.address,
+                endpoints_of(self.transport, request.address),
+                request.principal,
                 query,
-                headers,
+                request.headers,
                 listening.secure,
-                self.identity,
+                request.identity,
                 listening.endpoint,
                 handshake_info(self.transport, clock(), "Socket.IO over WebSocket"),
             )
@@ -211,9 +219,6 @@ class EngineWebSocket(WebSocketTransport):
         """The client has ended its stream without a close frame."""
         self.dropConnection()
 
-    def connectionLost(self, reason: Any = None) -> None:
-        self.end(reason)
-
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         super().onClose(wasClean, code, reason)
         self._leave_session()
@@ -261,6 +266,5 @@ class EngineWebSocketFactory(WebSocketFactory):
         """The protocol of a connection whose handshake has passed the checks of the web port. It receives the handshake
         next. ``address`` is that of the client."""
         websocket: Any = self.buildProtocol(address)
-        websocket.client_address, websocket.principal = address, principal
-        websocket.query, websocket.identity = query, identity
+        websocket.request = ClientRequest(address, principal, query, identity)
         return cast(EngineWebSocket, websocket)

@@ -45,12 +45,17 @@ class BrokerApplication:
         self.engine_settings = engine_settings(context.limits)
         self.timeouts = ConnectionTimeouts(context.limits, reactor)
 
+    def has_policy(self) -> bool:
+        return self.context.policy is not None
+
     def open(self, connection: EngineConnection) -> "SessionHandler":
         return SessionHandler(self, connection)
 
 
 class SessionHandler(MessageHandler):
     """Gives the messages of a connection to its session."""
+
+    __slots__ = ("_connection", "_decoder", "_encoder", "_messages", "_outlet", "_pipeline", "_timeouts")
 
     charges_input = True
 
@@ -64,7 +69,7 @@ class SessionHandler(MessageHandler):
             self._encoder,
             context.limits.max_message_bytes,
             2 * application.engine_settings.max_payload,
-            lambda: context.policy is not None,
+            application.has_policy,
             application.main_channel,
         )
         self._outlet = EngineOutlet(connection, context.broker.scheduler)
@@ -83,6 +88,7 @@ class SessionHandler(MessageHandler):
 
     def opened(self) -> None:
         self._pipeline.session.send_welcome(b"", authenticated(self._connection.handshake.identity))
+        self._connection.forget_request()
 
     # Input.
 

@@ -53,6 +53,7 @@ from twistedsock.server.sockets import (
 from twistedsock.server.timeouts import TimeoutQueue
 from twistedsock.server.web_endpoints import ENDPOINTS, SOCKBRIDGE, WebSocketEndpoint
 from twistedsock.server.websocket import WebSocketFactory
+from twistedsock.server.websocket_transport import WebSocketTransport
 from twistedsock.session.context import ServerContext
 from twistedsock.session.encoder import Endpoints
 from twistedsock.session.timeline import HandshakeInfo, Step
@@ -262,9 +263,7 @@ class HTTPDispatcher(Protocol):
         local, handshake = local_address_of(self.transport).text, self._handshake_info()
         endpoints = Endpoints(format_address(self._client_address).encode(), local)
         self._set_handler(connection)
-        if self.transport.protocol is self:  # not below TLS
-            hand_over(self.transport, connection)
-            connection.admitted_host, self._is_admitted = self._host, False
+        self._leave_to(connection)
         if connection.open_accepted(websockets, self.transport, head, endpoints, authenticated, handshake) and rest:
             connection.dataReceived(rest)
 
@@ -341,8 +340,16 @@ class HTTPDispatcher(Protocol):
 
     def _hand_over(self, handler: Any, data: bytes) -> None:
         self._set_handler(handler)
+        if isinstance(handler, WebSocketTransport):
+            self._leave_to(handler)
         handler.makeConnection(self.transport)
         handler.dataReceived(data)
+
+    def _leave_to(self, websocket: WebSocketTransport) -> None:
+        """Let the transport call a WebSocket directly, so that this object is freed."""
+        if self.transport.protocol is self:  # not below TLS
+            hand_over(self.transport, websocket)
+            websocket.admitted_host, self._is_admitted = self._host, False
 
     def _set_handler(self, handler: Any) -> None:
         self.factory.head_timeouts.stop(self)

@@ -59,8 +59,6 @@ class WebSocketConnection(WebSocketTransport):
     handshake: HandshakeInfo | None = None
     """How the connection began. Removed when the connection opens."""
     pipeline: InputPipeline | None = None
-    admitted_host: str | None = None
-    """The client's entry in the connection limits, if this connection must release it."""
     _messages: Sequence[Message] = ()
     """Messages that Autobahn has completed."""
     _awaits_first_message = True
@@ -323,10 +321,7 @@ class WebSocketConnection(WebSocketTransport):
             memory_budget = self.factory.context.memory_budget
             self._counted_bytes = memory_budget.adjust(self._counted_bytes, 0, self._counted_client.source)
         self._close_description = close_description(reason)
-        self.end(reason)
-        if self.admitted_host is not None:
-            self.factory.context.connection_limiter.release(self.admitted_host)
-            self.admitted_host = None
+        super().connectionLost(reason)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         super().onClose(wasClean, code, reason)

@@ -20,6 +20,8 @@ class WebSocketTransport(AutobahnConnection):
     factory: Any
     transport: Any
     outlet: Any = None
+    admitted_host: str | None = None
+    """The client's entry in the connection limits, if this connection must release it."""
     has_unfinished_input = False
     """Set by ``input_parsed``, which is called until nothing is unfinished any more."""
     _plain_frames: PlainFrames | None = None
@@ -130,6 +132,12 @@ class WebSocketTransport(AutobahnConnection):
         super().dropConnection(abort)
         if not abort and self._linger is None:
             self._linger = self.factory.reactor.callLater(LINGER_SECONDS, self.transport.abortConnection)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.end(reason)
+        if self.admitted_host is not None:
+            self.factory.context.connection_limiter.release(self.admitted_host)
+            self.admitted_host = None
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         if self._linger is not None and self._linger.active():
