@@ -77,7 +77,7 @@ def test_delivery_costs_one_system_call(place):
     ("kind", "subscribe", "publish", "most"),
     [
         ("lines", b"SUB k\n", b"PUB k x\n", 38),
-        ("web", SUBSCRIBE, PUBLISH, 39),
+        ("web", SUBSCRIBE, PUBLISH, 40),
         ("socketio", frame(0x81, b'42["subscribe","k"]'), frame(0x81, b'42["publish","k","x"]'), 75),
     ],
     ids=["line", "message", "socketio"],
