@@ -4,7 +4,9 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import strategies as st
 
+from tests.fuzz.properties import holds
 from tests.socketio_clients import SocketIOClient
 from twistedsock.codecs.socketio_encoder import MAIN_EVENTS, MAX_LIST_BYTES, ack_tag
 from twistedsock.codecs.websocket import split_frames
@@ -173,6 +175,38 @@ def test_command_with_unusable_arguments_is_an_error(main: SocketIOClient, argum
 def test_deep_publication_on_the_main_namespace_is_an_error(main: SocketIOClient) -> None:
     (answer,) = main.ask(f'21["publish","kitchen",{DEEP}]')
     assert isinstance(answer, str) and answer.startswith('31[{"error":{"code":"bad-json"')
+
+
+EVENTS = [
+    '/kitchen,{id}["a"{arguments}]',
+    *[
+        f'{{id}}["{name}"{{arguments}}]'
+        for name in ("subscribe", "publish", "history", "who", "list", "nick", "auth", "info", "x")
+    ],
+]
+
+ARGUMENTS = ["1", "-1", '"attic"', "null", "{}", '{"last":1e400}', '{"since":-1}', '{"name":1}', '"\\ud800"', '"\x01"']
+ARGUMENTS += ["1e400", "9" * 400, "NaN", "01", "[", "]", '"', "", DEEP, DEEPER]
+ARGUMENTS += [ATTACHMENT, '{"_placeholder":true,"num":1e400}', '{"_placeholder":1,"num":0.0}']
+
+
+@holds(
+    events=st.lists(
+        st.tuples(st.sampled_from(EVENTS), st.lists(st.sampled_from(ARGUMENTS), max_size=3), st.booleans()), max_size=6
+    )
+)
+def test_any_event_is_answered_once(events: list[tuple[str, list[str], bool]]) -> None:
+    """Whatever the arguments between its brackets are, and whether an attachment follows."""
+    client = SocketIOClient(FakeServer())
+    client.join("/kitchen")
+    client.join()
+    for id, (event, arguments, has_attachment) in enumerate(events):
+        text = event.format(id=id, arguments="".join(["," + argument for argument in arguments]))
+        packets = ["51-" + text, b"\x01"] if has_attachment else ["2" + text]
+        ack = "3" + text.partition("[")[0] + "["
+        answers = client.ask(*packets)
+        assert [isinstance(answer, str) and answer.startswith(ack) for answer in answers].count(True) == 1, answers
+    assert client.exceptions == 0
 
 
 def test_event_can_be_as_deep_as_in_other_protocols(client: SocketIOClient) -> None:
