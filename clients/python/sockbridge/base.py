@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from sockbridge.address import Address
+from sockbridge.address import Address, tls_context
 from sockbridge.core import Core, State
 from sockbridge.errors import SockbridgeError, explain
-from sockbridge.values import Welcome
+from sockbridge.queue import ReportQueues
+from sockbridge.values import Position, Welcome
 
 READ_BYTES = 65_536
 
@@ -65,6 +66,26 @@ class BaseClient:
     def _renew_token(self) -> None:
         """The token expires soon: send a new one."""
         raise NotImplementedError
+
+
+class QueueingClient(BaseClient):
+    """A client whose subscriptions keep their reports until the program takes them. The parameters are those of
+    ``connect``."""
+
+    def __init__(
+        self, address: Address, *, authorities: str | None, timeout: float | None, must_connect: bool, **options: Any
+    ) -> None:
+        super().__init__(address, **options)
+        self._tls = tls_context(address, authorities)
+        self._timeout = timeout
+        self._must_connect = must_connect
+        self._queues = ReportQueues(self._core)
+
+    @property
+    def positions(self) -> Mapping[str, Position]:
+        """The position of each subscription that has not ended, that of the last event that the program has received.
+        Store them, and pass them as ``since`` later."""
+        return self._queues.positions
 
 
 def token_error(error: BaseException) -> SockbridgeError:

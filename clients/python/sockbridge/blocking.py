@@ -14,16 +14,16 @@ import selectors
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from sockbridge.address import DEFAULT_SERVER, Address, parse_address, tls_context
-from sockbridge.base import DEFAULT_TIMEOUT_SECONDS, READ_BYTES, BaseClient, token_error
+from sockbridge.address import DEFAULT_SERVER, Address, parse_address
+from sockbridge.base import DEFAULT_TIMEOUT_SECONDS, READ_BYTES, QueueingClient, token_error
 from sockbridge.channels import Callback
 from sockbridge.core import ANSWER_SECONDS, FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, State
 from sockbridge.errors import SockbridgeError
-from sockbridge.queue import ReportQueues, log_report
+from sockbridge.queue import log_report
 from sockbridge.values import Channel, Event, History, Member, Position, Report
 from sockbridge.wire import open_wire
 
@@ -72,36 +72,12 @@ def connect(
     )
 
 
-class Client(BaseClient):
+class Client(QueueingClient):
     """A connection to a server that reconnects by itself."""
 
-    def __init__(
-        self,
-        address: Address,
-        *,
-        token: Token | None,
-        nick: str | None,
-        authorities: str | None,
-        timeout: float | None,
-        must_connect: bool,
-        first_delay: float,
-        longest_delay: float,
-        on_notice: Callable[[str, str], None] | None,
-        on_state: Callable[[State], None] | None,
-    ) -> None:
-        super().__init__(
-            address,
-            on_state=on_state,
-            on_notice=on_notice,
-            nick=nick,
-            first_delay=first_delay,
-            longest_delay=longest_delay,
-        )
+    def __init__(self, address: Address, token: Token | None, **options: Any) -> None:
+        super().__init__(address, **options)
         self._token = token
-        self._tls = tls_context(address, authorities)
-        self._timeout = timeout
-        self._must_connect = must_connect
-        self._queues = ReportQueues(self._core)
         self._socket: socket.socket | None = None
         self._unsent = bytearray()
         self._next_attempt = 0.0
@@ -133,14 +109,6 @@ class Client(BaseClient):
                 pass  # the connection has ended already
             self._socket.close()
             self._socket = None
-
-    # State.
-
-    @property
-    def positions(self) -> Mapping[str, Position]:
-        """The position of each subscription that has not ended, that of the last event that the program has received.
-        Store them, and pass them as ``since`` later."""
-        return self._queues.positions
 
     # Commands.
 
