@@ -76,7 +76,13 @@ static int is_utf8(const unsigned char *text, Py_ssize_t size)
         }
         if (first < 0xC2 || first > 0xF4)
             return 0;
-        more = first < 0xE0 ? 1 : first < 0xF0 ? 2 : 3;
+        if (first < 0xE0) {
+            if (size - i < 2 || (text[i + 1] & 0xC0) != 0x80)
+                return 0;
+            i += 2;
+            continue;
+        }
+        more = first < 0xF0 ? 2 : 3;
         if (first == 0xE0)
             low = 0xA0;
         else if (first == 0xED)
@@ -289,7 +295,7 @@ static PyObject *numbered(PyObject *const *arguments, Py_ssize_t count, int is_f
     Span before, after, end, payload;
     Number number;
     unsigned long long first;
-    Py_ssize_t total = 0, fixed, size, i;
+    Py_ssize_t total = 0, fixed, messages, size, i;
     PyObject *payloads, *result = NULL;
     unsigned char *target;
 
@@ -303,9 +309,10 @@ static PyObject *numbered(PyObject *const *arguments, Py_ssize_t count, int is_f
     payloads = PySequence_Tuple(arguments[3]);
     if (payloads == NULL)
         return NULL;
+    messages = PyTuple_Size(payloads);
     fixed = before.size + after.size + end.size;
     set_number(&number, first);
-    for (i = 0; i < PyTuple_Size(payloads); i++, increase(&number)) {
+    for (i = 0; i < messages; i++, increase(&number)) {
         if (!as_span(PyTuple_GetItem(payloads, i), &payload))
             goto done;
         size = fixed + number.size + payload.size;
@@ -320,7 +327,7 @@ static PyObject *numbered(PyObject *const *arguments, Py_ssize_t count, int is_f
         goto done;
     target = (unsigned char *)PyBytes_AsString(result);
     set_number(&number, first);
-    for (i = 0; i < PyTuple_Size(payloads); i++, increase(&number)) {
+    for (i = 0; i < messages; i++, increase(&number)) {
         as_span(PyTuple_GetItem(payloads, i), &payload);
         if (is_framed)
             target = append_head(target, fixed + number.size + payload.size);

@@ -206,6 +206,8 @@ class JsonEncoder:
         if len(tags) == 1:
             (tag,) = tags
             return b"" if tag is None else self._frame(_PUBLISHED % (tag, first, repeated))
+        if tags.count(None) == len(tags):
+            return b""
         messages = [_PUBLISHED % (tag, offset, repeated) for offset, tag in enumerate(tags, first) if tag is not None]
         return b"".join(self._frames(messages))
 
