@@ -27,6 +27,8 @@ from tests.issuer import Issuer
 
 TWISTD = Path(sys.executable).parent / "twistd"
 TCP = "tcp:0:interface=127.0.0.1"
+TLS = "ssl:0:interface=127.0.0.1:privateKey=server.key:certKey=server.pem"
+"""With a certificate in the folder of the server."""
 TROUBLE = re.compile(r"Traceback|Unhandled|#(?:error|critical)\]")
 
 

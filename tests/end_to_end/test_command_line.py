@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.authority import Authority
+from tests.end_to_end.conftest import TCP, TLS
 from tests.end_to_end.programs import TIMEOUT_SECONDS
 from tests.end_to_end.terminal import Terminal
 from twistedsock.cli.main import COMMANDS
@@ -87,6 +89,27 @@ def test_repeated_command_with_a_key_publishes_once(server, command, channel, po
     status, _, errors = command("pub", channel, "--key", "lines", input=b"a\nc", address=address)
     assert status == 1 and errors.startswith("sockbridge pub: line 2: this key has been used for another request\n")
     assert command("history", channel, "--raw") == (0, "ring\na\nb\na\n", "")
+
+
+def test_commands_use_each_kind_of_address_with_a_token(start, issuer, command, tmp_path):
+    Authority(tmp_path).issue("server", "localhost")
+    (tmp_path / "rules.toml").write_text(issuer.access("anonymous = {}") + issuer.make_key("hs"))
+    (tmp_path / "ann.token").write_text(f"{issuer.token(sub='ann', channels={'kitchen': 'rw'})}\n")
+    server = start("--config", "rules.toml", tcp=(TCP, TLS, "unix:lines"), web=(TCP, TLS))
+    tcp, tls, unix = server.lines
+    web, secure_web = (page.removesuffix("/").rpartition(":")[2] for page in server.pages)
+    addresses = [
+        f"tcp://{tcp}",
+        f"tls://localhost:{tls.rpartition(':')[2]}",
+        f"unix://{tmp_path}/lines",
+        f"ws://localhost:{web}",
+        f"wss://localhost:{secure_web}",
+    ]
+    assert command("pub", "kitchen", "1", address=addresses[0])[0] == 1
+    options = ("--token-file", "ann.token", "--authorities", "authority.pem")
+    for address in addresses:
+        assert command("pub", "kitchen", address, "--quiet", *options, address=address) == (0, "", "")
+    assert command("history", "kitchen", "--raw", *options, address=addresses[0])[1].splitlines() == addresses
 
 
 def test_files_are_published_as_bytes(command, channel):
@@ -339,7 +362,7 @@ case $1 in channels) printf '%s 0 1\\n' {names} ;; *) echo "<$*>" ;; esac
 
 
 @pytest.fixture
-def shell(completing):
+def interactive_shell(completing):
     """Start a shell, as a person who types, with the completion as docs/how-to/command-line.md installs it."""
     shells = []
 
@@ -365,8 +388,8 @@ def shell(completing):
     ],
     ids=["bash", "zsh"],
 )
-def test_shell_completes_commands_options_and_harmless_channels(shell, command, name, setup):
-    terminal = shell(command, name, setup)
+def test_shell_completes_commands_options_and_harmless_channels(interactive_shell, command, name, setup):
+    terminal = interactive_shell(command, name, setup)
     for typed, completed in COMPLETIONS.items():
         terminal.type(f"sockbridge {typed}\t\r")
         assert terminal.sees("<(.*)>")[1].strip() == completed

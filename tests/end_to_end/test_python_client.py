@@ -13,13 +13,12 @@ import sockbridge.blocking
 from sockbridge.values import Event, Lost, Report, Reset
 from tests.authority import Authority
 from tests.documents import DOCS, fenced
-from tests.end_to_end.conftest import TCP
+from tests.end_to_end.conftest import TCP, TLS
 from tests.end_to_end.programs import TIMEOUT_SECONDS
 
 pytestmark = pytest.mark.end_to_end
 
 QUICKLY = {"first_delay": 0.01, "longest_delay": 0.05}
-TLS = "ssl:0:interface=127.0.0.1:privateKey=server.key:certKey=server.pem"
 
 TWISTED_PROGRAM = """
 import sys

@@ -21,7 +21,7 @@ from sockbridge.commands.common import (
     parse_payload,
     print_table,
 )
-from sockbridge.commands.pub import split_lines
+from sockbridge.commands.pub import Count, split_lines
 from sockbridge.values import Event, Lost, Member, Presence, Reset
 
 TIME = datetime(2026, 11, 29, 12, 30, 0, 123_000, UTC)
@@ -103,6 +103,20 @@ def test_event_is_printed_with_channel_offset_and_sender() -> None:
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_progress_is_shown_on_a_terminal_once_a_second(is_terminal: bool) -> None:
+    now = 0.0
+    errors = Terminal() if is_terminal else io.StringIO()
+    count = Count(argparse.Namespace(command="pub", quiet=False), errors, lambda: now)
+    for line in range(5):
+        now += 0.4
+        count.add(line, None)
+    progress = "\r3 published, 2 a second" if is_terminal else ""
+    assert errors.getvalue() == progress
+    count.finish()
+    assert errors.getvalue() == f"{progress}{is_terminal * chr(13)}5 published, 2 a second\n"
 
 
 ESCAPE = "\x1b]0;title\x07\x9b2J"

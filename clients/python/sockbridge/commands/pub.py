@@ -85,7 +85,7 @@ def _read_file(name: str) -> bytes:
         return file.read()
 
 
-class _Count:
+class Count:
     """Events that were published, and those that failed. Shows progress on a terminal."""
 
     def __init__(
@@ -120,7 +120,7 @@ class _Count:
 
 
 def _publish_lines(options: argparse.Namespace, stderr: TextIO, stdin: BinaryIO) -> int:
-    count = _Count(options, stderr)
+    count = Count(options, stderr)
 
     async def work(client: Client) -> int:
         room = asyncio.Semaphore(MAX_UNANSWERED)
