@@ -32,7 +32,7 @@ def written(version: tuple[int, int]) -> str:
 
 def version_of(python: Path) -> tuple[int, int] | None:
     """The version that really runs there; None if none can make an environment, as with a pyenv shim."""
-    question = "import sys, ensurepip, venv; print(*sys.version_info[:2])"
+    question = "import sys, venv; print(*sys.version_info[:2])"
     answer = subprocess.run([python, "-c", question], capture_output=True, text=True)
     if answer.returncode != 0:
         return None
@@ -69,13 +69,14 @@ def prepare(python: Path, environment: Path, constraints: str) -> None:
     stamp = environment / "made-from"
     if stamp.exists() and stamp.read_text() == origin:
         return
-    subprocess.run([python, "-m", "venv", "--clear", environment], check=True)
+    # With the pip of this environment, and without compiling modules that no test imports.
+    subprocess.run([python, "-m", "venv", "--clear", "--without-pip", environment], check=True)
     (environment / "constraints.txt").write_text(constraints)
-    pip = [environment / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    options = ["--constraint", environment / "constraints.txt", "--editable", ".[unit]"]
+    pip = [sys.executable, "-m", "pip", "--python", environment / "bin" / "python", "--quiet"]
+    options = ["--disable-pip-version-check", "--no-compile", "--constraint", environment / "constraints.txt"]
     # Without a compiler, the compiled module in the checkout, which other tests are using, is not replaced.
     environ = {**os.environ, "CC": "false"}
-    subprocess.run([*pip, "install", *options], cwd=CHECKOUT, env=environ, check=True)
+    subprocess.run([*pip, "install", *options, "--editable", ".[unit]"], cwd=CHECKOUT, env=environ, check=True)
     stamp.write_text(origin)
 
 

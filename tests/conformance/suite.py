@@ -69,11 +69,11 @@ def install(python2: Path) -> list[Path]:
     if not note.exists() or note.read_text(encoding="utf-8") != made_of:
         print(f"Installing {SUITE} for {python2} into {FOLDER}", flush=True)
         note.unlink(missing_ok=True)
-        _run(sys.executable, "-m", "venv", "--clear", maker)
-        pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-        _run(maker / "bin" / "python", *pip, VIRTUALENV)
+        options = ("install", "--quiet", "--disable-pip-version-check")
+        _run(sys.executable, "-m", "venv", "--clear", "--without-pip", maker)
+        _run(sys.executable, "-m", "pip", "--python", maker / "bin" / "python", *options, VIRTUALENV)
         _run(maker / "bin" / "python", "-m", "virtualenv", "--quiet", "--clear", "-p", python2, environment)
-        _run(environment / "bin" / "python", *pip, "--no-python-version-warning", SUITE)
+        _run(environment / "bin" / "python", "-m", "pip", *options, "--no-python-version-warning", SUITE)
         note.write_text(made_of, encoding="utf-8")
     return [environment / "bin" / "python", environment / "bin" / "wstest"]
 
