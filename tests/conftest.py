@@ -1,6 +1,7 @@
 """What holds for every test: errors that are logged and databases that stay open are failures, and chance is not left
 to chance."""
 
+import gc
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -101,6 +102,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.tbstyle = "short"
         config.option.no_summary = True  # the failures are not repeated at the end
         config.pluginmanager.register(FailuresAtOnce(config))
+
+
+def pytest_collection_finish() -> None:
+    """Exclude the tests themselves, 400 MB, from garbage collection: ``gc.collect`` in a test would take 0.4 s."""
+    gc.collect()
+    gc.freeze()
 
 
 class FailuresAtOnce:
