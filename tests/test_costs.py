@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from tests.event_streams import Stream
+from tests.socketio_clients import SocketIOClient
 from twistedsock.codecs import json_decoder
 from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER
 from twistedsock.codecs.line_encoder import LINE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.codecs.payload import MESSAGES_PER_STEP
+from twistedsock.codecs.socketio_encoder import EventPackets
 from twistedsock.codecs.sse import SSEEncoder
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.values import Batch, Publication
@@ -257,3 +259,26 @@ def test_an_event_is_encoded_once_for_all_streams_of_a_channel(monkeypatch: pyte
     for stream in several:
         stream.session.connection_lost()
     assert len(server.broker.channels[b"k"].encoding_groups) == 1
+
+
+def test_an_event_is_encoded_once_for_socketio_clients_of_a_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And once for those that follow the channel on the main namespace. All of them are sent the same object."""
+    encoded: list[bytes] = []
+    encode = EventPackets.batch
+
+    def count(packets: EventPackets, channel: bytes, batch: Batch, epoch: bytes) -> bytes:
+        encoded.append(encode(packets, channel, batch, epoch))
+        return encoded[-1]
+
+    server = FakeServer()
+    clients = [SocketIOClient(server) for _ in range(2 * READERS)]
+    offered: list[bytes] = []
+    for number, client in enumerate(clients):
+        client.join("/k" if number % 2 else "/")
+        client.ask('2["subscribe","k"]')
+        monkeypatch.setattr(client.outlet, "try_write", lambda data: offered.append(data) or True)
+    monkeypatch.setattr(EventPackets, "batch", count)
+    server.line_client().send(*["PUB k x"] * EVENTS)
+    server.turn()
+    assert len(encoded) == 2 and len(offered) == len(clients)
+    assert {id(data) for data in offered} == {id(data) for data in encoded}

@@ -78,7 +78,7 @@ def test_delivery_costs_one_system_call(place):
     [
         ("lines", b"SUB k\n", b"PUB k x\n", 38),
         ("web", SUBSCRIBE, PUBLISH, 40),
-        ("socketio", frame(0x81, b'42["subscribe","k"]'), frame(0x81, b'42["publish","k","x"]'), 75),
+        ("socketio", frame(0x81, b'42["subscribe","k"]'), frame(0x81, b'42["publish","k","x"]'), 59),
     ],
     ids=["line", "message", "socketio"],
 )
@@ -100,6 +100,23 @@ def test_event_alone_costs_few_calls(place, kind, subscribe, publish, most):
 
     assert python_calls(publish_one) <= most
     assert reader.socket.sends == sends + 1
+
+
+def test_burst_of_socketio_events_costs_few_calls(place):
+    """Events in one packet are decoded, published, encoded and sent together."""
+    readers = [place.connect(place.socketio, FakeSocket(), HELLO["socketio"]) for _ in range(READERS)]
+    publisher = place.connect(place.socketio, FakeSocket(), HELLO["socketio"])
+    for client in (*readers, publisher):
+        place.reads(client, frame(0x81, b"40/k,"))
+    place.server.turn()
+    sends = [reader.socket.sends for reader in readers]
+
+    def publish_many():
+        place.reads(publisher, frame(0x81, b'42/k,["message","x"]') * 100)
+        place.server.turn()
+
+    assert python_calls(publish_many) <= 4 * 100
+    assert [reader.socket.sends for reader in readers] == [number + 1 for number in sends]
 
 
 def test_websocket_leaves_the_dispatcher_behind(place):

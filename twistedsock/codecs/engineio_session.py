@@ -350,7 +350,8 @@ class EngineSession:
         messages = [text for text in texts if isinstance(text, bytes) and text[:1] == MESSAGE]
         if len(messages) != len(texts):
             return False
-        self._extend_heartbeat(now)
+        if self._awaits_pong:
+            self._extend_heartbeat(now)
         self._listener.received_texts(messages)
         return True
 

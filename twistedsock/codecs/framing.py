@@ -166,7 +166,7 @@ class TextMessage:
         """Like ``numbered``, with the number behind the payload: once after each text of ``between``."""
         if len(payloads) == 1:
             number = b"%d" % first
-            return text_frame(b"".join((before, payloads[0], *[text + number for text in between], end)))
+            return text_frame(b"".join((before, payloads[0], number.join(between), number, end)))
         rows: list[bytes] = []
         position = 0
         for begin, ends in decimal_runs(first, len(payloads)):

@@ -106,6 +106,8 @@ class SocketPacket(msgspec.Struct, frozen=True):
 # Possessive quantifiers: no text makes this backtrack.
 _HEAD = re.compile(rb"([0-6])(?:([0-9]++)-)?(/[^,]*+,?+)?([0-9]++)?", re.DOTALL)
 
+_TYPES = {b"%d" % type: type for type in PacketType}
+
 _QUOTE = b'"'[0]
 
 _MAX_DIGITS = 15
@@ -161,9 +163,17 @@ class PacketDecoder:
 
     def feed(self, data: bytes, is_binary: bool) -> SocketPacket | None:
         """One message. Returns a packet if it is complete now. Raises ``InvalidPacket``."""
-        if not is_binary:
-            return self._feed_text(data)
         packet = self._packet
+        if not is_binary:
+            if packet is not None:
+                raise InvalidPacket("unexpected text: attachments are missing")
+            packet, attachments = decode_text(data)
+            if not attachments:
+                return packet
+            if attachments > self._max_attachments:
+                raise InvalidPacket(f"too many attachments: at most {self._max_attachments} are allowed")
+            self._packet, self._expected, self.buffered_bytes = packet, attachments, len(data)
+            return None
         if packet is None:
             raise InvalidPacket("unexpected binary message: no packet waits for an attachment")
         self.buffered_bytes += len(data)
@@ -176,17 +186,6 @@ class PacketDecoder:
         self._packet, self._attachments, self.buffered_bytes = None, [], 0
         return complete
 
-    def _feed_text(self, text: bytes) -> SocketPacket | None:
-        if self._packet is not None:
-            raise InvalidPacket("unexpected text: attachments are missing")
-        packet, attachments = decode_text(text)
-        if not attachments:
-            return packet
-        if attachments > self._max_attachments:
-            raise InvalidPacket(f"too many attachments: at most {self._max_attachments} are allowed")
-        self._packet, self._expected, self.buffered_bytes = packet, attachments, len(text)
-        return None
-
 
 def decode_text(text: bytes) -> tuple[SocketPacket, int]:
     """The packet in a text, which is valid UTF-8, and the number of attachments that it still waits for. Raises
@@ -195,8 +194,7 @@ def decode_text(text: bytes) -> tuple[SocketPacket, int]:
     if head is None:
         raise InvalidPacket("unknown packet type: the first character must be a digit from 0 to 6")
     number, count, namespace, id = head.groups()
-    type = PacketType(int(number))
-    attachments = 0
+    type, attachments = _TYPES[number], 0
     if type in (PacketType.BINARY_EVENT, PacketType.BINARY_ACK):
         # A packet that waits for no attachment would be complete and kept nevertheless (CVE-2026-69185).
         if count is None or len(count) > _MAX_DIGITS or (attachments := int(count)) < 1:
@@ -213,20 +211,20 @@ def decode_text(text: bytes) -> tuple[SocketPacket, int]:
         items = _decode_items(type, text[head.end() :])
     except _InvalidData as invalid:
         error = str(invalid)
-    return SocketPacket(type, _name(namespace), items, None if id is None else int(id), error=error), attachments
+    name = MAIN_NAMESPACE if namespace is None else _name(namespace)
+    return SocketPacket(type, name, items, None if id is None else int(id), error=error), attachments
 
 
-def _name(namespace: bytes | None) -> str:
+def _name(namespace: bytes) -> str:
     """The name of a namespace. Clients can send a query behind it."""
-    if namespace is None:
-        return MAIN_NAMESPACE
     if len(namespace) > MAX_NAMESPACE_BYTES:
         raise InvalidPacket(f"namespace too long: at most {MAX_NAMESPACE_BYTES} bytes are allowed")
     return namespace.removesuffix(b",").partition(b"?")[0].decode()
 
 
 def _decode_items(type: PacketType, data: bytes) -> tuple[bytes, ...]:
-    data = replace_unpaired_surrogates(data)
+    if b"\\u" in data:
+        data = replace_unpaired_surrogates(data)
     try:
         match type:
             case PacketType.EVENT | PacketType.ACK:

@@ -37,6 +37,7 @@ from twistedsock.codecs.socketio_encoder import (
 )
 from twistedsock.codecs.sse import parse_event_id
 from twistedsock.errors import NOT_SUBSCRIBED, Error, ErrorCode
+from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
 from twistedsock.pubsub.values import BYTES, JSON, TEXT, Payloads, Tag
 from twistedsock.session import commands
 from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Publish, Several
@@ -212,14 +213,14 @@ class SocketIODecoder:
             return InvalidCommand(Error(ErrorCode.BAD_JSON, packet.error), tag)
         name = packet.event_name
         if not is_main:
-            return self._publish(namespace, name, packet, tag)
+            return self._publish(namespace, event_name_to_server(name), packet.items[1:], packet, tag)
         if name in _COMMANDS:
-            return self._main_command(name, packet)
+            return self._main_command(name, packet, tag)
         if not self._main_channel:
             return InvalidCommand(_UNKNOWN_EVENT, tag)
         if packet.id is not None:
             tag = ack_tag(b"", packet.id, self._main_channel)
-        return self._publish(self._main_channel, name, packet, tag)
+        return self._publish(self._main_channel, event_name_to_server(name), packet.items[1:], packet, tag)
 
     # Joining and leaving namespaces.
 
@@ -293,11 +294,11 @@ class SocketIODecoder:
 
     # Events.
 
-    def _publish(self, channel: bytes, name: str, packet: SocketPacket, tag: Tag) -> Command:
-        payloads = _read_payload(packet)
+    def _publish(self, channel: bytes, name: bytes, values: Sequence[bytes], packet: SocketPacket, tag: Tag) -> Command:
+        payloads = _read_payload(values, packet.attachments)
         if isinstance(payloads, Error):
             return InvalidCommand(payloads, tag)
-        return self._checked(Publish(channel, payloads, event_name_to_server(name), tags=(tag,)))
+        return self._checked(Publish(channel, payloads, name, tags=(tag,)))
 
     def _checked(self, command: Publish) -> Command:
         if command.payloads.size <= self._max_bytes:
@@ -305,11 +306,15 @@ class SocketIODecoder:
         error = Error(ErrorCode.TOO_LONG, f"event too long: at most {self._max_bytes} bytes are allowed")
         return InvalidCommand(error, command.tags[0])
 
-    def _main_command(self, name: str, packet: SocketPacket) -> Command:
+    def _main_command(self, name: str, packet: SocketPacket, tag: Tag) -> Command:
         """A command on the main namespace: its arguments are fields of a message of the JSON protocol, and so are the
         options."""
         fields, values = _COMMANDS[name], packet.items[1:]
-        tag = event_tag(b"") if packet.id is None else ack_tag(b"", packet.id)
+        if name == "publish" and len(values) == 2 and values[0].startswith(b'"'):  # nearly all
+            channel = _read_text(values[0]).encode()
+            if packet.id is not None:
+                tag = ack_tag(b"", packet.id, channel)
+            return self._publish(channel, DEFAULT_EVENT_NAME, values[1:], packet, tag)
         if packet.id is None and name in _QUESTIONS:
             return InvalidCommand(_NO_ACK, tag)
         options = values[len(fields)] if len(values) == len(fields) + 1 else b"{}"
@@ -343,13 +348,12 @@ class SocketIODecoder:
         return replace(command, tag=tag)
 
 
-def _read_payload(packet: SocketPacket) -> Payloads | Error:
+def _read_payload(values: Sequence[bytes], attachments: Sequence[bytes]) -> Payloads | Error:
     """The arguments of an event as one payload: JSON null without any, an array for several."""
-    values = packet.items[1:]
-    if packet.attachments:
-        if len(values) != 1 or not _is_attachment(values[0]) or len(packet.attachments) > 1:
+    if attachments:
+        if len(values) != 1 or not _is_attachment(values[0]) or len(attachments) > 1:
             return _NESTED_BYTES
-        return build_payloads(packet.attachments, BYTES)
+        return build_payloads(attachments, BYTES)
     value = values[0] if len(values) == 1 else b"[%b]" % b",".join(values) if values else b"null"
     if value.startswith(b'"'):
         return build_payloads((_read_text(value).encode() if b"\\" in value else value[1:-1],), TEXT)

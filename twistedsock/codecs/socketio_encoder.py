@@ -8,6 +8,7 @@ The tag of a command says how it is answered: see ``ack_tag``, ``connect_tag``, 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Self
 
 from twistedsock.codecs.framing import TextMessage
@@ -92,6 +93,16 @@ def _event(prefix: bytes, name: bytes, value: bytes, position: bytes = b"") -> b
     return text_frame(b'42%b["%b",%b%b]' % (prefix, name, value, position))
 
 
+@lru_cache(maxsize=4096)
+def _name_parts(name: bytes) -> tuple[bytes, bytes]:
+    """The name of an event, quoted, and the field of ``meta`` that has the name if that cannot be used: clients would
+    close the connection, or call handlers of other events."""
+    shown = quote(event_name_to_client(name).encode())
+    if event_name_to_client(name) in NAMES_OF_LIBRARIES:
+        return quote(DEFAULT_EVENT_NAME), b',"name":' + shown
+    return shown, b""
+
+
 class EventPackets:
     """The encoder of events ``in_namespace`` or on the main namespace. If it ``recovers``, events have a position as
     their last argument, which Socket.IO clients keep to recover from there."""
@@ -108,13 +119,10 @@ class EventPackets:
         return b"/%b," % channel if self._in_namespace else b""
 
     def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
-        kind, prefix, quoted = batch.payloads.kind, self._prefix(channel), quote_name(channel)
-        shown = event_name_to_client(batch.name)
-        end = b',"time":%d,"from":%b' % (batch.time, quote_name(batch.sender))
-        if shown in NAMES_OF_LIBRARIES:  # clients would close the connection, or call handlers of other events
-            end = b'%b,"name":%b' % (end, quote_name(shown.encode()))
-            shown = DEFAULT_EVENT_NAME.decode()
-        name, items = quote_name(shown.encode()), batch.payloads.items
+        kind, items, quoted = batch.payloads.kind, batch.payloads.items, quote_name(channel)
+        prefix = b"/%b," % channel if self._in_namespace else b""
+        name, more = _name_parts(batch.name)
+        end = b',"time":%d,"from":%b%b' % (batch.time, quote_name(batch.sender), more)
         if kind is BYTES:
             frames = list[bytes]()
             for offset, payload in enumerate(items, batch.first):
@@ -245,10 +253,12 @@ class SocketIOEncoder(EventPackets):
         for offset, tag in enumerate(tags, first):
             if tag is None or not tag.startswith(_ACK):
                 continue
+            _, prefix, rest = _read_tag(tag)
+            id, _, channel = rest.partition(b" ")
             if not time:  # one for all, because they are one batch
-                found = self._find_time(_read_tag(tag)[2].partition(b" ")[2], first)
+                found = self._find_time(channel, first)
                 time = b"" if found is None else b',"time":%d' % found
-            replies.append(self._ok(tag, b'"offset":%d%b%b' % (offset, time, repeated)))
+            replies.append(text_frame(b'43%b%b[{"offset":%d%b%b}]' % (prefix, id, offset, time, repeated)))
         return b"".join(replies)
 
     def subscribed(

@@ -122,7 +122,7 @@ class EngineWebSocket(WebSocketTransport):
     def send(self, packet: Packet) -> None:
         if self.state == self.STATE_OPEN:
             frame = self.factory.encode(packet)
-            self.factory.context.stats.sent += len(frame)
+            self.factory.stats.sent += len(frame)
             self.outlet.write(frame)
 
     def close(self) -> None:
@@ -150,7 +150,7 @@ class EngineWebSocket(WebSocketTransport):
     # Input.
 
     def dataReceived(self, data: bytes) -> None:
-        self.factory.context.stats.received += len(data)
+        self.factory.stats.received += len(data)
         connection = self._connection
         if connection is not None and not connection.charge_bytes(len(data)):
             connection.fail(CloseCause.TRANSPORT)

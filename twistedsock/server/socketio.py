@@ -55,7 +55,7 @@ class BrokerApplication:
 class SessionHandler(MessageHandler):
     """Gives the messages of a connection to its session."""
 
-    __slots__ = ("_connection", "_decoder", "_encoder", "_messages", "_outlet", "_pipeline", "_timeouts")
+    __slots__ = ("_connection", "_decoder", "_encoder", "_is_silent", "_messages", "_outlet", "_pipeline", "_timeouts")
 
     charges_input = True
 
@@ -64,6 +64,7 @@ class SessionHandler(MessageHandler):
         self._connection = connection
         self._timeouts = application.timeouts
         self._messages: list[bytes] = []
+        self._is_silent = True
         self._encoder = SocketIOEncoder(context.broker.time_of)
         self._decoder = SocketIODecoder(
             self._encoder,
@@ -114,7 +115,9 @@ class SessionHandler(MessageHandler):
     def input_parsed(self) -> None:
         if self._messages:
             messages, self._messages = self._messages, []
-            self._timeouts.first_command_received(self._pipeline)
+            if self._is_silent:
+                self._is_silent = False
+                self._timeouts.first_command_received(self._pipeline)
             if self._timeouts.has_idle_timeout:
                 self._timeouts.command_received(self._pipeline)
             self._pipeline.submit(messages)
