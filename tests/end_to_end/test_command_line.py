@@ -1,4 +1,4 @@
-"""The commands for clients, with a real server: what they print, their exit statuses, pipes and lost connections."""
+"""The commands for clients, with a real server: their output and exit statuses, pipes and lost connections."""
 
 import json
 import os
@@ -168,6 +168,18 @@ def test_socket_is_not_in_the_place_of_a_closed_stream(command, server, channel)
     finished = subprocess.run(f"{words} 2>&-", shell=True, input=b"1\nx\n3", timeout=TIMEOUT_SECONDS)
     assert finished.returncode == 1
     assert command("history", channel, "--raw") == (0, "1\n3\n", "")
+
+
+def test_programs_of_a_command_without_streams_have_streams():
+    """`sockbridge serve` becomes twistd, and `pipe` starts a program."""
+    program = """
+import os
+from sockbridge.commands.streams import open_closed_streams
+open_closed_streams()
+os.execvp("sh", ["sh", "-ec", "echo a; echo b >&2; cat"])
+"""
+    words = ["sh", "-c", f'exec {sys.executable} -c "$0" <&- >&- 2>&-', program]
+    assert subprocess.run(words, timeout=TIMEOUT_SECONDS).returncode == 0
 
 
 def test_ends_with_the_program_that_reads_it(server, channel, line_client, tmp_path):

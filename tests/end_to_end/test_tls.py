@@ -13,11 +13,9 @@ from cryptography import x509
 
 from tests.authority import Authority
 from tests.documents import DOCS, fenced
-from tests.end_to_end.conftest import TCP, unverified_tls
+from tests.end_to_end.conftest import TCP, TLS, unverified_tls
 
 pytestmark = pytest.mark.end_to_end
-
-TLS = "ssl:0:interface=127.0.0.1:privateKey=server.key:certKey=server.pem"
 
 
 @pytest.fixture

@@ -14,13 +14,14 @@ from sockbridge.commands.common import WRONG_USAGE, complain
 
 
 def open_closed_streams() -> None:
-    """Open /dev/null for each standard stream that is closed. Otherwise the next socket gets its number, and the peer
-    receives what is written to the stream."""
+    """Open /dev/null for each standard stream that is closed, also for programs that this one starts. Otherwise the
+    next socket gets the number of the stream, and the peer receives its text."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # returns the lowest number that is free
+            # open returns the lowest number that is free.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
