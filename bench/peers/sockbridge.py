@@ -18,6 +18,7 @@ from bench.machine import server_python
 from bench.peers.process import HOST, Plan, Server, free_ports
 from twistedsock.bench.clients import Driver, Target
 from twistedsock.bench.wires import Json, Lines
+from twistedsock.speedups import IMPLEMENTATION
 
 TWISTD = "import site, sys; site.addsitedir(sys.argv.pop(1)); from twisted.scripts.twistd import run; run()"
 """The first argument is the folder of installed packages, because Debian's Python does not belong to the environment
@@ -48,7 +49,7 @@ class Sockbridge(Server):
         return ""
 
     def version(self) -> str:
-        return f"{metadata.version('sockbridge')} on Python {server_python().version}"
+        return f"{metadata.version('sockbridge')} {IMPLEMENTATION} on Python {server_python().version}"
 
     def _run(self) -> None:
         super()._run()
