@@ -52,7 +52,7 @@ from twistedsock.server.http.routes import build_routes
 from twistedsock.server.http.routing import Routes
 from twistedsock.server.http.site import HTTPSite
 from twistedsock.server.listeners import EndpointError, Listener, PassedPort, adopt_port, parse_endpoint
-from twistedsock.server.new_connections import NewConnections, new_connections
+from twistedsock.server.new_connections import NewConnections, limit_accepts, new_connections
 from twistedsock.server.proxy_protocol import expect_proxy_headers
 from twistedsock.server.resource import WebPortResource
 from twistedsock.server.socketio import BrokerApplication
@@ -352,6 +352,7 @@ class SockbridgeService(LoggingService):
 
     def _prepare_port(self, listener: Listener, port: IListeningPort) -> None:
         install_direct_writes(port, self.context.memory_budget, self._reachability, self._new_connections)
+        limit_accepts(port)
         install_half_close_tls(port)
         prepare_listening_socket(port, self._settings.send_buffer_bytes, self._settings.unreachable_timeout)
         expect_proxy_headers(port, self._reactor, listener.factory.listening, self._settings.handshake_timeout)

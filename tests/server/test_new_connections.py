@@ -1,6 +1,7 @@
 """Thousands of connections that all send their first input at once."""
 
 import select
+from errno import EAGAIN
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,13 @@ from tests.fakes import FakeSocket
 from tests.server.clients import upgrade
 from twistedsock.limits.shares import MemoryBudget
 from twistedsock.server import new_connections as module
-from twistedsock.server.new_connections import CONNECTIONS_PER_TURN, NewConnections, new_connections
+from twistedsock.server.new_connections import (
+    ACCEPTS_PER_TURN,
+    CONNECTIONS_PER_TURN,
+    NewConnections,
+    limit_accepts,
+    new_connections,
+)
 from twistedsock.server.transport import install_direct_writes
 
 
@@ -105,6 +112,35 @@ def test_ping_is_answered_while_many_clients_connect(place, kind, first):
         assert client.socket.sent.endswith(b"PONG %d\n" % turn)
     assert place.turn() == CONNECTIONS_PER_TURN  # the last of them: each turn has admitted as many as it can
     assert not any(transport.socket.incoming for transport in storm)
+
+
+class Crowd:
+    """A listening socket at which many connections wait."""
+
+    def __init__(self, waiting):
+        self.waiting = waiting
+
+    def accept(self):
+        if not self.waiting:
+            raise BlockingIOError(EAGAIN, "no connection")
+        self.waiting -= 1
+        return FakeSocket(), ("127.0.0.1", 50000)
+
+
+def test_port_accepts_a_limited_number_in_a_turn(reactor):
+    accepted = []
+    port = tcp.Port(0, SimpleNamespace(buildProtocol=accepted.append), reactor=reactor)
+    port.socket, port.connected, port.numberAccepts = Crowd(10 * ACCEPTS_PER_TURN), True, ACCEPTS_PER_TURN
+    limit_accepts(port)
+    for turn in range(1, 11):
+        port.doRead()
+        assert len(accepted) == turn * ACCEPTS_PER_TURN
+    port.doRead()
+    assert len(accepted) == 10 * ACCEPTS_PER_TURN
+
+
+def test_port_of_another_library_is_left_unchanged():
+    limit_accepts(SimpleNamespace())
 
 
 def test_silent_connection_waits_outside_the_reactor(place):

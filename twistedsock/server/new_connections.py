@@ -1,4 +1,4 @@
-"""Connections that have not sent anything yet: they are read a few at a time.
+"""Connections that have not sent anything yet: they are accepted and read a few at a time.
 
 When a server restarts, thousands of clients connect and send their first request at once. A reactor handles all sockets
 that are ready before it looks for others, so a client that is connected already would wait until all of these requests
@@ -16,6 +16,25 @@ from zope.interface import implementer
 CONNECTIONS_PER_TURN = 50
 """Connections whose first input is read in one turn: 2 to 3 milliseconds of work for WebSocket handshakes, and up to 50
 for TLS handshakes."""
+
+
+ACCEPTS_PER_TURN = 200
+"""Connections that a port accepts in one turn: 4 to 9 milliseconds of work, because lines are welcomed at once. The
+others wait in the kernel, which keeps up to ``listeners.BACKLOG`` of them."""
+
+
+def limit_accepts(port: Any) -> None:
+    """Let a listening port of Twisted's accept ``ACCEPTS_PER_TURN`` connections at most. Twisted's own limit grows by
+    20 with each turn that reaches it. Other ports are left unchanged."""
+    if not hasattr(port, "numberAccepts"):
+        return
+    accept = port.doRead
+
+    def accept_some() -> None:
+        port.numberAccepts = min(port.numberAccepts, ACCEPTS_PER_TURN)
+        accept()
+
+    port.doRead = accept_some
 
 
 @implementer(IReadDescriptor)
