@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run cluster test check style format types layers unit-pure unit-rest coverage tests rest javascript announce sanitize web wstest conformance dist docs pythons fuzz simulate bench soak pictures clean commands
+.PHONY: help run cluster test check style format types layers unit-pure unit-rest coverage tests rest javascript announce sanitize web wstest conformance dist distributions packaging docs pythons fuzz simulate bench soak pictures clean commands
 
 bin := .venv/bin
 # The slowest tests with real processes: browsers, HTTP and several servers.
@@ -85,8 +85,13 @@ wstest: .venv/for-run ## run the quick set of the Autobahn WebSocket TestSuite; 
 conformance: .venv/for-run ## run all of the Autobahn WebSocket TestSuite
 	@$(bin)/python -m tests.conformance
 
-dist: .venv/for-test ## build the distributions, install them in a clean environment, try the command
+dist: packaging distributions ## build the distributions, install them in a clean environment, try the command
+
+# Works in a copy of the checkout, so that other tests can run meanwhile.
+packaging: .venv/for-test
 	$(pytest) tests/test_packaging.py
+
+distributions: .venv/for-test
 	rm -rf dist
 	$(bin)/python -m build --quiet --outdir dist .
 

@@ -27,7 +27,7 @@ LANES: dict[str, list[Lane]] = {
         ["pythons"],
     ],
 }
-ALONE: dict[str, Lane] = {"check": [], "test": ["dist"]}
+ALONE: dict[str, Lane] = {"check": [], "test": ["distributions"]}
 """Targets that run when all lanes have ended: a build writes into the checkout."""
 
 STOP_SECONDS = 15.0
