@@ -1,5 +1,7 @@
 """The fakes do what they stand for: tests that lean on them, ours and our users', must not lean on air."""
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,8 +26,8 @@ def test_the_fake_outlet_is_like_the_real_one(room, steps):
     socket, reactor, fake = FakeSocket(), FakeReactor(), FakeOutlet()
     real = DirectTCPTransport(socket, Protocol(), ("127.0.0.1", 1), None, 1, reactor)
     drained = {"real": 0, "fake": 0}
-    real.on_drained = lambda: drained.update(real=drained["real"] + 1)
-    fake.on_drained = lambda: drained.update(fake=drained["fake"] + 1)
+    real.drain_listener = SimpleNamespace(resume_writing=lambda: drained.update(real=drained["real"] + 1))
+    fake.drain_listener = SimpleNamespace(resume_writing=lambda: drained.update(fake=drained["fake"] + 1))
     socket.room = fake.room = room
     for step, what in steps:
         if step == "offer":

@@ -38,7 +38,7 @@ class Listening(Protocol):
 
 @pytest.fixture
 def transport(fake_socket, reactor):
-    """A connected transport. ``drained`` counts the calls of ``on_drained``."""
+    """A connected transport. ``drained`` counts the calls of its listener."""
     transport = DirectTCPTransport(fake_socket, Listening(), ("127.0.0.1", 50000), None, 1, reactor)
     transport.listening = transport.protocol
     transport.listening.makeConnection(transport)
@@ -47,7 +47,7 @@ def transport(fake_socket, reactor):
     def drained():
         transport.drained += 1
 
-    transport.on_drained = drained
+    transport.drain_listener = SimpleNamespace(resume_writing=drained)
     return transport
 
 
@@ -88,7 +88,7 @@ def test_full_socket_is_no_error(transport, fake_socket, full):
     assert (fake_socket.sent, transport.blocked) == (b"abc", 0)
 
 
-def test_on_drained_is_called_in_a_turn_of_its_own(transport, fake_socket, reactor):
+def test_drain_listener_is_called_in_a_turn_of_its_own(transport, fake_socket, reactor):
     """The caller may close the connection before it looks at what was written."""
     fake_socket.room = 0
     transport.write(b"abc")
@@ -101,7 +101,7 @@ def test_on_drained_is_called_in_a_turn_of_its_own(transport, fake_socket, react
     assert transport.drained == 1
 
 
-def test_on_drained_is_not_called_if_bytes_wait_again(transport, fake_socket, reactor):
+def test_drain_listener_is_not_called_if_bytes_wait_again(transport, fake_socket, reactor):
     fake_socket.room = 0
     transport.write(b"abc")
     fake_socket.room = 3
@@ -111,7 +111,7 @@ def test_on_drained_is_not_called_if_bytes_wait_again(transport, fake_socket, re
     assert (transport.blocked, transport.drained) == (SOCKET_FULL, 0)
 
 
-def test_on_drained_is_not_called_if_nothing_waited(transport, reactor):
+def test_drain_listener_is_not_called_if_nothing_waited(transport, reactor):
     transport.write(b"abc")
     reactor.turn()
     assert transport.drained == 0
@@ -223,7 +223,7 @@ def test_own_abort_does_not_wait_for_paused_input(transport, fake_socket, why):
 
 
 def test_break_without_a_session_ends_the_connection(transport):
-    transport.on_drained = None
+    transport.drain_listener = None
     transport.pauseProducing()
     transport.connectionLost(Failure(ConnectionLost()))
     assert transport.listening.lost is ConnectionLost
@@ -323,14 +323,14 @@ def queue():
 
 @pytest.fixture
 def outlet(queue, reactor):
-    """The outlet of ``queue``. ``drained`` counts the calls of ``on_drained``."""
+    """The outlet of ``queue``. ``drained`` counts the calls of its listener."""
     outlet = BufferedOutlet(queue, reactor)
     outlet.drained = 0
 
     def drained():
         outlet.drained += 1
 
-    outlet.on_drained = drained
+    outlet.drain_listener = SimpleNamespace(resume_writing=drained)
     return outlet
 
 
@@ -374,4 +374,4 @@ def test_detached_connection_can_close(outlet, queue):
     outlet.pauseProducing()
     detach_outlet(outlet, queue)
     assert queue.producer is None
-    assert outlet.on_drained is None
+    assert outlet.drain_listener is None

@@ -31,7 +31,7 @@ from twistedsock.codecs.native import (
 from twistedsock.errors import CloseReason, Error, ErrorCode
 from twistedsock.limits.principal import LOCAL, Principal
 from twistedsock.limits.settings import CHUNK_BYTES
-from twistedsock.pubsub.subscription import SOCKET_FULL
+from twistedsock.pubsub.subscription import SOCKET_FULL, DrainListener
 from twistedsock.pubsub.values import Position
 from twistedsock.server.connection import open_session
 from twistedsock.session.commands import Command
@@ -64,7 +64,7 @@ class BridgeOutlet:
     def __init__(self, context: ServerContext, wake: Callable[[], object]) -> None:
         self.blocked = 0
         self.principal: Principal = LOCAL
-        self.on_drained: Callable[[], None] | None = None
+        self.drain_listener: DrainListener | None = None
         self._budget = context.memory_budget
         self._wake = wake
         self._waiting: deque[bytes] = deque()
@@ -93,8 +93,8 @@ class BridgeOutlet:
         self._set_size(0)
         if self.blocked & SOCKET_FULL:
             self.blocked &= ~SOCKET_FULL
-            if self.on_drained is not None:
-                self.on_drained()
+            if self.drain_listener is not None:
+                self.drain_listener.resume_writing()
 
     def discard(self) -> None:
         self._waiting.clear()

@@ -32,6 +32,13 @@ RIGHTS_UNCHECKED = 8
 """A bit of ``Outlet.blocked``: the client's rights have changed, and its subscriptions have still to be checked."""
 
 
+class DrainListener(Protocol):
+    """A session. An object, because a bound method would take 64 bytes of each connection."""
+
+    def resume_writing(self) -> None:
+        """The socket has accepted all bytes that waited."""
+
+
 class Outlet(Protocol):
     """Writes to the connection of one client. There is one class for each kind of transport."""
 

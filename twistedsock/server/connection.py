@@ -54,7 +54,7 @@ def open_session(
     the idle timeout starts now and, if the connection ``awaits_first_command``, so does the one for that command;
     the caller reports each command to them."""
     session = Session(context, encoder, outlet, endpoints, connection, listener, handshake, read_only)
-    outlet.on_drained = session.resume_writing
+    outlet.drain_listener = session
     pipeline = InputPipeline(session, decoder, on_exception)
     if timeouts is not None:
         timeouts.start(pipeline, awaits_first_command)

@@ -5,12 +5,11 @@ its client moves from one to the other. While no request of a client waits, its 
 stay in the histories, and its subscriptions are cursors.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from twistedsock.limits.principal import LOCAL, Principal
 from twistedsock.pubsub.scheduler import Scheduler
-from twistedsock.pubsub.subscription import NOT_READING, REPLY_PENDING, SOCKET_FULL
+from twistedsock.pubsub.subscription import NOT_READING, REPLY_PENDING, SOCKET_FULL, DrainListener
 from twistedsock.server.engineio import EngineConnection
 from twistedsock.stats import TcpStats
 
@@ -18,11 +17,11 @@ from twistedsock.stats import TcpStats
 class EngineOutlet:
     """``principal`` is not used, because the connection counts the bytes that wait."""
 
-    __slots__ = ("_bits", "_connection", "_scheduler", "_session", "_was_full", "on_drained", "principal")
+    __slots__ = ("_bits", "_connection", "_scheduler", "_session", "_was_full", "drain_listener", "principal")
 
     def __init__(self, connection: EngineConnection, scheduler: Scheduler) -> None:
         self.principal: Principal = LOCAL
-        self.on_drained: Callable[[], None] | None = None
+        self.drain_listener: DrainListener | None = None
         self._connection = connection
         self._session = connection.session
         self._scheduler = scheduler
@@ -82,8 +81,8 @@ class EngineOutlet:
     def _notify_drained(self) -> None:
         if not self._session.is_writable:
             self._was_full = True
-        elif self.on_drained is not None:
-            self.on_drained()
+        elif self.drain_listener is not None:
+            self.drain_listener.resume_writing()
 
     def tcp_stats(self) -> TcpStats | None:
         socket: Any = self._session.socket

@@ -59,7 +59,7 @@ class EngineWebSocket(WebSocketTransport):
         self.drop_handshake_state()
         self.outlet = outlet_of(self.transport, self.factory.reactor)
         self.outlet.principal = request.principal
-        self.outlet.on_drained = self._drained
+        self.outlet.drain_listener = self
         error = self._open(request)
         if error is not None:
             # After the handshake, because programs and pages cannot read the response to one that fails.
@@ -141,7 +141,7 @@ class EngineWebSocket(WebSocketTransport):
         if not self._unparsed and not (connection is not None and connection.session.is_paused):
             self.transport.resumeProducing()
 
-    def _drained(self) -> None:
+    def resume_writing(self) -> None:
         self.resume()
         if self._connection is not None:
             self._connection.session.flush()

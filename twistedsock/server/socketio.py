@@ -153,7 +153,7 @@ class SessionHandler(MessageHandler):
     def closed(self, cause: CloseCause) -> None:
         self.input_parsed()
         self._timeouts.stop(self._pipeline)
-        self._outlet.on_drained = None
+        self._outlet.drain_listener = None
         how = "cleanly" if cause in (CloseCause.CLIENT, CloseCause.SERVER) else "broken"
         self._pipeline.session.mark_closing(cause.value, "peer" if cause is CloseCause.CLIENT else "server")
         self._pipeline.connection_lost(how)

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from twistedsock.limits.principal import Principal, address_principal
 from twistedsock.limits.shares import MemoryBudget
-from twistedsock.pubsub.subscription import NOT_READING, SOCKET_FULL
+from twistedsock.pubsub.subscription import NOT_READING, SOCKET_FULL, DrainListener
 from twistedsock.server.sockets import host_of, innermost_transport, seconds_unanswered, tcp_stats_of
 from twistedsock.server.twisted_internals import (
     ServerWithoutLogTexts,
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 class DirectWriteTransport:
     """Mixed into Twisted's server transports: writes to the socket at once, and is the outlet of its session.
 
-    ``on_drained`` is called, in a reactor turn of its own, after bytes had waited and have been sent. Waiting bytes are
-    counted in ``memory_budget``; a client that does not read while the budget is exceeded is disconnected with a reset,
-    because nothing can be sent to it."""
+    ``drain_listener.resume_writing`` is called, in a reactor turn of its own, after bytes had waited and have been
+    sent. Waiting bytes are counted in ``memory_budget``; a client that does not read while the budget is exceeded is
+    disconnected with a reset, because nothing can be sent to it."""
 
     memory_budget: MemoryBudget | None = None
     reachability: "Reachability | None" = None
@@ -45,7 +45,7 @@ class DirectWriteTransport:
     last_tcp_stats: TcpStats | None = None
     """The traffic of the connection when it ended."""
     blocked = 0
-    on_drained: Callable[[], None] | None = None
+    drain_listener: DrainListener | None = None
     input_has_ended = False
     """Set when the client has ended its stream and all of its input is processed: then a failed write ends the
     connection."""
@@ -110,7 +110,7 @@ class DirectWriteTransport:
         self._counted_bytes = self.memory_budget.adjust(self._counted_bytes, size, self._counted_for)
         if self._counted_bytes and self.memory_budget.is_exceeded_by(self._counted_for):
             self.blocked |= NOT_READING
-            self.on_drained = None
+            self.drain_listener = None
             discard_write_buffer(self)
             self.abortConnection()
 
@@ -133,13 +133,13 @@ class DirectWriteTransport:
             self._counted_bytes = self.memory_budget.adjust(self._counted_bytes, 0, self._counted_for)
         if self.blocked & SOCKET_FULL:
             self.blocked &= ~SOCKET_FULL
-            if self.on_drained is not None and self.connected and not self.disconnecting:
+            if self.drain_listener is not None and self.connected and not self.disconnecting:
                 # In a turn of its own: the caller may close the connection before it looks at what was written.
                 self.reactor.callLater(0, self._notify_drained)
 
     def _notify_drained(self) -> None:
-        if self.on_drained is not None and self.connected and not self.blocked & SOCKET_FULL:
-            self.on_drained()
+        if self.drain_listener is not None and self.connected and not self.blocked & SOCKET_FULL:
+            self.drain_listener.resume_writing()
 
     def startReading(self) -> None:
         if self.new_connections is not None and not self.connected:  # called by the constructor
@@ -163,14 +163,14 @@ class DirectWriteTransport:
     def connectionLost(self, reason: Any) -> None:
         self.blocked |= NOT_READING
         has_unread_input = self._reading_paused and not self.input_has_ended
-        if has_unread_input and self.on_drained is not None and reason.type is ConnectionLost:
+        if has_unread_input and self.drain_listener is not None and reason.type is ConnectionLost:
             # The connection broke while reading was paused: what arrived before is still to be read. Nothing waits to
             # be written any more, so the session resumes reading, finds the error, and this is called once more.
             self._reading_paused = False
             discard_write_buffer(self)
             self.stopWriting()
             return
-        self.on_drained = None
+        self.drain_listener = None
         if self.reachability is not None:
             self.reachability.remove(self)
         self.last_tcp_stats = tcp_stats_of(self)
@@ -218,7 +218,7 @@ class BufferedOutlet:
 
     def __init__(self, transport: Any, reactor: Any) -> None:
         self.blocked = 0
-        self.on_drained: Callable[[], None] | None = None
+        self.drain_listener: DrainListener | None = None
         self._transport = transport
         self._reactor = reactor
         self._principal: Principal = b""
@@ -255,11 +255,11 @@ class BufferedOutlet:
 
     def stopProducing(self) -> None:
         self.blocked |= NOT_READING
-        self.on_drained = None
+        self.drain_listener = None
 
     def _notify_drained(self) -> None:
-        if self.on_drained is not None and not self.blocked & SOCKET_FULL:
-            self.on_drained()
+        if self.drain_listener is not None and not self.blocked & SOCKET_FULL:
+            self.drain_listener.resume_writing()
 
 
 def outlet_of(transport: Any, reactor: Any) -> Any:
@@ -269,7 +269,7 @@ def outlet_of(transport: Any, reactor: Any) -> Any:
 
 def detach_outlet(outlet: Any, transport: Any) -> None:
     """Must be called before a connection is closed: Twisted never closes one whose producer is paused."""
-    outlet.on_drained = None
+    outlet.drain_listener = None
     if outlet is not transport:
         transport.unregisterProducer()
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from twistedsock.limits.principal import LOCAL, Principal
-from twistedsock.pubsub.subscription import SOCKET_FULL
+from twistedsock.pubsub.subscription import SOCKET_FULL, DrainListener
 from twistedsock.session.encoder import Endpoints
 from twistedsock.stats import TcpStats
 
@@ -21,7 +21,7 @@ class FakeOutlet:
         self.sent = bytearray()
         self.waiting = bytearray()
         self.sends = 0
-        self.on_drained: Callable[[], None] | None = None
+        self.drain_listener: DrainListener | None = None
         self.stats: TcpStats | None = None
 
     def tcp_stats(self) -> TcpStats | None:
@@ -54,8 +54,8 @@ class FakeOutlet:
         if waiting:
             self.sends -= 1
             self.write(waiting)
-            if not self.blocked & SOCKET_FULL and self.on_drained is not None:
-                self.on_drained()
+            if not self.blocked & SOCKET_FULL and self.drain_listener is not None:
+                self.drain_listener.resume_writing()
 
 
 class Turns:

@@ -235,7 +235,7 @@ class EventStream:
             self._linger_timer.cancel()
         self._streams.keep_alive.remove(self)
         if self._outlet is not None:
-            self._outlet.on_drained = None
+            self._outlet.drain_listener = None
         self._outlet = self._transport = None
         session, self.session = self.session, None
         if session is not None:
