@@ -352,12 +352,17 @@ USUAL_VALUES: dict[str, list[str]] = {
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name in USUAL_VALUES for value in USUAL_VALUES[name]])
-@pytest.mark.parametrize("target", ["/", "/ws"])
+@pytest.mark.parametrize("target", ["/", "/ws", "/socket.io/?EIO=4&transport=websocket"])
 def test_accepts_plain_handshake(name: str, value: str, target: str) -> None:
     assert key_of(f"GET {target} HTTP/1.1", **{name: value}) == KEY
 
 
-UNUSUAL_TARGETS = ["GET /ws?a=b HTTP/1.1", "GET /ws#a HTTP/1.1", "GET http://127.0.0.1/ws HTTP/1.1"]
+UNUSUAL_TARGETS = [
+    "GET /ws?a=b HTTP/1.1",
+    "GET /ws#a HTTP/1.1",
+    "GET http://127.0.0.1/ws HTTP/1.1",
+    "GET /socket.io/?EIO=4&a=%20 HTTP/1.1",
+]
 UNUSUAL_HEADERS = ["Host", ": a", "Upgrade: websocket", "Upgrade : websocket", " X: folded"]
 CONTROL_CHARACTERS = ["X: a\tb", "X: a\nb: c", "X: a\x0bb", "X: caf\xe9"]
 

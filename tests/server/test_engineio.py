@@ -13,8 +13,10 @@ from tests.server.clients import PING, PONG, TEXT, request_bytes, split_frames, 
 from tests.server.engineio_clients import NEW_POLLING, NEW_WEBSOCKET, Echo, EnginePort
 from tests.server.http.clients import read_response
 from twistedsock.auth.origins import AllowedOrigins
+from twistedsock.codecs import http
 from twistedsock.codecs.engineio import PATH, Packet, PacketType
 from twistedsock.codecs.engineio_session import CloseCause, EngineSettings
+from twistedsock.server.engineio_websocket import EngineWebSocket
 from twistedsock.testing import FakePolicy, FakeServer
 
 REMOTE = "192.0.2.1"
@@ -397,6 +399,37 @@ def test_input_is_parsed_in_time_slices(port: EnginePort) -> None:
     socket.client.send_bytes(frame(TEXT, b"4b"))
     port.server.turn()
     assert socket.received()[-1] == "4b" and socket.client.transport.is_reading
+
+
+# Handshakes of WebSockets.
+
+
+@pytest.mark.parametrize(
+    "query", [NEW_WEBSOCKET, NEW_WEBSOCKET + "&t=a.b-c", NEW_WEBSOCKET + "&sid=x", "?EIO=3&transport=websocket", "?a"]
+)
+def test_plain_handshake_has_the_same_result_as_with_autobahn(
+    make_port: Callable[..., EnginePort], echo: Echo, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    def opened() -> tuple[bytes, list[object]]:
+        echo.connections.clear()
+        client = make_port().web()
+        headers = {"Origin": "http://127.0.0.1:8082", "Cookie": "a=b; c=d", "User_Agent": "x"}
+        client.send_bytes(upgrade(PATH + query, **headers) + frame(TEXT, b"4hello"))
+        return client.transport.output(), [connection.handshake.headers for connection in echo.connections]
+
+    plain = opened()
+    monkeypatch.setattr(http, "plain_key", lambda lines, headers: "")
+    assert opened() == plain
+
+
+def test_exception_at_the_opening_of_a_websocket_aborts_it(
+    port: EnginePort, messages: Messages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EngineWebSocket, "onOpen", lambda websocket: 1 / 0)
+    client = port.web()
+    client.send_bytes(upgrade(PATH + NEW_WEBSOCKET) + frame(TEXT, b"4hello"))
+    assert client.transport.aborted
+    assert messages() == ["internal error while a command was processed"]
 
 
 # Upgrade and closing.

@@ -181,8 +181,8 @@ class PlainFrames:
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """RFC 6455 section 1.3."""
 
-_TARGET = re.compile(r"/[a-z]*(?:\?token=[A-Za-z0-9._-]+)?")
-"""The query is for pages that authenticate with a token, in base64url (RFC 7515 section 3.1)."""
+_TARGET = re.compile(r"/[a-z]*(?:\?token=[A-Za-z0-9._-]+)?|/socket\.io/\?[A-Za-z0-9._=&-]+")
+"""The query is for pages that authenticate with a token, in base64url (RFC 7515 section 3.1), or that of Engine.IO."""
 
 _HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
@@ -229,6 +229,12 @@ def plain_key(lines: list[str], headers: Headers) -> str:
         return ""
     key = get("sec-websocket-key", "")
     return key if _KEY.fullmatch(key) else ""
+
+
+def plain_headers(head: bytes) -> Headers:
+    """All headers of a plain handshake."""
+    lines = head.decode().split("\r\n")[1:-2]
+    return {name.lower(): value.strip() for name, _, value in [line.partition(":") for line in lines]}
 
 
 def _are_different(words: list[str]) -> bool:

@@ -17,10 +17,18 @@ from twistedsock.codecs.engineio import (
     read_query,
 )
 from twistedsock.codecs.engineio_session import CloseCause
-from twistedsock.codecs.websocket import CLOSE_CODES, PlainFrames, binary_frame, text_frame
+from twistedsock.codecs.websocket import (
+    CLOSE_CODES,
+    PlainFrames,
+    binary_frame,
+    plain_headers,
+    switching_protocols,
+    text_frame,
+)
 from twistedsock.errors import CloseReason, Error
 from twistedsock.limits.principal import Principal
 from twistedsock.pubsub.subscription import SOCKET_FULL
+from twistedsock.server.connection import log_exception
 from twistedsock.server.engineio import EngineConnection, EngineEndpoint, Handshake
 from twistedsock.server.sockets import DEFAULT_LISTENER, ListenerConfig, endpoints_of, handshake_info
 from twistedsock.server.transport import outlet_of
@@ -50,6 +58,20 @@ class EngineWebSocket(WebSocketTransport):
     _connection: EngineConnection | None = None
 
     # Opening.
+
+    def open_accepted(self, transport: Any, head: bytes, key: str) -> bool:
+        """Open a connection whose plain handshake has been read and accepted, without Autobahn. Returns False if an
+        exception has ended the connection."""
+        self.open_without_handshake(self.factory, transport, None)
+        self.request.headers = plain_headers(head)
+        try:
+            transport.write(switching_protocols(key, None, self.factory.server))
+            self.onOpen()
+        except Exception:
+            log_exception()
+            transport.abortConnection()
+            return False
+        return True
 
     def onConnect(self, request: ConnectionRequest) -> None:
         self.request.headers = dict(request.headers)

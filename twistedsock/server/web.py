@@ -202,7 +202,7 @@ class HTTPDispatcher(Protocol):
         if isinstance(authenticated, Error) and credentials is not None and credentials.in_header:
             self._reject(authenticated, 401, (("WWW-Authenticate", 'Bearer error="invalid_token"'),))
         elif isinstance(endpoint, EngineWebSocketFactory):
-            self._hand_over_to_engine(endpoint, head, authenticated, data)
+            self._hand_over_to_engine(endpoint, head, authenticated, data, end)
         elif head.key:
             self._open_websocket(endpoint, head, authenticated, data[end:])
         else:
@@ -217,7 +217,12 @@ class HTTPDispatcher(Protocol):
             self._hand_over(websocket, data)
 
     def _hand_over_to_engine(
-        self, engine: EngineWebSocketFactory, head: RequestHead, authenticated: Identity | Error | None, data: bytes
+        self,
+        engine: EngineWebSocketFactory,
+        head: RequestHead,
+        authenticated: Identity | Error | None,
+        data: bytes,
+        end: int,
     ) -> None:
         if isinstance(authenticated, Error):
             self._reject(authenticated, HTTP_STATUS[authenticated.code])
@@ -225,7 +230,14 @@ class HTTPDispatcher(Protocol):
         subject = b"" if authenticated is None else authenticated.subject
         principal = subject_principal(subject) if subject else self._principal()
         query = head.query.encode("latin-1")
-        self._hand_over(engine.build(self._client_address, principal, query, authenticated), data)
+        websocket = engine.build(self._client_address, principal, query, authenticated)
+        if not head.key:
+            self._hand_over(websocket, data)
+            return
+        self._set_handler(websocket)
+        self._leave_to(websocket)
+        if websocket.open_accepted(self.transport, data[:end], head.key) and data[end:]:
+            websocket.dataReceived(data[end:])
 
     def _check_handshake(
         self, head: RequestHead, scope: ListenerScope
