@@ -489,18 +489,25 @@ def start_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
         yield starting
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[Callable[..., Program]]:
-    """Start programs: ``run(*command, **how)``, by default in the folder of the servers."""
+@contextmanager
+def running_programs(folder: Path) -> Iterator[Callable[..., Program]]:
+    """Start programs in a folder: ``run(*command, **how)``. They are stopped at the end."""
     with ExitStack() as stack:
-        paths = (tmp_path / f"output-{number}" for number in itertools.count())
+        paths = (folder / f"output-{number}" for number in itertools.count())
 
         def running(*command: str, **how: Any) -> Program:
-            program = Program(tmp_path, command, next(paths), **how)
+            program = Program(folder, command, next(paths), **how)
             stack.callback(program.stop)
             return program
 
         yield running
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    """Start programs: ``run(*command, **how)``, by default in the folder of the servers."""
+    with running_programs(tmp_path) as run:
+        yield run
 
 
 @pytest.fixture

@@ -2,14 +2,14 @@
 
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.end_to_end.conftest import receive_until, unverified_tls
-from tests.end_to_end.programs import Program, free_ports, path_of
+from tests.end_to_end.conftest import Starter, receive_until, running_programs, unverified_tls
+from tests.end_to_end.programs import free_ports, path_of
 from tests.end_to_end.proxies import FILES, Proxy, ProxyFolder, replaced
 from tests.fuzz.grammars import HANDSHAKE
 
@@ -68,16 +68,21 @@ def start_haproxy(place: Place, folder: ProxyFolder) -> Proxy:
 STARTERS = {"nginx": start_nginx, "caddy": start_caddy, "haproxy": start_haproxy}
 
 
-@pytest.fixture
-def place(tmp_path: Path, start: Callable[..., Any]) -> Place:
-    return Place(tmp_path, start)
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("place")
+    starter = Starter(folder)
+    yield Place(folder, starter)
+    starter.stop_all()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def proxy(
-    request: pytest.FixtureRequest, place: Place, tmp_path: Path, run: Callable[..., Program], certificate: str
-) -> Proxy:
-    return STARTERS[request.param](place, ProxyFolder(tmp_path, run, certificate))
+    request: pytest.FixtureRequest, place: Place, tmp_path_factory: pytest.TempPathFactory, certificate: str
+) -> Iterator[Proxy]:
+    folder = tmp_path_factory.mktemp(request.param)
+    with running_programs(folder) as run:
+        yield STARTERS[request.param](place, ProxyFolder(folder, run, certificate))
 
 
 everywhere = pytest.mark.parametrize("proxy", STARTERS, indirect=True)
@@ -151,8 +156,8 @@ def test_line_protocol_through_a_proxy(proxy, place, line_client):
     assert f" from={here} " in peer.request("INFO")
     peer.send("SUB kitchen")
     assert peer.receive().startswith("OK kitchen ")
-    assert line_client(place.lines).request("PUB kitchen 21.5") == "OK 1"
-    assert peer.receive().startswith("MSG kitchen 1 ")
+    offset = line_client(place.lines).request("PUB kitchen 21.5").removeprefix("OK ")
+    assert peer.receive().startswith(f"MSG kitchen {offset} ")
 
 
 def test_ignores_a_proxy_header_of_an_untrusted_client(place, line_client):
