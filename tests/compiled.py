@@ -4,6 +4,7 @@ import os
 import subprocess
 import sysconfig
 from functools import lru_cache
+from hashlib import sha256
 from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -19,7 +20,8 @@ def built() -> ModuleType:
     """The module, from the source of this checkout, with the CFLAGS of the environment too."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "_speed" + EXTENSION_SUFFIXES[-1])
-        flags = [*FLAGS, "-Wno-unused-parameter", *os.environ.get("CFLAGS", "").split()]
+        digest = sha256(SOURCE.read_bytes()).hexdigest()
+        flags = [*FLAGS, f'-DSOURCE_DIGEST="{digest}"', "-Wno-unused-parameter", *os.environ.get("CFLAGS", "").split()]
         command = ["cc", *flags, f"-I{sysconfig.get_path('include')}", "-o", path, SOURCE]
         subprocess.run(command, check=True)
         spec = spec_from_file_location("twistedsock._speed", path)

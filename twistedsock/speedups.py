@@ -17,14 +17,21 @@ SWITCH = "SOCKBRIDGE_PURE_PYTHON"
 """The environment variable that switches the compiled module off, unless it is empty or 0."""
 
 
+SOURCE_DIGEST = "a2084462ae961296cb3baef52d2118c5090f4c7d0ff6e97a8a8c7d68a79b1051"
+"""The SHA-256 digest of ``_speed.c``. A module that was built from another version of the file is not used: a build can
+stay when the code in Python changes, for example in an editable installation."""
+
+
 def load(switch: str) -> ModuleType | None:
-    """The compiled module; None if it is missing, or ``switch``, the value of the variable, switches it off."""
+    """The compiled module. None if it is missing or was built from another source, or if ``switch``, the value of the
+    variable, switches it off."""
     if switch not in ("", "0"):
         return None
     try:
-        return import_module("twistedsock._speed")
+        module = import_module("twistedsock._speed")
     except ImportError:
         return None
+    return module if getattr(module, "_source_digest", "") == SOURCE_DIGEST else None
 
 
 _speed = load(os.environ.get(SWITCH, ""))

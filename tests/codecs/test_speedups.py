@@ -4,6 +4,7 @@ import gc
 import importlib
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -172,6 +173,19 @@ def test_nothing_is_leaked() -> None:
 def test_variable_switches_the_module_off(switch: str, is_compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "twistedsock._speed", built())
     assert speedups.load(switch) is (built() if is_compiled else None)
+
+
+def test_digest_is_that_of_the_source() -> None:
+    """After a change of ``_speed.c``, write the new digest to speedups.py."""
+    assert built()._source_digest == speedups.SOURCE_DIGEST
+
+
+@pytest.mark.parametrize("digest", [None, "0" * 64], ids=["none", "other"])
+def test_build_of_another_source_is_not_used(digest: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "twistedsock._speed", ModuleType("_speed"))
+    if digest is not None:
+        monkeypatch.setattr(sys.modules["twistedsock._speed"], "_source_digest", digest, raising=False)
+    assert speedups.load("") is None
 
 
 def test_missing_module_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
