@@ -1035,9 +1035,8 @@ export class Client extends ErrorReporter {
 
 /** Creates a client, which connects at once and reconnects until it is closed. Default URL: `/ws` on the host of the page. */
 export function connect(url = '/ws', options = {}) {
-  const address = new URL(url, globalThis.location?.href);
-  address.protocol = address.protocol.replace(/^http/, 'ws');
-  return new Client(address.href, {
+  const address = new URL(url, globalThis.location?.href).href.replace(/^http/, 'ws');
+  return new Client(address, {
     ...DEFAULT_TIMES,
     transport: 'auto',
     WebSocket: globalThis.WebSocket,
