@@ -10,6 +10,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
+from tests.fakes import FakeSocket
 from twistedsock.limits.shares import MemoryBudget
 from twistedsock.pubsub.subscription import REPLY_PENDING, SOCKET_FULL
 from twistedsock.server.transport import (
@@ -59,6 +60,23 @@ def test_write_sends_at_once(transport, fake_socket, reactor):
     assert fake_socket.sent == b"one two three four"
     assert (fake_socket.sends, transport.blocked) == (3, 0)
     assert transport not in reactor.writers
+
+
+def test_unsent_bytes_of_connections_wait_apart(transport, fake_socket, reactor):
+    other_socket = FakeSocket()
+    other = DirectTCPTransport(other_socket, Listening(), ("127.0.0.1", 50001), None, 2, reactor)
+    fake_socket.room = other_socket.room = 0
+    transport.write(b"one")
+    other.write(b"two")
+    fake_socket.room = other_socket.room = None
+    transport.doWrite()
+    other.doWrite()
+    assert (fake_socket.sent, other_socket.sent) == (b"one", b"two")
+
+
+def test_connection_without_output_closes(transport, fake_socket, reactor):
+    transport.loseConnection()
+    assert isinstance(transport.doWrite(), ConnectionDone)
 
 
 def test_unsent_bytes_wait_in_order(transport, fake_socket, reactor):

@@ -20,7 +20,7 @@ from twistedsock.limits.shares import MemoryBudget
 from twistedsock.pubsub.subscription import NOT_READING, SOCKET_FULL, DrainListener
 from twistedsock.server.sockets import host_of, innermost_transport, seconds_unanswered, tcp_stats_of
 from twistedsock.server.twisted_internals import (
-    ServerWithoutLogTexts,
+    SmallServer,
     connection_class,
     discard_write_buffer,
     set_connection_class,
@@ -177,7 +177,7 @@ class DirectWriteTransport:
         super().connectionLost(reason)  # type: ignore[misc]
 
 
-class DirectTCPTransport(DirectWriteTransport, ServerWithoutLogTexts):
+class DirectTCPTransport(DirectWriteTransport, SmallServer):
     """The server's end of a TCP connection."""
 
     def __init__(self, *arguments: Any) -> None:

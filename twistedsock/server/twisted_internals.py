@@ -56,9 +56,14 @@ def discard_write_buffer(transport: Any) -> None:
     transport._tempDataBuffer, transport._tempDataLen = [], 0
 
 
-class ServerWithoutLogTexts(tcp.Server):
-    """As Twisted's, but its texts for the log do not name its address. They would be 150 bytes of each idle connection
-    and 2 of the 40 microseconds that it takes to open one, and this server does not log them."""
+_NO_BYTES: list[bytes] = []
+"""The waiting bytes of all transports that have none. Never changed."""
+
+
+class SmallServer(tcp.Server):
+    """As Twisted's, but an idle connection takes 200 bytes less. The texts for the log do not name its address; this
+    server does not log them, and to write them takes 2 of the 40 microseconds for opening a connection. The list of
+    bytes that wait is created when there are any."""
 
     def __init__(self, handle: Any, protocol: Any, client: Any, server: Any, number: int, reactor: Any) -> None:
         tcp.Connection.__init__(self, handle, protocol, reactor)
@@ -69,8 +74,14 @@ class ServerWithoutLogTexts(tcp.Server):
         self.sessionno = number
         self.hostname = client[0]
         self.logstr = self.repstr = type(protocol).__name__
+        self._tempDataBuffer = _NO_BYTES
         self.startReading()
         self.connected = 1
+
+    def write(self, data: bytes) -> None:
+        if self._tempDataBuffer is _NO_BYTES:
+            self._tempDataBuffer = []
+        super().write(data)
 
 
 def unencrypted_bytes(transport: Any) -> int:
