@@ -1,7 +1,7 @@
 """Connections that have not sent anything yet: they are accepted and read a few at a time.
 
 When a server restarts, thousands of clients connect and send their first request at once. A reactor handles all sockets
-that are ready before it looks for others, so a client that is connected already would wait until all of these requests
+that are ready before it polls again, so a client that is connected already would wait until all of these requests
 are handled. Therefore new connections are polled by an epoll instance of their own, which is one descriptor for the
 reactor (epoll(7): an epoll descriptor is readable if it has events). The rate of connects does not fall, because the
 next ones follow in the next turn.
@@ -20,7 +20,7 @@ for TLS handshakes."""
 
 ACCEPTS_PER_TURN = 200
 """Connections that a port accepts in one turn: 4 to 9 milliseconds of work, because lines are welcomed at once. The
-others wait in the kernel, which keeps up to ``listeners.BACKLOG`` of them."""
+rest waits in the kernel, which keeps up to ``listeners.BACKLOG`` of them."""
 
 
 def limit_accepts(port: Any) -> None:
@@ -91,5 +91,5 @@ class NewConnections:
 
 
 def new_connections(reactor: Any) -> NewConnections | None:
-    """None on platforms without epoll: there, new connections are read as all others."""
+    """None on platforms without epoll: there, new connections are read at once."""
     return NewConnections(reactor, select.epoll()) if hasattr(select, "epoll") else None
