@@ -65,7 +65,7 @@ class InputQueue:
         self.size += sum(map(_size_of_part, parts))
 
     def put_back(self, messages: Sequence[Message]) -> None:
-        """Insert messages before all others."""
+        """Insert messages at the front."""
         parts = _parts_of(messages)
         self._parts.extendleft(reversed(parts))
         self.count += len(messages)

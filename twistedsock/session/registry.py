@@ -51,7 +51,7 @@ class SessionRegistry(Generic[S]):
         return id in self._sessions
 
     def is_id(self, name: bytes) -> bool:
-        """Whether a name is the id of a client here, or can be one of another node: nobody else can have that nick."""
+        """Whether a name is the id of a client here or can be one of another node. Such a name is no valid nick."""
         return name in self._sessions or self.is_remote_id(name)
 
     def is_remote_id(self, name: bytes) -> bool:
@@ -80,7 +80,7 @@ class SessionRegistry(Generic[S]):
             self._on_empty()
 
     def when_empty(self, callback: Callable[[], None]) -> None:
-        """Call back when the last session is removed: now, if there is none."""
+        """Call back when the last session is removed, or now if all are."""
         self._on_empty = callback
         if not self._sessions:
             callback()

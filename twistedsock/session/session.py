@@ -224,7 +224,7 @@ class Session:
 
     def close_when_answered(self, reason: CloseReason, message: bytes) -> None:
         """Run no more input. Close when the commands that are being run, such as publications that wait for the
-        backplane, are answered: now if there are none."""
+        backplane, are answered, or now if no command is running."""
         is_waiting = self.pending_replies or self.replies.is_busy
         if not (is_waiting and self.replies.input.end_with(Close(reason, message))):
             self.close(reason, message)
