@@ -13,7 +13,7 @@ import sockbridge.blocking
 from sockbridge.values import Event, Lost, Report, Reset
 from tests.authority import Authority
 from tests.documents import DOCS, fenced
-from tests.end_to_end.conftest import TCP, TLS
+from tests.end_to_end.conftest import TCP, TLS, Starter
 from tests.end_to_end.programs import TIMEOUT_SECONDS
 
 pytestmark = pytest.mark.end_to_end
@@ -26,45 +26,59 @@ import sockbridge.twisted
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import react
 
-async def main(reactor, server, authorities):
+async def main(reactor, server, authorities, channel):
     received = Deferred()
     client = sockbridge.twisted.Client(reactor, server, authorities=authorities, nick="ann")
-    client.subscribe("kitchen", received.callback)
+    client.subscribe(channel, received.callback)
     client.startService()
-    print(await client.publish("kitchen", [21.5]), await client.members("kitchen"))
-    print((await received).data, len((await client.history("kitchen")).events))
+    print(await client.publish(channel, [21.5]), await client.members(channel))
+    print((await received).data, len((await client.history(channel)).events))
     client.stopService()
 
 react(lambda reactor: ensureDeferred(main(reactor, *sys.argv[1:])))
 """
 
 
-@pytest.fixture(params=["tcp", "tls", "unix", "ws", "wss"])
-def address(request, start, tmp_path):
-    """The address of a server for each scheme. Its certificate is signed by the authority in ``tmp_path``."""
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folder of the servers. Their certificate is signed by the authority in it."""
+    folder = tmp_path_factory.mktemp("servers")
+    Authority(folder).issue("server", "localhost")
+    return folder
+
+
+@pytest.fixture(scope="module", params=["tcp", "tls", "unix", "ws", "wss"])
+def address(request, folder):
+    """The address of a server for each scheme."""
     scheme = request.param
-    Authority(tmp_path).issue("server", "localhost")
     web = {"ws": TCP, "wss": TLS}.get(scheme, "none")
     lines = {"tcp": TCP, "tls": TLS, "unix": "unix:lines"}.get(scheme, "none")
-    server = start(tcp=(lines,), web=(web,))
+    starter = Starter(folder)
+    server = starter(tcp=(lines,), web=(web,))
     if scheme == "unix":
-        return f"unix://{tmp_path}/lines"
-    port = server.line_port if web == "none" else server.web_port
-    return f"{scheme}://localhost:{port}"
+        yield f"unix://{folder}/lines"
+    else:
+        yield f"{scheme}://localhost:{server.line_port if web == 'none' else server.web_port}"
+    starter.stop_all()
 
 
-def test_asyncio(address, tmp_path):
+@pytest.fixture
+def authorities(folder):
+    return str(folder / "authority.pem")
+
+
+def test_asyncio(address, authorities, channel):
     async def main():
-        async with sockbridge.connect(address, authorities=str(tmp_path / "authority.pem"), nick="ann") as client:
-            subscription = client.subscribe("kitchen", last=5)
+        async with sockbridge.connect(address, authorities=authorities, nick="ann") as client:
+            subscription = client.subscribe(channel, last=5)
             await subscription.ready()
-            assert await client.publish("kitchen", {"celsius": 21.5}, name="reading") == 1
-            assert await client.publish("kitchen", b"\x00") == 2
+            assert await client.publish(channel, {"celsius": 21.5}, name="reading") == 1
+            assert await client.publish(channel, b"\x00") == 2
             first, second = [event async for event in first_of(subscription, 2)]
             assert (first.data, first.name, first.sender, second.data) == ({"celsius": 21.5}, "reading", "ann", b"\x00")
-            assert client.positions == {"kitchen": second.position}
-            assert [member.nick for member in await client.members("kitchen")] == ["ann"]
-            assert [event.data for event in (await client.history("kitchen", after=1)).events] == [b"\x00"]
+            assert client.positions == {channel: second.position}
+            assert [member.nick for member in await client.members(channel)] == ["ann"]
+            assert [event.data for event in (await client.history(channel, after=1)).events] == [b"\x00"]
             with pytest.raises(sockbridge.SockbridgeError, match="invalid channel"):
                 await client.publish("kit*chen", 1)
             with pytest.raises(sockbridge.SockbridgeError, match="invalid channel"):
@@ -83,14 +97,14 @@ async def first_of(subscription, count):
             return
 
 
-def test_blocking(address, tmp_path):
-    with sockbridge.blocking.connect(address, authorities=str(tmp_path / "authority.pem"), nick="ann") as client:
-        subscription = client.subscribe("kitchen", last=5)
-        assert client.publish("kitchen", [21.5], name="reading") == 1
+def test_blocking(address, authorities, channel):
+    with sockbridge.blocking.connect(address, authorities=authorities, nick="ann") as client:
+        subscription = client.subscribe(channel, last=5)
+        assert client.publish(channel, [21.5], name="reading") == 1
         event = next(iter(subscription))
         assert (event.data, event.sender, subscription.position) == ([21.5], "ann", event.position)
-        assert [member.nick for member in client.members("kitchen")] == ["ann"]
-        assert len(client.history("kitchen", last=1).events) == 1
+        assert [member.nick for member in client.members(channel)] == ["ann"]
+        assert len(client.history(channel, last=1).events) == 1
         assert list(subscription.reports(timeout=0.01)) == []
         subscription.unsubscribe()
         assert list(subscription) == []
@@ -98,9 +112,9 @@ def test_blocking(address, tmp_path):
             next(iter(client.subscribe("kit*chen")))
 
 
-def test_twisted(address, tmp_path, run):
+def test_twisted(address, authorities, channel, run, tmp_path):
     (tmp_path / "program.py").write_text(TWISTED_PROGRAM)
-    program = run(sys.executable, "program.py", address, str(tmp_path / "authority.pem"))
+    program = run(sys.executable, "program.py", address, authorities, channel)
     program.prints(r"^\[21\.5\] 1$")
     assert program.process.wait(TIMEOUT_SECONDS) == 0, program.output()
     assert "Member(id=" in program.output()
