@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
@@ -71,7 +72,11 @@ class Connection:
         self.protocol.dataReceived(data)
 
     def half_close(self) -> None:
-        self.protocol.readConnectionLost()
+        """The client ends its stream. As in Twisted, protocols without a method for it lose the connection."""
+        if IHalfCloseableProtocol.providedBy(self.protocol):
+            self.protocol.readConnectionLost()
+        else:
+            self.disconnect()
 
     def disconnect(self) -> None:
         """The connection is lost."""

@@ -237,10 +237,6 @@ class EngineWebSocket(WebSocketTransport):
         super().sendCloseFrame(code, reasonUtf8, isReply)
         self._leave_session()
 
-    def readConnectionLost(self) -> None:
-        """The client has ended its stream without a close frame."""
-        self.dropConnection()
-
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         super().onClose(wasClean, code, reason)
         self._leave_session()

@@ -11,8 +11,6 @@ from typing import Any
 import txaio
 from autobahn.twisted.websocket import WebSocketServerFactory
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
-from twisted.internet.interfaces import IHalfCloseableProtocol
-from zope.interface import implementer
 
 from twistedsock.auth.identity import Identity
 from twistedsock.codecs.http import RequestHead
@@ -45,7 +43,6 @@ UNSUPPORTED_DATA = 1003
 """RFC 6455 section 7.4.1: a type of data that cannot be accepted."""
 
 
-@implementer(IHalfCloseableProtocol)
 class WebSocketConnection(WebSocketTransport):
     """A connection of a WebSocket client. The web port sets the attributes without underscore before it opens."""
 
@@ -304,9 +301,6 @@ class WebSocketConnection(WebSocketTransport):
         if not self._has_input_ended:
             self._has_input_ended = True
             self._finish()
-
-    def writeConnectionLost(self) -> None:
-        """The server has ended its stream."""
 
     def _finish(self) -> None:
         if self._unparsed:

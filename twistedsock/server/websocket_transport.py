@@ -4,6 +4,9 @@ extensions, input that is parsed in fair time slices, and a close that lets the 
 
 from typing import Any
 
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from zope.interface import implementer
+
 from twistedsock.codecs.websocket import PlainFrames, are_extensions, split_extensions
 from twistedsock.server.autobahn_internals import AutobahnConnection
 from twistedsock.server.connection import LINGER_SECONDS, log_exception
@@ -14,6 +17,7 @@ PARSE_BYTES = 256
 checked after each part."""
 
 
+@implementer(IHalfCloseableProtocol)
 class WebSocketTransport(AutobahnConnection):
     """A subclass sets ``outlet`` when the connection opens, and receives the messages of ``onMessage``."""
 
@@ -132,6 +136,13 @@ class WebSocketTransport(AutobahnConnection):
         super().dropConnection(abort)
         if not abort and self._linger is None:
             self._linger = self.factory.reactor.callLater(LINGER_SECONDS, self.transport.abortConnection)
+
+    def readConnectionLost(self) -> None:
+        """The client has ended its stream without a close frame. It may still read."""
+        self.dropConnection()
+
+    def writeConnectionLost(self) -> None:
+        """The server has ended its stream."""
 
     def connectionLost(self, reason: Any = None) -> None:
         self.end(reason)
