@@ -19,6 +19,7 @@ from twistedsock.codecs.websocket import (
     are_extensions,
     choose_unmask,
     listed,
+    plain_headers,
     split_extensions,
     switching_protocols,
     text_fragment,
@@ -406,6 +407,12 @@ def test_splits_list(value: str, words: list[str]) -> None:
 @given(st.lists(st.text("ab ,:\r\n\t\xe9", max_size=8), max_size=4))
 def test_reads_key_of_any_head(lines: list[str]) -> None:
     assert key_of("GET /ws HTTP/1.1", *lines) in ("", KEY)
+
+
+def test_headers_of_a_plain_handshake() -> None:
+    """A value can contain a colon, and be empty."""
+    head = b"GET /ws HTTP/1.1\r\nHost: a:80\r\nX-Empty:\r\nUSER-AGENT:b c \r\n\r\n"
+    assert plain_headers(head) == {"host": "a:80", "x-empty": "", "user-agent": "b c"}
 
 
 @pytest.mark.parametrize(
