@@ -484,3 +484,8 @@ def test_leaves_other_binary_frames_to_autobahn(other: bytes) -> None:
     stream = frame(0x82, b"x") + other
     assert PlainFrames(1_000, binary_command).feed(stream) == ([Ping(b"x")], other)
     assert PlainFrames(1_000).feed(stream) == ([], stream)
+
+
+def test_headers_of_a_plain_handshake_have_lower_case_names() -> None:
+    head = b"GET /ws HTTP/1.1\r\nHost: a:1\r\nUser-Agent:  x: y \r\n\r\n"
+    assert plain_headers(head) == {"host": "a:1", "user-agent": "x: y"}
