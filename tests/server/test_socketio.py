@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.calls import python_calls
+from tests.fuzz.grammars import frame
 from tests.server.engineio_clients import NEW_WEBSOCKET, EnginePort, EngineSocket
 from twistedsock.codecs.payload import build_payloads
 from twistedsock.codecs.websocket import split_frames
@@ -315,6 +316,16 @@ def test_flood_is_charged_while_the_client_does_not_poll(make_socketio: Callable
     body = b"\x1e".join([b'42/kitchen,["a"]'] * 50_000)
     calls = python_calls(lambda: port.request(query, "POST", body, REMOTE))
     assert not len(server.context.sessions) and calls < 100_000
+
+
+def test_unfinished_frame_counts_in_the_memory_budget(
+    socketio: EnginePort, server: FakeServer, socket: EngineSocket
+) -> None:
+    data, budget = frame(0x81, b'42/kitchen,["a","%b"]' % (b"x" * 50_000)), server.context.memory_budget
+    socket.client.send_bytes(data[:-1])
+    assert budget.used > 50_000
+    socket.client.send_bytes(data[-1:])
+    assert budget.used == 0 and server.broker.channels[b"kitchen"].head == 1
 
 
 def test_flood_of_other_packets_is_charged(make_socketio: Callable[..., EnginePort]) -> None:

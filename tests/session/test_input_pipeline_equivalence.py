@@ -139,7 +139,14 @@ ODD_PACKETS = [
     "2/a,[]",
     "2/a,7" + TEXT_EVENT[4:] % "x",
     "2/a,8" + TEXT_EVENT[4:] % "x",
+    "2/a,009" + TEXT_EVENT[4:] % "x",
+    "2/a,7" + TEXT_EVENT[4:] % ("x" * (MAX_LINE_BYTES + 1)),
+    "2/a?b,7" + TEXT_EVENT[4:] % "x",
+    "2/b,7" + TEXT_EVENT[4:] % "x",
+    "2/a,1234567890123456" + TEXT_EVENT[4:] % "x",
     "2/b," + TEXT_EVENT[4:] % "x",
+    '27["publish","a","x"]',
+    '28["publish","a","y"]',
     TEXT_EVENT % "",
     TEXT_EVENT % "\\u0041",
     TEXT_EVENT % "é",
@@ -176,6 +183,13 @@ PACKETS = st.sampled_from(ODD_PACKETS) | st.sampled_from(["1", "22"]).map(lambda
 @example(['2["publish","a","x"]'] * 3, False)
 @example(['2/a,["x","y"]', '2/a,["x","y","z"]'], False)
 @example(['2/a,["message","x" ]'] * 2, False)
+@example([f"2/a,{number}{TEXT_EVENT[4:] % number}" for number in range(100)], False)
+@example([f'2{number}["publish","a","{number}"]' for number in range(40)], True)
+@example([*[ODD_PACKETS[1]] * 33, *ODD_PACKETS[3:8], ODD_PACKETS[2], ODD_PACKETS[5]], False)
+@example([ODD_PACKETS[1], *[ODD_PACKETS[2]] * 31, ODD_PACKETS[4], ODD_PACKETS[1]], True)
+@example([ODD_PACKETS[1], ODD_PACKETS[6]], False)
+@example([ODD_PACKETS[1], ODD_PACKETS[7]], False)
+@example([ODD_PACKETS[1], ODD_PACKETS[2], '2/a,["message","z"]'], False)
 @example(["2/a,8" + TEXT_EVENT[4:] % "x"] * 3, False)
 def test_socketio_packets_in_one_read_have_the_same_result_as_one_by_one(packets: list[str], late: bool) -> None:
     def result(joins: bool) -> list[bytes]:

@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from twistedsock.codecs import json_decoder
-from twistedsock.codecs.payload import alike_texts, build_payloads, is_too_deep
+from twistedsock.codecs.payload import MESSAGES_PER_STEP, alike_texts, build_payloads, is_too_deep
 from twistedsock.codecs.socketio import (
     MAIN_NAMESPACE,
     TOO_DEEP,
@@ -31,6 +31,7 @@ from twistedsock.codecs.socketio_encoder import (
     SILENT,
     SocketIOEncoder,
     ack_tag,
+    ack_tags,
     connect_tag,
     event_tag,
     recovery_text,
@@ -184,8 +185,15 @@ class SocketIODecoder:
         if first.payloads.kind is not TEXT or not isinstance(message, bytes) or message[-2:] != b'"]':
             return None
         stop = len(message) - 2
-        texts = alike_texts(messages, position, message.rfind(b'"', 0, stop) + 1, stop, self._max_bytes)
-        return replace(first, payloads=build_payloads(texts, TEXT), tags=(*first.tags,) * len(texts)) if texts else None
+        start = message.rfind(b'"', 0, stop) + 1
+        tags: Sequence[Tag]
+        if _WITH_ID.match(message):
+            texts, ids = _alike_with_ids(messages, position, start, stop, self._max_bytes)
+            tags = ack_tags(first.tags[0] or b"", ids)
+        else:
+            texts = alike_texts(messages, position, start, stop, self._max_bytes)
+            tags = (*first.tags,) * len(texts)
+        return replace(first, payloads=build_payloads(texts, TEXT), tags=tags) if texts else None
 
     def decode(self, message: bytes) -> Command | Several | None:
         """The commands in a message, which ``to_message`` has made."""
@@ -346,6 +354,36 @@ class SocketIODecoder:
                 events = self._main_events if command.channel == self._main_channel else MAIN_EVENTS
                 return replace(command, tag=tag, encoder=events)
         return replace(command, tag=tag)
+
+
+_WITH_ID = re.compile(rb"(42(?:/[^,]*+,)?+)([0-9]{1,15})(\[.*)", re.DOTALL)
+"""An event with the id of its ack."""
+
+
+def _alike_with_ids(
+    messages: Sequence[object], position: int, start: int, stop: int, max_bytes: int
+) -> tuple[list[bytes], list[int]]:
+    """``alike_texts`` of events that differ in their ids too, and these ids."""
+    first = messages[position - 1]
+    found = _WITH_ID.match(first) if isinstance(first, bytes) else None
+    assert found is not None
+    head, array, offset = found[1], found[3], found.start(3)
+    texts, ids = list[bytes](), list[int]()
+    is_complete = False
+    while not is_complete:
+        begin = position + len(texts)
+        numbers, arrays = list[bytes](), [array]
+        for message in messages[begin : begin + MESSAGES_PER_STEP]:
+            event = _WITH_ID.match(message) if isinstance(message, bytes) else None
+            if event is None or event[1] != head:
+                break
+            numbers.append(event[2])
+            arrays.append(event[3])
+        some = alike_texts(arrays, 1, start - offset, stop - offset, max_bytes)
+        texts += some
+        ids += map(int, numbers[: len(some)])
+        is_complete = len(some) < MESSAGES_PER_STEP
+    return texts, ids
 
 
 def _read_payload(values: Sequence[bytes], attachments: Sequence[bytes]) -> Payloads | Error:

@@ -66,6 +66,13 @@ def ack_tag(namespace: bytes, id: int, channel: bytes = b"") -> bytes:
     return b"%b%b,%d %b" % (_ACK, namespace, id, channel)
 
 
+def ack_tags(tag: bytes, ids: Iterable[int]) -> list[Tag]:
+    """The ``ack_tag`` of a publication, with other ids."""
+    namespace, _, rest = tag.partition(b",")
+    channel = rest.partition(b" ")[2]
+    return [b"%b,%d %b" % (namespace, id, channel) for id in ids]
+
+
 def connect_tag(namespace: bytes, recovery: bytes = b"") -> bytes:
     """The answer is CONNECT or CONNECT_ERROR. ``recovery`` is a ``recovery_text`` if the client wants to recover."""
     return b"%b%b,%b" % (_CONNECT, namespace, recovery)
