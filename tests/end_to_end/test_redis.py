@@ -218,6 +218,7 @@ def test_clients_recover_on_another_server_after_their_own_was_killed(
     recovered = line_client(other.lines[0])
     assert recovered.request(f"SUB a since=2 epoch={epoch}").startswith(f"OK a offset=5 epoch={epoch} recovered=yes")
     assert [recovered.receive().split()[-1] for _ in range(3)] == ["3", "4", "5"]
+    bob.socket.settimeout(2 * TIMEOUT_SECONDS)  # the lease of the killed server ends after up to 15 seconds
     left = bob.receive_until("LEAVE")[-1]
     assert left == f"LEAVE a {ann.id} {ann.id}"
     for transport in ("websocket", "polling"):
