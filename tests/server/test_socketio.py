@@ -204,6 +204,15 @@ def test_bytes_in_base64_over_websocket(port: EnginePort, server: FakeServer) ->
     assert received.count(b"\x01\x02\x03") == 10 and not any("error" in str(packet) for packet in received)
 
 
+def test_attachments_count_in_the_memory_budget(port: EnginePort, server: FakeServer, socket: EngineSocket) -> None:
+    """As long as their packet is not complete."""
+    budget = server.context.memory_budget
+    socket.send('452-/kitchen,["photo",{"_placeholder":true,"num":0},1]', b"x" * 50_000)
+    assert budget.used > 50_000
+    socket.send(b"")
+    assert budget.used == 0
+
+
 def test_slow_reader_is_a_cursor(port: EnginePort, server: FakeServer, socket: EngineSocket) -> None:
     outlet = socket.client.transport.producer
     outlet.pauseProducing()

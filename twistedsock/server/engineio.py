@@ -225,12 +225,16 @@ class EngineConnection:
 
     def input_parsed(self) -> None:
         """The packets that have been read together were given to the session."""
-        if self._handler is not None:
-            try:
-                self._handler.input_parsed()
-            except Exception:
-                log_exception()
-                self.session.fail(CloseCause.SERVER)
+        handler = self._handler
+        if handler is None:
+            return
+        try:
+            handler.input_parsed()
+        except Exception:
+            log_exception()
+            self.session.fail(CloseCause.SERVER)
+        if self._counted_bytes or handler.buffered_bytes:
+            self._count_memory()
 
     def pause(self) -> None:
         """Read no input from a WebSocket until ``resume``. Requests are answered nevertheless: a client that moves to a
