@@ -267,6 +267,7 @@ def test_day_of_a_thermometer_is_charted_from_the_directory(start, open_page, tm
     subprocess.run([program, "state", state, "import", "kitchen", day], check=True, timeout=60)
     server = start.again(server, "--state", str(state), "--history-age", "3600")
     page = open_page().open(f"{server.page}#kitchen")
+    expect(page.locator("#value-chart .plot")).to_be_visible()
     page.locator('#value-chart input[value="all"]').check(force=True)
     readings = [json.loads(line)["data"]["celsius"] for line in day.read_text().splitlines()]
     chip = page.locator('#value-chart .chip[data-field="celsius"] .chip-range')
