@@ -409,12 +409,6 @@ def test_reads_key_of_any_head(lines: list[str]) -> None:
     assert key_of("GET /ws HTTP/1.1", *lines) in ("", KEY)
 
 
-def test_headers_of_a_plain_handshake() -> None:
-    """A value can contain a colon, and be empty."""
-    head = b"GET /ws HTTP/1.1\r\nHost: a:80\r\nX-Empty:\r\nUSER-AGENT:b c \r\n\r\n"
-    assert plain_headers(head) == {"host": "a:80", "x-empty": "", "user-agent": "b c"}
-
-
 @pytest.mark.parametrize(
     ("subprotocol", "line"), [(None, b""), ("sockbridge.v1.line", b"Sec-WebSocket-Protocol: sockbridge.v1.line\r\n")]
 )
