@@ -12,6 +12,7 @@ from twistedsock.codecs.socketio_encoder import MAIN_EVENTS, MAX_LIST_BYTES, ack
 from twistedsock.codecs.websocket import split_frames
 from twistedsock.errors import NICK_IS_AN_ID, CloseReason
 from twistedsock.pubsub.values import Member
+from twistedsock.session.commands import Publish
 from twistedsock.session.session import SessionState
 from twistedsock.testing import FakePolicy, FakeServer
 
@@ -175,6 +176,23 @@ def test_command_with_unusable_arguments_is_an_error(main: SocketIOClient, argum
 def test_deep_publication_on_the_main_namespace_is_an_error(main: SocketIOClient) -> None:
     (answer,) = main.ask(f'21["publish","kitchen",{DEEP}]')
     assert isinstance(answer, str) and answer.startswith('31[{"error":{"code":"bad-json"')
+
+
+class Unread:
+    """A message that must not be examined."""
+
+    @property
+    def __class__(self) -> Any:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("other", ['2/kitchen,1["b","x"]', '2/attic,1["a","x"]', '2/kitchen,["a","x"]'])
+def test_looks_for_similar_events_up_to_the_first_other_one(client: SocketIOClient, other: str) -> None:
+    """Two kinds of events in turn cost no more than each alone."""
+    first = b'42/kitchen,0["a","x"]'
+    publish = client.decoder.decode(first)
+    assert isinstance(publish, Publish)
+    assert client.decoder.decode_alike(publish, [first, b"4" + other.encode(), Unread()], 1) is None
 
 
 EVENTS = [

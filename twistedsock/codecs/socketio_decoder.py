@@ -186,14 +186,15 @@ class SocketIODecoder:
             return None
         stop = len(message) - 2
         start = message.rfind(b'"', 0, stop) + 1
-        tags: Sequence[Tag]
-        if _WITH_ID.match(message):
-            texts, ids = _alike_with_ids(messages, position, start, stop, self._max_bytes)
-            tags = ack_tags(first.tags[0] or b"", ids)
-        else:
+        found, ids = _WITH_ID.match(message), list[int]()
+        if found is None:
             texts = alike_texts(messages, position, start, stop, self._max_bytes)
-            tags = (*first.tags,) * len(texts)
-        return replace(first, payloads=build_payloads(texts, TEXT), tags=tags) if texts else None
+        else:
+            texts, ids = _alike_with_ids(found, messages, position, start, stop, self._max_bytes)
+        if not texts:
+            return None
+        tags = ack_tags(first.tags[0] or b"", ids) if ids else (*first.tags,) * len(texts)
+        return replace(first, payloads=build_payloads(texts, TEXT), tags=tags)
 
     def decode(self, message: bytes) -> Command | Several | None:
         """The commands in a message, which ``to_message`` has made."""
@@ -361,13 +362,11 @@ _WITH_ID = re.compile(rb"(42(?:/[^,]*+,)?+)([0-9]{1,15})(\[.*)", re.DOTALL)
 
 
 def _alike_with_ids(
-    messages: Sequence[object], position: int, start: int, stop: int, max_bytes: int
+    first: re.Match[bytes], messages: Sequence[object], position: int, start: int, stop: int, max_bytes: int
 ) -> tuple[list[bytes], list[int]]:
-    """``alike_texts`` of events that differ in their ids too, and these ids."""
-    first = messages[position - 1]
-    found = _WITH_ID.match(first) if isinstance(first, bytes) else None
-    assert found is not None
-    head, array, offset = found[1], found[3], found.start(3)
+    """``alike_texts`` of events that differ in their ids too, and these ids. ``first`` is the event before them."""
+    head, array, offset = first[1], first[3], first.start(3)
+    prefix = array[: start - offset]
     texts, ids = list[bytes](), list[int]()
     is_complete = False
     while not is_complete:
@@ -375,11 +374,11 @@ def _alike_with_ids(
         numbers, arrays = list[bytes](), [array]
         for message in messages[begin : begin + MESSAGES_PER_STEP]:
             event = _WITH_ID.match(message) if isinstance(message, bytes) else None
-            if event is None or event[1] != head:
+            if event is None or event[1] != head or not event[3].startswith(prefix):
                 break
             numbers.append(event[2])
             arrays.append(event[3])
-        some = alike_texts(arrays, 1, start - offset, stop - offset, max_bytes)
+        some = alike_texts(arrays, 1, start - offset, stop - offset, max_bytes) if numbers else []
         texts += some
         ids += map(int, numbers[: len(some)])
         is_complete = len(some) < MESSAGES_PER_STEP
