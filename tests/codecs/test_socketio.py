@@ -164,17 +164,20 @@ def test_rejects_invalid_text(text: str) -> None:
 
 DEEP = "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1)
 
+# More than some versions of Python read.
 DEEPER = "[" * 4000 + "]" * 4000
 
 
 @pytest.mark.parametrize(
     ("packet", "error"),
     [
-        (f'2/a,7["b",{DEEPER}]', "data too deep: at most 100 levels are allowed"),
+        (f'2/a,7["b",{DEEP}]', "data too deep: at most 100 levels are allowed"),
+        (f'2/a,7["b",{DEEPER}]', "data too deep"),
         ('2/a,7["b",NaN]', "invalid JSON: JSON is malformed"),
         ("2/a,7[NaN]", "invalid JSON"),
         ('2/a,7["b",01]', "invalid JSON"),
         ('2/a,7["b"],[]', "invalid JSON"),
+        (f"3/a,7[1,{DEEP}]", "data too deep"),
         (f"3/a,7[{DEEPER}]", "data too deep"),
         ('0/a,{"b":Infinity}', "invalid JSON"),
         (f'0/a,{{"b":{DEEP}}}', "data too deep"),
@@ -195,10 +198,9 @@ def test_attachments_follow_invalid_data() -> None:
     assert decode('2["a"]', decoder=decoder) == event("a")
 
 
-@pytest.mark.parametrize("argument", [DEEP, "1e400"])
-def test_rejects_values_that_cannot_be_read(argument: str) -> None:
-    packet = decode(f'2["a",{argument}]')
-    assert packet.items[1] == argument.encode()
+def test_rejects_values_that_cannot_be_read() -> None:
+    packet = decode('2["a",1e400]')
+    assert packet.items[1] == b"1e400"
     with pytest.raises(InvalidPacket):
         _ = packet.values
 

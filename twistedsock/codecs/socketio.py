@@ -125,11 +125,9 @@ _write = msgspec.json.Encoder().encode
 
 
 def _decode(text: bytes) -> Any:
-    if is_too_deep(text):
-        raise InvalidPacket(TOO_DEEP)
     try:
         return _read(text)
-    except (msgspec.DecodeError, RecursionError):
+    except msgspec.DecodeError:
         raise InvalidPacket("invalid JSON") from None
 
 
@@ -229,6 +227,9 @@ def _decode_items(type: PacketType, data: bytes) -> tuple[bytes, ...]:
         match type:
             case PacketType.EVENT | PacketType.ACK:
                 items = tuple(map(bytes, _read_items(data)))
+                # The array around them is not a level. How deep msgspec can read depends on the version of Python.
+                if is_too_deep(data) and any(map(is_too_deep, items)):
+                    raise _InvalidData(TOO_DEEP)
             case PacketType.CONNECT:
                 items = (data,) if data else ()
                 if data:
