@@ -228,7 +228,7 @@ def _decode_items(type: PacketType, data: bytes) -> tuple[bytes, ...]:
             case PacketType.EVENT | PacketType.ACK:
                 items = tuple(map(bytes, _read_items(data)))
                 # The array around them is not a level. How deep msgspec can read depends on the version of Python.
-                if is_too_deep(data) and any(map(is_too_deep, items)):
+                if len(data) > 2 * MAX_DEPTH and any(map(is_too_deep, items)):
                     raise _InvalidData(TOO_DEEP)
             case PacketType.CONNECT:
                 items = (data,) if data else ()
