@@ -170,11 +170,9 @@ class RequestClient:
             return page
 
         error = self.check_access(channel, Right.READ)
-        return (
-            error
-            if error is not None
-            else map_result(self._context.broker.channels.open(channel, self.principal), read)
-        )
+        if error is not None:
+            return error
+        return map_result(self._context.broker.channels.open(channel, self.principal), read)
 
     def read_page(self, channel: Channel, query: HistoryQuery, epoch: bytes | None = None) -> HistoryPage:
         """Like ``history``, for a channel that is open and readable, and only what is in memory. Its history must be up
