@@ -74,6 +74,12 @@ def test_unsent_bytes_of_connections_wait_apart(transport, fake_socket, reactor)
     assert (fake_socket.sent, other_socket.sent) == (b"one", b"two")
 
 
+def test_twisted_cannot_add_bytes_for_all_connections(transport):
+    """A method of Twisted's that did not create the list of waiting bytes would add to the one that all share."""
+    with pytest.raises(AttributeError):
+        tcp.Server.writeSequence(transport, [b"one"])
+
+
 def test_connection_without_output_closes(transport, fake_socket, reactor):
     transport.loseConnection()
     assert isinstance(transport.doWrite(), ConnectionDone)

@@ -56,8 +56,8 @@ def discard_write_buffer(transport: Any) -> None:
     transport._tempDataBuffer, transport._tempDataLen = [], 0
 
 
-_NO_BYTES: list[bytes] = []
-"""The waiting bytes of all transports that have none. Never changed."""
+_NO_BYTES: Any = ()
+"""The waiting bytes of all transports that have none. A tuple, so that no bytes can be added for all of them."""
 
 
 class SmallServer(tcp.Server):
