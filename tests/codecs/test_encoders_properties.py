@@ -29,6 +29,11 @@ TAGS = st.sampled_from([None, b"1", b'"x"', b"-7", '"é"'.encode(), b"9" * 5_000
 LONG = [[b"x"] * 40, [b"1", b"22"] * 20, [b"x" * 1_100, b"%d%%" * 40, b"x" * 66_000]]
 PAYLOADS = st.lists(TEXTS.map(str.encode), min_size=1, max_size=5) | st.sampled_from(LONG)
 VALUES = st.lists(JSON_TEXTS, min_size=1, max_size=4)
+CONTENTS = (
+    st.builds(build_payloads, PAYLOADS, st.just(TEXT))
+    | st.builds(build_payloads, VALUES, st.just(JSON))
+    | st.builds(build_payloads, st.lists(st.binary(max_size=40), min_size=1, max_size=4), st.just(BYTES))
+)
 
 
 DIALECTS = st.sampled_from([LINE_ENCODER, LINE_MESSAGE_ENCODER, JSON_MESSAGE_ENCODER])
@@ -41,9 +46,7 @@ DIALECTS = st.sampled_from([LINE_ENCODER, LINE_MESSAGE_ENCODER, JSON_MESSAGE_ENC
     sender=ANY_NAMES,
     name=ANY_NAMES | st.just(b"message"),
     first=FIRST,
-    content=st.builds(build_payloads, PAYLOADS, st.just(TEXT))
-    | st.builds(build_payloads, VALUES, st.just(JSON))
-    | st.builds(build_payloads, st.lists(st.binary(max_size=40), min_size=1, max_size=4), st.just(BYTES)),
+    content=CONTENTS,
     tag=TAGS,
 )
 def test_events(
@@ -76,9 +79,7 @@ def test_events(
     channel=ANY_NAMES,
     name=ANY_NAMES | st.just(b"connect"),
     first=FIRST,
-    content=st.builds(build_payloads, PAYLOADS, st.just(TEXT))
-    | st.builds(build_payloads, VALUES, st.just(JSON))
-    | st.builds(build_payloads, st.lists(st.binary(max_size=40), min_size=1, max_size=4), st.just(BYTES)),
+    content=CONTENTS,
 )
 def test_socketio_events(encoder: EventPackets, channel: bytes, name: bytes, first: int, content: Payloads) -> None:
     """Any batch is one Socket.IO packet for each event, together and one by one, with its payload and offset."""
